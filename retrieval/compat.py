@@ -1,0 +1,77 @@
+"""What today's torch breaks in the installed engine, mended in one place, each with its reason.
+
+``install`` is called by :mod:`retrieval.registry`, so it has run before any component is built.
+"""
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from importlib.machinery import PathFinder
+
+import torch
+
+_LIBRARIES: list[torch.library.Library] = []  # a library's definitions live as long as it does
+
+
+@lru_cache(maxsize=1)
+def install() -> None:
+    """Apply every mend once. Calling it again does nothing."""
+    declare_torchvision_operators()
+    allow_checkpoint_globals()
+
+
+def _torchvision_extension_loads() -> bool:
+    """Whether torchvision's compiled operators load beside the installed torch."""
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None or not spec.submodule_search_locations:
+        return True
+    found = PathFinder.find_spec('torchvision._C', list(spec.submodule_search_locations))
+    if found is None or found.origin is None:
+        return False
+    try:
+        torch.ops.load_library(found.origin)
+    except OSError:
+        return False
+    return True
+
+
+def declare_torchvision_operators() -> None:
+    """Declare the schemas that torchvision's Python code looks up while it is imported.
+
+    A torchvision built for CUDA has no working extension beside a CPU build of torch. Its import
+    then stops at ``operator torchvision::nms does not exist``, and with it timm, mmpretrain and
+    the engine's environment report. The schema alone is enough to import; calling the operators,
+    which retrieval never does, still fails and says so.
+    """
+    if hasattr(torch.ops.torchvision, 'nms') or _torchvision_extension_loads():
+        return
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    for name in ('nms', 'qnms'):
+        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    _LIBRARIES.append(library)
+
+
+def allow_checkpoint_globals() -> None:
+    """Let ``torch.load(weights_only=True)`` read what MMEngine writes into its checkpoints.
+
+    The message hub stores its scalar histories (``HistoryBuffer``) with numpy arrays inside;
+    since torch 2.6 the unpickler refuses both. Only these inert types are added to its list. A
+    history also names its own statistics through ``getattr``, which must not be allowed as such:
+    the unpickler is given a stand-in that reaches those statistics and nothing else.
+    """
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def history_statistic(owner: object, name: str) -> object:
+        if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current', 'statistics'):
+            return getattr(HistoryBuffer, name)
+        raise ValueError(f'The checkpoint asks for {name!r} of {owner!r}, which no checkpoint of '
+                         'MMEngine does; it is not loaded.')
+
+    history_statistic.__module__ = 'builtins'
+    history_statistic.__name__ = history_statistic.__qualname__ = 'getattr'
+    codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.ndarray, np.dtype, history_statistic,
+        np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0],
+        *(type(np.dtype(code)) for code in codes)])

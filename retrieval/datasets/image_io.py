@@ -1,0 +1,151 @@
+"""Reading image files: one decoder, one colour order, one error for what cannot be read."""
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
+COLORS = ('rgb', 'bgr', 'gray')
+
+# How each value of the EXIF tag "Orientation" is undone (Exif 2.32, section 4.6.4).
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's trouble, not the image's
+
+
+class UnreadableImageError(OSError, ValueError):
+    """An image file that cannot be decoded; the message names the file and the reason."""
+
+
+class MissingImageError(UnreadableImageError, FileNotFoundError):
+    """An image file that is not there."""
+
+
+def read_image(path: str | Path, color: str = 'rgb', background: int = 255) -> np.ndarray:
+    """Decode an image file with Pillow.
+
+    Pillow rather than OpenCV, since it reports truncated files, which OpenCV fills with grey. The
+    picture is turned upright by its EXIF orientation; 16-bit channels keep their high byte; palettes
+    and CMYK become RGB; transparent pixels show ``background``; of an animation the first frame counts.
+
+    Args:
+        path: the file.
+        color: ``'rgb'``, ``'bgr'`` or ``'gray'`` (ITU-R 601 luma).
+        background: the grey value, 0 to 255, behind transparent pixels.
+
+    Returns:
+        ``(H, W, 3)`` uint8, or ``(H, W, 1)`` uint8 for ``'gray'``.
+
+    Raises:
+        MissingImageError: there is no such file (a ``FileNotFoundError``).
+        UnreadableImageError: the file is truncated, no image, or holds 32-bit values, whose range
+            is not known (an ``OSError`` and ``ValueError``).
+    """
+    data = _read_bytes(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            upright = _turn_upright(image)
+            return _to_array(upright, color, background)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
+        # Pillow's own message for an unknown format names a buffer, which says nothing.
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = 'no known image format' if unknown else str(error) or type(error).__name__
+        raise UnreadableImageError(
+            f'Cannot read the image {str(path)!r} ({len(data)} bytes): {reason}. '
+            'Replace or remove it.') from error
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise MissingImageError(
+            f'There is no image {str(path)!r}: check the path and `data_root`.') from error
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        raise UnreadableImageError(
+            f'Cannot open the image {str(path)!r}: {error.strerror or error}.') from error
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
+    except Exception:  # damaged EXIF data beside a sound picture
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_array(image: Image.Image, color: str, background: int) -> np.ndarray:
+    mode = image.mode
+    if mode.startswith('I;16') or (mode == 'I' and image.format == 'PNG'):
+        high_byte = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(high_byte)
+    elif mode in ('I', 'F'):
+        raise ValueError('it holds 32-bit values, whose range is not known; save it with 8 or 16 '
+                         'bits per channel')
+    elif mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
+        layers = image.convert('RGBA')
+        image = Image.new('RGBA', layers.size, (background,) * 3 + (255,))
+        image.alpha_composite(layers)
+    return convert_color(np.asarray(image.convert('L' if color == 'gray' else 'RGB')), color)
+
+
+def convert_color(image: np.ndarray, color: str) -> np.ndarray:
+    """An RGB or grey array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 in the wanted colour.
+
+    Returns:
+        ``(H, W, 3)`` uint8, or ``(H, W, 1)`` uint8 for ``'gray'``; contiguous and writable.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if color == 'gray':
+        if image.shape[2] == 3:
+            image = np.asarray(Image.fromarray(image).convert('L'))[..., None]
+    elif image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    elif color == 'bgr':
+        image = image[..., ::-1]
+    return np.require(image, requirements=['C', 'W'])
+
+
+def as_image_array(image: Any, name: str = 'image') -> np.ndarray:
+    """An image held in memory as an RGB or grey array ``(H, W)`` or ``(H, W, C)`` uint8.
+
+    Args:
+        image: a Pillow image (converted as a file would be), or an array.
+        name: how an error calls it.
+
+    Raises:
+        TypeError: it is no image and no array, or an array of another dtype than uint8.
+        ValueError: it has another shape, or no pixels.
+    """
+    if isinstance(image, Image.Image):
+        return _to_array(image, 'gray' if image.mode in ('1', 'L', 'I;16') else 'rgb', 255)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f'The {name} must be an array or a Pillow image, '
+                        f'got {type(image).__name__}.')
+    if image.dtype != np.uint8:
+        raise TypeError(f'The {name} must hold uint8 values from 0 to 255, got {image.dtype}: '
+                        'scale it and write `image.astype(numpy.uint8)`.')
+    if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] not in
+                                                       (1, 3)):
+        raise ValueError(f'The {name} must have the shape (H, W), (H, W, 1) or (H, W, 3) and at '
+                         f'least one pixel, got {image.shape}.')
+    return image

@@ -1,0 +1,153 @@
+"""Randomness that depends on seed, epoch and index alone.
+
+What a transform draws for an image is a function of (seed, epoch, index, draw). It is the same with any
+number of loader workers, whatever was drawn before, so that a resumed training sees what an
+uninterrupted one sees.
+"""
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+Key = tuple[int, int, int, int]
+
+
+class DrawIndex(int):
+    """An index into a dataset that also says which of its draws this is.
+
+    Args:
+        value: the index.
+        epoch: the epoch, or the pass of an endless sampler; None for the dataset's own.
+        draw: tells repeated draws of one index within one epoch apart, from 0.
+    """
+
+    epoch: int | None
+    draw: int
+
+    def __new__(cls, value: int, epoch: int | None = None, draw: int = 0) -> DrawIndex:
+        self = super().__new__(cls, value)
+        self.epoch = epoch
+        self.draw = draw
+        return self
+
+    def __reduce__(self) -> tuple:
+        return DrawIndex, (int(self), self.epoch, self.draw)
+
+    def __repr__(self) -> str:
+        return f'DrawIndex({int(self)}, epoch={self.epoch}, draw={self.draw})'
+
+    @classmethod
+    def moved(cls, index: int, value: int, repeat: int = 0, repeats: int = 1) -> DrawIndex:
+        """The draw ``index`` handed on to a wrapped dataset as ``value``.
+
+        ``repeat`` of ``repeats`` says which of a wrapper's copies of the image this is.
+        """
+        draw = getattr(index, 'draw', 0) * repeats + repeat
+        return cls(value, getattr(index, 'epoch', None), draw)
+
+
+class SamplingState:
+    """A dataset's seed and epoch, in memory that it shares with its loader workers.
+
+    Shared, because persistent workers outlive an epoch and would never hear of the next one.
+    """
+
+    def __init__(self) -> None:
+        self._cell = torch.zeros(3, dtype=torch.int64)  # whether there is a seed, seed, epoch
+
+    def __deepcopy__(self, memo: dict) -> SamplingState:
+        other = SamplingState()
+        other._cell.copy_(self._cell)
+        return other
+
+    @property
+    def seed(self) -> int | None:
+        return int(self._cell[1]) if self._cell[0] else None
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        if seed is not None and not 0 <= seed < 2**63:
+            raise ValueError(f'seed must be None or an integer from 0 to 2**63 - 1, got {seed!r}.')
+        self._share()
+        self._cell[1] = 0 if seed is None else int(seed)
+        self._cell[0] = seed is not None
+
+    @property
+    def epoch(self) -> int:
+        return int(self._cell[2])
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch < 0:
+            raise ValueError(f'epoch must be an integer of at least 0, got {epoch!r}.')
+        self._share()
+        self._cell[2] = int(epoch)
+
+    def _share(self) -> None:
+        if not self._cell.is_shared():
+            self._cell.share_memory_()
+
+    def key(self, row: int, index: int) -> Key | None:
+        """What the randomness of one item depends on, or None where no seed is set."""
+        given, seed, epoch = self._cell.tolist()
+        if not given:
+            return None
+        own = getattr(index, 'epoch', None)
+        return seed, epoch if own is None else own, row, getattr(index, 'draw', 0)
+
+
+@contextmanager
+def seeded(key: Key) -> Iterator[None]:
+    """Seed numpy, ``random`` and torch's CPU generator from ``key``; put their states back after."""
+    states = np.random.get_state(legacy=False), random.getstate(), torch.get_rng_state()
+    words = np.random.SeedSequence(key).generate_state(8)
+    np.random.seed(words[:4])
+    python_seed, torch_seed = words[4:].view(np.uint64).tolist()
+    random.seed(python_seed)
+    # Not torch.manual_seed, which would seed the GPUs' generators as well.
+    torch.default_generator.manual_seed(torch_seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+        torch.set_rng_state(states[2])
+
+
+def wrapped_datasets(dataset: Any) -> list[Any]:
+    """The datasets directly inside a wrapper: none for a dataset that wraps nothing."""
+    inner = getattr(dataset, 'datasets', None)
+    if isinstance(inner, (list, tuple)):
+        return list(inner)
+    # `_dataset` is what MMEngine's `num_batch_per_epoch` wraps a dataset in.
+    inner = getattr(dataset, 'dataset', None) or getattr(dataset, '_dataset', None)
+    return [] if inner is None else [inner]
+
+
+def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
+    """Set seed and epoch of a dataset and of those that it wraps.
+
+    Reaches through ``ConcatDataset``, ``Subset``, ``RepeatDataset``, ``ClassBalancedDataset`` and
+    whatever else keeps what it wraps in ``dataset`` or ``datasets``. The parts of a concatenation
+    get seeds of their own, so that equal rows of two parts differ in what they draw.
+
+    Returns:
+        How many datasets took the seed; 0 where none in there has ``set_seed``.
+    """
+    seedable = hasattr(dataset, 'set_seed') and hasattr(dataset, 'set_epoch')
+    if seedable:
+        dataset.set_seed(seed)
+        dataset.set_epoch(epoch)
+    inner = wrapped_datasets(dataset)
+    count = int(seedable)
+    for part, wrapped in enumerate(inner):
+        own = seed
+        if seed is not None and part > 0:
+            own = int(np.random.SeedSequence((seed, part)).generate_state(1)[0])
+        count += seed_datasets(wrapped, own, epoch)
+    return count

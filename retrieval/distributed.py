@@ -1,0 +1,120 @@
+"""Gathering and sharding that is right on any number of processes.
+
+On one process every function returns what it was given, without touching ``torch.distributed``.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes there are; 1 where no process group is initialised."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def init_cpu_group(launcher: str) -> None:
+    """Join the gloo group that ``torchrun`` describes, on a machine without a GPU.
+
+    MMEngine's own initialisation sets a CUDA device whatever the backend, and leaves the group
+    alone where there is one already.
+    """
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not dist.is_initialized():
+        if 'RANK' not in os.environ:
+            raise ValueError("--launcher pytorch was given, but torchrun's environment (RANK, "
+                             'WORLD_SIZE) is missing: start the command with '
+                             '`torchrun --nproc-per-node N`, or leave --launcher out.')
+        dist.init_process_group('gloo')
+
+
+def shard(count: int, part: int | None = None, parts: int | None = None) -> range:
+    """The contiguous share of ``range(count)`` that one process works on; shares differ by at
+    most one in length and together cover every number once.
+    """
+    part = rank() if part is None else part
+    parts = world_size() if parts is None else parts
+    return range(count * part // parts, count * (part + 1) // parts)
+
+
+def _communication_device() -> torch.device:
+    if dist.get_backend() == 'nccl':
+        return torch.device('cuda', torch.cuda.current_device())
+    return torch.device('cpu')
+
+
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes one after another, ``(n_p, …) -> (sum of n_p, …)``.
+
+    Processes may hold different numbers of rows, also none, of one dtype and row shape.
+    """
+    if world_size() == 1:
+        return rows
+    device = _communication_device()
+    local = rows.detach().contiguous().to(device)
+    count = torch.tensor([len(local)], device=device)
+    counts = [torch.zeros_like(count) for _ in range(world_size())]
+    dist.all_gather(counts, count)
+    lengths = [int(c) for c in counts]
+    padded = local.new_zeros((max(lengths), *local.shape[1:]))
+    padded[:len(local)] = local
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    joined = torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
+    return joined.to(rows.device)
+
+
+def all_gather_list(items: Sequence[Any]) -> list[Any]:
+    """The items of all processes one after another, for small Python objects."""
+    if world_size() == 1:
+        return list(items)
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
+
+
+def first_of_each(index: Tensor) -> Tensor:
+    """Positions of the first occurrence of every number in ``index (n,)``, by rising number."""
+    _, order = torch.sort(index, stable=True)
+    ordered = index[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return order[first]
+
+
+def gather_samples(index: Tensor, *columns: Tensor | Sequence[Any]) -> list[Any]:
+    """Every sample of all processes exactly once, in the order of its number in the dataset.
+
+    A distributed sampler repeats samples to fill the last batch; they are recognised by their
+    number and dropped.
+
+    Args:
+        index: the samples' rows in their dataset, ``(n,)`` int64.
+        columns: what belongs to the samples, tensors ``(n, …)`` or lists of length n.
+
+    Returns:
+        ``[index, *columns]``, on every process the same, each column of the kind it came in.
+    """
+    for column in columns:
+        if len(column) != len(index):
+            raise ValueError(f'A column has {len(column)} entries for {len(index)} samples.')
+    everyone = all_gather_rows(index)
+    keep = first_of_each(everyone)
+    out: list[Any] = [everyone[keep]]
+    positions = keep.tolist()
+    for column in columns:
+        if isinstance(column, Tensor):
+            out.append(all_gather_rows(column)[keep])
+        else:
+            gathered = all_gather_list(column)
+            out.append([gathered[i] for i in positions])
+    return out

@@ -1,0 +1,76 @@
+"""Which encoder made a gallery: a hash of its weights, its preprocessing and its test pipeline."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_PARTS = {'weights': "the encoder's weights", 'preprocessor': "the data preprocessor's settings",
+          'pipeline': 'the test pipeline'}
+
+
+class FingerprintError(ValueError):
+    """A gallery was made by another model or pipeline than the one that would search it."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256 of each part that decides what an image is encoded to; None where it is not known.
+
+    Library versions are recorded beside it, and not compared.
+    """
+
+    weights: str | None = None
+    preprocessor: str | None = None
+    pipeline: str | None = None
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """What differs, in words; a part that either side does not know does not count."""
+        return [words for part, words in _PARTS.items()
+                if getattr(self, part) and getattr(other, part)
+                and getattr(self, part) != getattr(other, part)]
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The parts by name, for a manifest."""
+        return asdict(self)
+
+
+def hash_weights(module: nn.Module) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of a module's state."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f'{name}|'.encode())
+        if isinstance(value, Tensor):
+            digest.update(f'{value.dtype}|{tuple(value.shape)}|'.encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        else:
+            digest.update(hash_settings(value).encode())
+    return digest.hexdigest()
+
+
+def hash_settings(settings: Any) -> str:
+    """SHA-256 of settings (nested mappings, sequences, numbers, strings), whatever their order."""
+    return hashlib.sha256(json.dumps(_plain(settings), sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's types, so that a tuple and a list, or 1 and 1.0, are the same setting."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)):
+        return float(value)
+    if hasattr(value, 'tolist'):
+        return _plain(value.tolist())
+    return getattr(value, '__qualname__', type(value).__qualname__)

@@ -1,0 +1,60 @@
+"""The hook that keeps the prototype and the weights together."""
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from ..registry import HOOKS
+from ..retrievers import BaseRetriever, pipeline_hash
+
+
+@HOOKS.register_module(name=['PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook'])
+class PreparePrototypeHook(Hook):
+    """Encodes the prototype before every validation and test, and hands it to the metrics.
+
+    It acts late, at ``before_val_epoch`` and ``before_test_epoch`` with LOW priority: only there
+    have hooks that swap weights (an exponential moving average) put in those that the queries
+    will be encoded with. Metrics with a ``set_gallery`` are given the gallery.
+    """
+
+    priority = 'LOW'
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Prepare for validation."""
+        self._prepare(runner, runner.val_loop)
+
+    def before_test_epoch(self, runner: Any) -> None:
+        """Prepare for testing."""
+        self._prepare(runner, runner.test_loop)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Queries outside an evaluation are always encoded."""
+        self._model(runner).holder.queries_in_gallery = False
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Queries outside an evaluation are always encoded."""
+        self._model(runner).holder.queries_in_gallery = False
+
+    def _prepare(self, runner: Any, loop: Any) -> None:
+        model = self._model(runner)
+        pipeline = pipeline_hash(loop.dataloader.dataset)
+        model.query_pipeline = pipeline
+        model.prepare_prototype()
+        gallery = model.gallery
+        model.holder.queries_in_gallery = (
+            gallery.identified and pipeline is not None
+            and gallery.fingerprint.pipeline == pipeline)
+        for metric in loop.evaluator.metrics:
+            if hasattr(metric, 'set_gallery'):
+                metric.set_gallery(gallery)
+
+    @staticmethod
+    def _model(runner: Any) -> Any:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(model, BaseRetriever):
+            raise TypeError(f'PreparePrototypeHook wants a retriever as the model, got '
+                            f'{type(model).__name__}. Take it out of custom_hooks, or set model='
+                            "dict(type='ImageToImageRetriever', …).")
+        return model

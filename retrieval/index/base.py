@@ -1,0 +1,214 @@
+"""The contract that every index keeps."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ranking import RangeNeighbors, RowSets
+from ..structures import Neighbors
+
+Exclude = Sequence[Any]
+Filter = Any
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an index can do.
+
+    Args:
+        exact: the results are those of an exhaustive search, ties included.
+        removal: rows can be removed by id.
+        filters: ``filter`` and ``exclude`` are honoured without losing results.
+        range_search: every row above a threshold can be asked for.
+        training: it must see a sample of the vectors before the first rows are added.
+    """
+
+    exact: bool = False
+    removal: bool = False
+    filters: bool = False
+    range_search: bool = False
+    training: bool = False
+
+
+class Index(ABC):
+    """Vectors under unique string ids, searched by similarity; larger is more similar.
+
+    A row's number is its place in :attr:`ids`: rows stand in the order in which they were added,
+    and those behind a removed row move up. Every change is made whole or, where it is refused,
+    not at all.
+    """
+
+    capabilities = Capabilities()
+
+    @property
+    @abstractmethod
+    def ids(self) -> Sequence[str]:
+        """The ids ``(N,)``, in the order of the rows."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int | None:
+        """The number of columns of the vectors, D; None while none were ever added."""
+
+    @abstractmethod
+    def add(self, embeddings: Any, ids: Iterable[Any]) -> None:
+        """Append vectors.
+
+        Args:
+            embeddings: ``(n, D)`` floats.
+            ids: n unique ids; whatever they are, they are kept as strings.
+
+        Raises:
+            TypeError: the vectors are no floats.
+            ValueError: an id repeats or is in the index already, the numbers of vectors and ids
+                differ, or the vectors have another width or hold NaN or infinity.
+        """
+
+    @abstractmethod
+    def remove(self, ids: Iterable[Any]) -> None:
+        """Remove the rows of these ids.
+
+        Raises:
+            KeyError: an id is not in the index; some of those are listed.
+            ValueError: an id is given twice.
+        """
+
+    @abstractmethod
+    def search(self, queries: Any, k: int, exclude: Exclude | None = None,
+               filter: Filter | None = None) -> Neighbors:
+        """The ``k`` most similar rows for every query.
+
+        Args:
+            queries: ``(Q, D)`` floats.
+            k: how many, at least 1; more than there are gives what there are.
+            exclude: for every query an id, a list of ids or None: what it must not find. Ids that
+                the index does not hold are no error.
+            filter: ``(N,)`` bool over the rows, or a callable from an id to bool: what may be
+                found at all.
+
+        Returns:
+            Neighbors whose width is the largest number of results that a query has.
+
+        Raises:
+            ValueError: the index is empty, k is below 1, the queries are not finite or have
+                another width, or ``exclude`` or ``filter`` have another length.
+            TypeError: k is no integer, or the filter holds no booleans.
+        """
+
+    @abstractmethod
+    def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
+                     filter: Filter | None = None) -> RangeNeighbors:
+        """Every row whose similarity is at least ``threshold``; the arguments are as in search."""
+
+    @abstractmethod
+    def save(self, path: str | PathLike) -> None:
+        """Write the index to one file: under a temporary name first, then renamed."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: str | PathLike) -> Index:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no such index, or is damaged.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of rows, N."""
+
+    def __contains__(self, item: Any) -> bool:
+        return str(item) in self.ids
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({len(self)} rows of width {self.width})'
+
+
+def as_ids(ids: Iterable[Any], count: int | None = None) -> list[str]:
+    """``ids`` as unique strings.
+
+    Raises:
+        TypeError: it is one string, or no sequence.
+        ValueError: one repeats, or there are not ``count``.
+    """
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise TypeError(f'ids must be a sequence of ids, got {ids!r}: write [{ids!r}] for one.')
+    if isinstance(ids, (Tensor, np.ndarray)):
+        ids = ids.tolist()
+    names = [str(one) for one in ids]
+    if count is not None and len(names) != count:
+        raise ValueError(f'There are {count} embeddings but {len(names)} ids: give one each.')
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f'ids must be unique, but {twice!r} is given more than once.')
+    return names
+
+
+def some_of(names: Sequence[str], how_many: int = 3) -> str:
+    """A few of the names, for a message."""
+    listed = ', '.join(map(repr, names[:how_many]))
+    return listed + (f', … ({len(names)} in all)' if len(names) > how_many else '')
+
+
+def excluded_rows(exclude: Exclude | None, row_of: Callable[[str], int | None], num_queries: int,
+                  num_rows: int) -> RowSets | None:
+    """The rows that ``exclude`` names for every query; ids that are not there name none.
+
+    Raises:
+        TypeError: it is one string.
+        ValueError: it has another length than there are queries.
+    """
+    if exclude is None:
+        return None
+    if isinstance(exclude, (str, bytes)):
+        raise TypeError(f'exclude must be a sequence with one entry for each query, got {exclude!r}'
+                        f': write [{exclude!r}].')
+    if len(exclude) != num_queries:
+        raise ValueError(f'exclude has {len(exclude)} entries for {num_queries} queries: give an '
+                         'id, a list of ids or None for each.')
+    lists = [[row for row in map(row_of, _names(item)) if row is not None] for item in exclude]
+    if all(len(rows) <= 1 for rows in lists):
+        alone = [rows[0] if rows else -1 for rows in lists]
+        return RowSets.from_rows(torch.tensor(alone, dtype=torch.int64), num_rows)
+    return RowSets.from_lists(lists, num_rows)
+
+
+def _names(item: Any) -> list[str]:
+    if item is None:
+        return []
+    if isinstance(item, (list, tuple, set, frozenset, np.ndarray)):
+        return [str(one) for one in item]
+    return [str(item)]
+
+
+def filter_mask(chosen: Filter | None, ids: Sequence[str]) -> Tensor | None:
+    """``filter`` as a bool tensor ``(N,)``: it is one, or a callable from an id to bool.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it has another length than there are rows.
+    """
+    if chosen is None:
+        return None
+    if callable(chosen) and not isinstance(chosen, Tensor):
+        return torch.tensor([bool(chosen(name)) for name in ids], dtype=torch.bool)
+    try:
+        mask = torch.as_tensor(chosen)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError('filter must be booleans (N,) or a callable from an id to bool, got '
+                        f'{type(chosen).__name__}.') from error
+    if mask.dtype != torch.bool:
+        raise TypeError(f'filter must hold booleans, got {mask.dtype}.')
+    if mask.shape != (len(ids),):
+        raise ValueError(f'filter must have one entry for each of {len(ids)} rows, got '
+                         f'{tuple(mask.shape)}.')
+    return mask

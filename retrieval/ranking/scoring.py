@@ -1,0 +1,160 @@
+"""Scores of a block of queries against a gallery that is prepared once."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from .vectors import as_vectors
+
+TILE_BUDGET = 2 ** 22  # scores held at once: 16 MB in float32
+# The last columns of a product are rounded otherwise where they do not fill a vector register, so
+# that equal gallery vectors would not tie. Rows of zeros fill it.
+_ROW_MULTIPLE = 64
+_QUERY_ROWS = 256
+
+
+class PreparedGallery:
+    """A gallery's vectors, made ready once for one similarity.
+
+    Args:
+        vectors: ``(N, D)`` float32, or a half type, which is scored in float32 tile by tile.
+        similarity: a name or a callable ``(Q, D), (N, D) -> (Q, N)``.
+        prepared: the vectors are what :func:`prepared_rows` returned.
+        count: N, where ``vectors`` carry further rows of zeros behind.
+    """
+
+    def __init__(self, vectors: Tensor,
+                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
+                 prepared: bool = False, count: int | None = None) -> None:
+        self.similarity = resolve_similarity(similarity)
+        self.count = len(vectors) if count is None else count
+        if self.count == 0:
+            raise ValueError('The gallery is empty: add embeddings before searching.')
+        self.centre: Tensor | None = None
+        self.squares: Tensor | None = None
+        if self._euclidean:
+            self.centre = vectors[:self.count].mean(dim=0, dtype=torch.float32)
+            vectors = vectors[:self.count].float() - self.centre
+            self.squares = vectors.square().sum(dim=1)
+            _check_lengths(self.squares, 'gallery')
+        elif not prepared:
+            vectors = prepared_rows(vectors, self.similarity, 'gallery')
+        self.vectors = self._filled(vectors)
+
+    @property
+    def _euclidean(self) -> bool:
+        return self.similarity is SIMILARITIES['euclidean']
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[1]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def prepare_queries(self, queries: Any) -> Tensor:
+        """The queries ``(Q, D)`` as :meth:`scores` wants them.
+
+        Raises:
+            TypeError, ValueError: they are no finite vectors of the gallery's width.
+        """
+        queries = as_vectors(queries, 'queries', self.width).to(self.vectors.device)
+        if self.centre is not None:
+            queries = queries - self.centre
+            _check_lengths(queries.square().sum(dim=1), 'queries')
+            return queries
+        return prepared_rows(queries, self.similarity, 'queries')
+
+    def _filled(self, vectors: Tensor) -> Tensor:
+        if self.similarity.prepare is None and not self._euclidean:
+            return vectors[:self.count]
+        want = -(-self.count // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        if len(vectors) >= want:
+            return vectors[:want]
+        return functional.pad(vectors, (0, 0, 0, want - len(vectors)))
+
+    def tiles(self, num_queries: int, budget: int = TILE_BUDGET,
+              whole_rows: bool = False) -> tuple[int, int]:
+        """How many queries and gallery rows to score together, within ``budget`` scores.
+
+        Args:
+            whole_rows: every tile spans the gallery, whatever the budget.
+        """
+        product = self.similarity.prepare is not None or self._euclidean
+        if whole_rows or not product or self.count * min(num_queries, _QUERY_ROWS) <= budget:
+            return max(1, min(num_queries, budget // self.count)), len(self.vectors)
+        rows = max(1, min(num_queries, _QUERY_ROWS))
+        return rows, max(_ROW_MULTIPLE, budget // rows // _ROW_MULTIPLE * _ROW_MULTIPLE)
+
+    def scores(self, queries: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Similarities ``(B, stop - start)`` of prepared queries and the rows ``start:stop``.
+
+        ``start`` and ``stop`` are those of :meth:`column_tiles`; the result ends at row N.
+        """
+        stop = len(self.vectors) if stop is None else stop
+        last = min(stop, self.count)
+        rows = self.vectors[start:stop]
+        if self.squares is not None:
+            constant = queries.square().sum(dim=1, keepdim=True)
+            product = (queries @ rows.T)[:, :last - start]
+            product.mul_(-2).add_(self.squares[start:last]).add_(constant)
+            return product.clamp_(min=0).sqrt_().neg_()
+        if self.similarity.prepare is not None:
+            return (queries @ rows.to(queries.dtype).T)[:, :last - start]
+        return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
+                        len(queries), self.count, self.similarity.name)
+
+    def column_tiles(self, width: int) -> Iterator[tuple[int, int]]:
+        """The ``(start, stop)`` of tiles of that many rows."""
+        for start in range(0, self.count, width):
+            yield start, min(start + width, len(self.vectors))
+
+
+def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
+    """One side's vectors ``(N, D)`` as a product takes them; as they are where it is no product.
+
+    Raises:
+        ValueError: a vector is too long for its scores to be written in float32.
+    """
+    if similarity.prepare is None or not len(vectors):
+        return vectors
+    _check_lengths(vectors.float().square().sum(dim=1), name)
+    return similarity.prepare(vectors)
+
+
+def _check_lengths(squares: Tensor, name: str) -> None:
+    """Refuse vectors whose products could overflow, so that no score is infinite or NaN."""
+    if len(squares) and float(squares.max()) > 8e37:
+        row = int(squares.argmax())
+        raise ValueError(f'{name}: row {row} is too long for float32 scores (its squared length '
+                         'is above 8e37): divide the vectors by a constant.')
+
+
+def _checked(scores: Any, num_queries: int, num_rows: int, name: str) -> Tensor:
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
+        raise TypeError(f'The similarity {name!r} must return a tensor of floats, got {got}.')
+    if scores.shape != (num_queries, num_rows):
+        raise ValueError(f'The similarity {name!r} must map (Q, D), (N, D) to (Q, N): expected '
+                         f'({num_queries}, {num_rows}), got {tuple(scores.shape)}.')
+    scores = scores.detach().to(torch.float32)
+    if not torch.isfinite(scores).all():
+        raise ValueError(f'The similarity {name!r} returned NaN or infinity.')
+    return scores.clone(memory_format=torch.contiguous_format)
+
+
+def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> PreparedGallery:
+    """``gallery`` prepared: as it is, or from vectors ``(N, D)`` and a similarity.
+
+    Raises:
+        TypeError, ValueError: it holds no finite vectors, or none at all.
+    """
+    if isinstance(gallery, PreparedGallery):
+        return gallery
+    vectors = as_vectors(gallery, 'gallery')
+    return PreparedGallery(vectors, similarity)

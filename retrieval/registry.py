@@ -1,0 +1,101 @@
+"""The registries: children of MMEngine's, in the scope ``retrieval``.
+
+A config with ``default_scope='retrieval'`` needs no imports: a registry imports the modules at its
+locations the first time that a name is looked up in it. The scope ``PML`` is a second child of
+MMEngine's root (as a child of ours it could not be found from a foreign default scope) and holds
+the parts of pytorch-metric-learning.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry as _Registry
+
+from . import compat
+
+compat.install()
+
+
+def nearest_names(given: str, valid: Iterable[str], how_many: int = 3) -> list[str]:
+    """The names in ``valid`` that look most like ``given``, best first."""
+    by_lower = {name.lower(): name for name in valid}
+    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=0.5)
+    return [by_lower[name] for name in close]
+
+
+def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:
+    """The message for a name that is not among the valid ones: what, why, and what to write."""
+    valid = sorted(valid)
+    near = nearest_names(str(given), valid)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ''
+    listed = ', '.join(valid[:40]) + (f', … ({len(valid)} in all)' if len(valid) > 40 else '')
+    return f'Unknown {kind} {given!r}.{hint} Valid names: {listed}.'
+
+
+class UnknownTypeError(KeyError, ValueError):
+    """A config names a type that no registry holds."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Registry(_Registry):
+    """A registry that answers a wrong name with the nearest right ones."""
+
+    def find(self, key: str):
+        """The object registered as ``key``, or None."""
+        return super().get(key)
+
+    def get(self, key: str):
+        """The object registered as ``key``.
+
+        Raises:
+            UnknownTypeError: a ``KeyError`` and ``ValueError``; it names the nearest names.
+        """
+        found = self.find(key)
+        if found is None:
+            raise UnknownTypeError(unknown_name(f'{self.name} type', key, self.names()))
+        return found
+
+    def __contains__(self, key) -> bool:
+        return self.find(key) is not None
+
+    def names(self) -> list[str]:
+        """All names that a config may write for this registry without a scope."""
+        self.import_from_location()
+        names = set(self.module_dict)
+        parent = self.parent
+        while parent is not None:
+            names |= set(parent.module_dict)
+            parent = parent.parent
+        return sorted(names)
+
+
+def _child(name: str, parent: _Registry | None, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope='retrieval',
+                    locations=[f'retrieval.{location}' for location in locations])
+
+
+MODELS = _child('model', MMENGINE_MODELS, 'encoders', 'heads', 'retrievers')
+DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets')
+TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'datasets')
+DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets')
+METRICS = _child('metric', MMENGINE_METRICS, 'evaluation')
+HOOKS = _child('hook', MMENGINE_HOOKS, 'hooks')
+LOOPS = _child('loop', MMENGINE_LOOPS, 'hooks')
+OPTIM_WRAPPERS = _child('optim wrapper', MMENGINE_OPTIM_WRAPPERS, 'hooks')
+TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS)
+INDEXES = _child('index', None, 'index')
+RERANKERS = _child('reranker', None, 'rerank')
+BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
+PML = Registry('model', parent=MMENGINE_MODELS, scope='PML', locations=['retrieval.heads'])

@@ -1,0 +1,9 @@
+"""Retrievers: the models that rank a gallery."""
+from .base import BaseRetriever
+from .encoding import encode, evaluation_mode
+from .image_to_image import ImageToImageRetriever
+from .pretrained import load_pretrained, read_state_dict
+from .prototype import pipeline_hash
+
+__all__ = ['BaseRetriever', 'ImageToImageRetriever', 'encode', 'evaluation_mode',
+           'load_pretrained', 'pipeline_hash', 'read_state_dict']

@@ -1,0 +1,67 @@
+"""The contract of a retriever."""
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from typing import Any
+
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from ..structures import RetrievalDataSample
+
+MODES = ('tensor', 'predict', 'loss')
+
+
+class BaseRetriever(BaseModel, metaclass=ABCMeta):
+    """A model that ranks a gallery by similarity to its inputs.
+
+    Subclasses write :meth:`extract_feat`, :meth:`loss`, :meth:`matching`, :meth:`predict`,
+    :meth:`prepare_prototype` and :meth:`dump_prototype`.
+    """
+
+    def forward(self, inputs: Tensor, data_samples: list[RetrievalDataSample] | None = None,
+                mode: str = 'tensor') -> Any:
+        """Run the model.
+
+        Args:
+            inputs: preprocessed images ``(B, C, H, W)`` float32.
+            data_samples: their annotations; wanted by ``mode='loss'``.
+            mode: ``'tensor'`` for what :meth:`extract_feat` returns, ``'predict'`` for the data
+                samples with ``pred_score`` and ``pred_label``, ``'loss'`` for a dict of scalars.
+
+        Raises:
+            ValueError: the mode is another one.
+        """
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        raise ValueError(f'Unknown mode {mode!r}. Valid modes: {", ".join(MODES)}.')
+
+    @abstractmethod
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """What the image encoder makes of the images ``(B, C, H, W)``."""
+
+    @abstractmethod
+    def loss(self, inputs: Tensor,
+             data_samples: list[RetrievalDataSample] | None) -> dict[str, Tensor]:
+        """The losses of a batch by name."""
+
+    @abstractmethod
+    def matching(self, inputs: Tensor) -> dict[str, Tensor]:
+        """The similarity of embeddings ``(Q, D)`` to every row of the prototype."""
+
+    @abstractmethod
+    def predict(self, inputs: Tensor, data_samples: list[RetrievalDataSample] | None = None,
+                **kwargs: Any) -> list[RetrievalDataSample]:
+        """The images' data samples, with what was found for each."""
+
+    @abstractmethod
+    def prepare_prototype(self) -> None:
+        """Make the gallery and its index from the prototype, with the present weights."""
+
+    @abstractmethod
+    def dump_prototype(self, path: str) -> None:
+        """Write the gallery to a file."""

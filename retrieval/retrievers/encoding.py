@@ -1,0 +1,180 @@
+"""Encoding a set of images into a gallery, each image once, on any number of processes."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from ..distributed import all_gather_list, gather_samples, rank, shard
+from ..gallery import Gallery
+from ..structures import sample_id_of
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every submodule has the mode that it had before."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+class _Numbered(Dataset):
+    """A dataset whose items say which row they are."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[int, Any]:
+        return row, self.dataset[row]
+
+
+class _CollateNumbered:
+    """Collate the items and keep their rows beside the batch."""
+
+    def __init__(self, collate: Any) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[tuple[int, Any]]) -> tuple[list[int], Any]:
+        return [row for row, _ in items], self.collate([item for _, item in items])
+
+
+def _covers_its_dataset(loader: DataLoader) -> bool:
+    """Whether the loader goes through its dataset once, so that the order can be chosen."""
+    from mmengine.dataset import DefaultSampler
+    return (hasattr(loader.dataset, '__getitem__') and hasattr(loader.dataset, '__len__')
+            and type(loader.sampler) in (SequentialSampler, RandomSampler, DefaultSampler)
+            and loader.batch_size is not None)
+
+
+def numbered_batches(loader: DataLoader) -> Iterable[tuple[list[int] | None, Any]]:
+    """Batches with the rows of their items: this process's share of the dataset, in order.
+
+    A loader with a sampler of its own (a subset, say) is gone through as it is, without rows.
+    """
+    if not _covers_its_dataset(loader):
+        return ((None, batch) for batch in loader)
+    return DataLoader(
+        _Numbered(loader.dataset), batch_size=loader.batch_size, shuffle=False,
+        sampler=list(shard(len(loader.dataset))),  # type: ignore[arg-type]
+        num_workers=loader.num_workers, pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn, collate_fn=_CollateNumbered(loader.collate_fn))
+
+
+def _rows_of_batch(batch: Any, rows: list[int] | None, start: int) -> list[int]:
+    if rows is not None:
+        return rows
+    samples = batch.get('data_samples') or []
+    return [int(sample.get('sample_idx', start + i)) for i, sample in enumerate(samples)] or list(
+        range(start, start + len(batch['inputs'])))
+
+
+class _Collector:
+    """What one process has encoded so far."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.embeddings: list[Tensor] = []
+        self.ids: list[str] = []
+        self.labels: list[int | None] = []
+        self.skipped: dict[str, str] = {}
+
+    def add(self, rows: list[int], embeddings: Tensor, samples: list[Any]) -> None:
+        self.rows += rows
+        self.embeddings.append(embeddings.detach().float().cpu())
+        for row, sample in zip(rows, samples, strict=True):
+            self.ids.append(str(sample_id_of(sample, row)))
+            label = sample.get('gt_label', None)
+            self.labels.append(int(label) if label is not None and label.numel() == 1 else None)
+
+
+def _drop_unreadable(batch: dict, rows: list[int], skipped: dict[str, str]) -> list[int]:
+    """Take the images that could not be read out of the batch, and say which they were."""
+    samples = batch.get('data_samples')
+    if not samples or not any(sample.get('unreadable', None) for sample in samples):
+        return rows
+    keep = [i for i, sample in enumerate(samples) if not sample.get('unreadable', None)]
+    skipped.update({str(sample_id_of(samples[i], rows[i])): samples[i].unreadable
+                    for i in range(len(samples)) if i not in set(keep)})
+    batch['inputs'] = [batch['inputs'][i] for i in keep]
+    batch['data_samples'] = [samples[i] for i in keep]
+    return [rows[i] for i in keep]
+
+
+@torch.no_grad()
+def encode(model: Any, loader: DataLoader, progress: str | None = None) -> Gallery:
+    """Encode what a dataloader gives into a gallery, in the order of the dataset.
+
+    Args:
+        model: a retriever; its ``data_preprocessor`` and ``extract_feat`` are used.
+        loader: batches ``dict(inputs, data_samples)``. Where it goes through a dataset once, each
+            process encodes its share and nothing twice; otherwise samples that several processes
+            (or a padding sampler) encoded are kept once, by ``sample_idx``.
+        progress: the title of a progress bar on the main process, or None.
+
+    Returns:
+        The gallery, the same on every process: embeddings, ids, labels where every sample has
+        one class, the dataset's label names and metadata, and the images that were skipped.
+
+    Raises:
+        ValueError: there is nothing to encode, or an embedding is not finite.
+    """
+    collected = _Collector()
+    with evaluation_mode(model):
+        for rows, batch in _with_progress(numbered_batches(loader), len(loader), progress):
+            here = _rows_of_batch(batch, rows, len(collected.rows))
+            here = _drop_unreadable(batch, here, collected.skipped)
+            if not here:
+                continue
+            data = model.data_preprocessor(batch, False)
+            embeddings = model.embed(data['inputs'])
+            samples = data.get('data_samples') or [{} for _ in here]
+            collected.add(here, embeddings, samples)
+    return _to_gallery(collected, loader.dataset, exact_rows=_covers_its_dataset(loader))
+
+
+def _with_progress(batches: Iterable, total: int, title: str | None) -> Iterable:
+    if title is None or rank() != 0:
+        return batches
+    from tqdm import tqdm
+    return tqdm(batches, total=total, desc=title, unit='batch', leave=False)
+
+
+def _to_gallery(collected: _Collector, dataset: Any, exact_rows: bool) -> Gallery:
+    width = max(all_gather_list([e.shape[1] for e in collected.embeddings[:1]]), default=0)
+    parts = collected.embeddings or [torch.zeros(0, width)]
+    index = torch.tensor(collected.rows, dtype=torch.int64)
+    rows, embeddings, ids, labels = gather_samples(
+        index, torch.cat(parts), collected.ids, collected.labels)
+    skipped = dict(all_gather_list(list(collected.skipped.items())))
+    if not len(rows):
+        raise ValueError('The prototype is empty: its dataloader gave no image that could be '
+                         f'encoded ({len(skipped)} were skipped as unreadable).')
+    known = all(label is not None for label in labels)
+    return Gallery(
+        embeddings, ids=ids, labels=torch.tensor(labels) if known else None,
+        label_names=_label_names(dataset) if known else None,
+        metadata=_metadata(dataset, rows) if exact_rows else None, skipped=skipped)
+
+
+def _label_names(dataset: Any) -> list[str] | None:
+    metainfo = getattr(dataset, 'metainfo', None)
+    names = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+    return None if names is None else [str(name) for name in names]
+
+
+def _metadata(dataset: Any, rows: Tensor) -> dict[str, list]:
+    columns = getattr(dataset, 'metadata', None)
+    if not isinstance(columns, Mapping):
+        return {}
+    return {name: [values[row] for row in rows.tolist()] for name, values in columns.items()}

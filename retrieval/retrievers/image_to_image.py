@@ -1,0 +1,334 @@
+"""The image-to-image retriever."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..encoders import build_encoder
+from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings, hash_weights
+from ..index import Index
+from ..ranking import topk as rank_topk
+from ..registry import INDEXES, MODELS, RERANKERS
+from ..similarity import SimilarityFn, resolve_similarity
+from ..structures import Neighbors, RetrievalDataSample, sample_id_of
+from .base import BaseRetriever
+from .encoding import encode
+from .holder import PrototypeHolder, weights_version
+from .pretrained import load_pretrained
+from .prototype import (
+    build_loader,
+    check_prototype,
+    difference_message,
+    is_encoded,
+    pipeline_hash,
+)
+
+
+@MODELS.register_module()
+class ImageToImageRetriever(BaseRetriever):
+    """Finds, for each image, the most similar ones of a gallery.
+
+    Args:
+        image_encoder: config, list of configs (a sequence), or module: ``(B, C, H, W)`` float32
+            to ``(B, D)``; of a tuple, the last element counts.
+        prototype: where the gallery comes from: a ``DataLoader``, a dataloader config, the path
+            of a gallery file or of a saved tensor, a tensor ``(N, D)``, or a ``Gallery``.
+        head: config or module with ``loss(feats, data_samples)``. Without one there is no loss.
+        pretrained: path of a checkpoint to load.
+        similarity_fn: ``'cosine_similarity'``, ``'inner_product'``, ``'euclidean'``, or a
+            callable ``(Q, D), (N, D) -> (Q, N)``, larger for more similar.
+        train_cfg: ``dict(augments=[...], probs=[...])``, batch augmentation such as Mixup.
+        data_preprocessor: config or module; by default images are stacked to float32 and
+            nothing is normalised.
+        topk: how many results a query gets; -1 for the whole gallery.
+        init_cfg: MMEngine's initialisation config.
+        index: config of the index that ``predict`` searches.
+        rerank: configs of rerankers, applied in turn to what the index found.
+        check_fingerprint: refuse a gallery that another model or pipeline made.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong type or value; the message says which.
+    """
+
+    def __init__(self, image_encoder: dict | Sequence[dict] | nn.Module,
+                 prototype: DataLoader | dict | str | os.PathLike | Tensor | Gallery,
+                 head: dict | nn.Module | None = None, pretrained: str | None = None,
+                 similarity_fn: str | SimilarityFn = 'cosine_similarity',
+                 train_cfg: dict | None = None,
+                 data_preprocessor: dict | nn.Module | None = None, topk: int = -1,
+                 init_cfg: dict | None = None, *, index: dict | None = None,
+                 rerank: Sequence[dict] | None = None, check_fingerprint: bool = True) -> None:
+        if pretrained is not None and init_cfg is None:
+            # The Runner initialises weights after this constructor; it must end with these.
+            init_cfg = dict(type='Pretrained', checkpoint=str(pretrained))
+        super().__init__(init_cfg=init_cfg,
+                         data_preprocessor=_preprocessor(data_preprocessor, train_cfg))
+        self.image_encoder = build_encoder(image_encoder)
+        self.head = MODELS.build(head) if isinstance(head, dict) else head
+        self._similarity = resolve_similarity(similarity_fn)
+        self.topk = _checked_topk(topk)
+        self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
+        self.rerankers = [RERANKERS.build(step) for step in rerank or ()]
+        self.check_fingerprint = check_fingerprint
+        self.query_pipeline: str | None = None
+        self.holder = PrototypeHolder(check_prototype(prototype))
+        if pretrained is not None:
+            load_pretrained(self, pretrained)
+
+    @property
+    def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The similarity function, ``(Q, D), (N, D) -> (Q, N)``."""
+        return self._similarity.function
+
+    @property
+    def prototype(self) -> Any:
+        """The prototype as it was given. Setting another one forgets the gallery."""
+        return self.holder.prototype
+
+    @prototype.setter
+    def prototype(self, prototype: Any) -> None:
+        self.holder = PrototypeHolder(check_prototype(prototype))
+
+    @property
+    def prototype_inited(self) -> bool:
+        """Whether there is a gallery that belongs to the present weights."""
+        return (self.holder.gallery is not None
+                and self.holder.version == weights_version(self.image_encoder))
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery of the present weights; it is prepared where it is missing or stale."""
+        return self._ready()[0]
+
+    def _ready(self) -> tuple[Gallery, Index]:
+        if not self.prototype_inited:
+            self.prepare_prototype()
+        assert self.holder.gallery is not None and self.holder.index is not None
+        return self.holder.gallery, self.holder.index
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """What the encoder makes of images ``(B, C, H, W)``: ``(B, D)``, or a tuple ending in it.
+        """
+        return self.image_encoder(inputs)
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """The embeddings ``(B, D)`` of images ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: the encoder returned something of another shape.
+        """
+        feats = self.extract_feat(inputs)
+        if isinstance(feats, (tuple, list)):
+            feats = feats[-1]
+        if not isinstance(feats, Tensor) or feats.ndim != 2:
+            got = tuple(feats.shape) if isinstance(feats, Tensor) else type(feats).__name__
+            raise ValueError(f'The image encoder must return embeddings (B, D), got {got}. Does it '
+                             'want a pooling (`GlobalAveragePooling`) after its backbone?')
+        return feats
+
+    def loss(self, inputs: Tensor,
+             data_samples: list[RetrievalDataSample] | None) -> dict[str, Tensor]:
+        """The head's losses of a batch by name.
+
+        Raises:
+            ValueError: there is no head, or there are no data samples.
+        """
+        if self.head is None:
+            raise ValueError('This retriever has no head, so it has no loss. Give it one, such as '
+                             "head=dict(type='MetricHead', loss=dict(type='PML.ArcFaceLoss', …)).")
+        if data_samples is None:
+            raise ValueError("mode='loss' wants data_samples with the images' labels; got None.")
+        return self.head.loss(self.extract_feat(inputs), data_samples)
+
+    @torch.no_grad()
+    def matching(self, inputs: Tensor) -> dict[str, Tensor]:
+        """The similarity of embeddings to the whole gallery, dense and exact.
+
+        Args:
+            inputs: embeddings ``(Q, D)``.
+
+        Returns:
+            ``score (Q, N)``, the similarity to each row; ``pred_score (Q, k)`` float32 descending
+            and ``pred_label (Q, k)`` int64 rows of the gallery, aligned; k is ``topk``, or N.
+
+        Raises:
+            ValueError: the width is not the gallery's, or a value is not finite.
+        """
+        gallery, _ = self._ready()
+        self._check_width(inputs, gallery)
+        score = self.similarity_fn(inputs.float(), gallery.embeddings.to(inputs.device))
+        best = rank_topk(inputs.float(), gallery.embeddings.to(inputs.device),
+                         self._result_count(len(gallery)), similarity=lambda *_: score)
+        return dict(score=score, pred_label=best.indices, pred_score=best.scores)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: list[RetrievalDataSample] | None = None,
+                **kwargs: Any) -> list[RetrievalDataSample]:
+        """Search the index for images ``(B, C, H, W)``.
+
+        Args:
+            inputs: preprocessed images.
+            data_samples: filled and returned, where given; a query that is in the gallery, by
+                its ``sample_id``, does not find itself.
+            kwargs: handed to ``head.predict(feats, data_samples, **kwargs)``, which may annotate
+                the samples, or return other embeddings ``(B, D)`` to search with.
+
+        Returns:
+            The data samples, with ``pred_score``, ``pred_label`` and ``embedding``.
+        """
+        gallery, _ = self._ready()
+        embeddings = self._query_embeddings(inputs, data_samples, gallery)
+        if kwargs:
+            embeddings = self._head_predict(embeddings, data_samples, kwargs)
+        return self.search(embeddings, data_samples)
+
+    @torch.no_grad()
+    def search(self, embeddings: Tensor,
+               data_samples: list[RetrievalDataSample] | None = None) -> list[RetrievalDataSample]:
+        """Search the index, and rerank, for embeddings ``(Q, D)``; see :meth:`predict`."""
+        gallery, index = self._ready()
+        self._check_width(embeddings, gallery)
+        exclude = None
+        if data_samples is not None and gallery.identified:
+            exclude = [sample_id_of(sample) for sample in data_samples]
+        neighbors = index.search(embeddings, self._result_count(len(gallery)), exclude=exclude)
+        for reranker in self.rerankers:
+            neighbors = reranker(embeddings, gallery, neighbors)
+        return _fill(data_samples, neighbors, embeddings)
+
+    def _query_embeddings(self, inputs: Tensor, samples: list[RetrievalDataSample] | None,
+                          gallery: Gallery) -> Tensor:
+        """Embeddings from the gallery where the evaluated set is the gallery, else encoded."""
+        if self.holder.queries_in_gallery and samples is not None:
+            rows = [gallery.rows.get(str(sample_id_of(sample)), -1) for sample in samples]
+            if min(rows) >= 0:
+                return gallery.embeddings[rows].to(inputs.device)
+        return self.embed(inputs)
+
+    def _head_predict(self, embeddings: Tensor, samples: list[RetrievalDataSample] | None,
+                      kwargs: dict[str, Any]) -> Tensor:
+        if not callable(getattr(self.head, 'predict', None)):
+            raise TypeError(f'predict got the keyword arguments {", ".join(sorted(kwargs))}, which '
+                            'are handed to the head, but '
+                            + ('there is no head.' if self.head is None else
+                               f'{type(self.head).__name__} has no `predict`.'))
+        result = self.head.predict(embeddings, samples, **kwargs)  # type: ignore[union-attr]
+        return result if isinstance(result, Tensor) else embeddings
+
+    @torch.no_grad()
+    def prepare_prototype(self) -> None:
+        """Make the gallery and its index from the prototype, with the present weights.
+
+        Raises:
+            FingerprintError: a ``ValueError``; the gallery was made by another model or pipeline.
+            FileNotFoundError: its file is missing.
+            ValueError: it is empty, non-finite, or of another width than the encoder's.
+        """
+        prototype = self.holder.prototype
+        self.holder.clear()
+        gallery = self._make_gallery(prototype)
+        config = dict(self.index_cfg)
+        config.setdefault('similarity', self._similarity.function
+                          if self._similarity.prepare is None else self._similarity.name)
+        index = INDEXES.build(config)
+        index.add(gallery.embeddings, gallery.ids)
+        self.holder.gallery, self.holder.index = gallery, index
+        self.holder.version = weights_version(self.image_encoder)
+
+    def _make_gallery(self, prototype: Any) -> Gallery:
+        if is_encoded(prototype):
+            loader = prototype if isinstance(prototype, DataLoader) else build_loader(prototype)
+            gallery = encode(self, loader, progress='Encoding the prototype')
+            gallery.fingerprint = self.fingerprint(loader.dataset)
+            return gallery
+        if isinstance(prototype, Gallery):
+            gallery = prototype
+        elif isinstance(prototype, Tensor):
+            gallery = Gallery(prototype)
+        else:
+            gallery = Gallery.load(prototype)
+        self._check_fingerprint(gallery)
+        return gallery
+
+    def _check_fingerprint(self, gallery: Gallery) -> None:
+        if self.check_fingerprint and gallery.fingerprint != Fingerprint():
+            message = difference_message(gallery.fingerprint, self.fingerprint())
+            if message:
+                raise FingerprintError(message)
+
+    def fingerprint(self, dataset: Any = None) -> Fingerprint:
+        """What decides how an image is encoded; the pipeline is the dataset's where one is given,
+        else :attr:`query_pipeline`.
+        """
+        settings = getattr(self.data_preprocessor, 'settings', None)
+        preprocessor = settings() if callable(settings) else type(self.data_preprocessor).__name__
+        return Fingerprint(
+            weights=hash_weights(self.image_encoder), preprocessor=hash_settings(preprocessor),
+            pipeline=self.query_pipeline if dataset is None else pipeline_hash(dataset))
+
+    def dump_prototype(self, path: str | os.PathLike, **source: Any) -> None:
+        """Write the gallery to a file that can be given as ``prototype``.
+
+        Args:
+            path: a ``.safetensors`` file.
+            source: how it was made (``config``, ``checkpoint``), kept with it.
+        """
+        if not str(path).endswith('.safetensors'):
+            raise ValueError(f'A gallery is written as a safetensors file; got {str(path)!r}. '
+                             'Give a path that ends in .safetensors.')
+        gallery, _ = self._ready()
+        gallery.source.update(source)
+        from ..distributed import rank
+        if rank() == 0:
+            gallery.save(path)
+
+    def _result_count(self, rows: int) -> int:
+        return rows if self.topk == -1 else min(self.topk, rows)
+
+    @staticmethod
+    def _check_width(embeddings: Tensor, gallery: Gallery) -> None:
+        if embeddings.ndim != 2 or embeddings.shape[1] != gallery.dim:
+            raise ValueError(
+                f'The prototype has embeddings of width {gallery.dim}, the encoder gives '
+                f'{tuple(embeddings.shape)}. Dump the prototype with this encoder.')
+
+
+def _preprocessor(config: dict | nn.Module | None, train_cfg: dict | None) -> Any:
+    if isinstance(config, nn.Module):
+        if train_cfg and train_cfg.get('augments'):
+            raise ValueError('train_cfg has augments, but the data preprocessor is a module '
+                             'already: give its `batch_augments` where it is built.')
+        return config
+    config = dict(config or {})
+    config.setdefault('type', 'retrieval.RetrievalDataPreprocessor')
+    unknown = set(train_cfg or {}) - {'augments', 'probs'}
+    if unknown:
+        raise ValueError(f'train_cfg has the unknown keys {", ".join(sorted(unknown))}. Valid '
+                         'keys: augments, probs.')
+    if train_cfg and train_cfg.get('augments'):
+        config['batch_augments'] = dict(train_cfg)
+    return config
+
+
+def _checked_topk(topk: Any) -> int:
+    if isinstance(topk, bool) or not isinstance(topk, int):
+        raise TypeError(f'topk must be an integer, got {topk!r}.')
+    if topk == 0 or topk < -1:
+        raise ValueError(f'topk must be at least 1, or -1 for the whole gallery; got {topk}.')
+    return topk
+
+
+def _fill(samples: list[Any] | None, neighbors: Neighbors, embeddings: Tensor) -> list[Any]:
+    samples = [RetrievalDataSample() for _ in embeddings] if samples is None else samples
+    for query, sample in enumerate(samples):
+        scores, rows = neighbors.row(query)
+        # As fields and not by setters, since a foreign data sample's setters have other checks.
+        sample.set_field(scores.float(), 'pred_score', dtype=Tensor)
+        sample.set_field(rows, 'pred_label', dtype=Tensor)
+        sample.set_field(embeddings[query].float(), 'embedding', dtype=Tensor)
+    return samples

@@ -1,0 +1,69 @@
+"""Loading a checkpoint into a retriever."""
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The weights in a checkpoint (``.pth``, ``.pt``: MMEngine's or a bare state dict, or
+    ``.safetensors``), by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or not one that loads without unpickling code.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no checkpoint at {str(path)!r}. Give the path of a '
+                                'local .pth or .safetensors file.')
+    try:
+        if str(path).endswith('.safetensors'):
+            from safetensors.torch import load_file
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise ValueError(f'{str(path)!r} is no checkpoint that can be loaded safely '
+                         f'(weights only): {error}') from error
+    for key in ('state_dict', 'model'):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not any(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f'{str(path)!r} holds no weights but a {type(loaded).__name__}. Give a '
+                         'checkpoint: a state dict, or a dict with one under "state_dict".')
+    return {name.removeprefix('module.'): value for name, value in loaded.items()
+            if isinstance(value, Tensor)}
+
+
+def load_pretrained(module: nn.Module, path: str | os.PathLike) -> None:
+    """Load the weights that fit, and log which did not.
+
+    Raises:
+        ValueError: none fits: the checkpoint is another model's.
+    """
+    given = read_state_dict(path)
+    own = module.state_dict()
+    fitting = {name: value for name, value in given.items()
+               if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise ValueError(
+            f'No weight of {str(path)!r} fits this model: the checkpoint holds {_some(given)}, the '
+            f'model wants {_some(own)}. Is it the checkpoint of another architecture?')
+    module.load_state_dict(fitting, strict=False)
+    missing = sorted(set(own) - set(fitting))
+    unused = sorted(set(given) - set(fitting))
+    if missing or unused:
+        print_log(f'{path}: {len(fitting)} weights loaded; not in the checkpoint: '
+                  f'{_some(missing)}; not used: {_some(unused)}.', 'current', logging.WARNING)
+
+
+def _some(names: Any) -> str:
+    names = list(names)
+    return (', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')
+            if names else 'none')

@@ -1,0 +1,76 @@
+"""What may be given as a prototype, and the gallery that it becomes."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..gallery import Fingerprint, Gallery, hash_settings
+
+KINDS = ('a DataLoader, a dataloader config (dict), the path of a gallery or of a saved tensor, '
+         'a tensor (N, D), or a Gallery')
+
+
+def check_prototype(prototype: Any) -> Any:
+    """``prototype`` as it is, if it is of a kind that can become a gallery.
+
+    Raises:
+        TypeError: it is of another kind.
+        ValueError: it is a dict without a dataset, or an empty tensor or one of another shape.
+    """
+    if isinstance(prototype, Mapping):
+        if 'dataset' not in prototype:
+            raise ValueError('A prototype given as a dict is a dataloader config and wants the key '
+                             f'"dataset"; got the keys {", ".join(map(str, prototype))}.')
+    elif isinstance(prototype, Tensor):
+        Gallery(prototype)
+    elif not isinstance(prototype, (DataLoader, str, os.PathLike, Gallery)):
+        raise TypeError(f'The prototype must be {KINDS}; got {type(prototype).__name__}.')
+    return prototype
+
+
+def is_encoded(prototype: Any) -> bool:
+    """Whether the gallery is made with the retriever's own encoder, from images."""
+    return isinstance(prototype, (DataLoader, Mapping))
+
+
+def build_loader(config: Mapping[str, Any]) -> DataLoader:
+    """The dataloader of a config in MMEngine's form; ``sampler`` may be left out."""
+    from mmengine.runner import Runner
+
+    from .. import datasets  # noqa: F401  (its registration, for a config without scope)
+    config = dict(config)
+    config.setdefault('sampler', dict(type='DefaultSampler', shuffle=False))
+    config.setdefault('batch_size', 1)
+    return Runner.build_dataloader(config)
+
+
+def pipeline_of(dataset: Any) -> Any:
+    """The pipeline's config of a dataset, through the wrappers around it, or None."""
+    while dataset is not None:
+        config = getattr(dataset, 'pipeline_cfg', None)
+        if config is not None:
+            return config
+        inner = getattr(dataset, 'datasets', None)
+        dataset = inner[0] if inner else getattr(dataset, 'dataset', None)
+    return None
+
+
+def pipeline_hash(dataset: Any) -> str | None:
+    """The fingerprint of a dataset's pipeline, None where its config is not known."""
+    config = pipeline_of(dataset)
+    return None if config is None else hash_settings(config)
+
+
+def difference_message(made: Fingerprint, own: Fingerprint) -> str | None:
+    """Why a gallery made by ``made`` cannot be searched by ``own``; None where it can."""
+    differences = made.differences(own)
+    if not differences:
+        return None
+    return (f'The gallery was made by another model or pipeline: {" and ".join(differences)} '
+            'differ from those of the queries, so their similarities would mean nothing. Dump the '
+            'prototype again with this model (`tools/dump_prototype.py`), or set '
+            '`check_fingerprint=False` to search it all the same.')

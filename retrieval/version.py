@@ -1,0 +1,2 @@
+"""The version of the package; ``setup.cfg`` reads it from here."""
+__version__ = '0.1.0'

@@ -1,0 +1,27 @@
+"""Everything static stands in setup.cfg; here is only what one may choose to keep of one's own."""
+import os
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+
+def runtime_requirements() -> list[str]:
+    """The requirements, less those named in RETRIEVAL_WITHOUT (comma-separated).
+
+    mmcv replaces mmcv-lite, onedl-mmengine replaces mmengine and faiss-gpu replaces faiss-cpu, each
+    under the same import name; pip cannot say "either of them", so whoever has one of these leaves
+    the other out.
+    """
+    without = {name.strip().lower() for name in os.environ.get('RETRIEVAL_WITHOUT', '').split(',')}
+    lines = (Path(__file__).parent / 'requirements' / 'runtime.txt').read_text().splitlines()
+    wanted = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+    names = {re.split(r'[<>=!~; \[]', line)[0].lower() for line in wanted}
+    unknown = without - names - {''}
+    if unknown:
+        raise SystemExit(f'RETRIEVAL_WITHOUT names {", ".join(sorted(unknown))}, which is no '
+                         f'requirement; the requirements are {", ".join(sorted(names))}.')
+    return [line for line in wanted if re.split(r'[<>=!~; \[]', line)[0].lower() not in without]
+
+
+setup(install_requires=runtime_requirements())
