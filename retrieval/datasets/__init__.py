@@ -1,11 +1,24 @@
 """Datasets of images, the transforms of their pipelines, and samplers."""
 from __future__ import annotations
 
+from .augmentation import MultiView, RandomAffine, RandomCrop, RandomResizedCrop, ResizeEdge, resize
 from .base import RetrievalDataset, build_pipeline, plain_config
+from .csv_dataset import CSVDataset
+from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
+from .loading import CropBox, LoadImage
+from .packing import PackInputs
+from .samplers import InfiniteSampler, MPerClassBatchSampler, MPerClassSampler
 from .sampling_state import DrawIndex, SamplingState, seed_datasets, seeded
+from .torchvision_bridge import ColorJitter, TorchvisionTransform
+from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels_of
 
 __all__ = [
-    'DrawIndex', 'MissingImageError', 'RetrievalDataset', 'SamplingState', 'UnreadableImageError',
-    'build_pipeline', 'plain_config', 'read_image', 'seed_datasets', 'seeded',
+    'CSVDataset', 'ClassBalancedDataset', 'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex',
+    'ImageFolder', 'ImageList', 'InfiniteSampler', 'LoadImage', 'MPerClassBatchSampler',
+    'MPerClassSampler', 'MissingImageError', 'MultiView', 'PackInputs', 'RandomAffine',
+    'RandomCrop', 'RandomResizedCrop', 'RepeatDataset', 'ResizeEdge', 'RetrievalDataset',
+    'SamplingState', 'TorchvisionTransform', 'UnreadableImageError', 'build_pipeline',
+    'find_images', 'labels_of', 'plain_config', 'read_image', 'resize', 'seed_datasets', 'seeded',
+    'split_classes',
 ]

@@ -45,18 +45,31 @@ def build_pipeline(pipeline: Sequence[dict | Callable] | None) -> Compose:
     return Compose(steps)
 
 
+def check_unique(ids: list[str], owner: str) -> list[str]:
+    """``ids`` as they are. Raises ValueError, naming the first that stands there twice."""
+    surplus = len(ids) - len(set(ids))
+    if surplus:
+        seen: set[str] = set()
+        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore
+        raise ValueError(f'{owner}: the image {twice!r} stands in it more than once ({surplus} '
+                         'entries too many). List every image once, or give the entries a '
+                         '`sample_id` each.')
+    return ids
+
+
 @DATASETS.register_module()
 class RetrievalDataset(BaseDataset):
     """Images with an identity and, mostly, a label.
 
-    A subclass implements ``load_data_list() -> list[dict]``. An entry holds ``img_path`` (or ``img``,
-    the picture itself), and as far as known ``gt_label`` int, ``sample_id`` str (without it the path,
-    with its box), ``gt_indices`` (relevant rows of the gallery), ``box`` ``(x_1, y_1, x_2, y_2)`` in
-    pixels, and the columns named in :attr:`metadata_keys`. It may set
+    A subclass implements ``load_data_list() -> list[dict]``. An entry holds ``img_path`` (or
+    ``img``, the picture itself), and as far as known ``gt_label`` int, ``sample_id`` str (without
+    it the path, with its box), ``gt_indices`` (relevant rows of the gallery), ``box`` ``(x_1, y_1,
+    x_2, y_2)`` in pixels, and the columns named in :attr:`metadata_keys`. It may set
     ``self._metainfo['classes']``, the names of the labels.
 
     With :meth:`set_seed`, an item depends on (seed, epoch, index) alone: not on the number of
-    workers, nor on what was drawn before. Without a seed the global generators are used as they are.
+    workers, nor on what was drawn before. Without a seed the global generators are used as they
+    are.
 
     Args:
         ann_file: the annotation file, for subclasses that have one.
@@ -69,6 +82,7 @@ class RetrievalDataset(BaseDataset):
     """
 
     metadata_keys: tuple[str, ...] = ()
+    _fully_initialized: bool
 
     def __init__(self, ann_file: str = '', data_root: str = '',
                  pipeline: Sequence[dict | Callable] | None = (), on_unreadable: str = 'raise',
@@ -157,13 +171,7 @@ class RetrievalDataset(BaseDataset):
         """
         if 'sample_ids' not in self._columns:
             ids = [str(sample_id_of(entry, row)) for row, entry in enumerate(self._entries())]
-            if len(set(ids)) < len(ids):
-                seen: set[str] = set()
-                twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore
-                raise ValueError(f'{type(self).__name__}: the image {twice!r} stands in it more than '
-                                 f'once ({len(ids) - len(set(ids))} entries too many). List every '
-                                 'image once, or give the entries a `sample_id`.')
-            self._columns['sample_ids'] = ids
+            self._columns['sample_ids'] = check_unique(ids, type(self).__name__)
         return self._columns['sample_ids']
 
     @property
@@ -188,7 +196,7 @@ class RetrievalDataset(BaseDataset):
     # Items ---------------------------------------------------------------------------------------
 
     def set_seed(self, seed: int | None) -> None:
-        """Let items depend on (seed, epoch, index) alone; None goes back to the global generators."""
+        """Let items depend on (seed, epoch, index) alone; None: on the global generators."""
         self._sampling.seed = seed
 
     def set_epoch(self, epoch: int) -> None:
@@ -248,7 +256,7 @@ class RetrievalDataset(BaseDataset):
         return int(idx) % count
 
     def _rows(self, indices: int | Sequence[int]) -> list[int]:
-        """Which rows ``indices`` means: the first (or last, if negative) so many, or those named."""
+        """The rows meant by ``indices``: the first (last, if negative) so many, or those named."""
         count = len(self) if self._fully_initialized else len(self.data_list)
         if isinstance(indices, (int, np.integer)):
             return list(range(count))[:indices] if indices >= 0 else list(range(count))[indices:]

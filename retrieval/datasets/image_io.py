@@ -38,8 +38,9 @@ def read_image(path: str | Path, color: str = 'rgb', background: int = 255) -> n
     """Decode an image file with Pillow.
 
     Pillow rather than OpenCV, since it reports truncated files, which OpenCV fills with grey. The
-    picture is turned upright by its EXIF orientation; 16-bit channels keep their high byte; palettes
-    and CMYK become RGB; transparent pixels show ``background``; of an animation the first frame counts.
+    picture is turned upright by its EXIF orientation; 16-bit channels keep their high byte;
+    palettes and CMYK become RGB; transparent pixels show ``background``; of an animation the first
+    frame counts.
 
     Args:
         path: the file.
@@ -86,7 +87,7 @@ def _read_bytes(path: str | Path) -> bytes:
 
 def _turn_upright(image: Image.Image) -> Image.Image:
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
+        turn = _UPRIGHT.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
     except Exception:  # damaged EXIF data beside a sound picture
         turn = None
     return image if turn is None else image.transpose(turn)
@@ -104,7 +105,8 @@ def _to_array(image: Image.Image, color: str, background: int) -> np.ndarray:
         layers = image.convert('RGBA')
         image = Image.new('RGBA', layers.size, (background,) * 3 + (255,))
         image.alpha_composite(layers)
-    return convert_color(np.asarray(image.convert('L' if color == 'gray' else 'RGB')), color)
+    mode = 'L' if color == 'gray' else 'RGB'
+    return convert_color(np.asarray(image if image.mode == mode else image.convert(mode)), color)
 
 
 def convert_color(image: np.ndarray, color: str) -> np.ndarray:

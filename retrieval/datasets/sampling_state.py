@@ -1,8 +1,8 @@
 """Randomness that depends on seed, epoch and index alone.
 
-What a transform draws for an image is a function of (seed, epoch, index, draw). It is the same with any
-number of loader workers, whatever was drawn before, so that a resumed training sees what an
-uninterrupted one sees.
+What a transform draws for an image is a function of (seed, epoch, index, draw). It is the same
+with any number of loader workers, whatever was drawn before, so that a resumed training sees what
+an uninterrupted one sees.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 Key = tuple[int, int, int, int]
 
@@ -101,36 +102,49 @@ class SamplingState:
         return seed, epoch if own is None else own, row, getattr(index, 'draw', 0)
 
 
-@contextmanager
-def seeded(key: Key) -> Iterator[None]:
-    """Seed numpy, ``random`` and torch's CPU generator from ``key``; put their states back after."""
-    states = np.random.get_state(legacy=False), random.getstate(), torch.get_rng_state()
+def _seed_all(key: Key) -> None:
     words = np.random.SeedSequence(key).generate_state(8)
-    np.random.seed(words[:4])
+    np.random.seed(words[:4])  # noqa: NPY002  (the generator in use)
     python_seed, torch_seed = words[4:].view(np.uint64).tolist()
     random.seed(python_seed)
     # Not torch.manual_seed, which would seed the GPUs' generators as well.
     torch.default_generator.manual_seed(torch_seed)
+
+
+@contextmanager
+def seeded(key: Key) -> Iterator[None]:
+    """Seed numpy, ``random`` and torch's CPU generator from ``key``; put their states back after.
+
+    In a loader worker, where nothing else draws, they are not put back: it costs more than seeding.
+    """
+    if get_worker_info() is not None:
+        _seed_all(key)
+        yield
+        return
+    states = np.random.get_state(legacy=False), random.getstate(), torch.get_rng_state()  # noqa: NPY002
+    _seed_all(key)
     try:
         yield
     finally:
-        np.random.set_state(states[0])
+        np.random.set_state(states[0])  # noqa: NPY002
         random.setstate(states[1])
         torch.set_rng_state(states[2])
 
 
 def wrapped_datasets(dataset: Any) -> list[Any]:
     """The datasets directly inside a wrapper: none for a dataset that wraps nothing."""
+    sliced = vars(dataset).get('_dataset')  # what MMEngine's `num_batch_per_epoch` wraps
+    if sliced is not None:
+        return [sliced]
     inner = getattr(dataset, 'datasets', None)
     if isinstance(inner, (list, tuple)):
         return list(inner)
-    # `_dataset` is what MMEngine's `num_batch_per_epoch` wraps a dataset in.
-    inner = getattr(dataset, 'dataset', None) or getattr(dataset, '_dataset', None)
+    inner = getattr(dataset, 'dataset', None)
     return [] if inner is None else [inner]
 
 
 def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
-    """Set seed and epoch of a dataset and of those that it wraps.
+    """Set seed and epoch of a dataset, or of those that it wraps.
 
     Reaches through ``ConcatDataset``, ``Subset``, ``RepeatDataset``, ``ClassBalancedDataset`` and
     whatever else keeps what it wraps in ``dataset`` or ``datasets``. The parts of a concatenation
@@ -139,15 +153,18 @@ def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
     Returns:
         How many datasets took the seed; 0 where none in there has ``set_seed``.
     """
-    seedable = hasattr(dataset, 'set_seed') and hasattr(dataset, 'set_epoch')
-    if seedable:
-        dataset.set_seed(seed)
-        dataset.set_epoch(epoch)
     inner = wrapped_datasets(dataset)
-    count = int(seedable)
-    for part, wrapped in enumerate(inner):
-        own = seed
-        if seed is not None and part > 0:
-            own = int(np.random.SeedSequence((seed, part)).generate_state(1)[0])
-        count += seed_datasets(wrapped, own, epoch)
-    return count
+    if inner:
+        return sum(seed_datasets(wrapped, _seed_of_part(seed, part), epoch)
+                   for part, wrapped in enumerate(inner))
+    if not (hasattr(dataset, 'set_seed') and hasattr(dataset, 'set_epoch')):
+        return 0
+    dataset.set_seed(seed)
+    dataset.set_epoch(epoch)
+    return 1
+
+
+def _seed_of_part(seed: int | None, part: int) -> int | None:
+    if seed is None or part == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, part)).generate_state(1)[0])

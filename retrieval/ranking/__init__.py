@@ -9,4 +9,5 @@ from .topk import topk
 from .vectors import as_vectors
 
 __all__ = ['BEYOND', 'Depth', 'PreparedGallery', 'RangeNeighbors', 'RelevantRanks', 'RowSets',
-           'TILE_BUDGET', 'as_vectors', 'paired_labels', 'prepared_rows', 'relevant_ranks', 'topk', 'within']
+           'TILE_BUDGET', 'as_vectors', 'paired_labels', 'prepared_rows', 'relevant_ranks', 'topk',
+           'within']

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from ..encoders import build_encoder
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings, hash_weights
 from ..index import Index
-from ..ranking import topk as rank_topk
+from ..ranking import as_vectors
+from ..ranking.topk import select
 from ..registry import INDEXES, MODELS, RERANKERS
 from ..similarity import SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
@@ -161,10 +162,10 @@ class ImageToImageRetriever(BaseRetriever):
         """
         gallery, _ = self._ready()
         self._check_width(inputs, gallery)
-        score = self.similarity_fn(inputs.float(), gallery.embeddings.to(inputs.device))
-        best = rank_topk(inputs.float(), gallery.embeddings.to(inputs.device),
-                         self._result_count(len(gallery)), similarity=lambda *_: score)
-        return dict(score=score, pred_label=best.indices, pred_score=best.scores)
+        queries = as_vectors(inputs, 'queries')
+        score = self.similarity_fn(queries, gallery.embeddings.to(queries.device)).float()
+        pred_score, pred_label = select(score, self._result_count(len(gallery)))
+        return dict(score=score, pred_label=pred_label, pred_score=pred_score)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[RetrievalDataSample] | None = None,

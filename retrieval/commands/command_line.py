@@ -1,0 +1,48 @@
+"""What all commands share: their arguments, and how an error reaches the user."""
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+TRACEBACK = 'RETRIEVAL_TRACEBACK'
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    from mmengine.config import DictAction
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override settings of the config: key=value, nested a.b=value, lists key="[a,b]"')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher`` and the local rank that older launchers pass."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how several processes were started (default: none)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+Command = Callable[[Sequence[str] | None], None]
+
+
+def reports_errors(command: Command) -> Command:
+    """Turn an error of the user's input into one message and exit status 2.
+
+    With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown.
+    """
+    @functools.wraps(command)
+    def wrapped(argv: Sequence[str] | None = None) -> None:
+        try:
+            command(argv)
+        except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            print(f'{type(error).__name__}: {error}\n(Set {TRACEBACK}=1 to see where.)',
+                  file=sys.stderr)
+            sys.stdout.flush()
+            raise SystemExit(2) from error
+    return wrapped

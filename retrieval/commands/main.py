@@ -1,0 +1,47 @@
+"""``retrieval COMMAND …``: the command line of the installed package."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    'train': 'train a retriever from a config',
+    'test': 'test a checkpoint',
+    'dump_prototype': 'encode the prototype of a config into a gallery file',
+    'search': 'find the most similar images of a gallery',
+    'evaluate': 'evaluate saved embeddings with labels',
+    'browse_dataset': 'look at what a pipeline makes of its images',
+    'print_config': 'print a config with everything that it inherits',
+    'export_glyphs': 'write the embedded dataset as a folder of images',
+    'demo': 'train, test and search the embedded dataset',
+}
+
+
+def usage() -> str:
+    """The list of commands."""
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {what}' for name, what in COMMANDS.items()]
+    return '\n'.join(['usage: retrieval COMMAND [arguments], each with its own --help', '',
+                      *lines])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(usage())
+        return
+    if arguments[0] == '--version':
+        from ..version import __version__
+        print(__version__)
+        return
+    name = arguments[0].replace('-', '_')
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+        near = get_close_matches(name, COMMANDS)
+        print(f'Unknown command {arguments[0]!r}.'
+              + (f' Did you mean {" or ".join(near)}?' if near else '') + f'\n\n{usage()}',
+              file=sys.stderr)
+        raise SystemExit(2)
+    import_module(f'retrieval.commands.{name}').main(arguments[1:])

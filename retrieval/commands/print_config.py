@@ -1,0 +1,27 @@
+"""Print a config as it is after its bases and the command line's options."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .command_line import add_config_options, reports_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('print_config', description=__doc__)
+    arguments.add_argument('config', help='the config file')
+    add_config_options(arguments)
+    return arguments
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    from .configuration import load_config
+    print(load_config(arguments.config, arguments.cfg_options).pretty_text)
+
+
+if __name__ == '__main__':
+    main()

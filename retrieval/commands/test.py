@@ -1,0 +1,71 @@
+"""Test a checkpoint: the metrics of the config, and what was found for each query."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .command_line import add_config_options, add_launcher, reports_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('test', description=__doc__)
+    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('checkpoint', help='the checkpoint file')
+    arguments.add_argument('--work-dir', help='where the log goes '
+                           '(default: work_dirs/ and the name of the config)')
+    arguments.add_argument('--out', metavar='FILE.json', help='write the results there')
+    arguments.add_argument('--out-item', choices=['metrics', 'pred'], default='metrics',
+                           help='what to write: the metrics, or for each query the rows, ids and '
+                           'scores that were found (default: metrics)')
+    arguments.add_argument('--show-dir', help='draw the rankings of some queries there')
+    arguments.add_argument('--ignore-fingerprint', action='store_true',
+                           help='search a gallery file that another model or pipeline made')
+    add_config_options(arguments)
+    add_launcher(arguments)
+    return arguments
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    if arguments.out and not arguments.out.endswith('.json'):
+        raise ValueError(f'--out is written as JSON; got {arguments.out!r}. Give a name that ends '
+                         'in .json.')
+    from .configuration import build_runner, check_checkpoint, load_config
+
+    config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
+    if not config.get('test_dataloader') or not config.get('test_evaluator'):
+        raise ValueError(f'The config {arguments.config!r} has no test_dataloader or no '
+                         'test_evaluator, so there is nothing to test.')
+    if arguments.ignore_fingerprint:
+        config.model.check_fingerprint = False
+    if arguments.show_dir:
+        config.custom_hooks.append(
+            dict(type='retrieval.RankingDrawingHook', out_dir=arguments.show_dir))
+    if arguments.out and arguments.out_item == 'pred':
+        config.custom_hooks.append(
+            dict(type='retrieval.RecordPredictionsHook', out=arguments.out))
+    config.load_from, config.resume = arguments.checkpoint, False
+    runner = build_runner(config, arguments.launcher)
+    check_checkpoint(runner.model.module if hasattr(runner.model, 'module') else runner.model,
+                     arguments.checkpoint)
+    metrics = runner.test()
+    if arguments.out and arguments.out_item == 'metrics':
+        _write_metrics(metrics, arguments.out)
+
+
+def _write_metrics(metrics: dict, path: str) -> None:
+    import json
+    from pathlib import Path
+
+    from retrieval.distributed import rank
+    from retrieval.gallery import write_atomically
+    if rank() == 0:
+        text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
+        write_atomically(path, lambda temporary: Path(temporary).write_text(text + '\n'))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,67 @@
+"""Train a retriever from a config."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .command_line import add_config_options, add_launcher, reports_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('train', description=__doc__)
+    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('--work-dir', help='where logs and checkpoints go '
+                           '(default: work_dirs/ and the name of the config)')
+    arguments.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                           help='go on from a checkpoint, by default the last of the work dir')
+    arguments.add_argument('--amp', action='store_true',
+                           help='mixed precision; bfloat16 on a CPU')
+    arguments.add_argument('--no-validate', action='store_true', help='do not validate')
+    arguments.add_argument('--auto-scale-lr', action='store_true',
+                           help='scale the learning rate by the actual total batch size over '
+                           'auto_scale_lr.base_batch_size of the config')
+    add_config_options(arguments)
+    add_launcher(arguments)
+    return arguments
+
+
+def configure(arguments: argparse.Namespace) -> object:
+    """The config with what the command line asks for."""
+    from .configuration import load_config, use_amp
+
+    config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
+    if not config.get('train_dataloader') or not config.get('optim_wrapper'):
+        raise ValueError(f'The config {arguments.config!r} has no train_dataloader or no '
+                         'optim_wrapper, so there is nothing to train.')
+    if arguments.amp:
+        use_amp(config)
+    if arguments.no_validate:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if arguments.auto_scale_lr:
+        if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
+            raise ValueError('--auto-scale-lr wants auto_scale_lr=dict(base_batch_size=…) in the '
+                             'config: the total batch size that its learning rate was set for.')
+        config.auto_scale_lr.enable = True
+    if arguments.resume:
+        config.resume = True
+        config.load_from = None if arguments.resume == 'auto' else arguments.resume
+    return config
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    config = configure(arguments)
+    from pathlib import Path
+
+    from .configuration import build_runner
+    load_from = config.get('load_from')  # type: ignore[attr-defined]
+    if load_from and '://' not in load_from and not Path(load_from).is_file():
+        raise FileNotFoundError(f'There is no checkpoint {load_from!r} to start from.')
+    build_runner(config, arguments.launcher).train()
+
+
+if __name__ == '__main__':
+    main()

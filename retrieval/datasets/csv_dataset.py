@@ -1,0 +1,225 @@
+"""Images that a table lists: ``path,label,split,is_query,is_gallery`` and what goes with them."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..registry import DATASETS, unknown_name
+from .base import RetrievalDataset
+
+SPLITS = ('train', 'validation', 'test', 'query', 'gallery')
+BOX = ('x_1', 'y_1', 'x_2', 'y_2')
+_ALIASES = {'val': 'validation', 'valid': 'validation', 'training': 'train'}
+_WHOLE = r'[+-]?\d+(\.0*)?'  # what pandas writes for integers beside empty cells ends in .0
+_NUMBER = r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?'
+_TRUE, _FALSE = ('true', '1', '1.0', 'yes', 't', 'y'), ('false', '0', '0.0', 'no', 'f', 'n')
+
+
+def _rows(mask: pd.Series) -> str:
+    """The numbers of the rows where ``mask`` is true, the first few of them."""
+    numbers = (np.flatnonzero(mask.to_numpy()) + 1).tolist() if len(mask) else []
+    listed = ', '.join(map(str, numbers[:8])) + (', …' if len(numbers) > 8 else '')
+    count = f'{len(numbers)} row{"s" * (len(numbers) != 1)}'
+    return f'{count} ({listed}; the first after the header is 1)'
+
+
+def read_flags(column: pd.Series, wanted: pd.Series) -> pd.Series:
+    """A column of ``True``/``False``, ``1``/``0``, ``yes``/``no`` as booleans.
+
+    Raises:
+        ValueError: another value where ``wanted`` is true.
+    """
+    values = column.str.strip().str.lower()
+    wrong = wanted & ~values.isin((*_TRUE, *_FALSE))
+    if wrong.any():
+        raise ValueError(f'The column {column.name!r} must hold True or False, but '
+                         f'{column[wrong].iloc[0]!r} stands in {_rows(wrong)}.')
+    return values.isin(_TRUE)
+
+
+def read_labels(column: pd.Series, wanted: pd.Series) -> pd.Series:
+    """The labels of the wanted rows: integers, where every one is a whole number, else names.
+
+    Raises:
+        ValueError: a wanted label is missing or a fraction.
+    """
+    labels = column.str.strip()
+    missing = wanted & labels.str.lower().isin(('', 'nan'))
+    if missing.any():
+        raise ValueError(f'The column {column.name!r} has no label in {_rows(missing)}. Label '
+                         'them or take the rows out.')
+    whole = labels.str.fullmatch(_WHOLE)
+    fractional = wanted & ~whole & labels.str.fullmatch(_NUMBER) & (
+        pd.to_numeric(labels, errors='coerce') % 1 != 0)
+    if fractional.any():
+        raise ValueError(f'The column {column.name!r} holds a fraction, '
+                         f'{labels[fractional].iloc[0]!r}, in {_rows(fractional)}. Labels are '
+                         'integers or names.')
+    if not whole[wanted].all():
+        return labels[wanted]
+    # Not through float64, in which integers above 2**53 collide.
+    return labels[wanted].map(lambda text: int(text.partition('.')[0])).astype(object)
+
+
+@DATASETS.register_module()
+class CSVDataset(RetrievalDataset):
+    """The rows of a CSV file.
+
+    Columns: ``path``; ``label``, integers or names; ``split``, ``train``, ``validation`` or
+    ``test``; ``is_query`` and ``is_gallery``, True or False (without the two columns every row
+    that is not for training is both); and where wanted ``sequence`` and ``category``, which become
+    metadata, and a box ``x_1,x_2,y_1,y_2`` in pixels, which the loader cuts out and which is part
+    of the identity. Other columns are left alone.
+
+    Labels count from 0, by rising number or name: once over the rows for training, and once over
+    those for validation, so that queries and gallery agree. What stood in the file is kept as
+    ``label_names``.
+
+    Args:
+        ann_file: the CSV file; a relative name is looked for in ``data_root`` first.
+        data_root: where relative paths of images start; the CSV's own folder by default.
+        split: ``'train'``, ``'validation'`` (or ``'val'``), ``'test'``, or ``'query'`` and
+            ``'gallery'``, the rows of the validation (or test) split that are flagged so.
+        evaluation_split: which split ``'query'`` and ``'gallery'`` mean, where the file has both
+            validation and test rows.
+        pipeline: transforms, dicts or callables.
+        kwargs: those of :class:`RetrievalDataset`.
+
+    Raises:
+        FileNotFoundError: no such file, or its first image is not there.
+        ValueError: a column, label or flag is missing or wrong, a box is empty or upside down, or
+        no row
+            is left.
+    """
+
+    metadata_keys = ('sequence', 'category')
+    ann_file: str
+
+    def __init__(self, ann_file: str, data_root: str = '', split: str = 'train',
+                 evaluation_split: str | None = None,
+                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+        self.split = self._checked_split(split, 'split', SPLITS)
+        self.evaluation_split = evaluation_split and self._checked_split(
+            evaluation_split, 'evaluation_split', ('validation', 'test'))
+        super().__init__(ann_file=ann_file, data_root=data_root, pipeline=pipeline, **kwargs)
+
+    @staticmethod
+    def _checked_split(given: str, name: str, valid: Sequence[str]) -> str:
+        split = _ALIASES.get(str(given), str(given))
+        if split not in valid:
+            raise ValueError(unknown_name(name, given, valid))
+        return split
+
+    def _join_prefix(self) -> None:
+        """Take the file in ``data_root`` where there is one, else the name as it was given."""
+        if not self.ann_file:
+            raise ValueError('CSVDataset needs `ann_file`, the name of a CSV file.')
+        inside = os.path.join(self.data_root, self.ann_file)
+        if os.path.isfile(inside):
+            self.ann_file = inside
+        elif not os.path.isfile(self.ann_file):
+            tried = ' and '.join(repr(name) for name in dict.fromkeys((inside, self.ann_file)))
+            raise FileNotFoundError(f'There is no CSV file {tried}: check `ann_file`.')
+
+    def load_data_list(self) -> list[dict]:
+        """One entry a row of the split, in the order of the file."""
+        table = self._read_table()
+        label_rows, rows = self._select(table)
+        labels = read_labels(table['label'], label_rows)
+        names = sorted(labels.unique())
+        self._metainfo['classes'] = tuple(str(name) for name in names)
+        code_of = {name: code for code, name in enumerate(names)}
+        codes = labels[rows[label_rows]].map(code_of).tolist()
+        entries = [{'img_path': path, 'gt_label': code}
+                   for path, code in zip(self._paths(table, rows), codes, strict=True)]
+        for key in self.metadata_keys:
+            if key in table:
+                for entry, value in zip(entries, table.loc[rows, key].tolist(), strict=True):
+                    entry[key] = value
+        for entry, box in zip(entries, self._boxes(table, rows), strict=True):
+            if box is not None:
+                entry['box'] = box
+        return entries
+
+    def _read_table(self) -> pd.DataFrame:
+        try:
+            table = pd.read_csv(self.ann_file, dtype=str, keep_default_na=False,
+                                skipinitialspace=True, encoding='utf-8-sig')
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise ValueError(f'{self.ann_file!r} is not a CSV file in UTF-8: {error}') from error
+        table = table.fillna('')  # cells that a short row leaves out
+        table.columns = [str(name).strip() for name in table.columns]
+        missing = [name for name in ('path', 'label', 'split') if name not in table]
+        boxes = [name for name in BOX if name in table]
+        if boxes:
+            missing += [name for name in BOX if name not in table]
+        if missing:
+            raise ValueError(f'{self.ann_file!r} has no column {", ".join(map(repr, missing))}; '
+                             f'there are {", ".join(map(repr, table.columns))}.')
+        return table
+
+    def _select(self, table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        """Two masks: the rows that share one mapping of labels, and those of the dataset."""
+        splits = table['split'].str.strip().str.lower().replace(_ALIASES)
+        unknown = ~splits.isin(('train', 'validation', 'test'))
+        if unknown.any():
+            raise ValueError(f'{self.ann_file!r} has an unknown split '
+                             f'{table["split"][unknown].iloc[0]!r} in {_rows(unknown)}. Valid: '
+                             'train, validation, test.')
+        if self.split in ('query', 'gallery'):
+            shared = splits == self._evaluated(splits)
+            flag = f'is_{self.split}'
+            rows = shared & (read_flags(table[flag], shared) if flag in table else True)
+        else:
+            shared = rows = splits == self.split
+        if not rows.any():
+            counts = ', '.join(f'{name} {count}' for name, count in splits.value_counts().items())
+            raise ValueError(f'{self.ann_file!r} has no row for split {self.split!r}; the rows of '
+                             f'its splits: {counts or "none"}.')
+        return shared, rows
+
+    def _evaluated(self, splits: pd.Series) -> str:
+        """The split that queries and gallery come from."""
+        if self.evaluation_split:
+            return self.evaluation_split
+        there = [name for name in ('validation', 'test') if (splits == name).any()]
+        if len(there) == 2:
+            raise ValueError(f"{self.ann_file!r} has rows for validation and for test: say with "
+                             f"evaluation_split='validation' or 'test' which of them "
+                             f'{self.split!r} means.')
+        return there[0] if there else 'validation'
+
+    def _paths(self, table: pd.DataFrame, rows: pd.Series) -> list[str]:
+        root = self.data_root or os.path.dirname(self.ann_file)
+        written = table['path'].str.strip()
+        empty = rows & (written == '')
+        if empty.any():
+            raise ValueError(f"The column 'path' is empty in {_rows(empty)}.")
+        paths = [os.path.normpath(os.path.join(root, path)) for path in written[rows].tolist()]
+        if not os.path.isfile(paths[0]):
+            raise FileNotFoundError(f'There is no image {paths[0]!r}, the first that '
+                                    f'{self.ann_file!r} lists for split {self.split!r}: relative '
+                                    f'paths start at data_root, {root!r}.')
+        return paths
+
+    def _boxes(self, table: pd.DataFrame, rows: pd.Series) -> list[tuple | None]:
+        """``(x_1, y_1, x_2, y_2)`` of every row, None where all four cells are empty."""
+        if 'x_1' not in table:
+            return [None] * int(rows.sum())
+        cells = table[list(BOX)].apply(lambda column: column.str.strip())
+        none = (cells == '').all(axis=1)
+        edges = cells.apply(pd.to_numeric, errors='coerce').astype('float64')
+        sound = np.isfinite(edges).all(axis=1)
+        wrong = rows & ~none & ~(sound & (edges['x_1'] < edges['x_2']) &
+                                 (edges['y_1'] < edges['y_2']))
+        if wrong.any():
+            first = dict(cells[wrong].iloc[0])
+            raise ValueError(f'A box must have numbers with x_1 < x_2 and y_1 < y_2, but {first} '
+                             f'stands in {_rows(wrong)}.')
+        return [None if absent else tuple(int(edge) if edge == int(edge) else edge for edge in box)
+                for absent, box in zip(none[rows].tolist(), edges[rows].to_numpy().tolist(),
+                                       strict=True)]

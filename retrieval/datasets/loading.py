@@ -1,0 +1,99 @@
+"""The first steps of a pipeline: the picture, and the part of it that counts."""
+from __future__ import annotations
+
+from math import ceil, floor
+
+from mmcv.transforms import BaseTransform
+
+from ..registry import TRANSFORMS, unknown_name
+from .image_io import COLORS, as_image_array, convert_color, read_image
+
+
+def _named(results: dict) -> str:
+    return repr(results.get('img_path') or results.get('sample_id') or results.get('sample_idx'))
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Read ``img_path``, or take the ``img`` that is there, as ``(H, W, C)`` uint8.
+
+    Files are decoded by :func:`read_image`, which says how orientation, 16 bits, palettes, CMYK and
+    transparency come out. The default colour order is RGB, the order in which pretrained weights
+    state their mean and standard deviation; give the data preprocessor no ``to_rgb`` then.
+    A ``box`` is cut out, counted in pixels of the upright picture.
+
+    Sets ``img``, ``ori_shape`` (of the whole picture) and ``img_shape``, both ``(H, W)``.
+
+    Args:
+        color: ``'rgb'``, ``'bgr'`` or ``'gray'``. A picture that is already there counts as RGB.
+        background: the grey value, 0 to 255, behind transparent pixels.
+        crop_box: whether to cut out the ``box``; False leaves it to :class:`CropBox`.
+    """
+
+    def __init__(self, color: str = 'rgb', background: int = 255, crop_box: bool = True) -> None:
+        if color not in COLORS:
+            raise ValueError(unknown_name('color of LoadImage', color, COLORS))
+        self.color = color
+        self.background = background
+        self.crop_box = crop_box
+
+    def transform(self, results: dict) -> dict:
+        """Raises UnreadableImageError (MissingImageError) naming the file; ValueError for a box."""
+        if results.get('img') is not None:
+            given = as_image_array(results['img'], f'image {_named(results)}')
+            image = convert_color(given, self.color)
+        elif results.get('img_path'):
+            image = read_image(results['img_path'], self.color, self.background)
+        else:
+            raise ValueError(f'LoadImage needs an `img_path` or an `img`, got the keys '
+                             f'{sorted(results)}.')
+        results['img'] = image
+        results['ori_shape'] = results['img_shape'] = image.shape[:2]
+        if self.crop_box and results.get('box') is not None:
+            return CropBox().transform(results)
+        return results
+
+    def __repr__(self) -> str:
+        return (f'LoadImage(color={self.color!r}, background={self.background}, '
+                f'crop_box={self.crop_box})')
+
+
+@TRANSFORMS.register_module()
+class CropBox(BaseTransform):
+    """Cut the ``box`` ``(x_1, y_1, x_2, y_2)`` out of ``img``; without a box nothing happens.
+
+    Pixels that the box touches belong to it, those outside the picture do not. Needed only for a
+    margin, or after another loader than :class:`LoadImage`, which cuts by itself.
+
+    Args:
+        margin: what to add on every side, as a share of the box's width and height.
+    """
+
+    def __init__(self, margin: float = 0.) -> None:
+        if margin < 0:
+            raise ValueError(f'margin must be at least 0, got {margin}.')
+        self.margin = margin
+
+    def transform(self, results: dict) -> dict:
+        """Raises ValueError for a box that is empty, outside the picture, or already cut out."""
+        box = results.get('box')
+        if box is None:
+            return results
+        if results.get('box_is_cropped'):
+            raise ValueError('The box is cut out already: write LoadImage(crop_box=False) before '
+                             'CropBox, or leave CropBox out.')
+        height, width = results['img'].shape[:2]
+        x_1, y_1, x_2, y_2 = (float(edge) for edge in box)
+        pad_x, pad_y = self.margin * (x_2 - x_1), self.margin * (y_2 - y_1)
+        left, right = max(floor(x_1 - pad_x), 0), min(ceil(x_2 + pad_x), width)
+        top, bottom = max(floor(y_1 - pad_y), 0), min(ceil(y_2 + pad_y), height)
+        if left >= right or top >= bottom or x_1 >= x_2 or y_1 >= y_2:
+            raise ValueError(f'The box {tuple(box)} (x_1, y_1, x_2, y_2) of image '
+                             f'{_named(results)} is empty or outside the picture of {width} x {height} pixels.')
+        results['img'] = results['img'][top:bottom, left:right]
+        results['img_shape'] = results['img'].shape[:2]
+        results['box_is_cropped'] = True
+        return results
+
+    def __repr__(self) -> str:
+        return f'CropBox(margin={self.margin})'

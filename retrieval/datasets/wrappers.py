@@ -1,0 +1,142 @@
+"""Datasets around datasets: MMEngine's, told apart what they repeat.
+
+Where MMEngine's own wrapper hands the same row on twice, the two draws get the same augmentation,
+since that depends on (seed, epoch, row). These say which repetition it is. They also know their
+labels.
+"""
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
+from mmengine.dataset import ConcatDataset as _ConcatDataset
+from mmengine.dataset import RepeatDataset as _RepeatDataset
+from torch.utils.data import ConcatDataset as _TorchConcatDataset
+from torch.utils.data import Subset
+
+from ..registry import DATASETS
+from .base import check_unique
+from .sampling_state import DrawIndex, wrapped_datasets
+
+
+def labels_of(dataset: Any) -> np.ndarray | None:
+    """The class of every item of a dataset or wrapper, ``(N,)`` int64, or None where unknown."""
+    wrapped = wrapped_datasets(dataset)
+    if not wrapped:
+        labels = getattr(dataset, 'labels', None)
+        return None if labels is None else np.asarray(labels).astype(np.int64)
+    inner = [labels for labels in map(labels_of, wrapped) if labels is not None]
+    if len(inner) < len(wrapped):
+        return None
+    if isinstance(dataset, _TorchConcatDataset):
+        return np.concatenate(inner)
+    labels = inner[0]
+    if isinstance(dataset, Subset):
+        return labels[np.asarray(dataset.indices, dtype=np.int64)]
+    if isinstance(dataset, _RepeatDataset):
+        return np.tile(labels, dataset.times)
+    if isinstance(dataset, _ClassBalancedDataset):
+        return labels[np.asarray(dataset.repeat_indices)]
+    return labels[:len(dataset)]
+
+
+def _built(dataset: Any) -> Any:
+    return DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+
+
+@DATASETS.register_module()
+class RepeatDataset(_RepeatDataset):
+    """``times`` passes over a dataset as one, each with augmentations of its own."""
+
+    def __init__(self, dataset: Any, times: int, lazy_init: bool = False) -> None:
+        if times < 1:
+            raise ValueError(f'times must be at least 1, got {times}.')
+        super().__init__(_built(dataset), times, lazy_init)
+
+    def __getitem__(self, idx: int) -> dict:
+        repeat, row = divmod(int(idx) % len(self), self._ori_len)
+        return self.dataset[DrawIndex.moved(idx, row, repeat, self.times)]
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of every item, ``(N,)`` int64."""
+        return labels_of(self)
+
+
+@DATASETS.register_module()
+class ClassBalancedDataset(_ClassBalancedDataset):
+    """Images of rare classes several times (Gupta et al., 2019), each with its own augmentation."""
+
+    def __init__(self, dataset: Any, oversample_thr: float, lazy_init: bool = False) -> None:
+        super().__init__(_built(dataset), oversample_thr, lazy_init)
+
+    def __getitem__(self, idx: int) -> dict:
+        rows = self.repeat_indices
+        position = int(idx) % len(self)
+        row = rows[position]
+        first = bisect_left(rows, row)
+        draw = DrawIndex.moved(idx, row, position - first, bisect_right(rows, row) - first)
+        return self.dataset[draw]
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of every item, ``(N,)`` int64."""
+        return labels_of(self)
+
+
+@DATASETS.register_module()
+class ConcatDataset(_ConcatDataset):
+    """Datasets one after another, as one gallery or training set.
+
+    ``sample_idx`` counts through all of them: an evaluation on several processes knows a sample by
+    it.
+
+    Args:
+        datasets: datasets or configs, with the same label names.
+        ignore_keys: entries of ``metainfo`` that may differ.
+    """
+
+    def __init__(self, datasets: Sequence[Any], lazy_init: bool = False,
+                 ignore_keys: str | list[str] | None = None) -> None:
+        super().__init__([_built(dataset) for dataset in datasets], lazy_init, ignore_keys)
+
+    def __getitem__(self, idx: int) -> dict:
+        part, row = self._get_ori_dataset_idx(int(idx))
+        item = self.datasets[part][DrawIndex.moved(idx, row)]
+        sample = item.get('data_samples') if isinstance(item, dict) else None
+        if sample is not None:
+            sample.set_field(int(idx) % len(self), 'sample_idx', field_type='metainfo')
+        return item
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of every item, ``(N,)`` int64, or None where a part has none."""
+        return labels_of(self)
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The names of the labels, which the parts share."""
+        return self.datasets[0].label_names
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """The identity of every picture. Raises ValueError where two are the same."""
+        return check_unique([name for part in self.datasets for name in part.sample_ids],
+                            'ConcatDataset')
+
+    @property
+    def metadata(self) -> dict[str, list]:
+        """The metadata columns of the parts, with None where a part lacks one."""
+        names = dict.fromkeys(name for part in self.datasets for name in part.metadata)
+        return {name: [value for part in self.datasets
+                       for value in part.metadata.get(name, [None] * len(part))]
+                for name in names}
+
+    @property
+    def pipeline_cfg(self) -> list[Any]:
+        """The pipeline of the parts, where they have the same; else the list of their pipelines."""
+        pipelines = [part.pipeline_cfg for part in self.datasets]
+        return pipelines[0] if all(one == pipelines[0] for one in pipelines) else pipelines

@@ -1,0 +1,104 @@
+"""Figures of single queries, from the ranks of their relevant rows.
+
+Every function takes :class:`~retrieval.ranking.RelevantRanks` of B queries and returns ``(B,)``
+float64 in [0, 1]. A query without a relevant row has no figure: what stands in its place is 0 and
+must be left out of the mean.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ranking import RelevantRanks
+
+
+def recall_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """1 where a relevant row is among the first k, else 0: the hit rate.
+
+    This is the Recall@K of metric learning (CUB, SOP, In-Shop), not the share of the relevant
+    rows that is found.
+    """
+    return _hits(ranks, k).clamp_(max=1)
+
+
+def cmc_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Cumulative matching characteristic of re-identification: 1 where a match is in the first k,
+    once junk and same-camera rows are taken out. The same figure as :func:`recall_at_k`.
+    """
+    return recall_at_k(ranks, k)
+
+
+def precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Relevant rows among the first k, over k, even where fewer rows can be ranked."""
+    return _hits(ranks, k) / k
+
+
+def r_precision(ranks: RelevantRanks) -> Tensor:
+    """Relevant rows among the first R, over R, where R is the query's number of relevant rows."""
+    within = ranks.ranks <= ranks.num_relevant[ranks.query]
+    return _per_query(ranks, within.double()) / _relevant(ranks)
+
+
+def map_at_r(ranks: RelevantRanks) -> Tensor:
+    """Sum over i <= R of precision(i) where row i is relevant, over R.
+
+    Musgrave et al., A Metric Learning Reality Check, 2020.
+    """
+    within = ranks.ranks <= ranks.num_relevant[ranks.query]
+    return _per_query(ranks, _precisions(ranks) * within) / _relevant(ranks)
+
+
+def average_precision(ranks: RelevantRanks) -> Tensor:
+    """Mean of the precision at the rank of every relevant row, over the full ranking."""
+    return _per_query(ranks, _precisions(ranks)) / _relevant(ranks)
+
+
+def average_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Sum of the precision at the relevant rows among the first k, over min(R, k).
+
+    The mAP@100 of Google Landmarks v2 (Weyand et al., 2020).
+    """
+    total = _per_query(ranks, _precisions(ranks) * (ranks.ranks <= k))
+    return total / _relevant(ranks).clamp_(max=k)
+
+
+def trapezoid_average_precision(ranks: RelevantRanks) -> Tensor:
+    """Area under precision over recall by trapezoids: every relevant row adds the mean of the
+    precisions just before it and at it, over R; the precision before rank 1 is 1.
+
+    The average precision of Oxford5k and of revisited Oxford and Paris (Radenović et al., 2018).
+    It is not comparable with :func:`average_precision`.
+    """
+    before = (ranks.order - 1) / (ranks.ranks - 1).clamp(min=1).double()
+    before[ranks.ranks == 1] = 1.0
+    return _per_query(ranks, (before + _precisions(ranks)) / 2) / _relevant(ranks)
+
+
+def reciprocal_rank(ranks: RelevantRanks) -> Tensor:
+    """1 over the rank of the best relevant row."""
+    return _per_query(ranks, (ranks.order == 1) / ranks.ranks.double())
+
+
+def inverse_negative_penalty(ranks: RelevantRanks) -> Tensor:
+    """R over the rank of the worst relevant row (Ye et al., Deep Learning for Person
+    Re-identification, 2021); its mean is mINP.
+    """
+    last = ranks.order == ranks.num_relevant[ranks.query]
+    return _per_query(ranks, last / ranks.ranks.double()) * ranks.num_relevant
+
+
+def _per_query(ranks: RelevantRanks, values: Tensor) -> Tensor:
+    sums = torch.zeros(len(ranks), dtype=torch.float64, device=ranks.ranks.device)
+    return sums.index_add_(0, ranks.query, values)
+
+
+def _hits(ranks: RelevantRanks, k: int) -> Tensor:
+    return _per_query(ranks, (ranks.ranks <= k).double())
+
+
+def _precisions(ranks: RelevantRanks) -> Tensor:
+    return ranks.order / ranks.ranks.double()
+
+
+def _relevant(ranks: RelevantRanks) -> Tensor:
+    return ranks.num_relevant.double().clamp_(min=1)

@@ -1,0 +1,112 @@
+"""Which rows are relevant to a query, and which it does not rank."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ranking import RowSets, paired_labels
+from ..structures import as_labels
+
+
+def label_codes(labels: Any, gallery_labels: Any = None) -> tuple[Tensor, Tensor | None, list[Any]]:
+    """Labels of both sides as int64 and the names of the classes.
+
+    Integers stay what they are; strings are numbered in the order of their names.
+
+    Returns:
+        ``(Q,)`` int64, ``(N,)`` int64 or None, and for strings the name of every number.
+
+    Raises:
+        TypeError, ValueError: they are neither whole numbers nor strings, or strings on one side.
+    """
+    words = [_strings(side) for side in (labels, gallery_labels)]
+    if words[0] is None and words[1] is None:
+        other = None if gallery_labels is None else as_labels(gallery_labels, 'gallery labels')
+        return as_labels(labels, 'labels'), other, []
+    if words[0] is None or (words[1] is None and gallery_labels is not None):
+        raise TypeError('One side has strings for labels and the other has numbers: give the same '
+                        'kind on both.')
+    together = np.concatenate([side for side in words if side is not None])
+    names, codes = np.unique(together, return_inverse=True)
+    numbers = torch.from_numpy(codes.reshape(-1).astype(np.int64))
+    count = len(words[0])
+    return numbers[:count], None if words[1] is None else numbers[count:], names.tolist()
+
+
+def _strings(labels: Any) -> np.ndarray | None:
+    if labels is None or isinstance(labels, Tensor):
+        return None
+    array = np.asarray(labels)
+    if array.dtype.kind == 'O' and all(isinstance(label, str) for label in array.flat):
+        array = array.astype(str)
+    return array if array.dtype.kind in 'US' and array.ndim == 1 else None
+
+
+def as_relevance(relevance: Any, num_queries: int, num_rows: int) -> RowSets:
+    """Relevance that is no matter of labels.
+
+    Args:
+        relevance: a boolean matrix ``(Q, N)``; a callable from query rows ``(B,)`` int64 to a
+            boolean ``(B, N)``; or for every query the list of its relevant rows.
+
+    Raises:
+        TypeError, ValueError: it is none of these, or does not fit the numbers of rows.
+    """
+    if isinstance(relevance, RowSets):
+        sets = relevance
+    elif callable(relevance) and not isinstance(relevance, Tensor):
+        sets = RowSets.from_callable(relevance, num_queries, num_rows)
+    elif isinstance(relevance, (Tensor, np.ndarray)) and relevance.ndim == 2:
+        sets = RowSets.from_matrix(relevance)
+    elif isinstance(relevance, Sequence) and not isinstance(relevance, str):
+        sets = RowSets.from_lists(relevance, num_rows)
+    else:
+        raise TypeError('relevance must be a boolean matrix (Q, N), a callable from query rows to '
+                        'a boolean (B, N), or a list of rows for each query, got '
+                        f'{type(relevance).__name__}.')
+    if (sets.num_queries, sets.num_rows) != (num_queries, num_rows):
+        raise ValueError(f'relevance is for {sets.num_queries} queries and {sets.num_rows} rows, '
+                         f'but there are {num_queries} and {num_rows}.')
+    return sets
+
+
+def same_ids(ids: Sequence[Any], gallery_ids: Sequence[Any]) -> RowSets:
+    """The rows that are the query's own picture: those with its id."""
+    names = np.array([str(one) for one in [*ids, *gallery_ids]])
+    codes = torch.from_numpy(np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64))
+    return RowSets.from_labels(codes[:len(ids)], codes[len(ids):])
+
+
+def same_source(labels: Tensor, sources: Any, gallery_labels: Tensor,
+                gallery_sources: Any) -> RowSets:
+    """The rows of the query's own class and source (camera or sequence), which re-identification
+    does not rank.
+    """
+    own, theirs, _ = label_codes(sources, gallery_sources)
+    assert theirs is not None
+    codes = paired_labels((labels, own), (gallery_labels, theirs))
+    return RowSets.from_labels(*codes)
+
+
+def united(*sets: RowSets | None) -> RowSets | None:
+    """The rows in any of the sets."""
+    given = [one for one in sets if one is not None]
+    if not given:
+        return None
+    first, *rest = given
+    for one in rest:
+        first = first.union(one)
+    return first
+
+
+def check_length(name: str, values: Any, count: int, of: str) -> None:
+    """Raise ValueError unless there is one value for each of ``count``."""
+    if values is not None and len(values) != count:
+        raise ValueError(f'{name} has {len(values)} entries for {count} {of}: give one each.')
+
+
+RelevanceLike = RowSets | Tensor | np.ndarray | Sequence | Callable[[Tensor], Any]
