@@ -4,6 +4,7 @@ from __future__ import annotations
 from .augmentation import MultiView, RandomAffine, RandomCrop, RandomResizedCrop, ResizeEdge, resize
 from .base import RetrievalDataset, build_pipeline, plain_config
 from .csv_dataset import CSVDataset
+from .glyphs import Glyphs
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
 from .loading import CropBox, LoadImage
@@ -15,7 +16,7 @@ from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels
 
 __all__ = [
     'CSVDataset', 'ClassBalancedDataset', 'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex',
-    'ImageFolder', 'ImageList', 'InfiniteSampler', 'LoadImage', 'MPerClassBatchSampler',
+    'Glyphs', 'ImageFolder', 'ImageList', 'InfiniteSampler', 'LoadImage', 'MPerClassBatchSampler',
     'MPerClassSampler', 'MissingImageError', 'MultiView', 'PackInputs', 'RandomAffine',
     'RandomCrop', 'RandomResizedCrop', 'RepeatDataset', 'ResizeEdge', 'RetrievalDataset',
     'SamplingState', 'TorchvisionTransform', 'UnreadableImageError', 'build_pipeline',

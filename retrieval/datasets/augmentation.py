@@ -58,7 +58,7 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str = 'aut
     return _like(resized, image)
 
 
-# The dataset seeds numpy's global generator for each item, so this is where draws have to come from.
+# The dataset seeds numpy's global generator for each item, so draws have to come from there.
 def _uniform(low: float, high: float) -> float:
     return float(np.random.uniform(low, high))  # noqa: NPY002
 

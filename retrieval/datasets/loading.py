@@ -89,7 +89,8 @@ class CropBox(BaseTransform):
         top, bottom = max(floor(y_1 - pad_y), 0), min(ceil(y_2 + pad_y), height)
         if left >= right or top >= bottom or x_1 >= x_2 or y_1 >= y_2:
             raise ValueError(f'The box {tuple(box)} (x_1, y_1, x_2, y_2) of image '
-                             f'{_named(results)} is empty or outside the picture of {width} x {height} pixels.')
+                             f'{_named(results)} is empty or outside the picture of '
+                             f'{width} x {height} pixels.')
         results['img'] = results['img'][top:bottom, left:right]
         results['img_shape'] = results['img'].shape[:2]
         results['box_is_cropped'] = True

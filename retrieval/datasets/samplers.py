@@ -60,8 +60,8 @@ class ClassBatches:
         self.world_size, self.rank = world_size(), rank()
         if m < 1 or batch_size < 1 or batch_size % m:
             raise ValueError(
-                f'A batch of {batch_size} cannot hold m={m} images of each of its classes: give the '
-                'sampler the batch_size of the dataloader, a multiple of m, for example '
+                f'A batch of {batch_size} cannot hold m={m} images of each of its classes: give '
+                'the sampler the batch_size of the dataloader, a multiple of m, for example '
                 f'{max(1, round(batch_size / max(m, 1))) * max(m, 1)}.')
         self.batch_size, self.m = batch_size, m
         order = np.argsort(labels, kind='stable')
@@ -70,8 +70,8 @@ class ClassBatches:
         self.classes = batch_size // m * self.world_size  # in one iteration
         if len(self.members) < self.classes:
             raise ValueError(
-                f'{self.world_size} batches of {batch_size} with m={m} need {self.classes} classes, '
-                f'the dataset has {len(self.members)}: raise m or lower batch_size.')
+                f'{self.world_size} batches of {batch_size} with m={m} need {self.classes} '
+                f'classes, the dataset has {len(self.members)}: raise m or lower batch_size.')
         images = batch_size * self.world_size
         whole = -(-len(labels) // images) if round_up else len(labels) // images
         self.count = max(whole, -(-len(self.members) // self.classes))
@@ -160,8 +160,8 @@ class MPerClassBatchSampler(Sampler):
     def __init__(self, sampler: Any, batch_size: int, m: int, round_up: bool = True) -> None:
         dataset = getattr(sampler, 'dataset', None)
         if dataset is None:
-            raise TypeError(f'MPerClassBatchSampler needs a sampler that knows its dataset, such as '
-                            f'DefaultSampler, got {type(sampler).__name__}.')
+            raise TypeError(f'MPerClassBatchSampler needs a sampler that knows its dataset, such '
+                            f'as DefaultSampler, got {type(sampler).__name__}.')
         self.sampler = sampler
         self.batch_size = batch_size
         self.composition = ClassBatches(_labels(dataset, 'MPerClassBatchSampler'), batch_size, m,

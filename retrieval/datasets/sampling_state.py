@@ -121,14 +121,15 @@ def seeded(key: Key) -> Iterator[None]:
         _seed_all(key)
         yield
         return
-    states = np.random.get_state(legacy=False), random.getstate(), torch.get_rng_state()  # noqa: NPY002
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
+    python_state, torch_state = random.getstate(), torch.get_rng_state()
     _seed_all(key)
     try:
         yield
     finally:
-        np.random.set_state(states[0])  # noqa: NPY002
-        random.setstate(states[1])
-        torch.set_rng_state(states[2])
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)
 
 
 def wrapped_datasets(dataset: Any) -> list[Any]:

@@ -17,11 +17,11 @@ from ..registry import TRANSFORMS, unknown_name
 PREFIX = 'torchvision/'
 NAMES = (
     'AugMix', 'AutoAugment', 'CenterCrop', 'ColorJitter', 'ElasticTransform', 'GaussianBlur',
-    'GaussianNoise', 'Grayscale', 'JPEG', 'Normalize', 'Pad', 'RandAugment', 'RandomAdjustSharpness',
-    'RandomAffine', 'RandomAutocontrast', 'RandomChannelPermutation', 'RandomCrop',
-    'RandomEqualize', 'RandomErasing', 'RandomGrayscale', 'RandomHorizontalFlip', 'RandomInvert',
-    'RandomPerspective', 'RandomPhotometricDistort', 'RandomPosterize', 'RandomResize',
-    'RandomResizedCrop', 'RandomRotation', 'RandomShortestSize', 'RandomSolarize',
+    'GaussianNoise', 'Grayscale', 'JPEG', 'Normalize', 'Pad', 'RandAugment',
+    'RandomAdjustSharpness', 'RandomAffine', 'RandomAutocontrast', 'RandomChannelPermutation',
+    'RandomCrop', 'RandomEqualize', 'RandomErasing', 'RandomGrayscale', 'RandomHorizontalFlip',
+    'RandomInvert', 'RandomPerspective', 'RandomPhotometricDistort', 'RandomPosterize',
+    'RandomResize', 'RandomResizedCrop', 'RandomRotation', 'RandomShortestSize', 'RandomSolarize',
     'RandomVerticalFlip', 'RandomZoomOut', 'Resize', 'ScaleJitter', 'ToDtype',
     'TrivialAugmentWide', 'Compose', 'RandomApply', 'RandomChoice', 'RandomOrder')
 
@@ -84,8 +84,9 @@ class TorchvisionTransform(BaseTransform):
         """Replace ``img`` and ``img_shape``."""
         image = results['img']
         if not isinstance(image, Tensor):
-            array = image[..., None] if image.ndim == 2 else image
-            image = torch.from_numpy(np.require(array.transpose(2, 0, 1), requirements='W'))
+            array = np.require(image, requirements=['C', 'W'])  # torch has no negative strides
+            array = array[..., None] if array.ndim == 2 else array
+            image = torch.from_numpy(array.transpose(2, 0, 1))
         out = self.apply(image)
         results['img'] = np.ascontiguousarray(out.permute(1, 2, 0).numpy())
         results['img_shape'] = results['img'].shape[:2]

@@ -1,1 +1,26 @@
+"""From images to embeddings: the data preprocessor, backbones, pooling and the image encoder.
 
+timm and torchvision are imported when a backbone of theirs is built, not here.
+"""
+from __future__ import annotations
+
+from .batch_augments import CutMix, Mixup, RandomBatchAugment
+from .data_preprocessor import RetrievalDataPreprocessor
+from .image_encoder import ImageEncoder, Projection
+from .pooling import (
+    ClsTokenPooling,
+    GeneralizedMeanPooling,
+    GlobalAveragePooling,
+    GlobalMaxPooling,
+)
+from .sequence import build_encoder
+from .timm_backbone import TimmBackbone
+from .torchvision_backbone import TorchvisionBackbone
+from .weights import WeightReport, load_weights
+
+__all__ = [
+    'ClsTokenPooling', 'CutMix', 'GeneralizedMeanPooling', 'GlobalAveragePooling',
+    'GlobalMaxPooling', 'ImageEncoder', 'Mixup', 'Projection', 'RandomBatchAugment',
+    'RetrievalDataPreprocessor', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
+    'build_encoder', 'load_weights',
+]

@@ -97,10 +97,10 @@ class RowSets:
         lengths, parts = [], []
         for query, rows in enumerate(lists):
             rows = [] if rows is None else rows
-            part = rows if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(rows))
-            if part.numel() and (part.is_floating_point() or part.dtype == torch.bool):
+            part = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+            if part.size and part.dtype.kind not in 'iu':
                 raise TypeError(f'The rows of query {query} must be integers, got {part.dtype}.')
-            parts.append(torch.unique(part.reshape(-1).cpu().to(torch.int64)))
+            parts.append(torch.from_numpy(np.unique(part).astype(np.int64)))
             lengths.append(len(parts[-1]))
         rows = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
         count = torch.tensor(lengths, dtype=torch.int64)

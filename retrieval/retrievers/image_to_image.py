@@ -14,9 +14,10 @@ from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings, has
 from ..index import Index
 from ..ranking import as_vectors
 from ..ranking.topk import select
-from ..registry import INDEXES, MODELS, RERANKERS
+from ..registry import MODELS, RERANKERS
 from ..similarity import SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
+from .arguments import build_index, checked_topk, preprocessor_config
 from .base import BaseRetriever
 from .encoding import encode
 from .holder import PrototypeHolder, weights_version
@@ -68,11 +69,11 @@ class ImageToImageRetriever(BaseRetriever):
             # The Runner initialises weights after this constructor; it must end with these.
             init_cfg = dict(type='Pretrained', checkpoint=str(pretrained))
         super().__init__(init_cfg=init_cfg,
-                         data_preprocessor=_preprocessor(data_preprocessor, train_cfg))
+                         data_preprocessor=preprocessor_config(data_preprocessor, train_cfg))
         self.image_encoder = build_encoder(image_encoder)
         self.head = MODELS.build(head) if isinstance(head, dict) else head
         self._similarity = resolve_similarity(similarity_fn)
-        self.topk = _checked_topk(topk)
+        self.topk = checked_topk(topk)
         self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
         self.rerankers = [RERANKERS.build(step) for step in rerank or ()]
         self.check_fingerprint = check_fingerprint
@@ -233,10 +234,8 @@ class ImageToImageRetriever(BaseRetriever):
         prototype = self.holder.prototype
         self.holder.clear()
         gallery = self._make_gallery(prototype)
-        config = dict(self.index_cfg)
-        config.setdefault('similarity', self._similarity.function
-                          if self._similarity.prepare is None else self._similarity.name)
-        index = INDEXES.build(config)
+        device = next((str(weight.device) for weight in self.parameters()), 'cpu')
+        index = build_index(self.index_cfg, self._similarity, device)
         index.add(gallery.embeddings, gallery.ids)
         self.holder.gallery, self.holder.index = gallery, index
         self.holder.version = weights_version(self.image_encoder)
@@ -297,31 +296,6 @@ class ImageToImageRetriever(BaseRetriever):
             raise ValueError(
                 f'The prototype has embeddings of width {gallery.dim}, the encoder gives '
                 f'{tuple(embeddings.shape)}. Dump the prototype with this encoder.')
-
-
-def _preprocessor(config: dict | nn.Module | None, train_cfg: dict | None) -> Any:
-    if isinstance(config, nn.Module):
-        if train_cfg and train_cfg.get('augments'):
-            raise ValueError('train_cfg has augments, but the data preprocessor is a module '
-                             'already: give its `batch_augments` where it is built.')
-        return config
-    config = dict(config or {})
-    config.setdefault('type', 'retrieval.RetrievalDataPreprocessor')
-    unknown = set(train_cfg or {}) - {'augments', 'probs'}
-    if unknown:
-        raise ValueError(f'train_cfg has the unknown keys {", ".join(sorted(unknown))}. Valid '
-                         'keys: augments, probs.')
-    if train_cfg and train_cfg.get('augments'):
-        config['batch_augments'] = dict(train_cfg)
-    return config
-
-
-def _checked_topk(topk: Any) -> int:
-    if isinstance(topk, bool) or not isinstance(topk, int):
-        raise TypeError(f'topk must be an integer, got {topk!r}.')
-    if topk == 0 or topk < -1:
-        raise ValueError(f'topk must be at least 1, or -1 for the whole gallery; got {topk}.')
-    return topk
 
 
 def _fill(samples: list[Any] | None, neighbors: Neighbors, embeddings: Tensor) -> list[Any]:

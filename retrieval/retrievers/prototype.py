@@ -39,13 +39,15 @@ def is_encoded(prototype: Any) -> bool:
 
 def build_loader(config: Mapping[str, Any]) -> DataLoader:
     """The dataloader of a config in MMEngine's form; ``sampler`` may be left out."""
+    from mmengine.registry import DefaultScope
     from mmengine.runner import Runner
 
-    from .. import datasets  # noqa: F401  (its registration, for a config without scope)
     config = dict(config)
     config.setdefault('sampler', dict(type='DefaultSampler', shuffle=False))
     config.setdefault('batch_size', 1)
-    return Runner.build_dataloader(config)
+    scope = None if DefaultScope.get_current_instance() else 'retrieval'
+    with DefaultScope.overwrite_default_scope(scope):
+        return Runner.build_dataloader(config)
 
 
 def pipeline_of(dataset: Any) -> Any:

@@ -1,48 +1,56 @@
-"""Finding the picture that an id stands for."""
+"""From the identity of a sample to its picture."""
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+import os
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from PIL import Image
 
-Picture = np.ndarray | str
+from .drawing import as_picture
 
 
 class Pictures:
-    """The pictures of some datasets by sample id, read when they are asked for.
+    """Finds the pictures of samples by their identity, as they are before the pipeline.
 
     Args:
-        datasets: each with ``sample_ids`` and ``get_data_info(row)``; one without is passed over.
+        datasets: where to look, in order; those without ``sample_ids`` and ``get_data_info``, and
+            None, are passed over. Their identities are read when the first picture is asked for.
     """
 
-    def __init__(self, datasets: Iterable[Any]) -> None:
-        self._datasets = [dataset for dataset in datasets
-                          if hasattr(dataset, 'sample_ids') and hasattr(dataset, 'get_data_info')]
-        self._rows: dict[str, tuple[Any, int]] | None = None
+    def __init__(self, datasets: Sequence[Any]) -> None:
+        self.datasets = [dataset for dataset in datasets
+                         if hasattr(dataset, 'get_data_info') and _has_ids(dataset)]
+        self._rows: list[dict[str, int]] | None = None
 
-    def of(self, sample_id: str) -> Picture | None:
-        """The picture as an array ``(H, W, C)`` uint8 or as a path; None where it is not known."""
+    def of(self, sample_id: str) -> Image.Image | None:
+        """The picture, cut to its box, or None where there is none or it cannot be read.
+
+        An identity that no dataset knows may be the path of a file.
+        """
         if self._rows is None:
-            self._rows = {name: (dataset, row) for dataset in self._datasets
-                          for row, name in enumerate(dataset.sample_ids)}
-        found = self._rows.get(sample_id)
-        if found is None:
-            return sample_id if Path(sample_id).is_file() else None
-        info = found[0].get_data_info(found[1])
-        picture = info.get('img')
-        if picture is None:
-            picture = info.get('img_path')
-        return _cropped(picture, info.get('box'))
+            self._rows = [{name: row for row, name in enumerate(dataset.sample_ids)}
+                          for dataset in self.datasets]
+        for dataset, rows in zip(self.datasets, self._rows, strict=True):
+            if sample_id in rows:
+                info = dataset.get_data_info(rows[sample_id])
+                image = info.get('img')
+                return _opened(info.get('img_path') if image is None else image, info.get('box'))
+        return _opened(sample_id, None) if os.path.isfile(sample_id) else None
 
 
-def _cropped(picture: Any, box: Any) -> Picture | None:
-    if box is None or picture is None:
+def _has_ids(dataset: Any) -> bool:
+    return hasattr(type(dataset), 'sample_ids') or 'sample_ids' in vars(dataset)
+
+
+def _opened(image: Any, box: Sequence[float] | None) -> Image.Image | None:
+    try:
+        picture = as_picture(image)
+    except (OSError, TypeError, ValueError):
+        return None
+    if box is None:
         return picture
-    if not isinstance(picture, np.ndarray):
-        from PIL import Image, ImageOps
-        with Image.open(picture) as image:
-            picture = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-    x_1, y_1, x_2, y_2 = (int(edge) for edge in box)
-    return picture[y_1:y_2, x_1:x_2]
+    left, top, right, bottom = (round(edge) for edge in box)
+    left, top = max(left, 0), max(top, 0)
+    right, bottom = min(right, picture.width), min(bottom, picture.height)
+    return picture.crop((left, top, right, bottom)) if left < right and top < bottom else picture

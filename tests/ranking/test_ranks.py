@@ -26,7 +26,7 @@ def engine_ranks(*arguments, **options):
     for block in relevant_ranks(*arguments, **options):
         assert block.start == len(ranks)
         bounds = block.offsets.tolist()
-        ranks += [block.ranks[a:b].tolist() for a, b in zip(bounds, bounds[1:])]
+        ranks += [block.ranks[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
         rankable += block.rankable.tolist()
     return ranks, rankable
 
@@ -49,7 +49,7 @@ def test_against_a_plain_loop_with_many_ties(seed, depth):
         for got, want in zip(ranks, expected, strict=True):
             deep = max(depth.rows, len(want) if depth.relevant else 0)
             assert len(got) == len(want)
-            for place, (one, other) in enumerate(zip(got, want)):
+            for place, (one, other) in enumerate(zip(got, want, strict=False)):
                 if depth.everything or other <= deep or place == 0:
                     assert one == other
                 else:

@@ -92,7 +92,7 @@ def test_rows_become_shorter_by_what_is_excluded():
     found = topk(vectors, vectors, 4, exclude=torch.arange(4))
     assert found.indices.shape == (4, 3)
     assert not (found.indices == torch.arange(4)[:, None]).any()
-    found = topk(vectors, vectors, 4, exclude=[0, -1, [2, 3], None][:2] * 2)
+    found = topk(vectors, vectors, 4, exclude=[[0], None, [2], []])
     assert found.lengths.tolist() == [3, 4, 3, 4]
     assert found.indices[0].tolist() == [1, 2, 3, -1] and found.scores[0, 3] == -torch.inf
 
@@ -150,8 +150,6 @@ def test_select_keeps_the_lower_column_at_the_cut():
 
 @pytest.mark.parametrize('k', [0, -1, True])
 def test_k_below_one_or_no_number(k):
-    if k is True:
-        pytest.skip('checked as a number below')
     with pytest.raises(ValueError, match='at least 1'):
         topk(torch.ones(1, 2), torch.ones(2, 2), k)
 
@@ -168,7 +166,7 @@ def test_k_is_no_number(k):
     ({'exclude': [[0], [7]]}, ValueError, 'Query 1 names row 7'),
     ({'exclude': torch.tensor([0, -2])}, ValueError, '-1 or more'),
     ({'exclude': torch.tensor([0.5, 1])}, TypeError, 'int64'),
-    ({'exclude': [['a'], []]}, TypeError, ''),
+    ({'exclude': [['a'], []]}, TypeError, 'integers'),
     ({'mask': torch.ones(2, dtype=torch.bool)}, ValueError, r'\(3,\)'),
     ({'mask': torch.ones(3)}, TypeError, 'boolean'),
     ({'similarity': 'cosine'}, ValueError, 'cosine_similarity'),

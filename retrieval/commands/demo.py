@@ -1,0 +1,139 @@
+"""Train, test and search the embedded dataset: what the package does, on real images, in minutes."""
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .command_line import add_config_options, reports_errors
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'demo' / 'demo.py'
+METRICS = ('Recall@1', 'MAP@R', 'mAP')
+ROWS = {'pixels': 'raw pixels, nearest neighbour', 'untrained': 'the encoder before training',
+        'trained': 'the encoder after training'}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('demo', description=__doc__)
+    arguments.add_argument('--config', default=str(CONFIG), help='the config to run')
+    arguments.add_argument('--work-dir', default='work_dirs/demo',
+                           help='where everything goes (default: work_dirs/demo)')
+    add_config_options(arguments)
+    return arguments
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    from .configuration import build_runner, load_config
+
+    start = time.monotonic()
+    out = Path(arguments.work_dir)
+    config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
+    config.load_from, config.resume = None, False
+    runner = build_runner(config, 'none')
+    results = baselines(runner)
+    runner.train()
+    trained = runner.test()
+    results['trained'] = {name: round(float(trained[f'embedding/{name}']), 2) for name in METRICS}
+    checkpoint = out / 'trained.pth'
+    runner.save_checkpoint(str(out), checkpoint.name, save_optimizer=False,
+                           save_param_scheduler=False)
+    draw(config, str(checkpoint), out)
+    draw_training(Path(runner.log_dir) / 'vis_data' / 'scalars.json', out)
+    write_results(results, out)
+    print(f'\n{table(results)}\n\n{time.monotonic() - start:.0f} seconds. Look at:')
+    for name in ('rankings.png', 'curves.png', 'results.json', 'gallery.safetensors'):
+        print(f'  {out / name}')
+
+
+def baselines(runner: Any) -> dict[str, dict[str, float]]:
+    """The metrics of raw pixels and of the encoder as it is before training."""
+    from mmengine.dataset import pseudo_collate
+    from torch.utils.data import DataLoader
+
+    from retrieval.evaluation import evaluate
+    from retrieval.retrievers import encode
+
+    dataset = runner.test_dataloader.dataset
+    pixels = raw_pixels(dataset)
+    loader = DataLoader(dataset, batch_size=256, collate_fn=pseudo_collate)
+    untrained = encode(runner.model, loader, progress='Encoding untrained').embeddings
+    found = {}
+    for name, vectors in (('pixels', pixels), ('untrained', untrained)):
+        values = evaluate(vectors, dataset.labels, metrics=METRICS)
+        found[name] = {metric: round(float(values[metric]), 2) for metric in METRICS}
+        runner.logger.info(f'{ROWS[name]}: {found[name]}')
+    return found
+
+
+def raw_pixels(dataset: Any) -> Any:
+    """The images themselves as vectors ``(N, 64 * 64)`` float32, ink as 1."""
+    import numpy as np
+    import torch
+
+    images = np.stack([dataset.get_data_info(row)['img'].reshape(-1)
+                       for row in range(len(dataset))])
+    return torch.from_numpy(images).float().div_(255)
+
+
+def draw(config: Any, checkpoint: str, out: Path, queries: int = 10) -> None:
+    """Dump the prototype, search it for queries spread over the set, and draw what was found."""
+    from mmengine.dataset import pseudo_collate
+
+    from retrieval.gallery import Gallery
+    from retrieval.hooks import prototype_dataset, ranking_rows
+    from retrieval.visualization import Pictures, draw_ranking_grid
+
+    from .configuration import build_model
+    from .dump_prototype import dump
+
+    model = build_model(config, checkpoint)
+    dump(model, config, checkpoint, str(out / 'gallery.safetensors'))
+    dataset = prototype_dataset(model)
+    searcher = build_model(config, checkpoint, Gallery.load(out / 'gallery.safetensors'))
+    rows = [int((number + 0.5) * len(dataset) / queries) for number in range(queries)]
+    samples = searcher.test_step(pseudo_collate([dataset[row] for row in rows]))
+    draw_ranking_grid(ranking_rows(samples, searcher.gallery, Pictures([dataset]), 10),
+                      out / 'rankings.png', columns=10)
+
+
+def draw_training(scalars: Path, out: Path) -> None:
+    """Draw the loss and the validation recall over the iterations and epochs of a run."""
+    import json
+
+    from retrieval.visualization import plot_curves
+
+    entries = [json.loads(line) for line in scalars.read_text().splitlines()]
+    loss = [(entry['step'], entry['loss']) for entry in entries if 'loss' in entry]
+    recall = [(entry['step'], entry['embedding/Recall@1']) for entry in entries
+              if 'embedding/Recall@1' in entry]
+    plot_curves({'loss': loss}, out / 'loss.png', xlabel='iteration', ylabel='loss')
+    plot_curves({'Recall@1': recall}, out / 'recall.png', xlabel='epoch', ylabel='percent')
+
+
+def write_results(results: dict[str, dict[str, float]], out: Path) -> None:
+    """Write ``results.json``."""
+    import json
+
+    from retrieval.gallery import write_atomically
+    text = json.dumps(results, indent=2) + '\n'
+    write_atomically(out / 'results.json', lambda name: Path(name).write_text(text))
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """The results as a table in Markdown."""
+    lines = ['| on classes never seen, percent | ' + ' | '.join(METRICS) + ' |',
+             '|---|' + '---|' * len(METRICS)]
+    for name, words in ROWS.items():
+        values = ' | '.join(f'{results[name][metric]:.2f}' for metric in METRICS)
+        lines.append(f'| {words} (`{name}`) | {values} |')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    main()

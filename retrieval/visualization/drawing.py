@@ -1,0 +1,112 @@
+"""Pictures, text and files: what the grids and curves have in common."""
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from ..gallery import write_atomically
+
+BACKGROUND = (255, 255, 255)
+LETTERBOX = (240, 240, 240)
+INK = (40, 40, 40)
+PALE_INK = (120, 120, 120)
+LINE = (190, 190, 190)
+
+
+def save_picture(picture: Image.Image, path: str | os.PathLike) -> None:
+    """Write a picture in the format of the name's ending.
+
+    Raises:
+        ValueError: no format has that ending.
+    """
+    ending = Path(path).suffix.lower()
+    formats = Image.registered_extensions()
+    if ending not in formats:
+        raise ValueError(f'No image format ends in {ending!r}: {str(path)!r} must end in .png, '
+                         '.jpg or .webp.')
+    write_atomically(Path(path), lambda name: picture.save(name, format=formats[ending]))
+
+
+def as_picture(image: Any) -> Image.Image:
+    """An array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 in RGB, a path or a Pillow image.
+
+    Raises:
+        TypeError: it is none of these, or an array of another dtype.
+        ValueError: the array has another shape.
+        OSError: the file is missing or cannot be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        with Image.open(image) as opened:
+            image = ImageOps.exif_transpose(opened)
+    if isinstance(image, Image.Image):
+        return _as_rgb(image)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        given = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f'A picture is a path, a Pillow image or an array of uint8, got {given}.')
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.size == 0 or image.ndim != 2 and image.shape[2:] != (3,):
+        raise ValueError(f'A picture has the shape (H, W), (H, W, 1) or (H, W, 3), '
+                         f'got {image.shape}.')
+    return Image.fromarray(image).convert('RGB')
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith('I;16'):  # Pillow would cut 16 bits off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        paper = Image.new('RGBA', image.size, (*BACKGROUND, 255))
+        paper.alpha_composite(image.convert('RGBA'))
+        image = paper
+    return image.convert('RGB')
+
+
+def no_picture(size: int) -> Image.Image:
+    """What stands where there is no picture to show: a crossed-out square."""
+    square = Image.new('RGB', (size, size), LETTERBOX)
+    pen = ImageDraw.Draw(square)
+    pen.line([(0, 0), (size, size)], fill=LINE, width=1)
+    pen.line([(0, size), (size, 0)], fill=LINE, width=1)
+    return square
+
+
+def letterbox(image: Any, size: int) -> Image.Image:
+    """The whole picture in a square of ``size`` pixels, with margins where its shape differs.
+
+    None and a file that cannot be read become a crossed-out square.
+    """
+    try:
+        if image is None:
+            return no_picture(size)
+        picture = as_picture(image)
+    except OSError:  # a drawing is no reason to stop: the search has happened already
+        return no_picture(size)
+    scale = size / max(picture.size)
+    width, height = (max(1, round(edge * scale)) for edge in picture.size)
+    square = Image.new('RGB', (size, size), LETTERBOX)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+@lru_cache(maxsize=16)
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The DejaVu Sans that ships with matplotlib, ``size`` in pixels."""
+    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
+
+
+def fitted(text: Any, width: int, face: ImageFont.FreeTypeFont) -> str:
+    """``text`` on one line, shortened with ``…`` where it is wider than ``width`` pixels."""
+    line = ' '.join(str(text).split())
+    if face.getlength(line) <= width:
+        return line
+    while line and face.getlength(line + '…') > width:
+        line = line[:-1]
+    return line.rstrip() + '…'

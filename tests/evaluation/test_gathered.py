@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.evaluator import Evaluator
+
+from retrieval.evaluation import EmbeddingMetrics, RetrievalAveragePrecision, RetrievalRecall
+from retrieval.structures import RetrievalDataSample
+
+COUNT = 23  # divides by neither number of processes
+
+
+def make_samples(numbered=True):
+    generator = torch.Generator().manual_seed(3)
+    vectors = torch.randn(COUNT, 5, generator=generator)
+    ranked = (vectors @ vectors.T).fill_diagonal_(-9).sort(descending=True).indices
+    made = []
+    for row in range(COUNT):
+        meta = {'sample_idx': row, 'sample_id': f'picture {row}'} if numbered else {}
+        sample = RetrievalDataSample(metainfo=meta).set_gt_label(row % 4)
+        sample.embedding = vectors[row]
+        sample.set_gt_indices([other for other in range(COUNT)
+                               if other % 4 == row % 4 and other != row])
+        made.append(sample.set_pred_label(ranked[row, :-1]))
+    return made
+
+
+def figures(part=0, parts=1, numbered=True):
+    """Everything that is measured where the samples are dealt out in turn, with padding."""
+    made = make_samples(numbered)
+    length = -(-COUNT // parts) * parts
+    mine = [made[row % COUNT] for row in range(part, length, parts)]
+    metrics = [RetrievalRecall((1, 3)), RetrievalAveragePrecision(10)]
+    if numbered:
+        metrics.append(EmbeddingMetrics(('Recall@1', 'MAP@R', 'mAP', 'mINP'), average='macro'))
+    evaluator = Evaluator(metrics)
+    evaluator.process(mine)
+    return evaluator.evaluate(COUNT)
+
+
+def process(part, parts, folder, numbered):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
+                            world_size=parts)
+    found = figures(part, parts, numbered)
+    with open(f'{folder}/{part}.json', 'w') as file:
+        json.dump(found, file)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(('parts', 'numbered'), [(2, True), (3, True), (2, False)])
+def test_every_number_of_processes_gives_the_same(parts, numbered, tmp_path):
+    expected = figures(numbered=numbered)
+    mp.spawn(process, args=(parts, tmp_path, numbered), nprocs=parts)
+    for part in range(parts):
+        found = json.loads((tmp_path / f'{part}.json').read_text())
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=1e-9)
+
+
+def process_without_samples(part, parts, folder):
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
+                            world_size=parts)
+    evaluator = Evaluator([EmbeddingMetrics('Recall@1')])
+    evaluator.process(make_samples() if part else [])
+    found = evaluator.evaluate(COUNT)
+    assert found['embedding/num_queries'] == COUNT
+    dist.destroy_process_group()
+
+
+def test_a_process_may_have_no_samples(tmp_path):
+    mp.spawn(process_without_samples, args=(2, tmp_path), nprocs=2)

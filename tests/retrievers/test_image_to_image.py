@@ -1,0 +1,367 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import RandomSampler, Subset
+
+from retrieval.gallery import FingerprintError, Gallery
+from retrieval.registry import MODELS
+from retrieval.retrievers import ImageToImageRetriever
+from retrieval.structures import RetrievalDataSample
+
+from .toy import Encoder, Images, collate, loader
+
+
+def retriever(prototype=None, **kwargs):
+    torch.manual_seed(0)
+    encoder = kwargs.pop('image_encoder', None) or Encoder()
+    return ImageToImageRetriever(encoder, loader() if prototype is None else prototype,
+                                 **kwargs).eval()
+
+
+def oracle(model, queries, gallery, leave_out=()):
+    """Rows by falling cosine, one pair at a time, for images."""
+    rows = []
+    with torch.no_grad():
+        q, g = (model.image_encoder(x).double() for x in (queries, gallery))
+    for number, query in enumerate(q):
+        scores = [(float(query @ row / query.norm() / row.norm()), -i) for i, row in enumerate(g)]
+        ranked = sorted(scores, reverse=True)
+        rows.append([(-i, s) for s, i in ranked if (number, -i) not in leave_out])
+    return rows
+
+
+def check(samples, wanted):
+    for sample, row in zip(samples, wanted, strict=True):
+        assert sample.pred_label.tolist() == [i for i, _ in row]
+        torch.testing.assert_close(sample.pred_score, torch.tensor([s for _, s in row]),
+                                   atol=1e-5, rtol=0)
+        assert sample.pred_label.dtype == torch.int64
+        assert sample.pred_score.dtype == torch.float32
+
+
+def test_predict_ranks_the_gallery_by_cosine():
+    images = Images()
+    model = retriever(loader(images))
+    queries = torch.randn(4, 3, 4, 4)
+    check(model.predict(queries), oracle(model, queries, images.images))
+
+
+@pytest.mark.parametrize('topk', [1, 3, 100])
+def test_topk_keeps_the_best_aligned(topk):
+    images = Images()
+    model = retriever(loader(images), topk=topk)
+    queries = torch.randn(4, 3, 4, 4)
+    check(model.predict(queries), [row[:topk] for row in oracle(model, queries, images.images)])
+
+
+def test_samples_are_filled_and_returned():
+    model = retriever()
+    given = [RetrievalDataSample().set_gt_label(1)]
+    returned = model(torch.randn(1, 3, 4, 4), given, mode='predict')
+    assert returned[0] is given[0] and given[0].gt_label.item() == 1
+    assert given[0].embedding.shape == (5,)
+
+
+def test_a_query_in_the_gallery_does_not_find_itself():
+    images = Images()
+    model = retriever(loader(images))
+    batch = collate([images[2], images[5]])
+    samples = model.test_step(batch)
+    wanted = oracle(model, images.images[[2, 5]], images.images, {(0, 2), (1, 5)})
+    check(samples, wanted)
+    assert len(samples[0].pred_label) == len(images) - 1
+
+
+def test_another_picture_of_the_same_number_is_no_self_match():
+    model = retriever(loader(Images()))
+    batch = collate([Images(prefix='other')[2]])
+    assert len(model.test_step(batch)[0].pred_label) == 7
+
+
+def test_a_bare_tensor_knows_no_self_match():
+    model = retriever(torch.randn(6, 5))
+    sample = RetrievalDataSample(metainfo=dict(sample_idx=2))
+    assert len(model.predict(torch.randn(1, 3, 4, 4), [sample])[0].pred_label) == 6
+
+
+def test_matching_is_dense_and_exact():
+    gallery, queries = torch.randn(6, 5), torch.randn(2, 5)
+    found = retriever(gallery, topk=4).matching(queries)
+    dense = torch.cosine_similarity(queries[:, None], gallery[None], dim=-1)
+    torch.testing.assert_close(found['score'], dense)
+    best = dense.sort(descending=True)
+    torch.testing.assert_close(found['pred_score'], best.values[:, :4])
+    assert torch.equal(found['pred_label'], best.indices[:, :4])
+
+
+def test_equal_scores_rank_by_row():
+    found = retriever(torch.ones(9, 5), topk=4).matching(torch.ones(1, 5))
+    assert found['pred_label'].tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize('name', ['inner_product', 'euclidean'])
+def test_other_similarities(name):
+    gallery, images = torch.randn(6, 5), torch.randn(2, 3, 4, 4)
+    model = retriever(gallery, similarity_fn=name)
+    queries = model.embed(images).detach()
+    dense = queries @ gallery.T if name == 'inner_product' else -torch.cdist(queries, gallery)
+    for sample, row in zip(model.predict(images), dense, strict=True):
+        assert sample.pred_label.tolist() == row.argsort(descending=True).tolist()
+    torch.testing.assert_close(model.similarity_fn(queries, gallery), dense, atol=1e-5, rtol=1e-5)
+
+
+def test_a_callable_as_similarity():
+    def manhattan(queries, gallery):
+        return -torch.cdist(queries, gallery, p=1)
+    gallery, images = torch.randn(6, 5), torch.randn(2, 3, 4, 4)
+    model = retriever(gallery, similarity_fn=manhattan)
+    assert model.similarity_fn is manhattan
+    dense = manhattan(model.embed(images), gallery)
+    assert model.predict(images)[1].pred_label.tolist() == dense[1].argsort(
+        descending=True).tolist()
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 7, 100])
+def test_rows_stand_in_the_order_of_the_dataset(batch_size):
+    images = Images()
+    shuffled = loader(images, batch_size, sampler=RandomSampler(images))
+    model = retriever(shuffled)
+    gallery = model.gallery
+    assert list(gallery.ids) == [f'image{i}.png' for i in range(7)]
+    with torch.no_grad():
+        torch.testing.assert_close(gallery.embeddings, model.image_encoder(images.images))
+    assert gallery.labels.tolist() == images.labels
+    assert gallery.label_names == ['class 0', 'class 1', 'class 2']
+    assert images.reads == [1] * 7
+
+
+def test_a_loader_with_its_own_sampler_is_gone_through_as_it_is():
+    images = Images()
+    model = retriever(loader(images, sampler=[4, 1, 4, 6]))
+    assert list(model.gallery.ids) == ['image1.png', 'image4.png', 'image6.png']
+
+
+def test_a_subset_is_a_dataset():
+    model = retriever(loader(Subset(Images(), [5, 2])))
+    assert list(model.gallery.ids) == ['image5.png', 'image2.png']
+
+
+def test_without_data_samples_rows_are_numbered():
+    class Bare(Images):
+        def __getitem__(self, row):
+            return dict(inputs=self.images[row])
+
+    def bare_collate(items):
+        return dict(inputs=[item['inputs'] for item in items])
+    prototype = loader(Bare())
+    prototype.collate_fn = bare_collate
+    assert list(retriever(prototype).gallery.ids) == [str(i) for i in range(7)]
+
+
+def test_modes_of_every_submodule_are_put_back():
+    model = retriever()
+    model.train()
+    model.image_encoder.linear.eval()
+    before = {name: part.training for name, part in model.named_modules()}
+    model.prepare_prototype()
+    assert {name: part.training for name, part in model.named_modules()} == before
+    embeddings = model.gallery.embeddings
+    model.prepare_prototype()
+    assert torch.equal(model.gallery.embeddings, embeddings), 'dropout was on'
+
+
+def test_the_gallery_follows_the_weights():
+    model = retriever()
+    before = model.gallery.embeddings
+    with torch.no_grad():
+        model.image_encoder.linear.weight.mul_(2)
+    assert not model.prototype_inited
+    torch.testing.assert_close(model.gallery.embeddings, before * 2)
+    model.load_state_dict(retriever().state_dict())
+    torch.testing.assert_close(model.gallery.embeddings, before)
+
+
+def test_the_gallery_is_no_state_and_is_not_copied():
+    model = retriever()
+    model.prepare_prototype()
+    names = list(model.state_dict())
+    assert not [n for n in names if 'proto' in n or 'gallery' in n], names
+    assert len(list(model.buffers())) == 0
+    copied = copy.deepcopy(model)
+    assert not copied.prototype_inited
+    with torch.no_grad():
+        copied.image_encoder.linear.weight.zero_().add_(1)
+    assert not torch.equal(copied.gallery.embeddings, model.gallery.embeddings)
+
+
+def test_the_prototype_may_be_a_config(tmp_path):
+    from retrieval.registry import DATASETS
+    DATASETS.register_module(module=Images, name='ToyImages', force=True)
+    model = retriever(dict(batch_size=2, num_workers=0, dataset=dict(type='ToyImages')))
+    assert len(model.gallery) == 7
+
+
+def test_dump_and_search_again(tmp_path):
+    path = tmp_path / 'gallery.safetensors'
+    model = retriever()
+    model.dump_prototype(path, checkpoint='x.pth')
+    again = retriever(str(path))
+    again.load_state_dict(model.state_dict())
+    queries = torch.randn(2, 3, 4, 4)
+    for one, other in zip(model.predict(queries), again.predict(queries), strict=True):
+        assert torch.equal(one.pred_label, other.pred_label)
+        assert torch.equal(one.pred_score, other.pred_score)
+    assert Gallery.load(path).source['checkpoint'] == 'x.pth'
+
+
+def test_a_gallery_of_another_model_is_refused(tmp_path):
+    path = tmp_path / 'gallery.safetensors'
+    retriever().dump_prototype(path)
+    other = retriever(str(path))
+    with torch.no_grad():
+        other.image_encoder.linear.weight[0, 0] += 1
+    with pytest.raises(FingerprintError, match='weights.*check_fingerprint'):
+        other.prepare_prototype()
+    assert not other.prototype_inited
+    other.check_fingerprint = False
+    other.prepare_prototype()
+
+
+def test_a_gallery_of_another_preprocessing_is_refused(tmp_path):
+    path = tmp_path / 'gallery.safetensors'
+    retriever().dump_prototype(path)
+    other = retriever(str(path), data_preprocessor=dict(mean=[1, 1, 1], std=[2, 2, 2]))
+    with pytest.raises(FingerprintError, match="preprocessor's settings"):
+        other.prepare_prototype()
+    other = retriever(str(path))
+    other.query_pipeline = 'another'
+    with pytest.raises(FingerprintError, match='test pipeline'):
+        other.prepare_prototype()
+
+
+def test_an_encoder_may_return_a_tuple():
+    class Tuple(Encoder):
+        def forward(self, inputs):
+            return inputs, super().forward(inputs)
+    model = retriever(image_encoder=Tuple())
+    assert isinstance(model(torch.randn(2, 3, 4, 4)), tuple)
+    assert len(model.predict(torch.randn(2, 3, 4, 4))) == 2
+
+
+def test_keyword_arguments_reach_the_head():
+    class Head(nn.Module):
+        def predict(self, feats, data_samples=None, scale=1.0, replace=False):
+            self.got = (feats.shape, len(data_samples), scale)
+            return feats * 0 + 1 if replace else None
+    head = Head()
+    model = retriever(head=head)
+    samples = [RetrievalDataSample()]
+    model.predict(torch.randn(1, 3, 4, 4), samples, scale=2.0)
+    assert head.got == ((1, 5), 1, 2.0)
+    model.predict(torch.randn(1, 3, 4, 4), samples, replace=True)
+    assert samples[0].embedding.tolist() == [1] * 5
+    with pytest.raises(TypeError, match='there is no head'):
+        retriever().predict(torch.randn(1, 3, 4, 4), scale=2.0)
+
+
+def test_the_loss_is_the_heads():
+    class Head(nn.Module):
+        def loss(self, feats, data_samples):
+            return dict(loss=feats.sum() * len(data_samples))
+    model = retriever(head=Head())
+    inputs = torch.randn(2, 3, 4, 4)
+    loss = model(inputs, [RetrievalDataSample()] * 2, mode='loss')['loss']
+    torch.testing.assert_close(loss, model.image_encoder(inputs).sum() * 2)
+
+
+def test_pretrained_loads_a_checkpoint(tmp_path):
+    source = retriever(image_encoder=Encoder())
+    with torch.no_grad():
+        source.image_encoder.linear.weight.fill_(0.5)
+    path = tmp_path / 'checkpoint.pth'
+    torch.save(dict(state_dict=source.state_dict(), meta={}), path)
+    model = retriever(pretrained=str(path))
+    assert bool((model.image_encoder.linear.weight == 0.5).all())
+    with torch.no_grad():
+        model.image_encoder.linear.weight.zero_()
+    model.init_weights()
+    assert bool((model.image_encoder.linear.weight == 0.5).all())
+    with pytest.raises(FileNotFoundError, match=r'none\.pth'):
+        retriever(pretrained=str(tmp_path / 'none.pth'))
+    torch.save(dict(other=torch.zeros(1)), path)
+    with pytest.raises(ValueError, match='No weight.*another architecture'):
+        retriever(pretrained=str(path))
+
+
+def test_it_is_built_by_name():
+    model = MODELS.build(dict(type='ImageToImageRetriever', image_encoder=Encoder(),
+                              prototype=torch.randn(3, 5)))
+    assert isinstance(model, ImageToImageRetriever)
+
+
+@pytest.mark.parametrize('kwargs, error, words', [
+    (dict(topk=0), ValueError, 'at least 1'), (dict(topk=-2), ValueError, 'at least 1'),
+    (dict(topk=1.5), TypeError, 'integer'), (dict(topk=True), TypeError, 'integer'),
+    (dict(similarity_fn='cosine'), ValueError, 'cosine_similarity'),
+    (dict(similarity_fn=3), TypeError, 'callable'),
+    (dict(prototype=[1, 2]), TypeError, 'DataLoader'),
+    (dict(prototype=dict(batch_size=2)), ValueError, 'dataset'),
+    (dict(prototype=torch.zeros(0, 5)), ValueError, 'empty'),
+    (dict(prototype=torch.tensor([[float('nan')] * 5])), ValueError, 'not finite'),
+    (dict(train_cfg=dict(augment=[])), ValueError, 'augments'),
+])
+def test_wrong_arguments(kwargs, error, words):
+    with pytest.raises(error, match=words):
+        retriever(**kwargs)
+
+
+def test_wrong_calls():
+    model = retriever()
+    images = torch.randn(1, 3, 4, 4)
+    with pytest.raises(ValueError, match="'features'.*tensor, predict, loss"):
+        model(images, mode='features')
+    with pytest.raises(ValueError, match='no head'):
+        model(images, [RetrievalDataSample()], mode='loss')
+    with pytest.raises(ValueError, match='width 4'):
+        retriever(torch.randn(3, 4)).predict(images)
+    with pytest.raises(ValueError, match='width 5'):
+        model.matching(torch.randn(2, 4))
+    with pytest.raises(ValueError, match='finite'):
+        model.matching(torch.full((1, 5), float('nan')))
+    with pytest.raises(ValueError, match='finite'):
+        model.predict(images * float('nan'))
+    with pytest.raises(FileNotFoundError, match='no gallery'):
+        retriever('/nowhere/gallery.safetensors').prepare_prototype()
+    with pytest.raises(ValueError, match='safetensors'):
+        model.dump_prototype('gallery.pth')
+
+
+def test_an_empty_prototype():
+    class Empty(Images):
+        def __len__(self):
+            return 0
+    with pytest.raises(ValueError, match='empty'):
+        retriever(loader(Empty())).prepare_prototype()
+
+
+def test_unreadable_images_are_left_out_and_listed():
+    class Broken(Images):
+        def __getitem__(self, row):
+            if row not in (1, 4):
+                return super().__getitem__(row)
+            metainfo = dict(sample_idx=row, img_path=f'image{row}.png', unreadable='truncated')
+            return dict(inputs=torch.zeros(0), data_samples=RetrievalDataSample(metainfo=metainfo))
+    gallery = retriever(loader(Broken(), batch_size=2)).gallery
+    assert list(gallery.ids) == [f'image{i}.png' for i in (0, 2, 3, 5, 6)]
+    assert gallery.skipped == {'image1.png': 'truncated', 'image4.png': 'truncated'}
+    assert gallery.labels.tolist() == [0, 2, 0, 2, 0]
+
+
+def test_two_rows_of_one_picture_are_refused():
+    class Twice(Images):
+        def __getitem__(self, row):
+            return super().__getitem__(0)
+    with pytest.raises(ValueError, match=r"'image0\.png' occurs twice"):
+        retriever(loader(Twice())).prepare_prototype()
