@@ -10,16 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
-from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry as _Registry
+from mmengine.registry import root
 
 from . import compat
 
@@ -86,16 +78,22 @@ def _child(name: str, parent: _Registry | None, *locations: str) -> Registry:
                     locations=[f'retrieval.{location}' for location in locations])
 
 
-MODELS = _child('model', MMENGINE_MODELS, 'encoders', 'heads', 'retrievers')
-DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets')
-TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'datasets')
-DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets')
-METRICS = _child('metric', MMENGINE_METRICS, 'evaluation')
-HOOKS = _child('hook', MMENGINE_HOOKS, 'hooks')
-LOOPS = _child('loop', MMENGINE_LOOPS, 'hooks')
-OPTIM_WRAPPERS = _child('optim wrapper', MMENGINE_OPTIM_WRAPPERS, 'hooks')
-TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS)
+MODELS = _child('model', root.MODELS, 'encoders', 'heads', 'retrievers')
+DATASETS = _child('dataset', root.DATASETS, 'datasets')
+TRANSFORMS = _child('transform', root.TRANSFORMS, 'datasets')
+DATA_SAMPLERS = _child('data sampler', root.DATA_SAMPLERS, 'datasets')
+METRICS = _child('metric', root.METRICS, 'evaluation')
+HOOKS = _child('hook', root.HOOKS, 'hooks')
+LOOPS = _child('loop', root.LOOPS, 'hooks')
+OPTIM_WRAPPERS = _child('optim wrapper', root.OPTIM_WRAPPERS, 'hooks')
 INDEXES = _child('index', None, 'index')
 RERANKERS = _child('reranker', None, 'rerank')
 BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
-PML = Registry('model', parent=MMENGINE_MODELS, scope='PML', locations=['retrieval.heads.pml'])
+# The engine warns where a scope lacks one of its registries; those that are empty here serve its
+# own names.
+EMPTY = [_child(parent.name, parent) for parent in (
+    root.EVALUATOR, root.FUNCTIONS, root.INFERENCERS, root.LOG_PROCESSORS, root.MODEL_WRAPPERS,
+    root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS, root.PARAM_SCHEDULERS,
+    root.RUNNER_CONSTRUCTORS, root.RUNNERS, root.STRATEGIES, root.TASK_UTILS, root.VISBACKENDS,
+    root.VISUALIZERS, root.WEIGHT_INITIALIZERS)]
+PML = Registry('model', parent=root.MODELS, scope='PML', locations=['retrieval.heads.pml'])

@@ -151,6 +151,9 @@ class CSVDataset(RetrievalDataset):
                                 skipinitialspace=True, encoding='utf-8-sig')
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(f'{self.ann_file!r} is not a CSV file in UTF-8: {error}') from error
+        if not isinstance(table.index, pd.RangeIndex):  # pandas made names of the surplus cells
+            raise ValueError(f'The rows of {self.ann_file!r} have more cells than its header has '
+                             f'columns, {", ".join(map(repr, table.columns))}.')
         table = table.fillna('')  # cells that a short row leaves out
         table.columns = [str(name).strip() for name in table.columns]
         missing = [name for name in ('path', 'label', 'split') if name not in table]

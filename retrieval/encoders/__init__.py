@@ -16,11 +16,11 @@ from .pooling import (
 from .sequence import build_encoder
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
-from .weights import WeightReport, load_weights
+from .weights import WeightReport, load_weights, read_weights
 
 __all__ = [
     'ClsTokenPooling', 'CutMix', 'GeneralizedMeanPooling', 'GlobalAveragePooling',
     'GlobalMaxPooling', 'ImageEncoder', 'Mixup', 'Projection', 'RandomBatchAugment',
     'RetrievalDataPreprocessor', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
-    'build_encoder', 'load_weights',
+    'build_encoder', 'load_weights', 'read_weights',
 ]

@@ -146,8 +146,8 @@ def _check_images(images: Tensor) -> None:
 
 def _width(backbone: nn.Module) -> int | None:
     """The number of channels that a backbone, or the last part of a sequence, says it has."""
-    last = backbone[-1] if isinstance(backbone, nn.Sequential) else backbone
-    found = (getattr(last, name, None) for name in _WIDTHS)
+    speakers = [backbone, *(backbone[-1:] if isinstance(backbone, nn.Sequential) else ())]
+    found = (getattr(speaker, name, None) for speaker in speakers for name in _WIDTHS)
     return next((width for width in found if isinstance(width, int)), None)
 
 

@@ -1,7 +1,7 @@
 """Evaluation as pure functions: embeddings and labels in, percentages out."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,11 @@ from ..ranking import (
     TILE_BUDGET,
     Depth,
     PreparedGallery,
+    RelevantRanks,
     RowSets,
     as_vectors,
+    is_shallow,
+    ranks_among_themselves,
     relevant_ranks,
 )
 from ..registry import unknown_name
@@ -89,8 +92,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         raise ValueError('Give labels (and gallery_labels, if there is a gallery), or relevance.')
     else:
         relevant = RowSets.from_labels(numbers, theirs)
-    values, counts = query_values(queries, rows, relevant, left_out, measures, similarity,
-                                  tile_budget, sharded)
+    values, counts = query_values(None if gallery is None else queries, rows, relevant, left_out,
+                                  measures, similarity, tile_budget, sharded)
     return summarise(measures, values, counts, average, numbers)
 
 
@@ -99,6 +102,10 @@ def query_values(queries: Any, gallery: Any, relevant: RowSets, left_out: RowSet
                  similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
                  tile_budget: int = TILE_BUDGET, sharded: bool = False) -> tuple[Tensor, Tensor]:
     """Every query's figures, from one pass over the scores.
+
+    Args:
+        queries: ``(Q, D)``; None where every row of the gallery is a query against all others.
+        left_out: further rows that are not ranked.
 
     Returns:
         ``(Q, M)`` float64 in [0, 1], one column a measure, and ``(Q,)`` int64, the number of
@@ -112,14 +119,29 @@ def query_values(queries: Any, gallery: Any, relevant: RowSets, left_out: RowSet
         PreparedGallery(as_vectors(gallery, 'gallery'), similarity)
     values: list[Tensor] = [torch.zeros((0, len(measures)), dtype=torch.float64)]
     counts: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
-    for ranks in relevant_ranks(queries, prepared, relevant, left_out, depth,
-                                tile_budget=tile_budget, part=part, parts=parts):
+    stream, whole = _rank_stream(queries, prepared, relevant, left_out, depth, tile_budget, part,
+                                 parts)
+    for ranks in stream:
         values.append(torch.stack([measure.values(ranks) for measure in measures], dim=1).cpu())
         counts.append(ranks.num_relevant.cpu())
     own, number = torch.cat(values), torch.cat(counts)
-    if sharded:
+    if sharded and not whole:
         return distributed.all_gather_rows(own), distributed.all_gather_rows(number)
     return own, number
+
+
+def _rank_stream(queries: Any, gallery: PreparedGallery, relevant: RowSets,
+                 left_out: RowSets | None, depth: Depth, tile_budget: int, part: int,
+                 parts: int) -> tuple[Iterator[RelevantRanks], bool]:
+    """The ranks, and whether each process gets those of all queries and not of its share."""
+    if queries is None and left_out is None:
+        stream = ranks_among_themselves(gallery, relevant, depth, tile_budget, part, parts)
+        return stream, is_shallow(gallery, relevant, depth)
+    if queries is None and left_out is not None:
+        itself = torch.arange(len(gallery))
+        left_out = left_out.union(RowSets.from_rows(itself, len(gallery)))
+    return relevant_ranks(queries, gallery, relevant, left_out, depth, tile_budget=tile_budget,
+                          part=part, parts=parts), False
 
 
 def summarise(measures: Sequence[Measure], values: Tensor, counts: Tensor, average: str = 'micro',
@@ -179,7 +201,7 @@ def _own_rows(leave_one_out: bool, ids: Sequence[Any] | None, gallery_ids: Seque
     if leave_one_out:
         if ids is not None and len({str(one) for one in ids}) < len(ids):
             return same_ids(ids, ids)
-        return RowSets.from_rows(torch.arange(num_queries), num_rows)
+        return None
     if ids is None or gallery_ids is None:
         return None
     return same_ids(ids, gallery_ids)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..ranking import Depth, RelevantRanks
+from ..ranking import BEYOND, Depth, RelevantRanks
 from ..registry import unknown_name
 from . import measures
 
@@ -33,7 +33,7 @@ _PLAIN: dict[str, tuple[Depth, Callable[[RelevantRanks], Tensor]]] = {
     'MAP@R': (Depth(relevant=True), measures.map_at_r),
     'mAP': (Depth(everything=True), measures.average_precision),
     'mAP-trapezoid': (Depth(everything=True), measures.trapezoid_average_precision),
-    'MRR': (Depth(), measures.reciprocal_rank),
+    'MRR': (Depth(best=BEYOND), measures.reciprocal_rank),
     'mINP': (Depth(everything=True), measures.inverse_negative_penalty),
 }
 _AT_K: dict[str, tuple[bool, Callable[[RelevantRanks, int], Tensor]]] = {
@@ -67,7 +67,7 @@ def parse_metric(name: Any) -> Measure:
                          f'{stem}@10, for example.')
     deep, at_k = _AT_K[stem]
     k = int(number)
-    return Measure(name, Depth(rows=k if deep else 0), lambda ranks: at_k(ranks, k))
+    return Measure(name, Depth(rows=k) if deep else Depth(best=k), lambda ranks: at_k(ranks, k))
 
 
 def parse_metrics(names: str | Iterable[Any]) -> list[Measure]:

@@ -174,11 +174,12 @@ def _name_of(loss: nn.Module) -> str:
 
 
 def _check_signature(loss: nn.Module) -> None:
-    """Refuse losses of two sets of embeddings, before the first batch."""
-    parameters = inspect.signature(loss.forward).parameters
-    if 'ref_emb' in parameters and 'labels' not in parameters:
-        raise ValueError(f'{type(loss).__name__} compares two sets of embeddings without labels, '
-                         'and MetricHead gives one set with labels: name the loss inside it.')
+    """Refuse what compares two sets of embeddings, before the first batch."""
+    taken = inspect.signature(loss.forward).parameters
+    if 'ref_emb' in taken and 'labels' not in taken:
+        raise ValueError(f'{type(loss).__name__} takes ({", ".join(taken)}), and MetricHead gives '
+                         'embeddings and labels: name a loss of those, not a distance, nor a '
+                         'wrapper that pairs two sets.')
 
 
 def _join(feats: Feats) -> tuple[Tensor, int]:

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..gallery.storage import write_atomically
 
 
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """A digest of names, types, shapes and bytes."""
-    digest = hashlib.blake2b(digest_size=16)
+def checksum(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """A digest of the header and of the tensors' names, types, shapes and bytes."""
+    digest = hashlib.blake2b(repr(sorted(header.items())).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)};'.encode())
@@ -27,7 +27,7 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 def write(path: str | PathLike, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Write tensors and a small header, replacing the file in one step."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    header = {**header, 'checksum': checksum(tensors)}
+    header = {**header, 'checksum': checksum(tensors, header)}
     write_atomically(Path(path), lambda name: save_file(tensors, name, metadata=header))
 
 
@@ -53,6 +53,6 @@ def read(path: str | PathLike, kind: str) -> tuple[dict[str, Tensor], dict[str, 
     if header.get('format') != kind:
         raise ValueError(f'{str(target)!r} holds {header.get("format", "something else")!r}, '
                          f'not {kind!r}.')
-    if header.get('checksum') != checksum(tensors):
+    if header.pop('checksum', None) != checksum(tensors, header):
         raise ValueError(f'{str(target)!r} is damaged: its checksum does not fit. Write it again.')
     return tensors, header

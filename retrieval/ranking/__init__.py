@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from .radius import RangeNeighbors, within
-from .ranks import BEYOND, Depth, RelevantRanks, relevant_ranks
+from .ranks import BEYOND, Depth, RelevantRanks
 from .rowsets import RowSets, paired_labels
 from .scoring import TILE_BUDGET, PreparedGallery, prepared_rows
+from .streaming import is_shallow, ranks_among_themselves, relevant_ranks
 from .topk import topk
 from .vectors import as_vectors
 
 __all__ = ['BEYOND', 'Depth', 'PreparedGallery', 'RangeNeighbors', 'RelevantRanks', 'RowSets',
-           'TILE_BUDGET', 'as_vectors', 'paired_labels', 'prepared_rows', 'relevant_ranks', 'topk',
-           'within']
+           'TILE_BUDGET', 'as_vectors', 'is_shallow', 'paired_labels', 'prepared_rows',
+           'ranks_among_themselves', 'relevant_ranks', 'topk', 'within']

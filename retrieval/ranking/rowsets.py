@@ -20,12 +20,14 @@ class RowSets:
         pairs: ``(start, stop) -> (query, row)``, two int64 tensors ``(P,)`` that list the members
             for the queries ``start:stop``; ``query`` counts from ``start``. Sorted by query, then
             by row, without repeats.
+        counts: ``(Q,)`` int64, how many members each query has, where that is known beforehand.
     """
 
     def __init__(self, num_queries: int, num_rows: int,
-                 pairs: Callable[[int, int], Pairs]) -> None:
+                 pairs: Callable[[int, int], Pairs], counts: Tensor | None = None) -> None:
         self.num_queries = num_queries
         self.num_rows = num_rows
+        self.counts = counts
         self._pairs = pairs
 
     def block(self, start: int, stop: int) -> Pairs:
@@ -45,7 +47,7 @@ class RowSets:
             begins = first[start:stop] - (counts.cumsum(0) - counts)
             return query, order[begins[query] + torch.arange(len(query), device=query.device)]
 
-        return cls(len(query_labels), len(gallery_labels), pairs)
+        return cls(len(query_labels), len(gallery_labels), pairs, count)
 
     @classmethod
     def from_matrix(cls, matrix: Any) -> RowSets:
@@ -112,7 +114,7 @@ class RowSets:
             end = int(ends[stop - 1]) if stop else 0
             return torch.repeat_interleave(count[start:stop]), rows[begin:end]
 
-        return cls(len(lists), num_rows, pairs)
+        return cls(len(lists), num_rows, pairs, count)
 
     @classmethod
     def from_rows(cls, rows: Tensor, num_rows: int) -> RowSets:

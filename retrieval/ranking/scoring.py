@@ -70,8 +70,17 @@ class PreparedGallery:
             return queries
         return prepared_rows(queries, self.similarity, 'queries')
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether a pair of rows has one score, whichever is the query."""
+        return self.similarity.prepare is not None or self._euclidean
+
+    def own_queries(self) -> Tensor:
+        """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
+        return self.vectors[:self.count].float()
+
     def _filled(self, vectors: Tensor) -> Tensor:
-        if self.similarity.prepare is None and not self._euclidean:
+        if not self.symmetric:
             return vectors[:self.count]
         want = -(-self.count // _ROW_MULTIPLE) * _ROW_MULTIPLE
         if len(vectors) >= want:
@@ -85,8 +94,7 @@ class PreparedGallery:
         Args:
             whole_rows: every tile spans the gallery, whatever the budget.
         """
-        product = self.similarity.prepare is not None or self._euclidean
-        if whole_rows or not product or self.count * min(num_queries, _QUERY_ROWS) <= budget:
+        if whole_rows or not self.symmetric or self.count * min(num_queries, _QUERY_ROWS) <= budget:
             return max(1, min(num_queries, budget // self.count)), len(self.vectors)
         rows = max(1, min(num_queries, _QUERY_ROWS))
         return rows, max(_ROW_MULTIPLE, budget // rows // _ROW_MULTIPLE * _ROW_MULTIPLE)

@@ -147,7 +147,8 @@ def _with_progress(batches: Iterable, total: int, title: str | None) -> Iterable
     if title is None or rank() != 0:
         return batches
     from tqdm import tqdm
-    return tqdm(batches, total=total, desc=title, unit='batch', leave=False)
+    return tqdm(batches, total=total, desc=title, unit='batch', leave=False,
+                disable=None)  # None: no bar where nobody watches
 
 
 def _to_gallery(collected: _Collector, dataset: Any, exact_rows: bool) -> Gallery:

@@ -3,42 +3,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..encoders import read_weights
+
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The weights in a checkpoint (``.pth``, ``.pt``: MMEngine's or a bare state dict, or
-    ``.safetensors``), by name.
+    """The weights in a checkpoint (MMEngine's, a bare state dict, or ``.safetensors``), by name.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or not one that loads without unpickling code.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no checkpoint at {str(path)!r}. Give the path of a '
-                                'local .pth or .safetensors file.')
-    try:
-        if str(path).endswith('.safetensors'):
-            from safetensors.torch import load_file
-            return load_file(path)
-        loaded: Any = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise ValueError(f'{str(path)!r} is no checkpoint that can be loaded safely '
-                         f'(weights only): {error}') from error
-    for key in ('state_dict', 'model'):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not any(isinstance(v, Tensor) for v in loaded.values()):
-        raise ValueError(f'{str(path)!r} holds no weights but a {type(loaded).__name__}. Give a '
-                         'checkpoint: a state dict, or a dict with one under "state_dict".')
-    return {name.removeprefix('module.'): value for name, value in loaded.items()
-            if isinstance(value, Tensor)}
+    weights = read_weights(os.fspath(path))
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
 def load_pretrained(module: nn.Module, path: str | os.PathLike) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: NPY002  (the global generator is what is tested)
 import copy
 import pickle
 
@@ -113,9 +114,9 @@ def test_pipeline_configs():
 
 
 def test_builds_from_a_config_without_imports():
-    with DefaultScope.overwrite_default_scope('retrieval'):
-        with pytest.raises(UnknownTypeError, match='ImageFolder'):
-            DATASETS.build({'type': 'ImageFoldr', 'data_root': 'x'})
+    with DefaultScope.overwrite_default_scope('retrieval'), \
+            pytest.raises(UnknownTypeError, match="'ImageFolder'"):
+        DATASETS.build({'type': 'ImageFoldr', 'data_root': 'x'})
     with pytest.raises(ValueError, match='on_unreadable'):
         Toy(on_unreadable='ignore')
 
@@ -212,14 +213,14 @@ def test_unreadable_images_can_be_skipped(tmp_path):
 @pytest.mark.parametrize('kind', ['raise', 'skip'])
 def test_unreadable_images_in_workers(tmp_path, kind):
     from torch.utils.data import DataLoader
-    loader = DataLoader(broken_files(tmp_path, on_unreadable=kind), num_workers=1, batch_size=2,
-                        collate_fn=list)
+    dataset = broken_files(tmp_path, on_unreadable=kind).get_subset(2)
+    loader = DataLoader(dataset, num_workers=1, batch_size=2, collate_fn=list)
     if kind == 'raise':
         with pytest.raises(UnreadableImageError, match=r'cut\.jpg'):
             list(loader)
     else:
         samples = [item['data_samples'] for batch in loader for item in batch]
-        assert [bool(sample.get('unreadable')) for sample in samples] == [False, True, True, True]
+        assert [bool(sample.get('unreadable')) for sample in samples] == [False, True]
 
 
 class Fails:
@@ -227,9 +228,9 @@ class Fails:
         self.error = error
 
     def __call__(self, results):
-        if self.error is None:
-            return None  # how transforms of the engine report a failure
-        raise self.error
+        if self.error is not None:
+            raise self.error
+        # else None, which is how transforms of the engine report a failure
 
 
 def test_no_other_image_replaces_a_failed_one():

@@ -1,3 +1,4 @@
+# ruff: noqa: NPY002  (the global generator is what is tested)
 import copy
 import pickle
 import random

@@ -1,4 +1,5 @@
 """Small datasets and files for the tests of this folder."""
+# ruff: noqa: NPY002  (the global generator is what is tested)
 import random
 
 import numpy as np

@@ -35,7 +35,8 @@ def test_mixup_is_the_same_weighted_mean_of_images_and_labels(batch):
     torch.testing.assert_close(labels.sum(1), torch.ones(6))
 
 
-@pytest.mark.parametrize('augment', [Mixup(0.5), CutMix(1.0), CutMix(1.0, cutmix_minmax=(0.3, 0.6))])
+@pytest.mark.parametrize('augment', [
+    Mixup(0.5), CutMix(1.0), CutMix(1.0, cutmix_minmax=(0.3, 0.6))])
 def test_inputs_are_left_alone_and_torchs_seed_reproduces(batch, augment):
     images, scores = batch
     before = images.clone(), scores.clone()

@@ -10,8 +10,8 @@ from retrieval.structures import RetrievalDataSample
 
 
 def samples(labels):
-    return [RetrievalDataSample(metainfo=dict(sample_idx=i, img_path=f'{i}.png')).set_gt_label(label)
-            for i, label in enumerate(labels)]
+    return [RetrievalDataSample(metainfo=dict(sample_idx=row, img_path=f'{row}.png'))
+            .set_gt_label(label) for row, label in enumerate(labels)]
 
 
 def test_by_default_images_are_stacked_to_float32_and_nothing_else():

@@ -1,0 +1,208 @@
+# ruff: noqa: NPY002  (the global generator is what is tested)
+import numpy as np
+import pytest
+
+from retrieval.datasets import (
+    MultiView,
+    RandomAffine,
+    RandomCrop,
+    RandomResizedCrop,
+    ResizeEdge,
+    resize,
+)
+from retrieval.registry import TRANSFORMS
+
+from .toys import Toy
+
+SHAPES = [(20, 30), (20, 30, 1), (20, 30, 3)]
+RANDOM = [
+    {'type': 'RandomCrop', 'crop_size': 12, 'padding': 3},
+    {'type': 'RandomResizedCrop', 'scale': 16},
+    {'type': 'RandomAffine', 'degrees': 20, 'translate': .1, 'scale': (.8, 1.2), 'shear': 8},
+    {'type': 'RandomFlip', 'prob': .5},
+    {'type': 'ColorJitter', 'brightness': .5, 'contrast': .5},
+    {'type': 'torchvision/RandomResizedCrop', 'size': 16},
+    {'type': 'torchvision/RandomErasing', 'p': 1.},
+    {'type': 'torchvision/RandAugment'},
+    {'type': 'MultiView', 'transforms': [{'type': 'RandomCrop', 'crop_size': 8}]},
+]
+
+
+def noise(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    np.random.seed(0)
+
+
+class Noise(Toy):
+    def load_data_list(self):
+        return [{'img': noise((40, 40, 3), row), 'sample_id': str(row)} for row in range(6)]
+
+
+@pytest.mark.parametrize('config', RANDOM, ids=lambda config: config['type'])
+def test_draws_obey_the_seed_of_the_item(config):
+    """In any order, whatever was drawn before; and each epoch draws anew."""
+    dataset = Noise(pipeline=[dict(config), {'type': 'PackInputs'}])
+
+    def items(rows):
+        return {row: [np.asarray(view) for view in np.atleast_1d(dataset[row]['inputs'])]
+                if isinstance(dataset[row]['inputs'], list) else
+                [dataset[row]['inputs'].numpy()] for row in rows}
+
+    def same(one, other):
+        return all(np.array_equal(a, b) for row in one for a, b in zip(one[row], other[row],
+                                                                      strict=True))
+
+    dataset.set_seed(1)
+    first = items(range(6))
+    np.random.seed(99)
+    assert same(first, items([5, 3, 1, 0, 2, 4]))
+    dataset.set_epoch(1)
+    assert not same(first, items(range(6)))
+
+
+def test_resize_averages_when_it_shrinks():
+    image = noise((40, 60))
+    small = resize(image, 15, 10)
+    blocks = image.reshape(10, 4, 15, 4).mean((1, 3))
+    assert np.abs(small - blocks).max() <= 0.5
+    assert resize(image, 60, 40) is image
+    assert resize(image, 90, 80).shape == (80, 90)
+    assert resize(image[..., None], 15, 10).shape == (10, 15, 1)
+
+
+@pytest.mark.parametrize('edge, size', [('short', (10, 15)), ('long', (7, 10)),
+                                        ('width', (7, 10)), ('height', (10, 15))])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_resize_edge(edge, size, shape):
+    results = ResizeEdge(10, edge)({'img': noise(shape)})
+    assert results['img'].shape == (*size, *shape[2:]) and results['img_shape'] == size
+
+
+def test_resize_edge_never_vanishes():
+    assert ResizeEdge(4, 'long')({'img': noise((1, 100))})['img'].shape == (1, 4)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_random_crop_cuts_parts_of_the_image(shape):
+    image, corners = noise(shape), set()
+    for _ in range(200):
+        part = RandomCrop((28, 18))({'img': image})['img']
+        found = [(top, left) for top in range(3) for left in range(3)
+                 if np.array_equal(image[top:top + 18, left:left + 28], part)]
+        assert len(found) == 1
+        corners |= set(found)
+    assert len(corners) == 9  # every place comes up
+
+
+def test_random_crop_pads():
+    image = np.full((4, 9), 200, np.uint8)
+    part = RandomCrop(10, pad_val=7)({'img': image})['img']
+    assert part.shape == (10, 10) and (part == 200).sum() == 36 and (part == 7).sum() == 64
+    padded = [RandomCrop((9, 4), padding=2)({'img': image})['img'] for _ in range(50)]
+    assert {part.shape for part in padded} == {(4, 9)} and any((part == 0).any() for part in padded)
+
+
+def test_random_resized_crop_covers_its_ranges():
+    transform = RandomResizedCrop(8, (0.2, 0.6), (0.5, 2.0))
+    parts = np.array([transform._part(200, 300) for _ in range(2000)])
+    top, left, height, width = parts.T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= 200).all() and (left + width <= 300).all()
+    share, ratio = height * width / 60000, width / height
+    assert 0.19 < share.min() < 0.22 and 0.55 < share.max() < 0.61
+    assert 0.49 < ratio.min() < 0.55 and 1.8 < ratio.max() < 2.02
+    assert abs(np.log(ratio[share < 0.3]).mean()) < 0.08  # on a logarithmic scale, so symmetric
+
+
+@pytest.mark.parametrize('size, want', [((10, 1000), (0, 494, 10, 13)), ((1000, 10),
+                                                                        (494, 0, 13, 10))])
+def test_random_resized_crop_falls_back_to_the_centre(size, want):
+    top, left, height, width = RandomResizedCrop(8, (1., 1.))._part(*size)
+    assert abs(top - want[0]) <= 1 and abs(left - want[1]) <= 1 and (height, width) == want[2:]
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_random_resized_crop_keeps_the_channels(shape):
+    results = RandomResizedCrop((7, 5))({'img': noise(shape)})
+    assert results['img'].shape == (5, 7, *shape[2:]) and results['img_shape'] == (5, 7)
+
+
+def test_affine_matrix_by_hand():
+    """Half a turn about the centre, then a shift of a tenth of the width to the right."""
+    transform = RandomAffine(degrees=180, translate=0.1)
+    matrix = transform._matrix(11, 21, np.array([1, 0, 0, 0, 1, 0]))
+    np.testing.assert_allclose(matrix @ [0, 0, 1], [20 + 2.1, 10])
+    np.testing.assert_allclose(matrix @ [10, 5, 1], [10 + 2.1, 5])
+    scaled = RandomAffine(scale=(1, 3))._matrix(11, 21, np.array([0, 0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(scaled @ [11, 5, 1], [12, 5])
+    sheared = RandomAffine(shear=45)._matrix(11, 21, np.array([0, 0, 1, 0, 0, 0]))
+    np.testing.assert_allclose(sheared @ [10, 6, 1], [11, 6])
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_affine_moves_pixels_as_its_matrix_says(shape):
+    image = noise(shape)
+
+    class Shift(RandomAffine):
+        def _matrix(self, height, width, draws):
+            return np.array([[1., 0, 2], [0, 1, 3]])
+
+    moved = Shift(fill=9)({'img': image})['img']
+    np.testing.assert_array_equal(moved[3:, 2:], image[:-3, :-2])
+    assert (moved[:3] == 9).all() and (moved[:, :2] == 9).all() and moved.shape == shape
+
+
+def test_affine_probability_and_identity():
+    image = noise((20, 20))
+    np.testing.assert_array_equal(RandomAffine()({'img': image})['img'], image)
+    assert RandomAffine(degrees=30, prob=0)({'img': image})['img'] is image
+    changed = sum(RandomAffine(degrees=30, prob=0.3)({'img': image})['img'] is not image
+                  for _ in range(500))
+    assert 110 < changed < 190
+    edge = RandomAffine(translate=0.4, border='replicate')({'img': np.full((9, 9), 50, np.uint8)})
+    assert (edge['img'] == 50).all()
+
+
+def test_views():
+    crop = {'type': 'RandomCrop', 'crop_size': 6}
+    views = MultiView([crop], 3)({'img': noise((20, 20)), 'gt_label': 1})
+    assert len(views['img']) == 3 and views['gt_label'] == 1
+    assert len({view.tobytes() for view in views['img']}) == 3
+    mixed = MultiView([[crop], [{'type': 'ResizeEdge', 'scale': 9}]], [2, 1])
+    assert [view.shape for view in mixed({'img': noise((20, 20))})['img']] == [
+        (6, 6), (6, 6), (9, 9)]
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_after_a_flip(shape):
+    """NumPy flips by negative strides, which neither torch nor OpenCV may stumble over."""
+    flip = {'type': 'RandomFlip', 'prob': 1.}
+    for after in ({'type': 'ResizeEdge', 'scale': 10}, {'type': 'RandomAffine'},
+                  {'type': 'torchvision/Grayscale'} if shape[2:] == (3,) else
+                  {'type': 'torchvision/RandomInvert', 'p': 0}):
+        image = TRANSFORMS.build(flip)({'img': noise(shape)})
+        assert TRANSFORMS.build(after)(image)['img'].shape[1] in (15, 30)
+
+
+@pytest.mark.parametrize('cls, arguments, message', [
+    (ResizeEdge, {'scale': 0}, 'at least 1 pixel'),
+    (ResizeEdge, {'scale': 8, 'edge': 'shrt'}, "Did you mean 'short'"),
+    (ResizeEdge, {'scale': 8, 'interpolation': 'cubic'}, "Did you mean 'bicubic'"),
+    (RandomCrop, {'crop_size': (8, 0)}, 'at least 1 pixel'),
+    (RandomCrop, {'crop_size': 8, 'padding': -1}, 'padding'),
+    (RandomResizedCrop, {'scale': 8, 'crop_ratio_range': (0, 1)}, 'crop_ratio_range'),
+    (RandomResizedCrop, {'scale': 8, 'aspect_ratio_range': (2, 1)}, 'aspect_ratio_range'),
+    (RandomAffine, {'border': 'mirror'}, 'border'),
+    (RandomAffine, {'scale': (0, 1)}, 'scale'),
+    (RandomAffine, {'prob': 2}, 'prob'),
+    (RandomAffine, {'degrees': -2}, 'degrees'),
+    (MultiView, {'transforms': [], 'num_views': 0}, 'num_views'),
+    (MultiView, {'transforms': [[], []], 'num_views': [1]}, 'num_views'),
+])
+def test_bad_arguments(cls, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**arguments)

@@ -1,0 +1,165 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from retrieval.encoders import GlobalMaxPooling, ImageEncoder, Projection
+from retrieval.registry import MODELS
+
+
+def backbone(width=6):
+    module = nn.Sequential(nn.Conv2d(3, width, 3, stride=2), nn.BatchNorm2d(width), nn.ReLU())
+    module.num_features = width
+    return module
+
+
+class TupleBackbone(nn.Module):
+    """Returns all its stages, as mmpretrain's backbones do."""
+
+    feat_dim = 5
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)])
+
+    def forward(self, images):
+        first = self.stages[0](images)
+        return first, self.stages[1](first)
+
+
+def test_embeddings_are_pooled_projected_and_of_length_one():
+    encoder = ImageEncoder(nn.Sequential(backbone()), projection=4, in_features=6).eval()
+    images = torch.rand(3, 3, 9, 9)
+    out = encoder(images)
+    assert out.shape == (3, 4) and out.dtype == torch.float32 and encoder.embedding_size == 4
+
+    pooled = encoder.backbone(images).detach().flatten(2).sum(2) / 16
+    linear = encoder.projection.linear.requires_grad_(False)
+    for row, features in zip(out, pooled, strict=True):
+        projected = [bias + sum(float(w) * float(f) for w, f in zip(weights, features, strict=True))
+                     for weights, bias in zip(linear.weight, linear.bias.tolist(), strict=True)]
+        length = sum(value ** 2 for value in projected) ** 0.5
+        torch.testing.assert_close(row, torch.tensor([value / length for value in projected]))
+
+
+def test_without_norm_and_projection():
+    encoder = ImageEncoder(backbone(), pooling=GlobalMaxPooling(), normalize=False).eval()
+    images = torch.rand(2, 3, 9, 9)
+    torch.testing.assert_close(encoder(images), encoder.backbone(images).amax((2, 3)))
+    assert encoder.embedding_size == 6
+
+
+def test_the_last_of_a_tuple_counts():
+    encoder = ImageEncoder(TupleBackbone(), normalize=False, projection=None)
+    images = torch.rand(2, 3, 9, 9)
+    torch.testing.assert_close(encoder(images), encoder.backbone(images)[-1].mean((2, 3)))
+    assert encoder.embedding_size == 5
+
+
+def test_a_batch_norm_neck():
+    encoder = ImageEncoder(backbone(), projection=dict(out_features=4, bias=False, norm=True))
+    assert isinstance(encoder.projection.norm, nn.BatchNorm1d)
+    assert encoder.projection.linear.bias is None
+    only = ImageEncoder(backbone(), projection=dict(norm=True), normalize=False)
+    assert only.embedding_size == 6 and not list(only.projection.linear.parameters())
+    out = only(torch.rand(8, 3, 9, 9))
+    torch.testing.assert_close(out.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+
+
+def test_other_parts_are_built_by_name():
+    encoder = MODELS.build(dict(
+        type='retrieval.ImageEncoder',
+        backbone=[dict(type='TimmBackbone', model_name='test_resnet')],
+        pooling=dict(type='GeM', p=4.0, p_trainable=False),
+        projection=dict(type='retrieval.Projection', out_features=3)))
+    assert encoder.embedding_size == 3 and encoder.pooling.p.item() == 4
+    assert encoder(torch.rand(2, 3, 64, 64)).norm(dim=1).tolist() == pytest.approx([1, 1])
+
+
+def test_a_frozen_backbone_gets_no_gradient_and_keeps_its_statistics():
+    encoder = ImageEncoder(backbone(), projection=4, frozen=True).train()
+    before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
+    encoder(torch.rand(4, 3, 9, 9)).sum().backward()
+    assert all(p.grad is None for p in encoder.backbone.parameters())
+    assert encoder.projection.linear.weight.grad is not None
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert encoder.training and not encoder.backbone.training
+
+    encoder.freeze(False)
+    assert encoder.backbone.training and all(p.requires_grad for p in encoder.parameters())
+
+
+def test_an_encoder_leaves_the_modes_that_it_was_given():
+    given = backbone().eval()
+    given[0].weight.requires_grad = False
+    ImageEncoder(given)
+    assert not given.training and not given[0].weight.requires_grad
+
+
+def test_autocast_gives_float32_embeddings_of_length_one():
+    encoder = ImageEncoder(backbone(), projection=32)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = encoder(torch.rand(4, 3, 9, 9))
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(4))
+
+
+def test_weights_survive_saving():
+    options = dict(backbone=dict(type='TimmBackbone', model_name='test_resnet'),
+                   pooling=dict(type='GeM'), projection=dict(out_features=4, norm=True))
+    first, second = ImageEncoder(**options), ImageEncoder(**options)
+    with torch.no_grad():
+        first.pooling.p.fill_(2.5)
+    second.load_state_dict(first.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(first.eval()(images), second.eval()(images))
+
+
+@pytest.mark.parametrize('options, error, says', [
+    (dict(backbone=None), TypeError, 'backbone'),
+    (dict(backbone=nn.Conv2d(3, 4, 3), projection=8), ValueError, 'in_features'),
+    (dict(backbone=backbone(), projection=0), ValueError, 'out_features'),
+    (dict(backbone=backbone(), projection='8'), TypeError, 'str'),
+    (dict(backbone=backbone(), projection=True), TypeError, 'bool'),
+    (dict(backbone=backbone(), projection=dict()), ValueError, 'norm=True'),
+    (dict(backbone=backbone(), pooling=dict(type='GEMM')), ValueError, "'GeM'"),
+])
+def test_bad_arguments(options, error, says):
+    with pytest.raises(error, match=says):
+        ImageEncoder(**options)
+
+
+def test_an_unknown_width_is_only_needed_for_a_projection():
+    encoder = ImageEncoder(nn.Conv2d(3, 4, 3))
+    assert encoder.embedding_size is None and encoder(torch.rand(1, 3, 5, 5)).shape == (1, 4)
+
+
+@pytest.mark.parametrize('images, error, says', [
+    (torch.zeros(2, 3, 9, 9, dtype=torch.uint8), TypeError, 'uint8'),
+    ([torch.rand(3, 9, 9)], TypeError, 'list'),
+    (torch.rand(3, 9, 9), ValueError, r'\(3, 9, 9\)'),
+])
+def test_bad_images(images, error, says):
+    with pytest.raises(error, match=says):
+        ImageEncoder(backbone())(images)
+
+
+def test_features_that_nobody_pooled():
+    with pytest.raises(ValueError, match='not pooled'):
+        ImageEncoder(backbone(), pooling=None)(torch.rand(1, 3, 9, 9))
+
+
+def test_projection_alone():
+    with pytest.raises(ValueError, match='in_features'):
+        Projection(0, 4)
+
+
+def test_importing_encoders_and_heads_imports_no_model_library():
+    code = ('import sys, retrieval.encoders, retrieval.heads; '
+            'print([m for m in ("timm", "torchvision", "pytorch_metric_learning") '
+            'if m in sys.modules])')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'
