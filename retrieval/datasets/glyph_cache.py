@@ -32,6 +32,7 @@ FORMAT = 'retrieval-glyphs'
 FORMAT_VERSION = 1
 SIZE = 64
 MIN_TYPEFACES = 8
+COLUMNS = ('labels', 'code_points', 'fonts')
 
 
 class DamagedCacheError(ValueError):
@@ -78,7 +79,8 @@ class GlyphTable:
     Args:
         images: the pictures.
         labels: the class of each, ``(N,)`` int64, a position in ``classes``.
-        code_points: its character, ``(N,)`` int64; the lowest, where a typeface draws several alike.
+        code_points: its character, ``(N,)`` int64; the lowest, where a typeface draws several
+            alike.
         fonts: its typeface, ``(N,)`` int64, a position in ``typefaces``.
         classes: the characters of each class, as one string.
         typefaces: ``stem``, ``name`` and ``family`` of each.
@@ -135,11 +137,9 @@ def open_glyphs(folder: str | Path | None = None) -> GlyphTable:
             warnings.warn(f'{error} It is made anew.')
     try:
         build_cache(path)
-    except OSError as error:
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise OSError(f'The glyphs cannot be stored in {str(path.parent)!r}: {error}. Name a '
-                          'folder that can be written, data_root=….') from error
-        raise
+    except (OSError, SafetensorError) as error:
+        raise OSError(f'The glyphs, 150 MB, cannot be stored in {str(path.parent)!r}: {error}. '
+                      'Name another folder: data_root=….') from error
     status = path.stat()
     return _read(str(path), status.st_mtime_ns, status.st_size)
 
@@ -150,18 +150,25 @@ def _read(path: str, modified: int, size: int) -> GlyphTable:
     try:
         with safe_open(path, 'np') as file:
             header = file.metadata() or {}
-            columns = {name: file.get_tensor(name).astype(np.int64)
-                       for name in ('labels', 'code_points', 'fonts')}
-        contents = json.loads(header['contents'])
+            columns = {name: file.get_tensor(name) for name in COLUMNS}
         images = MappedImages(path)
-        sound = zlib.crc32(images.array) == contents['crc32']
-        table = GlyphTable(images, **columns, classes=contents['classes'],
-                           typefaces=contents['typefaces'])
+        sound = _checksum(header['contents'], images.array, columns) == header['crc32']
+        contents = json.loads(header['contents'])
+        labels, code_points, fonts = (columns[name].astype(np.int64) for name in COLUMNS)
+        table = GlyphTable(images, labels, code_points, fonts, contents['classes'],
+                           contents['typefaces'])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedCacheError(f'The cache of glyphs {path!r} is damaged ({error}).') from error
     if not sound:
-        raise DamagedCacheError(f'The pictures in the cache of glyphs {path!r} are damaged.')
+        raise DamagedCacheError(f'The cache of glyphs {path!r} is damaged: its checksum is wrong.')
     return table
+
+
+def _checksum(contents: str, images: np.ndarray, columns: dict[str, np.ndarray]) -> str:
+    checksum = zlib.crc32(images.data, zlib.crc32(contents.encode()))
+    for name in COLUMNS:
+        checksum = zlib.crc32(columns[name].data, checksum)
+    return str(checksum)
 
 
 # Making it ---------------------------------------------------------------------------------------
@@ -184,15 +191,14 @@ def build_cache(path: Path) -> None:
     images = np.empty((len(glyphs), SIZE, SIZE), np.uint8)
     for row, glyph in enumerate(_progress(glyphs, 'Drawing glyphs')):
         images[row] = canvas.draw(glyph)
-    columns = {'labels': [place[group[glyph.character]] for glyph in glyphs],
-               'code_points': [ord(glyph.character) for glyph in glyphs],
-               'fonts': [number[glyph.typeface] for glyph in glyphs]}
-    tensors = {'images': images, **{name: np.array(column, np.int32)
-                                    for name, column in columns.items()}}
-    contents = {'classes': classes, 'typefaces': [asdict(face) for face in faces],
-                'crc32': zlib.crc32(images)}
-    header = {'format': FORMAT, 'version': str(FORMAT_VERSION), 'contents': json.dumps(contents)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    columns = {'labels': np.array([place[group[glyph.character]] for glyph in glyphs], np.int32),
+               'code_points': np.array([ord(glyph.character) for glyph in glyphs], np.int32),
+               'fonts': np.array([number[glyph.typeface] for glyph in glyphs], np.int32)}
+    contents = json.dumps({'classes': classes, 'typefaces': [asdict(face) for face in faces]})
+    header = {'format': FORMAT, 'version': str(FORMAT_VERSION), 'contents': contents,
+              'crc32': _checksum(contents, images, columns)}
+    write_atomically(path, lambda temporary: save_file(
+        {'images': images, **columns}, temporary, metadata=header))
 
 
 def _progress(items: Iterable, what: str) -> Iterable:
@@ -207,7 +213,8 @@ def group_characters(glyphs: Sequence[Glyph]) -> tuple[list[Glyph], dict[str, st
     same, that of the lowest code point is kept: one picture, not several copies.
 
     Returns:
-        The glyphs that are kept, and the class of each character: its characters, sorted, as a string.
+        The glyphs that are kept, and the class of each character, a string of its characters in
+        order.
     """
     spread = Counter(glyph.character for glyph in glyphs)  # a typeface has a character once
     wanted = sorted((glyph for glyph in glyphs if spread[glyph.character] >= MIN_TYPEFACES),

@@ -114,7 +114,7 @@ def _full_name(font: Any) -> str:
 
 def read_glyphs(stem: str) -> Iterator[Glyph]:
     """Every visible character of a typeface, by rising code in its font."""
-    font = ft2font.FT2Font(str(font_files()[stem]))
+    font: Any = ft2font.FT2Font(str(font_files()[stem]))
     for character, index in _characters(font, stem).items():
         font.load_glyph(index, flags=_unscaled())
         vertices, codes = font.get_path()
@@ -126,10 +126,12 @@ def read_glyphs(stem: str) -> Iterator[Glyph]:
 def _unscaled() -> Any:
     """Load flags for outlines in font units: no scaling, and no transformation either, since
     older releases stretch glyphs sideways for hinting."""
-    flags = getattr(ft2font, 'LoadFlags', None)
-    if flags is None:  # before matplotlib 3.10
-        return ft2font.LOAD_NO_SCALE | ft2font.LOAD_IGNORE_TRANSFORM
-    return flags.NO_SCALE | flags.IGNORE_TRANSFORM
+    names = ('NO_SCALE', 'IGNORE_TRANSFORM')
+    if hasattr(ft2font, 'LoadFlags'):
+        no_scale, ignore_transform = (getattr(ft2font.LoadFlags, name) for name in names)
+    else:  # before matplotlib 3.10
+        no_scale, ignore_transform = (getattr(ft2font, f'LOAD_{name}') for name in names)
+    return no_scale | ignore_transform
 
 
 def _characters(font: Any, stem: str) -> dict[str, int]:

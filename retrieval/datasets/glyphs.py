@@ -13,19 +13,22 @@ from .base import RetrievalDataset
 from .glyph_cache import SIZE, GlyphTable, MappedImages, default_folder, open_glyphs
 from .image_folder import SPLITS, split_classes
 
+
 @DATASETS.register_module()
 class Glyphs(RetrievalDataset):
     """Characters of the 23 typefaces of five families that ship with matplotlib.
 
-    The task is to find the same character in another typeface. Classes are characters that stand in
-    at least eight of the typefaces, merged where one of them draws two alike (Latin A, Greek Alpha,
-    Cyrillic A); train and test have different classes, half of them each (see ``split_classes``). With
-    matplotlib 3.11 that is 3,293 characters, 2,866 classes and 37,145 images.
+    The task is to find the same character in another typeface. Classes are characters that stand
+    in at least eight of the typefaces, merged where one of them draws two alike (Latin A, Greek
+    Alpha, Cyrillic A), whose picture is then there once. Train and test have different classes,
+    half of them each (see ``split_classes``). With matplotlib 3.11 that is 3,293 characters, 2,866
+    classes and 37,145 images.
 
-    Nothing is downloaded: the pictures are drawn in a few seconds when the dataset is first used, and
-    kept in one file that all processes map. An item's ``img`` is ``(size, size, 1)`` uint8, white on
-    black. ``sample_id`` is the code point and the font, ``U+0041/DejaVuSans-Bold``; the metadata are
-    ``typeface`` (with its style), ``family`` and ``character``; the name of a class is its characters.
+    Nothing is downloaded: the pictures are drawn in a few seconds when the dataset is first used,
+    and kept in one file that all processes map. An item's ``img`` is ``(size, size, 1)`` uint8,
+    white on black. ``sample_id`` is the code point and the font, ``U+0041/DejaVuSans-Bold``; the
+    metadata are ``typeface`` (with its style), ``family`` and ``character``; a class is called by
+    its characters.
 
     Args:
         split: ``'train'`` or ``'test'``.
@@ -60,7 +63,7 @@ class Glyphs(RetrievalDataset):
         super().__init__(data_root=str(data_root or default_folder()), pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry a picture of the split; its ``row`` is where the picture stands in the cache."""
+        """One entry a picture of the split; ``row`` is where the picture stands in the cache."""
         table = open_glyphs(self.data_root)
         self._images = table.images
         names = split_classes(table.classes, self.split)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional
@@ -122,9 +121,7 @@ class ImageEncoder(BaseModule):
             TypeError: the images are not floating point.
         """
         _check_images(images)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(images)
-        pooled = self.pooling(features)
+        pooled = self.pooling(self.backbone(images))
         if isinstance(pooled, (tuple, list)):
             pooled = pooled[-1]
         if pooled.ndim != 2:

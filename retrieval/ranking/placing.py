@@ -12,7 +12,8 @@ from .ranks import BEYOND, Depth, RelevantRanks
 from .rowsets import Pairs, member_of
 from .topk import leave_out, select
 
-_SORT_FROM = 64   # above this depth a sort of the scores is cheaper than a selection
+_SCANNED_TIES = 100  # with more values that tie, one stable sort is cheaper
+_SORT_FROM = 64  # above this depth a sort of the scores is cheaper than a selection
 
 
 def ranks_of_block(scores: Tensor, relevant: Pairs, left_out: Pairs | None, depth: Depth,
@@ -123,10 +124,9 @@ def _in_threads(work: Callable[[int, int], None], count: int) -> None:
 def _by_sorting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor) -> Tensor:
     """The ranks of all pairs, from every query's scores in order."""
     own = scores[query, row]
-    if scores.is_cuda:
-        ranks, tied = _places_on_device(scores, own, query, offsets)
-    else:
-        ranks, tied = _places(scores.numpy(), own.numpy(), offsets.numpy())
+    if not scores.is_cuda:
+        return _places(scores.numpy(), row.numpy(), own.numpy(), offsets.numpy())
+    ranks, tied = _places_on_device(scores, own, query, offsets)
     for one in tied.nonzero()[:, 0].tolist():
         pairs = slice(int(offsets[one]), int(offsets[one + 1]))
         order = torch.sort(scores[one], descending=True, stable=True).indices
@@ -136,24 +136,39 @@ def _by_sorting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor) -> 
     return ranks
 
 
-def _places(scores: np.ndarray, own: np.ndarray, offsets: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Rising ranks of each query's relevant scores, and which queries have a tie at one."""
-    ranks, tied = np.empty(len(own), np.int64), np.zeros(len(scores), bool)
-    width = scores.shape[1]
+def _places(scores: np.ndarray, row: np.ndarray, own: np.ndarray, offsets: np.ndarray) -> Tensor:
+    """Rising ranks of each query's relevant scores."""
+    ranks = np.empty(len(own), np.int64)
 
     def place(begin: int, end: int) -> None:
         for index in range(begin, end):
-            first, last = offsets[index], offsets[index + 1]
-            if first == last:
-                continue
-            ordered = np.sort(scores[index])
-            wanted = np.sort(own[first:last])  # in order, each search starts near the last
-            reached = np.searchsorted(ordered, wanted, 'right')
-            ranks[first:last] = width + 1 - reached[::-1]
-            tied[index] = (ordered[np.maximum(reached - 2, 0)] == wanted)[reached > 1].any()
+            pairs = slice(offsets[index], offsets[index + 1])
+            if pairs.start < pairs.stop:
+                ranks[pairs] = _ranks_of_query(scores[index], row[pairs], own[pairs])
 
     _in_threads(place, len(scores))
-    return torch.from_numpy(ranks), torch.from_numpy(tied)
+    return torch.from_numpy(ranks)
+
+
+def _ranks_of_query(scores: np.ndarray, rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Rising ranks of ``rows (R,)``, whose scores are ``own (R,)``, among ``scores (N,)``."""
+    ordered = np.sort(scores)
+    wanted = np.sort(own)  # in order, each search starts near the last
+    reached = np.searchsorted(ordered, wanted, 'right')
+    ranks = (len(scores) + 1) - reached
+    tied = (ordered[np.maximum(reached - 2, 0)] == wanted) & (reached > 1)
+    if not tied.any():
+        return ranks[::-1]
+    values = np.unique(wanted[tied])
+    if len(values) > _SCANNED_TIES:
+        rank = np.empty(len(scores), np.int64)
+        rank[np.argsort(-scores, kind='stable')] = np.arange(1, len(scores) + 1)
+        return np.sort(rank[rows])
+    for value in values:
+        equal = np.flatnonzero(scores == value)  # from the lower row on
+        ours = np.searchsorted(equal, rows[own == value])
+        ranks[wanted == value] = ranks[wanted == value] + ours
+    return np.sort(ranks)
 
 
 def _places_on_device(scores: Tensor, own: Tensor, query: Tensor,

@@ -56,7 +56,7 @@ class BestRows:
         queries = np.concatenate([np.repeat(touched, k), queries])
         rows = np.concatenate([self.rows[touched].reshape(-1), rows])
         scores = np.concatenate([self.scores[touched].reshape(-1), scores])
-        order = np.lexsort((-scores, queries))  # stable: rows stay in rising order among equals
+        order = _by_query_and_score(queries, scores)
         queries = queries[order]
         begins = np.searchsorted(queries, touched)
         place = np.arange(len(queries)) - np.repeat(
@@ -66,6 +66,20 @@ class BestRows:
         self.scores[queries, place] = scores[order]
         self.rows[queries, place] = rows[order]
         self.bar = self.scores[:, -1].copy()
+
+
+def _by_query_and_score(queries: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The stable order by rising query, then falling score.
+
+    Two sorts of plain numbers, each made unique by its place, are several times faster than one
+    of two keys.
+    """
+    bits = (scores + np.float32(0)).view(np.uint32)  # adding 0 makes -0 and 0 one number
+    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    place = np.arange(len(queries), dtype=np.uint64)
+    order = np.sort((~rising).astype(np.uint64) << 32 | place) & 0xFFFFFFFF
+    again = np.sort(queries[order].astype(np.uint64) << 32 | place) & 0xFFFFFFFF
+    return order[again]
 
 
 def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 0,
@@ -135,13 +149,11 @@ def _offer_the_best(best: BestRows, scores: Tensor, queries: np.ndarray,
                     others: np.ndarray) -> None:
     """Offer each query, which has no full list yet, its best rows of this tile."""
     kept = min(best.scores.shape[1], scores.shape[1])
-    values, places = select(scores, kept)
-    found = (values > -torch.inf).numpy()
-    # In rising order of rows, as everything is offered.
-    order = np.argsort(places.numpy(), axis=1)
-    values, places = (np.take_along_axis(part.numpy(), order, 1) for part in (values, places))
-    found = np.take_along_axis(found, order, 1)
-    query, place = np.nonzero(found)
+    values, places = (part.numpy() for part in select(scores, kept))
+    order = np.argsort(places, axis=1)  # in rising order of rows, as everything is offered
+    values = np.take_along_axis(values, order, 1)
+    places = np.take_along_axis(places, order, 1)
+    query, place = np.nonzero(values > -np.inf)
     best.offer(queries[query], others[places[query, place]], values[query, place])
     best.settle()
 
@@ -152,10 +164,9 @@ def gathered(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     if world == 1:
         return scores, rows
     count, k = scores.shape
-    values = distributed.all_gather_rows(scores).reshape(world, count, k)
-    places = distributed.all_gather_rows(rows).reshape(world, count, k)
-    values = values.permute(1, 0, 2).reshape(count, -1).numpy()
-    places = places.permute(1, 0, 2).reshape(count, -1).numpy()
+    values, places = (
+        distributed.all_gather_rows(part).reshape(world, count, k).permute(1, 0, 2)
+        .reshape(count, -1).numpy() for part in (scores, rows))
     order = np.lexsort((places, -values), axis=1)[:, :k]
     return (torch.from_numpy(np.take_along_axis(values, order, 1)),
             torch.from_numpy(np.take_along_axis(places, order, 1)))

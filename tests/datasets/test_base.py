@@ -168,9 +168,9 @@ def test_copies_keep_the_seed_and_are_independent():
     assert twin[3]['drawn'] == through_pickle[3]['drawn'] == want
     twin.set_epoch(4)
     assert twin[3]['drawn'] != want and dataset[3]['drawn'] == want
-    subset = dataset.get_subset([3])
-    subset.set_seed(9)
-    assert dataset[3]['drawn'] == want
+    one, other = dataset.get_subset([3]), dataset.get_subset([4])
+    one.set_seed(9)
+    assert dataset[3]['drawn'] == want and other._sampling.seed == 8
 
 
 # Unreadable images -----------------------------------------------------------------------------

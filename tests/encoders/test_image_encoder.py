@@ -57,6 +57,13 @@ def test_the_last_of_a_tuple_counts():
     torch.testing.assert_close(encoder(images), encoder.backbone(images)[-1].mean((2, 3)))
     assert encoder.embedding_size == 5
 
+    class Pooled(TupleBackbone):
+        def forward(self, images):
+            return tuple(stage.mean((2, 3)) for stage in super().forward(images))
+
+    encoder = ImageEncoder(Pooled(), pooling=None, normalize=False)
+    assert torch.equal(encoder(images), encoder.backbone(images)[-1])
+
 
 def test_a_batch_norm_neck():
     encoder = ImageEncoder(backbone(), projection=dict(out_features=4, bias=False, norm=True))

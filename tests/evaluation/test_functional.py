@@ -82,6 +82,12 @@ def test_leave_one_out(seed):
     same(evaluate(vectors, labels, metrics=NAMES, similarity='inner_product'), expected)
     same(evaluate(torch.from_numpy(vectors), torch.from_numpy(labels), metrics=NAMES,
                   similarity='inner_product', ids=range(50)), expected)
+    for name in NAMES:  # shallow ones compute each pair once
+        for budget in (2 ** 22, 64 * 64):
+            alone = evaluate(vectors, labels, metrics=[name], similarity='inner_product',
+                             tile_budget=budget)
+            assert alone[name] == pytest.approx(expected[name], abs=1e-9)
+            assert alone['num_skipped_queries'] == expected['num_skipped_queries']
 
 
 def test_equal_ids_are_the_same_picture():

@@ -23,8 +23,7 @@ def make_samples(numbered=True):
         meta = {'sample_idx': row, 'sample_id': f'picture {row}'} if numbered else {}
         sample = RetrievalDataSample(metainfo=meta).set_gt_label(row % 4)
         sample.embedding = vectors[row]
-        sample.set_gt_indices([other for other in range(COUNT)
-                               if other % 4 == row % 4 and other != row])
+        sample.set_gt_indices([other for other in range(COUNT) if other % 4 == row % 4])
         made.append(sample.set_pred_label(ranked[row, :-1]))
     return made
 
@@ -36,7 +35,8 @@ def figures(part=0, parts=1, numbered=True):
     mine = [made[row % COUNT] for row in range(part, length, parts)]
     metrics = [RetrievalRecall((1, 3)), RetrievalAveragePrecision(10)]
     if numbered:
-        metrics.append(EmbeddingMetrics(('Recall@1', 'MAP@R', 'mAP', 'mINP'), average='macro'))
+        metrics += [EmbeddingMetrics(('Recall@1', 'MAP@R', 'mAP', 'mINP'), average='macro'),
+                    EmbeddingMetrics(('Recall@1', 'R-Precision'), prefix='shallow')]
     evaluator = Evaluator(metrics)
     evaluator.process(mine)
     return evaluator.evaluate(COUNT)

@@ -1,0 +1,30 @@
+# Your own folder, one sub-folder a class: `DATA_ROOT=path python tools/train.py …`. Half of the
+# classes are for training, the other half for testing, each image against the others.
+data_root = '{{$DATA_ROOT:data/images}}'
+
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.3, 1.0)),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='ResizeEdge', scale=256, edge='short'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=64, num_workers=4, persistent_workers=True, drop_last=True,
+    dataset=dict(type='ImageFolder', data_root=data_root, split='train', pipeline=train_pipeline),
+    sampler=dict(type='MPerClassSampler', m=4, batch_size=64))
+test_dataloader = dict(
+    batch_size=64, num_workers=4,
+    dataset=dict(type='ImageFolder', data_root=data_root, split='test', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_dataloader = test_dataloader
+gallery_dataloader = test_dataloader
+
+test_evaluator = [
+    dict(type='EmbeddingMetrics', metrics=['Recall@1', 'Recall@10', 'MAP@R', 'mAP']),
+    dict(type='RetrievalRecall', topk=(1, 10))]
+val_evaluator = test_evaluator

@@ -1,0 +1,112 @@
+"""Write the embedded dataset as PNG images, one folder a class, and a CSV that lists them."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .command_line import reports_errors
+
+SPLITS = ('train', 'test')
+COLUMNS = ('path', 'label', 'split', 'is_query', 'is_gallery', 'typeface', 'family', 'character')
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('export_glyphs', description=__doc__)
+    arguments.add_argument('out', metavar='DIR',
+                           help='where it goes: DIR/glyphs.csv, DIR/train and DIR/test with a '
+                           'folder for each class; DIR must be new or empty')
+    arguments.add_argument('--split', choices=SPLITS, help='only this split (default: both)')
+    arguments.add_argument('--size', type=int, default=64,
+                           help='the edge of the images in pixels, 8 to 64 (default: 64)')
+    arguments.add_argument('--data-root', metavar='CACHE',
+                           help='the folder of the cache that the images come from (default: '
+                           '~/.cache/retrieval/glyphs)')
+    return arguments
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    out = Path(arguments.out)
+    refuse_used(out)
+    from retrieval.datasets import Glyphs
+
+    splits = [arguments.split] if arguments.split else list(SPLITS)
+    datasets = [Glyphs(split, arguments.size, arguments.data_root) for split in splits]
+    export(datasets, out)
+    images = sum(len(dataset) for dataset in datasets)
+    classes = sum(len(dataset.metainfo['classes']) for dataset in datasets)
+    print(f'{images} images of {classes} classes, listed in {out / "glyphs.csv"}')
+
+
+def refuse_used(out: Path) -> None:
+    """Raises FileExistsError where something stands at ``out``, but for an empty folder."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        what = 'folder and not empty' if out.is_dir() else 'file'
+        raise FileExistsError(f'{str(out)!r} is a {what}: the images go into a new or empty '
+                              'folder. Name another, or remove it first.')
+
+
+def export(datasets: Sequence[Any], out: Path) -> None:
+    """Write the images into a folder beside ``out``, the list last, and rename it to ``out``."""
+    import shutil
+    from tempfile import mkdtemp
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
+    try:
+        rows = [row for dataset in datasets for row in write_images(dataset, partial)]
+        write_list(rows, partial / 'glyphs.csv')
+        partial.chmod(0o755)  # a temporary folder is private, the result need not be
+        if out.is_dir():
+            out.rmdir()  # empty, and not every system renames onto a folder
+        partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_images(dataset: Any, root: Path) -> list[list[str]]:
+    """Write the images of one split, and return their rows in the list."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    evaluated = str(dataset.split != 'train')
+    folders = [folder_name(name) for name in dataset.label_names]
+    for folder in folders:
+        (root / dataset.split / folder).mkdir(parents=True)
+    rows = []
+    for number in tqdm(range(len(dataset)), f'Writing {dataset.split}', disable=None):
+        info = dataset.get_data_info(number)
+        code, stem = info['sample_id'].split('/')
+        label = folders[info['gt_label']]
+        path = f'{dataset.split}/{label}/{stem}_{code.replace("+", "")}.png'
+        Image.fromarray(info['img'][..., 0]).save(root / path)
+        rows.append([path, label, dataset.split, evaluated, evaluated,
+                     *(info[key] for key in COLUMNS[5:])])
+    return rows
+
+
+def folder_name(characters: str) -> str:
+    """A class as a folder is called: its code points, which every file system can write."""
+    return '-'.join(f'U{ord(character):04X}' for character in characters)
+
+
+def write_list(rows: Sequence[Sequence[str]], path: Path) -> None:
+    """Write the rows as a CSV file that ``CSVDataset`` reads."""
+    import csv
+
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+if __name__ == '__main__':
+    main()
