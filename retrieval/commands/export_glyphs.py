@@ -79,8 +79,8 @@ def write_images(dataset: Any, root: Path) -> list[list[str]]:
 
     evaluated = str(dataset.split != 'train')
     folders = [folder_name(name) for name in dataset.label_names]
-    for folder in folders:
-        (root / dataset.split / folder).mkdir(parents=True)
+    for label in set(dataset.labels.tolist()):
+        (root / dataset.split / folders[label]).mkdir(parents=True)
     rows = []
     for number in tqdm(range(len(dataset)), f'Writing {dataset.split}', disable=None):
         info = dataset.get_data_info(number)

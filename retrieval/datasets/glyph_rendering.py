@@ -19,26 +19,24 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 
+# Those that every supported release of matplotlib has, so that the dataset is the same with each.
 STYLES = ('', '-Bold', '-Oblique', '-BoldOblique')
-SERIF_STYLES = ('', '-Bold', '-Italic', '-BoldItalic')
+SERIF_# Those that every supported release of matplotlib has, so that the dataset is the same with each.
+STYLES = ('', '-Bold', '-Italic', '-BoldItalic')
 FAMILIES: dict[str, tuple[str, ...]] = {
     'DejaVu Sans': tuple(f'DejaVuSans{style}' for style in STYLES),
     'DejaVu Sans Mono': tuple(f'DejaVuSansMono{style}' for style in STYLES),
     'DejaVu Serif': tuple(f'DejaVuSerif{style}' for style in SERIF_STYLES),
     'STIX': ('STIXGeneral', 'STIXGeneralBol', 'STIXGeneralItalic', 'STIXGeneralBolIta'),
-    'Computer Modern': ('cmr10', 'cmb10', 'cmss10', 'cmti10', 'cmtt10', 'cmmi10', 'cmsy10'),
+    'Computer Modern': ('cmr10', 'cmb10', 'cmss10', 'cmtt10', 'cmmi10', 'cmsy10'),
 }
 
 # TeX's fonts put their glyphs under the codes of TeX's own encodings, so there a character is read
 # from the glyph's name, by the Adobe Glyph List, and by these where the list means another form.
 TEX_NAMES = {'Delta': 'Δ', 'Omega': 'Ω', 'mu': 'μ', 'phi': 'ϕ', 'phi1': 'φ', 'epsilon1': 'ϵ',
              'rho1': 'ϱ', 'pi1': 'ϖ', 'kappa1': 'ϰ', 'heart': '♡', 'diamond': '♢', 'star': '⋆'}
-# Glyphs that show another character than the font says; None: one that stands elsewhere already.
-WRONG_GLYPHS: dict[tuple[str, str], str | None] = {
-    ('cmti10', '$'): '£',
-    ('DejaVuSerif-Italic', 'Ῐ'): None,  # shows I
-    ('DejaVuSansMono-BoldOblique', '≯'): None,  # shows >
-}
+# Glyphs that show another character than the font says: I, and >.
+WRONG_GLYPHS = {('DejaVuSerif-Italic', 'Ῐ'), ('DejaVuSansMono-BoldOblique', '≯')}
 INVISIBLE = ('Cc', 'Cf', 'Cn', 'Co', 'Cs', 'Zl', 'Zp', 'Zs')  # Unicode's general categories
 
 
@@ -141,9 +139,9 @@ def _characters(font: Any, stem: str) -> dict[str, int]:
         named: str | None = chr(code)
         if stem in FAMILIES['Computer Modern']:
             named = _tex_character(font.get_glyph_name(index), stem)
-        if named is not None:
-            named = WRONG_GLYPHS.get((stem, named), named)
-        if index and named and unicodedata.category(named) not in INVISIBLE:
+        if not index or named is None or (stem, named) in WRONG_GLYPHS:
+            continue
+        if unicodedata.category(named) not in INVISIBLE:
             found.setdefault(named, index)
     return found
 

@@ -16,7 +16,7 @@ from .image_folder import SPLITS, split_classes
 
 @DATASETS.register_module()
 class Glyphs(RetrievalDataset):
-    """Characters of the 23 typefaces of five families that ship with matplotlib.
+    """Characters of the 22 typefaces of five families that ship with matplotlib.
 
     The task is to find the same character in another typeface. Classes are characters that stand
     in at least eight of the typefaces, merged where one of them draws two alike (Latin A, Greek

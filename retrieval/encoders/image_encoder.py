@@ -143,7 +143,7 @@ def _check_images(images: Tensor) -> None:
 
 def _width(backbone: nn.Module) -> int | None:
     """The number of channels that a backbone, or the last part of a sequence, says it has."""
-    speakers = [backbone, *(backbone[-1:] if isinstance(backbone, nn.Sequential) else ())]
+    speakers = [backbone, backbone[-1] if isinstance(backbone, nn.Sequential) else backbone]
     found = (getattr(speaker, name, None) for speaker in speakers for name in _WIDTHS)
     return next((width for width in found if isinstance(width, int)), None)
 

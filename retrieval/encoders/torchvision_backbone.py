@@ -126,8 +126,8 @@ def _create(model_name: str, weights: str | None, kwargs: dict[str, Any]) -> nn.
         if weights not in {*known, 'DEFAULT'}:
             raise ValueError(unknown_name(f'weights of {model_name}', weights,
                                           [*known, 'DEFAULT']))
-    if model_name in ('googlenet', 'inception_v3'):
-        kwargs = {'init_weights': weights is None, 'aux_logits': False, **kwargs}
+    if model_name in ('googlenet', 'inception_v3') and weights is None:
+        kwargs = {'init_weights': True, 'aux_logits': False, **kwargs}
     try:
         return models.get_model(model_name, weights=weights, **kwargs)
     except TypeError as error:

@@ -1,12 +1,15 @@
 """Evaluation: pure functions over exact rankings, and the metrics that a config names."""
 from __future__ import annotations
 
-from .functional import DEFAULT_METRICS, evaluate, query_values, summarise
+from .figures import QueryFigures, compare
+from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
 from .metrics import EmbeddingMetrics
 from .names import VALID_NAMES, Measure, parse_metric, parse_metrics
+from .query_values import query_values
 from .ranked_lists import RetrievalAveragePrecision, RetrievalRecall
+from .relations import shares_a_label
 
-__all__ = ['DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure',
-           'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'evaluate',
-           'parse_metric', 'parse_metrics', 'query_values', 'summarise']
+__all__ = ['DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure', 'QueryFigures',
+           'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'compare', 'evaluate',
+           'parse_metric', 'parse_metrics', 'query_values', 'rank_queries', 'shares_a_label']

@@ -1,27 +1,17 @@
 """Evaluation as pure functions: embeddings and labels in, percentages out."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import distributed
-from ..ranking import (
-    TILE_BUDGET,
-    Depth,
-    PreparedGallery,
-    RelevantRanks,
-    RowSets,
-    as_vectors,
-    is_shallow,
-    ranks_among_themselves,
-    relevant_ranks,
-)
-from ..registry import unknown_name
+from ..ranking import TILE_BUDGET, RowSets, as_vectors
 from ..similarity import Similarity, SimilarityFn
-from .names import Measure, parse_metrics
+from .figures import QueryFigures, check_average
+from .names import parse_metrics
+from .query_values import query_values
 from .relations import (
     RelevanceLike,
     as_relevance,
@@ -76,13 +66,33 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
             metric is unknown, or no query has a relevant row.
         TypeError: an argument is of the wrong kind.
     """
-    measures = parse_metrics(metrics)
     check_average(average, labels)
+    figures = rank_queries(
+        embeddings, labels, gallery, gallery_labels, metrics, similarity, ids=ids,
+        gallery_ids=gallery_ids, relevance=relevance, junk=junk, cameras=cameras,
+        gallery_cameras=gallery_cameras, tile_budget=tile_budget, sharded=sharded)
+    return figures.summary(average)
+
+
+def rank_queries(embeddings: Any, labels: Any = None, gallery: Any = None,
+                 gallery_labels: Any = None, metrics: str | Iterable[str] = DEFAULT_METRICS,
+                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity', *,
+                 ids: Sequence[Any] | None = None, gallery_ids: Sequence[Any] | None = None,
+                 relevance: RelevanceLike | None = None, junk: RelevanceLike | None = None,
+                 cameras: Any = None, gallery_cameras: Any = None,
+                 tile_budget: int = TILE_BUDGET, sharded: bool = False) -> QueryFigures:
+    """What every single query scores; the arguments and errors are those of :func:`evaluate`.
+
+    From the result come the means, a table by class, confidence intervals, and, with that of
+    another run, the significance of the difference (:func:`retrieval.evaluation.compare`).
+    """
+    measures = parse_metrics(metrics)
     queries = as_vectors(embeddings, 'embeddings')
     if not len(queries):
         raise ValueError('There are no queries: embeddings is empty.')
     rows = queries if gallery is None else as_vectors(gallery, 'gallery', queries.shape[1])
-    numbers, theirs = _labels_of(labels, gallery_labels, len(queries), len(rows), gallery is None)
+    numbers, theirs, names = _labels_of(labels, gallery_labels, len(queries), len(rows),
+                                        gallery is None)
     own = _own_rows(gallery is None, ids, gallery_ids, len(queries), len(rows))
     left_out = united(own, None if junk is None else as_relevance(junk, len(queries), len(rows)),
                       _same_camera(cameras, gallery_cameras, numbers, theirs, gallery is None))
@@ -94,104 +104,19 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         relevant = RowSets.from_labels(numbers, theirs)
     values, counts = query_values(None if gallery is None else queries, rows, relevant, left_out,
                                   measures, similarity, tile_budget, sharded)
-    return summarise(measures, values, counts, average, numbers)
-
-
-def query_values(queries: Any, gallery: Any, relevant: RowSets, left_out: RowSets | None,
-                 measures: Sequence[Measure],
-                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-                 tile_budget: int = TILE_BUDGET, sharded: bool = False) -> tuple[Tensor, Tensor]:
-    """Every query's figures, from one pass over the scores.
-
-    Args:
-        queries: ``(Q, D)``; None where every row of the gallery is a query against all others.
-        left_out: further rows that are not ranked.
-
-    Returns:
-        ``(Q, M)`` float64 in [0, 1], one column a measure, and ``(Q,)`` int64, the number of
-        relevant rows of each query. Where that is 0 the figures mean nothing.
-    """
-    depth = Depth()
-    for measure in measures:
-        depth |= measure.depth
-    part, parts = (distributed.rank(), distributed.world_size()) if sharded else (0, 1)
-    prepared = gallery if isinstance(gallery, PreparedGallery) else \
-        PreparedGallery(as_vectors(gallery, 'gallery'), similarity)
-    values: list[Tensor] = [torch.zeros((0, len(measures)), dtype=torch.float64)]
-    counts: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
-    stream, whole = _rank_stream(queries, prepared, relevant, left_out, depth, tile_budget, part,
-                                 parts)
-    for ranks in stream:
-        values.append(torch.stack([measure.values(ranks) for measure in measures], dim=1).cpu())
-        counts.append(ranks.num_relevant.cpu())
-    own, number = torch.cat(values), torch.cat(counts)
-    if sharded and not whole:
-        return distributed.all_gather_rows(own), distributed.all_gather_rows(number)
-    return own, number
-
-
-def _rank_stream(queries: Any, gallery: PreparedGallery, relevant: RowSets,
-                 left_out: RowSets | None, depth: Depth, tile_budget: int, part: int,
-                 parts: int) -> tuple[Iterator[RelevantRanks], bool]:
-    """The ranks, and whether each process gets those of all queries and not of its share."""
-    if queries is None and left_out is None:
-        stream = ranks_among_themselves(gallery, relevant, depth, tile_budget, part, parts)
-        return stream, is_shallow(gallery, relevant, depth)
-    if queries is None and left_out is not None:
-        itself = torch.arange(len(gallery))
-        left_out = left_out.union(RowSets.from_rows(itself, len(gallery)))
-    return relevant_ranks(queries, gallery, relevant, left_out, depth, tile_budget=tile_budget,
-                          part=part, parts=parts), False
-
-
-def summarise(measures: Sequence[Measure], values: Tensor, counts: Tensor, average: str = 'micro',
-              labels: Tensor | None = None) -> dict[str, float]:
-    """The means in percent, and how many queries there were and had to be skipped.
-
-    Args:
-        measures: what the columns of ``values (Q, M)`` are.
-        counts: ``(Q,)`` int64, relevant rows of each query.
-        average: ``micro`` or ``macro``.
-        labels: ``(Q,)`` int64, for ``macro``.
-
-    Raises:
-        ValueError: no query has a relevant row.
-    """
-    counted = counts > 0
-    if not counted.any():
-        raise ValueError(f'None of {len(counts)} queries has a relevant row to find: queries and '
-                         'gallery have no label in common, or every class has a single image.')
-    values = values[counted]
-    if average == 'macro':
-        assert labels is not None
-        _, place = torch.unique(labels.cpu()[counted], return_inverse=True)
-        sizes = torch.bincount(place).double()
-        sums = torch.zeros((len(sizes), values.shape[1]), dtype=torch.float64)
-        values = sums.index_add_(0, place, values) / sizes[:, None]
-    means = values.mean(dim=0).mul(100).tolist()
-    result = {measure.name: mean for measure, mean in zip(measures, means, strict=True)}
-    skipped = int((~counted).sum())
-    return {**result, 'num_queries': len(counts), 'num_skipped_queries': skipped}
-
-
-def check_average(average: Any, labels: Any) -> None:
-    """Raise ValueError unless ``average`` is ``micro``, or ``macro`` with labels."""
-    if average not in ('micro', 'macro'):
-        raise ValueError(unknown_name('average', average, ('micro', 'macro')))
-    if average == 'macro' and labels is None:
-        raise ValueError("average='macro' is a mean over classes: give labels.")
+    return QueryFigures([measure.name for measure in measures], values, counts, numbers, names)
 
 
 def _labels_of(labels: Any, gallery_labels: Any, num_queries: int, num_rows: int,
-               leave_one_out: bool) -> tuple[Tensor | None, Tensor | None]:
+               leave_one_out: bool) -> tuple[Tensor | None, Tensor | None, list[Any]]:
     if leave_one_out and gallery_labels is not None:
         raise ValueError('gallery_labels were given without a gallery.')
     if labels is None:
-        return None, None
-    numbers, theirs, _ = label_codes(labels, gallery_labels)
+        return None, None, []
+    numbers, theirs, names = label_codes(labels, gallery_labels)
     check_length('labels', numbers, num_queries, 'embeddings')
     check_length('gallery_labels', theirs, num_rows, 'rows of the gallery')
-    return numbers, numbers if leave_one_out else theirs
+    return numbers, numbers if leave_one_out else theirs, names
 
 
 def _own_rows(leave_one_out: bool, ids: Sequence[Any] | None, gallery_ids: Sequence[Any] | None,

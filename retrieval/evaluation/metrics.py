@@ -11,9 +11,11 @@ from ..ranking import RowSets
 from ..registry import METRICS
 from ..similarity import SimilarityFn, resolve_similarity
 from ..structures import as_labels
-from .functional import DEFAULT_METRICS, evaluate, query_values, summarise
+from .figures import QueryFigures, check_average
+from .functional import DEFAULT_METRICS, evaluate
 from .gathered import Columns, GatheredMetric
 from .names import parse_metrics
+from .query_values import query_values
 
 
 @METRICS.register_module()
@@ -42,7 +44,7 @@ class EmbeddingMetrics(GatheredMetric):
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         self.measures = parse_metrics(metrics)
         self.similarity = resolve_similarity(similarity)
-        check_average(average)
+        check_average(average, labels=())  # whether samples have labels is seen later
         self.average = average
         super().__init__(collect_device=collect_device, prefix=prefix)
 
@@ -83,11 +85,10 @@ class EmbeddingMetrics(GatheredMetric):
         if queries is None:
             queries = _stacked(embeddings)
         relevant = self._relevant(gallery, labels, listed, len(ids), len(rows))
-        if self.average == 'macro' and labels is None:
-            raise ValueError("average='macro' is a mean over classes: give gt_label.")
         values, counts = query_values(queries, rows, relevant, own, self.measures, self.similarity,
                                       sharded=True)
-        return summarise(self.measures, values, counts, self.average, labels)
+        names = [measure.name for measure in self.measures]
+        return QueryFigures(names, values, counts, labels).summary(self.average)
 
     def _relevant(self, gallery: Any, labels: Tensor | None, listed: Any, num_queries: int,
                   num_rows: int) -> RowSets:
@@ -98,12 +99,6 @@ class EmbeddingMetrics(GatheredMetric):
             raise ValueError(f'What is relevant cannot be told: the {where}, and no sample has '
                              'gt_indices.')
         return RowSets.from_labels(labels, torch.as_tensor(gallery.labels).cpu())
-
-
-def check_average(average: Any) -> None:
-    """Raise ValueError unless ``average`` is one of the two."""
-    if average not in ('micro', 'macro'):
-        raise ValueError(f"average must be 'micro' or 'macro', got {average!r}.")
 
 
 def _joined(labels: Any) -> Tensor | None:

@@ -74,6 +74,30 @@ def as_relevance(relevance: Any, num_queries: int, num_rows: int) -> RowSets:
     return sets
 
 
+def shares_a_label(labels: Any, gallery_labels: Any) -> Callable[[Tensor], Tensor]:
+    """Relevance where images have several labels: at least one in common.
+
+    Args:
+        labels: ``(Q, C)`` of 0 and 1, which of C labels each query has.
+        gallery_labels: ``(N, C)``.
+
+    Returns:
+        A callable for ``relevance``, from query rows ``(B,)`` to ``(B, N)`` bool.
+
+    Raises:
+        ValueError: they are not two-dimensional, differ in width, or hold other numbers.
+    """
+    sides = [torch.as_tensor(side) for side in (labels, gallery_labels)]
+    for side in sides:
+        if side.ndim != 2 or side.shape[1] != sides[0].shape[1]:
+            raise ValueError('Labels of several to an image must be (Q, C) and (N, C), got '
+                             f'{tuple(sides[0].shape)} and {tuple(sides[1].shape)}.')
+        if not ((side == 0) | (side == 1)).all():
+            raise ValueError('Labels of several to an image must be 0 or 1 in each column.')
+    own, theirs = (side.float() for side in sides)
+    return lambda rows: own[rows] @ theirs.T > 0
+
+
 def same_ids(ids: Sequence[Any], gallery_ids: Sequence[Any]) -> RowSets:
     """The rows that are the query's own picture: those with its id."""
     names = np.array([str(one) for one in [*ids, *gallery_ids]])

@@ -22,21 +22,28 @@ def class_labels(data_samples: Sequence[BaseDataElement] | None, count: int) -> 
             several, or with a negative one (which would index from the end).
     """
     _check_count(data_samples, count)
-    labels = []
-    for position, sample in enumerate(data_samples or ()):
-        label = sample.get('gt_label')
-        if label is None:
-            raise ValueError(f'Sample {sample_id_of(sample, position)!r} has no gt_label, and the '
-                             'loss needs the class of every sample: does the dataset have labels, '
-                             'and does the pipeline keep them?')
-        label = as_labels(label, 'gt_label')
-        if label.numel() != 1:
-            raise ValueError(f'gt_label of sample {sample_id_of(sample, position)!r} has '
-                             f'{label.numel()} classes, and the loss takes one a sample.')
-        labels.append(label)
+    samples = data_samples or ()
+    labels = [sample.get('gt_label') for sample in samples]
+    if not all(isinstance(label, Tensor) and label.dtype == torch.int64 and label.shape == (1,)
+               for label in labels):  # one look at all of them: this runs in every iteration
+        labels = [_class_of(sample, row) for row, sample in enumerate(samples)]
     joined = torch.cat(labels)
-    check_classes(joined, None, data_samples or ())
+    check_classes(joined, None, samples)
     return joined
+
+
+def _class_of(sample: BaseDataElement, position: int) -> Tensor:
+    """One sample's class, ``(1,)`` int64."""
+    name = sample_id_of(sample, position)
+    label = sample.get('gt_label')
+    if label is None:
+        raise ValueError(f'Sample {name!r} has no gt_label, and the loss needs the class of every '
+                         'sample: does the dataset have labels, and does the pipeline keep them?')
+    label = as_labels(label, 'gt_label')
+    if label.numel() != 1:
+        raise ValueError(f'gt_label of sample {name!r} has {label.numel()} classes, and the loss '
+                         'takes one a sample.')
+    return label
 
 
 def soft_labels(data_samples: Sequence[BaseDataElement] | None, count: int,

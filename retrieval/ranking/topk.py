@@ -99,8 +99,7 @@ def merge(scores: Tensor, rows: Tensor, more_scores: Tensor, more_rows: Tensor,
 def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of every row of ``(B, T)``, descending; the lower column first among equals."""
     if k >= scores.shape[1]:
-        values, columns = torch.sort(scores, dim=1, descending=True, stable=True)
-        return values, columns
+        return sort_rows(scores)
     values, columns = torch.topk(scores, k + 1, dim=1)
     tied = values[:, :-1] == values[:, 1:]
     cut = tied[:, -1] & (values[:, -1] > -torch.inf)
@@ -111,6 +110,24 @@ def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if len(some):
         columns[some] = _lower_first(values[some], columns[some])
     return values, columns
+
+
+def sort_rows(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Every row of ``(B, T)`` float32 descending, the lower column first among equals.
+
+    On a CPU each score and its column become one integer, whose order is the order wanted: numpy
+    sorts plain integers several times faster than torch sorts values with their places.
+    """
+    if scores.device.type != 'cpu' or scores.dtype != torch.float32:
+        values, columns = torch.sort(scores, dim=1, descending=True, stable=True)
+        return values, columns
+    bits = (scores + 0.0).view(torch.int32)  # a sum has no negative zero, which would rank lower
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as an integer in the order of the floats
+    keys = (~rising).to(torch.int64) << 32
+    keys += torch.arange(scores.shape[1])
+    keys.numpy().sort(axis=1)
+    columns = keys & 0xFFFFFFFF
+    return scores.gather(1, columns), columns
 
 
 def _lowest_at_the_cut(scores: Tensor, values: Tensor, columns: Tensor) -> Tensor:

@@ -75,6 +75,19 @@ def test_features_are_what_the_classifier_was_trained_on(name, quick_weights):
     assert channels == backbone.num_features
 
 
+@pytest.mark.parametrize('name', ['googlenet', 'inception_v3'])
+def test_pretrained_weights_with_auxiliary_classifiers(name, quick_weights, monkeypatch):
+    whole = quick_weights(models.get_model(name, weights=None, init_weights=False,
+                                           transform_input=True, aux_logits=True))
+    monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url',
+                        lambda *args, **kwargs: whole.state_dict())
+    backbone = TorchvisionBackbone(name, weights='IMAGENET1K_V1').eval()
+    images = torch.rand(1, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), before_the_classifier(whole, images))
+    assert not any('aux' in key.lower() for key in backbone.state_dict())
+
+
 @pytest.mark.slow
 def test_every_classifier_of_torchvision_is_a_backbone():
     with torch.device('meta'):

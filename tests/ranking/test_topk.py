@@ -185,3 +185,11 @@ def test_bad_vectors():
         topk(torch.tensor([[0, torch.nan]]), torch.ones(2, 2), 1)
     with pytest.raises(ValueError, match='too long'):
         topk(torch.full((1, 2), 1e30), torch.ones(2, 2), 1, 'inner_product')
+
+
+def test_distances_far_from_the_origin_keep_their_digits():
+    queries, gallery = torch.randn(5, 8) + 1000, torch.randn(200, 8) + 1000
+    found = topk(queries, gallery, 5, 'euclidean')
+    exact = -torch.cdist(queries.double(), gallery.double())
+    assert found.indices.tolist() == exact.topk(5).indices.tolist()
+    torch.testing.assert_close(found.scores.double(), exact.topk(5).values, rtol=1e-4, atol=1e-3)

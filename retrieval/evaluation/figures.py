@@ -1,0 +1,176 @@
+"""The figures of every single query, and what can be said of them: means, classes, certainty."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..registry import unknown_name
+
+AVERAGES = ('micro', 'macro')
+_DRAWN = 2 ** 22  # numbers drawn at once
+
+
+@dataclass(frozen=True)
+class QueryFigures:
+    """What each query scored.
+
+    Args:
+        names: the metrics, M.
+        values: ``(Q, M)`` float64 in [0, 1].
+        counts: ``(Q,)`` int64, relevant rows of each query; where 0, its values mean nothing.
+        labels: ``(Q,)`` int64, or None.
+        label_names: the name of class i at place i, where classes have names.
+    """
+
+    names: Sequence[str]
+    values: Tensor
+    counts: Tensor
+    labels: Tensor | None = None
+    label_names: Sequence[Any] = ()
+
+    @property
+    def counted(self) -> Tensor:
+        """``(Q,)`` bool: the queries that have a relevant row.
+
+        Raises:
+            ValueError: none has.
+        """
+        counted = self.counts > 0
+        if not counted.any():
+            raise ValueError(f'None of {len(counted)} queries has a relevant row to find: queries '
+                             'and gallery have no label in common, or every class has a single '
+                             'image.')
+        return counted
+
+    def summary(self, average: str = 'micro') -> dict[str, float]:
+        """The means in percent, beside ``num_queries`` and ``num_skipped_queries``.
+
+        Args:
+            average: ``micro``, over queries; ``macro``, over classes of their queries' means.
+
+        Raises:
+            ValueError: no query has a relevant row, or there are no classes to average over.
+        """
+        check_average(average, self.labels)
+        values, counted = self._averaged(average), self.counted
+        means = values.mean(dim=0).mul(100).tolist()
+        return {**dict(zip(self.names, means, strict=True)), 'num_queries': len(counted),
+                'num_skipped_queries': int((~counted).sum())}
+
+    def per_class(self) -> dict[Any, dict[str, float]]:
+        """For every class that has a counted query its means in percent and ``num_queries``.
+
+        Keys are the labels, by name where they have names.
+        """
+        check_average('macro', self.labels)
+        assert self.labels is not None
+        labels, sizes, means = self._by_class(self.labels)
+        names = [self.label_names[label] if self.label_names else label
+                 for label in labels.tolist()]
+        return {name: {**dict(zip(self.names, row, strict=True)), 'num_queries': size}
+                for name, row, size in zip(names, means.mul(100).tolist(), sizes.tolist(),
+                                           strict=True)}
+
+    def confidence(self, level: float = 0.95, draws: int = 1000, seed: int = 0,
+                   average: str = 'micro') -> dict[str, tuple[float, float]]:
+        """Percentile bootstrap intervals in percent, ``(low, high)`` by metric.
+
+        Queries (with ``macro``, classes) are drawn with replacement (Efron, 1979).
+
+        Args:
+            level: the interval's share, between 0 and 1.
+            draws: how many samples.
+            seed: of the draws.
+
+        Raises:
+            ValueError: the level or the number of draws makes no interval.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f'level must be between 0 and 1, got {level!r}: write 0.95.')
+        _check_draws(draws)
+        check_average(average, self.labels)
+        means = _resampled(self._averaged(average), draws, seed)
+        tail = (1 - level) / 2
+        bounds = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+        return {name: (low, high) for name, (low, high) in zip(
+            self.names, bounds.mul(100).T.tolist(), strict=True)}
+
+    def _averaged(self, average: str) -> Tensor:
+        """The rows that a mean is over: counted queries, or classes."""
+        if average == 'micro':
+            return self.values[self.counted]
+        assert self.labels is not None
+        return self._by_class(self.labels)[2]
+
+    def _by_class(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        counted = self.counted
+        labels, place = torch.unique(labels.cpu()[counted], return_inverse=True)
+        sizes = torch.bincount(place)
+        sums = torch.zeros((len(labels), len(self.names)), dtype=torch.float64)
+        return labels, sizes, sums.index_add_(0, place, self.values[counted]) / sizes[:, None]
+
+
+def compare(first: QueryFigures, second: QueryFigures, draws: int = 10000,
+            seed: int = 0) -> dict[str, dict[str, float]]:
+    """Whether two runs over the same queries differ by more than chance.
+
+    A paired permutation test: under the null hypothesis the sign of each query's difference is as
+    likely either way (Smucker et al., 2007).
+
+    Returns:
+        By metric ``difference``, the second's mean minus the first's in percent, and ``p_value``,
+        the share of sign changes whose difference is at least as large, both sides.
+
+    Raises:
+        ValueError: the runs have other queries or metrics, or there are no draws.
+    """
+    _check_draws(draws)
+    if list(first.names) != list(second.names) or len(first.counts) != len(second.counts):
+        raise ValueError(f'The runs must have the same queries and metrics, got '
+                         f'{len(first.counts)} queries with {list(first.names)} and '
+                         f'{len(second.counts)} with {list(second.names)}.')
+    if not torch.equal(first.counted, second.counted):
+        raise ValueError('The runs skip different queries: evaluate both with the same relevance.')
+    apart = (second.values - first.values)[first.counted]
+    observed = apart.mean(dim=0)
+    generator = torch.Generator().manual_seed(seed)
+    as_large = torch.zeros(len(first.names))
+    for start in range(0, draws, step := max(1, _DRAWN // len(apart))):
+        size = min(step, draws - start)
+        signs = torch.randint(0, 2, (size, len(apart)), generator=generator).mul_(2).sub_(1)
+        means = signs.double() @ apart / len(apart)
+        as_large += (means.abs() >= observed.abs() - 1e-12).sum(dim=0)
+    p_values = ((as_large + 1) / (draws + 1)).tolist()
+    return {name: {'difference': 100 * difference, 'p_value': p_value} for name, difference, p_value
+            in zip(first.names, observed.tolist(), p_values, strict=True)}
+
+
+def _resampled(values: Tensor, draws: int, seed: int) -> Tensor:
+    """The means ``(draws, M)`` of samples drawn with replacement from the rows of ``values``."""
+    generator = torch.Generator().manual_seed(seed)
+    step = max(1, _DRAWN // len(values))
+    means = []
+    for start in range(0, draws, step):
+        size = (min(step, draws - start), len(values))
+        drawn = torch.randint(0, len(values), size, generator=generator)
+        times = torch.zeros(size, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones(size, dtype=torch.float64))
+        means.append(times @ values / len(values))
+    return torch.cat(means)
+
+
+def _check_draws(draws: Any) -> None:
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+        raise ValueError(f'draws must be a whole number of at least 1, got {draws!r}.')
+
+
+def check_average(average: Any, labels: Any) -> None:
+    """Raise ValueError unless ``average`` is ``micro``, or ``macro`` with labels."""
+    if average not in AVERAGES:
+        raise ValueError(unknown_name('average', average, AVERAGES))
+    if average == 'macro' and labels is None:
+        raise ValueError("A mean over classes (average='macro') needs labels: give them.")
