@@ -21,8 +21,7 @@ from matplotlib.transforms import IdentityTransform
 
 # Those that every supported release of matplotlib has, so that the dataset is the same with each.
 STYLES = ('', '-Bold', '-Oblique', '-BoldOblique')
-SERIF_# Those that every supported release of matplotlib has, so that the dataset is the same with each.
-STYLES = ('', '-Bold', '-Italic', '-BoldItalic')
+SERIF_STYLES = ('', '-Bold', '-Italic', '-BoldItalic')
 FAMILIES: dict[str, tuple[str, ...]] = {
     'DejaVu Sans': tuple(f'DejaVuSans{style}' for style in STYLES),
     'DejaVu Sans Mono': tuple(f'DejaVuSansMono{style}' for style in STYLES),

@@ -162,20 +162,17 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         """
         if samples is None or not all(isinstance(s, BaseDataElement) for s in samples):
             return self.cast_data(samples)
+        device = torch.device(self.device)
         elsewhere = defaultdict(list)
         for sample in samples:
             for name, value in sample.items():
-                if isinstance(value, Tensor) and not self._is_here(value):
+                if isinstance(value, Tensor) and not _is_on(value, device):
                     elsewhere[name, value.shape, value.dtype, value.device].append(sample)
         for (name, *_), owners in elsewhere.items():
             together = self.cast_data(torch.stack([sample.get(name) for sample in owners]))
             for sample, value in zip(owners, together, strict=True):
                 setattr(sample, name, value)
         return samples
-
-    def _is_here(self, value: Tensor) -> bool:
-        device = torch.device(self.device)
-        return value.device.type == device.type and device.index in (None, value.device.index)
 
     def score(self, inputs: Any, samples: Any, mixing: bool) -> tuple[Any, list]:
         """Give copies of the samples a ``gt_score``, mixed together with the images if asked.
@@ -237,6 +234,11 @@ def _build_augments(batch_augments: Any) -> Any:
         return batch_augments
     raise TypeError('batch_augments must be dict(augments=[…], probs=[…]) or a callable, got '
                     f'{type(batch_augments).__name__}.')
+
+
+def _is_on(value: Tensor, device: torch.device) -> bool:
+    """Whether a tensor is on the device; one without a number stands for any of its type."""
+    return value.device.type == device.type and device.index in (None, value.device.index)
 
 
 def _are_views(inputs: Any) -> bool:

@@ -300,10 +300,11 @@ class ImageToImageRetriever(BaseRetriever):
 
 def _fill(samples: list[Any] | None, neighbors: Neighbors, embeddings: Tensor) -> list[Any]:
     samples = [RetrievalDataSample() for _ in embeddings] if samples is None else samples
-    for query, sample in enumerate(samples):
-        scores, rows = neighbors.row(query)
+    found = zip(neighbors.scores.float(), neighbors.indices, neighbors.lengths.tolist(),
+                strict=True)
+    for sample, embedding, (scores, rows, length) in zip(samples, embeddings, found, strict=True):
         # As fields and not by setters, since a foreign data sample's setters have other checks.
-        sample.set_field(scores.float(), 'pred_score', dtype=Tensor)
-        sample.set_field(rows, 'pred_label', dtype=Tensor)
-        sample.set_field(embeddings[query].float(), 'embedding', dtype=Tensor)
+        sample.set_field(scores[:length], 'pred_score', dtype=Tensor)
+        sample.set_field(rows[:length], 'pred_label', dtype=Tensor)
+        sample.set_field(embedding.float(), 'embedding', dtype=Tensor)
     return samples

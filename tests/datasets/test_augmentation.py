@@ -177,6 +177,16 @@ def test_views():
         (6, 6), (6, 6), (9, 9)]
 
 
+def test_views_do_not_disturb_each_other():
+    def brighten(results):
+        results['img'][:] += 1
+        return results
+
+    image = noise((4, 4)) // 2
+    views = MultiView([brighten], 3)({'img': image.copy()})['img']
+    assert all(np.array_equal(view, image + 1) for view in views)
+
+
 @pytest.mark.parametrize('shape', SHAPES)
 def test_after_a_flip(shape):
     """NumPy flips by negative strides, which neither torch nor OpenCV may stumble over."""

@@ -144,7 +144,7 @@ def test_identity_of_pictures_in_memory():
     ids = ImageList([one, other, one.copy(), one.reshape(4, 3)]).sample_ids
     assert len(set(ids)) == 4
     assert ImageList([other, one]).sample_ids == [ids[1], ids[0]]
-    assert ImageList(one).sample_ids == ids[:1]
+    assert ImageList(one).sample_ids == ids[:1] != ImageList(one.reshape(4, 3)).sample_ids
 
 
 def test_bad_lists(tmp_path):

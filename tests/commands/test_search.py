@@ -1,0 +1,98 @@
+import json
+import shutil
+
+import pytest
+
+from retrieval.gallery import Gallery
+
+from .conftest import run
+
+
+@pytest.fixture
+def queries(folder, tmp_path):
+    """Copies of gallery pictures under other names: their originals must be found first."""
+    (tmp_path / 'queries').mkdir()
+    return tmp_path / 'queries'
+
+
+def test_a_gallery_knows_its_config_and_checkpoint(gallery, checkpoint):
+    opened = Gallery.load(gallery)
+    assert len(opened) == 20 and opened.labels is not None
+    assert opened.source['checkpoint'] == str(checkpoint)
+    assert (gallery.parent / opened.source['config_file']).is_file()
+    assert opened.fingerprint.weights and opened.fingerprint.pipeline
+
+
+def test_copies_find_their_originals(gallery, queries, tmp_path):
+    originals = list(Gallery.load(gallery).ids)[::6]
+    for number, path in enumerate(originals):
+        shutil.copy(path, queries / f'{number}.png')
+    out = tmp_path / 'out'
+    status, printed, err = run('search', gallery, queries, '--topk', 3, '--out', out)
+    assert status == 0, err
+    answers = json.loads((out / 'results.json').read_text())
+    assert len(answers) == len(originals)
+    for answer, original in zip(answers, originals, strict=True):
+        assert len(answer['results']) == 3
+        best = answer['results'][0]
+        assert best['id'] == original and best['rank'] == 1
+        assert best['score'] == pytest.approx(1, abs=1e-5)
+        assert best['label'] in original
+    assert (out / 'rankings.png').is_file() and '0.png' in printed
+
+
+def test_a_gallery_picture_does_not_find_itself(gallery, tmp_path):
+    path = Gallery.load(gallery).ids[3]
+    status, _, err = run('search', gallery, path, '--out', tmp_path)
+    assert status == 0, err
+    answer = json.loads((tmp_path / 'results.json').read_text())[0]
+    assert path not in [hit['id'] for hit in answer['results']]
+
+
+def test_a_folder_can_be_the_gallery(config, checkpoint, folder, tmp_path):
+    status, _, err = run('search', folder, folder / 'class1' / '0.png', '--config', config,
+                         '--checkpoint', checkpoint, '--out', tmp_path, '--topk', 4)
+    assert status == 0, err
+    assert len(json.loads((tmp_path / 'results.json').read_text())[0]['results']) == 4
+
+
+def test_an_unreadable_query_stops_or_is_reported(gallery, queries, folder, tmp_path):
+    data = (folder / 'class0' / '0.png').read_bytes()
+    (queries / 'cut.png').write_bytes(data[:len(data) // 2])
+    shutil.copy(folder / 'class0' / '1.png', queries / 'whole.png')
+    status, _, err = run('search', gallery, queries, '--out', tmp_path)
+    assert status == 2 and 'cut.png' in err
+    status, printed, err = run('search', gallery, queries, '--out', tmp_path, '--skip-unreadable')
+    assert status == 0, err
+    cut, whole = json.loads((tmp_path / 'results.json').read_text())
+    assert 'cut.png' in cut['query'] and cut['error'] and len(whole['results']) == 10
+
+
+def test_a_gallery_of_another_pipeline_is_refused(gallery, folder, tmp_path):
+    arguments = [gallery, folder / 'class0' / '0.png', '--out', tmp_path, '--cfg-options',
+                 'test_dataloader.dataset.pipeline.1.scale=(12,12)']
+    status, _, err = run('search', *arguments)
+    assert status == 2 and 'test pipeline' in err
+    status, _, err = run('search', *arguments, '--ignore-fingerprint')
+    assert status == 0, err
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['/nowhere/g.safetensors', '{picture}'], 'no gallery'),
+    (['{gallery}', '/nowhere/x.png'], '/nowhere/x.png'),
+    (['{gallery}', '{picture}', '--topk', '0'], '--topk'),
+    (['{folder}', '{picture}'], '--config'),
+])
+def test_wrong_input_gets_one_message(gallery, folder, tmp_path, arguments, words):
+    names = dict(gallery=gallery, folder=folder, picture=folder / 'class0' / '0.png')
+    status, _, err = run('search', *[a.format(**names) for a in arguments], '--out', tmp_path)
+    assert status == 2 and words in err and 'Traceback' not in err, err
+
+
+def test_a_moved_checkpoint_is_asked_for(gallery, folder, tmp_path):
+    opened = Gallery.load(gallery)
+    opened.source['checkpoint'] = '/nowhere/gone.pth'
+    shutil.copy(gallery.parent / opened.source['config_file'], tmp_path)
+    opened.save(tmp_path / 'g.safetensors')
+    status, _, err = run('search', tmp_path / 'g.safetensors', folder / 'class0' / '0.png')
+    assert status == 2 and '--checkpoint' in err

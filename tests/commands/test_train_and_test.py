@@ -1,0 +1,103 @@
+import json
+import os
+
+import pytest
+import torch
+
+from .conftest import run
+
+
+def test_training_leaves_checkpoints_logs_and_the_best(work_dir):
+    names = os.listdir(work_dir)
+    assert 'epoch_2.pth' in names and 'last_checkpoint' in names and 'small.py' in names
+    assert any(name.startswith('best_embedding_Recall@1') for name in names)
+    run_dir = next(entry for entry in work_dir.iterdir() if entry.is_dir())
+    written = [path.name for path in run_dir.rglob('*')]
+    assert 'scalars.json' in written
+    assert any(name.startswith('events.out.tfevents') for name in written)
+    assert not list(work_dir.rglob('*.tmp'))
+
+
+def test_the_gallery_is_not_in_the_checkpoint(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    assert all(name.startswith(('image_encoder.', 'head.')) for name in state)
+    assert 'head.losses.ArcFaceLoss.W' in state or any('W' in name for name in state)
+
+
+def test_metrics_are_written(config, checkpoint, tmp_path):
+    out = tmp_path / 'metrics.json'
+    status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', out)
+    assert status == 0, err
+    metrics = json.loads(out.read_text())
+    assert metrics['embedding/num_queries'] == 20
+    assert metrics['embedding/Recall@1'] == pytest.approx(metrics['search/Recall@1'])
+
+
+def test_predictions_are_written_and_drawn(config, checkpoint, tmp_path, folder):
+    out = tmp_path / 'predictions.json'
+    status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', out,
+                         '--out-item', 'pred', '--show-dir', tmp_path / 'show')
+    assert status == 0, err
+    entries = json.loads(out.read_text())
+    assert len(entries) == 20 and [len(e['pred_label']) for e in entries] == [10] * 20
+    for entry in entries:
+        assert entry['sample_id'] not in entry['pred_id']
+        assert entry['pred_score'] == sorted(entry['pred_score'], reverse=True)
+        assert all(name.startswith(str(folder)) for name in entry['pred_id'])
+    assert (tmp_path / 'show' / 'rankings.png').stat().st_size > 1000
+
+
+def test_resume_goes_on_from_the_last(config, work_dir, tmp_path):
+    import shutil
+    shutil.copytree(work_dir, tmp_path / 'again')
+    (tmp_path / 'again' / 'last_checkpoint').write_text(str(tmp_path / 'again' / 'epoch_1.pth'))
+    status, _, err = run('train', config, '--work-dir', tmp_path / 'again', '--resume')
+    assert status == 0, err
+    one, two = (torch.load(path / 'epoch_2.pth', weights_only=True)['state_dict']
+                for path in (work_dir, tmp_path / 'again'))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'AmpOptimWrapper'])
+def test_amp_trains_in_bfloat16_without_a_gpu(config, tmp_path, wrapper):
+    status, _, err = run('train', config, '--work-dir', tmp_path, '--amp', '--no-validate',
+                         '--cfg-options', 'train_cfg.max_epochs=1', f'optim_wrapper.type={wrapper}')
+    assert status == 0, err
+    state = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
+    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+def test_the_learning_rate_is_scaled(config, tmp_path):
+    from retrieval.commands import train
+    arguments = train.parser().parse_args([str(config), '--auto-scale-lr'])
+    assert train.configure(arguments).auto_scale_lr.enable
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['train', '/nowhere/config.py'], 'no config'),
+    (['train', '{config}', '--resume', '/nowhere/x.pth'], 'no checkpoint'),
+    (['test', '{config}', '/nowhere/x.pth'], '/nowhere/x.pth'),
+    (['test', '{config}', '{checkpoint}', '--out', 'x.pkl'], '.json'),
+    (['test', '{config}', '{checkpoint}', '--cfg-options', 'model.topk=0'], 'at least 1'),
+    (['test', '{config}', '{checkpoint}', '--cfg-options', 'model.type=ImageRetriever'],
+     'ImageToImageRetriever'),
+    (['test', '{config}', '{checkpoint}', '--cfg-options', 'model.image_encoder.projection=9'],
+     'another shape'),
+    (['test', '{config}', '{checkpoint}', '--cfg-options',
+      'model.prototype.dataset.data_root=/nowhere'], '/nowhere'),
+    (['dump_prototype', '{config}', '{checkpoint}', 'gallery.pth'], '.safetensors'),
+    (['train', '{config}', '--cfg-options', 'train_dataloader.dataset.type=ImageFoldr'],
+     'ImageFolder'),
+])
+def test_wrong_input_gets_one_message(config, checkpoint, tmp_path, arguments, words):
+    names = dict(config=config, checkpoint=checkpoint)
+    command, *rest = [argument.format(**names) for argument in arguments]
+    if command != 'dump_prototype':
+        rest += ['--work-dir', tmp_path]
+    status, _, err = run(command, *rest)
+    assert status == 2 and words in err and 'Traceback' not in err, err
+
+
+def test_print_config_shows_what_is_inherited(config):
+    status, out, _ = run('print_config', config, '--cfg-options', 'model.topk=3')
+    assert status == 0 and 'topk=3' in out and 'PreparePrototypeHook' in out
