@@ -81,6 +81,7 @@ def use_amp(config: Any) -> None:
 
 def build_runner(config: Any, launcher: str) -> Any:
     """MMEngine's Runner of a config, on one process or several, with or without a GPU."""
+    import torch
     from mmengine.runner import Runner
 
     import retrieval.registry  # noqa: F401  (mends the engine before it is used)
@@ -91,6 +92,11 @@ def build_runner(config: Any, launcher: str) -> Any:
     wrapper = config.get('optim_wrapper')
     if wrapper and str(wrapper.get('type')).endswith('AmpOptimWrapper'):
         use_amp(config)  # the engine's own refuses a machine without CUDA
+    if launcher != 'none' and not torch.cuda.is_available():
+        # The engine hands every process a GPU's number, which a model on the CPU refuses.
+        wrapping = dict(config.get('model_wrapper_cfg') or dict(broadcast_buffers=False))
+        wrapping.setdefault('type', 'MMDistributedDataParallel')
+        config.model_wrapper_cfg = dict(wrapping, device_ids=None)
     logging.getLogger('matplotlib').setLevel(logging.WARNING)
     return Runner.from_cfg(config)
 
@@ -110,7 +116,9 @@ def build_model(config: Any, checkpoint: str | os.PathLike | None,
     from retrieval.registry import MODELS
 
     scope = config.get('default_scope', 'retrieval')
-    DefaultScope.get_instance(f'retrieval-{scope}', scope_name=scope)
+    name = f'retrieval-{scope}'
+    if not DefaultScope.check_instance_created(name):
+        DefaultScope.get_instance(name, scope_name=scope)
     settings = dict(config.model)
     if prototype is not None:
         settings['prototype'] = prototype

@@ -53,16 +53,16 @@ def read_labels(column: pd.Series, wanted: pd.Series) -> pd.Series:
         raise ValueError(f'The column {column.name!r} has no label in {_rows(missing)}. Label '
                          'them or take the rows out.')
     whole = labels.str.fullmatch(_WHOLE)
+    if whole[wanted].all():
+        # Not through float64, in which integers above 2**53 collide.
+        return labels[wanted].map(lambda text: int(text.partition('.')[0])).astype(object)
     fractional = wanted & ~whole & labels.str.fullmatch(_NUMBER) & (
         pd.to_numeric(labels, errors='coerce') % 1 != 0)
     if fractional.any():
         raise ValueError(f'The column {column.name!r} holds a fraction, '
                          f'{labels[fractional].iloc[0]!r}, in {_rows(fractional)}. Labels are '
                          'integers or names.')
-    if not whole[wanted].all():
-        return labels[wanted]
-    # Not through float64, in which integers above 2**53 collide.
-    return labels[wanted].map(lambda text: int(text.partition('.')[0])).astype(object)
+    return labels[wanted]
 
 
 @DATASETS.register_module()

@@ -1,7 +1,7 @@
 """The first steps of a pipeline: the picture, and the part of it that counts."""
 from __future__ import annotations
 
-from math import ceil, floor
+from math import ceil, floor, inf
 
 from mmcv.transforms import BaseTransform
 
@@ -84,13 +84,16 @@ class CropBox(BaseTransform):
                              'CropBox, or leave CropBox out.')
         height, width = results['img'].shape[:2]
         x_1, y_1, x_2, y_2 = (float(edge) for edge in box)
+        if not (-inf < x_1 < x_2 < inf and -inf < y_1 < y_2 < inf):
+            raise ValueError(f'The box {tuple(box)} (x_1, y_1, x_2, y_2) of image '
+                             f'{_named(results)} is empty: x_1 < x_2 and y_1 < y_2 are wanted.')
         pad_x, pad_y = self.margin * (x_2 - x_1), self.margin * (y_2 - y_1)
         left, right = max(floor(x_1 - pad_x), 0), min(ceil(x_2 + pad_x), width)
         top, bottom = max(floor(y_1 - pad_y), 0), min(ceil(y_2 + pad_y), height)
-        if left >= right or top >= bottom or x_1 >= x_2 or y_1 >= y_2:
+        if left >= right or top >= bottom:
             raise ValueError(f'The box {tuple(box)} (x_1, y_1, x_2, y_2) of image '
-                             f'{_named(results)} is empty or outside the picture of '
-                             f'{width} x {height} pixels.')
+                             f'{_named(results)} is outside the picture of {width} x {height} '
+                             'pixels.')
         results['img'] = results['img'][top:bottom, left:right]
         results['img_shape'] = results['img'].shape[:2]
         results['box_is_cropped'] = True

@@ -175,9 +175,9 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         return samples
 
     def score(self, inputs: Any, samples: Any, mixing: bool) -> tuple[Any, list]:
-        """Give copies of the samples a ``gt_score``, mixed together with the images if asked.
+        """Give the samples a ``gt_score``, mixed together with the images if asked.
 
-        Copies, because a dataset may hand out the same sample again in the next epoch.
+        Copies of them get the mixed one, because a dataset may hand out the same sample again.
         """
         num_classes = self.num_classes or getattr(self.batch_augments, 'num_classes', None)
         if num_classes is None:
@@ -192,7 +192,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                               for i, sample in enumerate(samples)]).to(self.device)
         if mixing:
             inputs, scores = self.batch_augments(inputs, scores)
-        labelled = [sample.new() for sample in samples]
+        labelled = [sample.new() for sample in samples] if mixing else samples
         for sample, score in zip(labelled, scores, strict=True):
             sample.set_field(score, 'gt_score', dtype=Tensor)
         return inputs, labelled

@@ -9,7 +9,9 @@ from .names import VALID_NAMES, Measure, parse_metric, parse_metrics
 from .query_values import query_values
 from .ranked_lists import RetrievalAveragePrecision, RetrievalRecall
 from .relations import shares_a_label
+from .testers import evaluate_levels, evaluate_splits, evaluate_within_parents
 
 __all__ = ['DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure', 'QueryFigures',
            'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'compare', 'evaluate',
-           'parse_metric', 'parse_metrics', 'query_values', 'rank_queries', 'shares_a_label']
+           'evaluate_levels', 'evaluate_splits', 'evaluate_within_parents', 'parse_metric',
+           'parse_metrics', 'query_values', 'rank_queries', 'shares_a_label']

@@ -38,6 +38,7 @@ class RowSets:
     def from_labels(cls, query_labels: Tensor, gallery_labels: Tensor) -> RowSets:
         """The rows whose label ``(N,)`` int64 equals the query's ``(Q,)``."""
         ordered, order = torch.sort(gallery_labels, stable=True)
+        query_labels = query_labels.contiguous()
         first = torch.searchsorted(ordered, query_labels)
         count = torch.searchsorted(ordered, query_labels, right=True) - first
 

@@ -17,7 +17,8 @@ def config(tmp_path):
     for number in range(6):
         folder = tmp_path / 'images' / f'class{number % 3}'
         folder.mkdir(parents=True, exist_ok=True)
-        Image.new('RGB', (20, 10), (40 * number, 0, 0)).save(folder / f'{number}.png')
+        pixels = np.random.default_rng(number).integers(0, 256, (10, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{number}.png')
     text = f'''
 pipeline = [dict(type='LoadImage'), dict(type='RandomCrop', crop_size=8), dict(type='PackInputs')]
 dataset = dict(type='ImageFolder', data_root={str(tmp_path / "images")!r}, pipeline=pipeline)

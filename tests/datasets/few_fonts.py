@@ -3,7 +3,7 @@ from retrieval.datasets import glyph_cache, glyph_rendering
 
 
 def use_few_fonts(monkeypatch, minimum=3):
-    """Let the dataset know four fonts of TeX only, and ask for characters in ``minimum`` of them."""
+    """Let the dataset know four fonts only, and ask for characters in ``minimum`` of them."""
     fonts = ('cmr10', 'cmb10', 'cmss10', 'cmtt10')
     monkeypatch.setattr(glyph_rendering, 'FAMILIES', {'Computer Modern': fonts})
     monkeypatch.setattr(glyph_cache, 'MIN_TYPEFACES', minimum)

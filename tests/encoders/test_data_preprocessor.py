@@ -127,7 +127,9 @@ def test_nothing_is_mixed_outside_training():
 
 def test_labels_as_one_hot_scores():
     preprocessor = RetrievalDataPreprocessor(to_onehot=True, num_classes=3)
-    out = preprocessor(dict(inputs=[torch.rand(1, 2, 2)] * 2, data_samples=samples([2, 0])))
+    given = samples([2, 0])
+    out = preprocessor(dict(inputs=[torch.rand(1, 2, 2)] * 2, data_samples=given))
+    assert out['data_samples'][0] is given[0]
     assert [s.gt_score.tolist() for s in out['data_samples']] == [[0, 0, 1], [1, 0, 0]]
     unlabelled = preprocessor(dict(inputs=[torch.rand(1, 2, 2)],
                                    data_samples=[RetrievalDataSample()]))

@@ -191,7 +191,7 @@ EYE, ABC = np.eye(3, dtype=np.float32), [0, 0, 1]
     ((EYE, ABC), {'average': 'mean'}, ValueError, 'macro, micro'),
     ((EYE, ABC), {'similarity': 'dot'}, ValueError, 'inner_product'),
     ((EYE, None), {}, ValueError, 'Give labels'),
-    ((EYE, None), {'relevance': [[1], [0], []], 'average': 'macro'}, ValueError, 'give labels'),
+    ((EYE, None), {'relevance': [[1], [0], []], 'average': 'macro'}, ValueError, 'needs labels'),
     ((EYE, [0, 1]), {}, ValueError, '2 entries for 3 embeddings'),
     ((EYE, [0.5, 1, 1]), {}, ValueError, 'integers'),
     ((EYE, [0, 1, 2]), {}, ValueError, 'None of 3 queries'),

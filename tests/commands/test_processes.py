@@ -1,0 +1,66 @@
+"""One process and two: the same figures, rows and order."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from retrieval.gallery import Gallery
+
+from .conftest import run
+
+# an odd number of images, so that the sampler pads the share of one process
+ODD = ['--cfg-options', 'test_dataloader.dataset.indices=19', 'model.prototype.dataset.indices=19']
+
+
+def on_two(command, *arguments):
+    environment = dict(os.environ, OMP_NUM_THREADS='1', RETRIEVAL_TRACEBACK='1')
+    environment.pop('PYTHONPATH', None)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone',
+         '-m', f'retrieval.commands.{command}', *map(str, arguments), '--launcher', 'pytorch'],
+        capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_figures_agree_in_every_digit(config, checkpoint, tmp_path):
+    one, two = tmp_path / 'one.json', tmp_path / 'two.json'
+    status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', one, *ODD)
+    assert status == 0, err
+    on_two('test', config, checkpoint, '--work-dir', tmp_path, '--out', two, *ODD)
+    first, second = (json.loads(path.read_text()) for path in (one, two))
+    assert first['embedding/num_queries'] == 19
+    assert {name: f'{value:.4f}' for name, value in first.items()} == {
+        name: f'{value:.4f}' for name, value in second.items()}
+
+
+def test_galleries_agree(config, checkpoint, tmp_path):
+    one, two = tmp_path / 'one.safetensors', tmp_path / 'two.safetensors'
+    status, _, err = run('dump_prototype', config, checkpoint, one, *ODD[:1], ODD[2])
+    assert status == 0, err
+    on_two('dump_prototype', config, checkpoint, two, *ODD[:1], ODD[2])
+    first, second = Gallery.load(one), Gallery.load(two)
+    assert len(first) == 19 and list(first.ids) == list(second.ids)
+    torch.testing.assert_close(first.embeddings, second.embeddings, atol=1e-6, rtol=0)
+    assert torch.equal(first.labels, second.labels)
+    assert first.fingerprint == second.fingerprint
+
+
+def test_training_runs_on_two_processes(config, tmp_path):
+    on_two('train', config, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1',
+           'train_dataloader.batch_size=4')
+    state = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    assert all(bool(torch.isfinite(value).all()) for value in state['state_dict'].values())
+    assert not any(name.startswith('module.') for name in state['state_dict'])
+
+
+def test_a_launcher_without_its_environment_is_explained(config, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--launcher',
+                         'pytorch')
+    if torch.cuda.is_available():
+        pytest.skip('the engine answers where there is a GPU')
+    assert status == 2 and 'torchrun' in err
