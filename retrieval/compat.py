@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.machinery import PathFinder
+from typing import cast
 
 import torch
 
@@ -73,5 +75,5 @@ def allow_checkpoint_globals() -> None:
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
     torch.serialization.add_safe_globals([
         HistoryBuffer, np.ndarray, np.dtype, history_statistic,
-        np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0],
+        *cast(list[Callable], [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
         *(type(np.dtype(code)) for code in codes)])

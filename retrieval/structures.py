@@ -145,9 +145,10 @@ class Neighbors:
     def __len__(self) -> int:
         return self.indices.shape[0]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Tensor]:
         """Unpack as ``scores, indices``."""
-        return iter((self.scores, self.indices))
+        yield self.scores
+        yield self.indices
 
     @property
     def valid(self) -> Tensor:

@@ -5,7 +5,8 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 TRACEBACK = 'RETRIEVAL_TRACEBACK'
 
@@ -26,7 +27,10 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
                         help=argparse.SUPPRESS)
 
 
-Command = Callable[[Sequence[str] | None], None]
+class Command(Protocol):
+    """A command: its arguments, or those of the process."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
 
 
 def reports_errors(command: Command) -> Command:

@@ -1,4 +1,4 @@
-"""Train, test and search the embedded dataset: what the package does, on real images, in minutes."""
+"""Train, test and search the embedded dataset: the whole package on real images, in minutes."""
 from __future__ import annotations
 
 import argparse
@@ -9,7 +9,7 @@ from typing import Any
 
 from .command_line import add_config_options, reports_errors
 
-CONFIG = Path(__file__).parents[2] / 'configs' / 'demo' / 'demo.py'
+CONFIG = Path(__file__).parents[2] / 'configs' / 'arcface' / 'resnet10-arcface_5e_glyphs.py'
 METRICS = ('Recall@1', 'MAP@R', 'mAP')
 ROWS = {'pixels': 'raw pixels, nearest neighbour', 'untrained': 'the encoder before training',
         'trained': 'the encoder after training'}
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw_training(Path(runner.log_dir) / 'vis_data' / 'scalars.json', out)
     write_results(results, out)
     print(f'\n{table(results)}\n\n{time.monotonic() - start:.0f} seconds. Look at:')
-    for name in ('rankings.png', 'curves.png', 'results.json', 'gallery.safetensors'):
+    for name in ('rankings.png', 'loss.png', 'recall.png', 'results.json', 'gallery.safetensors'):
         print(f'  {out / name}')
 
 
@@ -120,9 +120,9 @@ def write_results(results: dict[str, dict[str, float]], out: Path) -> None:
     """Write ``results.json``."""
     import json
 
-    from retrieval.gallery import write_atomically
+    from retrieval.gallery import write_text
     text = json.dumps(results, indent=2) + '\n'
-    write_atomically(out / 'results.json', lambda name: Path(name).write_text(text))
+    write_text(out / 'results.json', text)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

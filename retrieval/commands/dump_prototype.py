@@ -54,23 +54,18 @@ def dump(model: Any, config: Any, checkpoint: str, out: str) -> None:
     from pathlib import Path
 
     from retrieval.distributed import rank
-    from retrieval.gallery import write_atomically
+    from retrieval.gallery import write_text
 
     path = Path(out)
     beside = path.with_suffix('.config.py')
     model.dump_prototype(out, config_file=beside.name, config=config.pretty_text,
                          checkpoint=str(Path(checkpoint).resolve()))
     if rank() == 0:
-        write_atomically(beside, lambda name: _dump_config(config, name))
+        write_text(beside, config.pretty_text)
         gallery = model.gallery
         print(f'{len(gallery)} x {gallery.dim} embeddings in {out}; its config is {beside}')
         for image, reason in gallery.skipped.items():
             print(f'skipped {image}: {reason}')
-
-
-def _dump_config(config: Any, name: str) -> None:
-    from pathlib import Path
-    Path(name).write_text(config.pretty_text)
 
 
 if __name__ == '__main__':

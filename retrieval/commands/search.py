@@ -61,9 +61,9 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if not Path(arguments.gallery).is_dir():
         prototype = Gallery.load(arguments.gallery)
         source = prototype.source
-    config_file = arguments.config or _named(source, 'config_file', Path(arguments.gallery).parent)
-    checkpoint = arguments.checkpoint or _named(source, 'checkpoint',
-                                                Path(arguments.gallery).parent)
+    beside = Path(arguments.gallery).parent
+    config_file = arguments.config or _named(source, 'config_file', beside)
+    checkpoint = arguments.checkpoint or _named(source, 'checkpoint', beside)
     if config_file is None or checkpoint is None:
         raise ValueError(f'{arguments.gallery!r} does not say which '
                          f'{"config" if config_file is None else "checkpoint"} made it: give '
@@ -128,7 +128,7 @@ def search(model: Any, pipeline: list[dict], images: list[Any], out: Path, topk:
     """Search for images, and write ``results.json`` and ``rankings.png`` into ``out``."""
     import json
 
-    from retrieval.gallery import write_atomically
+    from retrieval.gallery import write_text
     from retrieval.hooks import ranking_rows
     from retrieval.inference import ImageRetrievalInferencer
     from retrieval.visualization import Pictures, draw_ranking_grid
@@ -137,7 +137,7 @@ def search(model: Any, pipeline: list[dict], images: list[Any], out: Path, topk:
     samples = inferencer.samples(images, on_unreadable)
     answers = [inferencer.answer(sample, topk) for sample in samples]
     text = json.dumps(answers, indent=1, ensure_ascii=False)
-    write_atomically(out / 'results.json', lambda name: Path(name).write_text(text + '\n'))
+    write_text(out / 'results.json', text + '\n')
     drawn = [sample for sample in samples if not sample.get('unreadable', None)][:50]
     if drawn:
         rows = ranking_rows(drawn, model.gallery, Pictures(datasets), topk)

@@ -58,13 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _write_metrics(metrics: dict, path: str) -> None:
     import json
-    from pathlib import Path
 
     from retrieval.distributed import rank
-    from retrieval.gallery import write_atomically
+    from retrieval.gallery import write_text
     if rank() == 0:
         text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
-        write_atomically(path, lambda temporary: Path(temporary).write_text(text + '\n'))
+        write_text(path, text + '\n')
 
 
 if __name__ == '__main__':

@@ -34,8 +34,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 # from the glyph's name, by the Adobe Glyph List, and by these where the list means another form.
 TEX_NAMES = {'Delta': 'Δ', 'Omega': 'Ω', 'mu': 'μ', 'phi': 'ϕ', 'phi1': 'φ', 'epsilon1': 'ϵ',
              'rho1': 'ϱ', 'pi1': 'ϖ', 'kappa1': 'ϰ', 'heart': '♡', 'diamond': '♢', 'star': '⋆'}
-# Glyphs that show another character than the font says: I, and >.
-WRONG_GLYPHS = {('DejaVuSerif-Italic', 'Ῐ'), ('DejaVuSansMono-BoldOblique', '≯')}
+# Slips of the fonts: these show another character, a neighbour or one without its accent.
+WRONG_GLYPHS = {'DejaVuSerif-Bold': 'ᵀᵁᵂ', 'DejaVuSerif-Italic': 'Ῐ',
+                'DejaVuSansMono-Oblique': 'ӋӌӶӷ', 'DejaVuSansMono-BoldOblique': '≯'}
 INVISIBLE = ('Cc', 'Cf', 'Cn', 'Co', 'Cs', 'Zl', 'Zp', 'Zs')  # Unicode's general categories
 
 
@@ -138,7 +139,7 @@ def _characters(font: Any, stem: str) -> dict[str, int]:
         named: str | None = chr(code)
         if stem in FAMILIES['Computer Modern']:
             named = _tex_character(font.get_glyph_name(index), stem)
-        if not index or named is None or (stem, named) in WRONG_GLYPHS:
+        if not index or named is None or named in WRONG_GLYPHS.get(stem, ''):
             continue
         if unicodedata.category(named) not in INVISIBLE:
             found.setdefault(named, index)

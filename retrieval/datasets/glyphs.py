@@ -21,7 +21,7 @@ class Glyphs(RetrievalDataset):
     The task is to find the same character in another typeface. Classes are characters that stand
     in at least eight of the typefaces, merged where one of them draws two alike (Latin A, Greek
     Alpha, Cyrillic A), whose picture is then there once. Train and test have different classes,
-    half of them each (see ``split_classes``): 3,293 characters, 2,866 classes, 37,019 images, the
+    half of them each (see ``split_classes``): 3,293 characters, 2,866 classes, 37,012 images, the
     same with every release of matplotlib from 3.8 to 3.11.
 
     Nothing is downloaded: the pictures are drawn in a few seconds when the dataset is first used,

@@ -1,6 +1,11 @@
 """Evaluation: pure functions over exact rankings, and the metrics that a config names."""
 from __future__ import annotations
 
+from .clusters import (
+    adjusted_mutual_information,
+    evaluate_clusters,
+    normalized_mutual_information,
+)
 from .figures import QueryFigures, compare
 from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
@@ -11,7 +16,10 @@ from .ranked_lists import RetrievalAveragePrecision, RetrievalRecall
 from .relations import shares_a_label
 from .testers import evaluate_levels, evaluate_splits, evaluate_within_parents
 
-__all__ = ['DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure', 'QueryFigures',
-           'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'compare', 'evaluate',
-           'evaluate_levels', 'evaluate_splits', 'evaluate_within_parents', 'parse_metric',
-           'parse_metrics', 'query_values', 'rank_queries', 'shares_a_label']
+__all__ = [
+    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure', 'QueryFigures',
+    'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'adjusted_mutual_information',
+    'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_splits',
+    'evaluate_within_parents', 'normalized_mutual_information', 'parse_metric', 'parse_metrics',
+    'query_values', 'rank_queries', 'shares_a_label',
+]

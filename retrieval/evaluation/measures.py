@@ -45,12 +45,12 @@ def map_at_r(ranks: RelevantRanks) -> Tensor:
     Musgrave et al., A Metric Learning Reality Check, 2020.
     """
     within = ranks.ranks <= ranks.num_relevant[ranks.query]
-    return _per_query(ranks, _precisions(ranks) * within) / _relevant(ranks)
+    return _per_query(ranks, ranks.precisions * within) / _relevant(ranks)
 
 
 def average_precision(ranks: RelevantRanks) -> Tensor:
     """Mean of the precision at the rank of every relevant row, over the full ranking."""
-    return _per_query(ranks, _precisions(ranks)) / _relevant(ranks)
+    return _per_query(ranks, ranks.precisions) / _relevant(ranks)
 
 
 def average_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
@@ -58,7 +58,7 @@ def average_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
 
     The mAP@100 of Google Landmarks v2 (Weyand et al., 2020).
     """
-    total = _per_query(ranks, _precisions(ranks) * (ranks.ranks <= k))
+    total = _per_query(ranks, ranks.precisions * (ranks.ranks <= k))
     return total / _relevant(ranks).clamp_(max=k)
 
 
@@ -71,7 +71,7 @@ def trapezoid_average_precision(ranks: RelevantRanks) -> Tensor:
     """
     before = (ranks.order - 1) / (ranks.ranks - 1).clamp(min=1).double()
     before[ranks.ranks == 1] = 1.0
-    return _per_query(ranks, (before + _precisions(ranks)) / 2) / _relevant(ranks)
+    return _per_query(ranks, (before + ranks.precisions) / 2) / _relevant(ranks)
 
 
 def reciprocal_rank(ranks: RelevantRanks) -> Tensor:
@@ -94,10 +94,6 @@ def _per_query(ranks: RelevantRanks, values: Tensor) -> Tensor:
 
 def _hits(ranks: RelevantRanks, k: int) -> Tensor:
     return _per_query(ranks, (ranks.ranks <= k).double())
-
-
-def _precisions(ranks: RelevantRanks) -> Tensor:
-    return ranks.order / ranks.ranks.double()
 
 
 def _relevant(ranks: RelevantRanks) -> Tensor:

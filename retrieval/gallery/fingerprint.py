@@ -48,7 +48,7 @@ def hash_weights(module: nn.Module) -> str:
         if isinstance(value, Tensor):
             digest.update(f'{value.dtype}|{tuple(value.shape)}|'.encode())
             flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+            digest.update(flat.view(torch.uint8).numpy().data)
         else:
             digest.update(hash_settings(value).encode())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """The gallery: what a prototype becomes, the features that queries are searched in."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,13 +92,13 @@ class Gallery:
         return {name: column[row] if isinstance(column, StringColumn) else column[row].item()
                 for name, column in self.metadata.items()}
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the gallery as one safetensors file, under a temporary name and then renamed."""
         from .storage import save_gallery
         save_gallery(self, path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Gallery:
+    def load(cls, path: str | os.PathLike) -> Gallery:
         """Open a gallery, or a saved tensor ``(N, D)`` (``.pth``, ``.pt``, ``.npy``) as one.
 
         Raises:

@@ -25,7 +25,7 @@ FORMAT = 'retrieval-gallery'
 FORMAT_VERSION = 1
 
 
-def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, sync, and rename: a reader sees the
     old file or the new one, never half of one. Missing folders are made.
     """
@@ -46,6 +46,11 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
         raise
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file atomically; see :func:`write_atomically`."""
+    write_atomically(path, lambda name: Path(name).write_text(text, encoding='utf-8'))
+
+
 def _versions() -> dict[str, str]:
     import mmengine
 
@@ -54,7 +59,7 @@ def _versions() -> dict[str, str]:
             'mmengine': str(mmengine.__version__), 'numpy': np.__version__}
 
 
-def save_gallery(gallery: Gallery, path: str | Path) -> None:
+def save_gallery(gallery: Gallery, path: str | os.PathLike) -> None:
     """Write ``gallery`` to ``path``; see :meth:`Gallery.save`."""
     from safetensors.torch import save_file
 
@@ -84,7 +89,7 @@ def _put(tensors: dict[str, Tensor], name: str, column: Column) -> None:
         tensors[name] = column.cpu().contiguous()
 
 
-def load_gallery(path: str | Path) -> Gallery:
+def load_gallery(path: str | os.PathLike) -> Gallery:
     """Open the gallery or the saved tensor at ``path``; see :meth:`Gallery.load`."""
     path = Path(path)
     if not path.is_file():
@@ -140,7 +145,7 @@ def _assemble(tensors: dict[str, Tensor], manifest: dict[str, Any]) -> Gallery:
                 for number, name in enumerate(manifest['columns'])}
     ids = _take(tensors, 'ids') if manifest['identified'] else None
     return Gallery(
-        tensors['embeddings'], ids=ids,  # type: ignore[arg-type]
+        tensors['embeddings'], ids=ids,
         labels=tensors.get('labels'), label_names=None if names is None else list(names),
         metadata=metadata, fingerprint=Fingerprint(**manifest['fingerprint']),
         source=manifest['source'], skipped=manifest['skipped'])

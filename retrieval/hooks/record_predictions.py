@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 
 from ..distributed import gather_samples, rank
-from ..gallery import write_atomically
+from ..gallery import write_text
 from ..registry import HOOKS
 from ..structures import sample_id_of
 
@@ -48,7 +48,7 @@ class RecordPredictionsHook(Hook):
         _, entries = gather_samples(index, self._entries)
         if rank() == 0:
             text = json.dumps(entries, indent=1)
-            write_atomically(self.out, lambda name: Path(name).write_text(text + '\n'))
+            write_text(self.out, text + '\n')
 
 
 def _entry(sample: Any, gallery: Any) -> dict[str, Any]:

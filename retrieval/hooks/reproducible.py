@@ -20,7 +20,7 @@ def seed_everything(*entropy: int) -> None:
     """Seed ``random``, numpy and torch from a few numbers, mixed so that neighbours differ."""
     words = np.random.SeedSequence(list(entropy)).generate_state(4)
     random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
+    np.random.seed(int(words[1]))  # noqa: NPY002  (what transforms draw from)
     torch.manual_seed((int(words[2]) << 32) | int(words[3]))
 
 

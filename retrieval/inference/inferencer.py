@@ -65,8 +65,9 @@ class ImageRetrievalInferencer:
         """The data samples of images, filled by the retriever; see :meth:`__call__`."""
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         dataset = ImageList(images, pipeline=self.pipeline, on_unreadable=on_unreadable)
-        loader = DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers,
-                            collate_fn=pseudo_collate)
+        loader: DataLoader = DataLoader(
+            dataset, batch_size=self.batch_size, num_workers=self.num_workers,
+            collate_fn=pseudo_collate)
         self.model.query_pipeline = hash_settings(dataset.pipeline_cfg)
         answered: list[RetrievalDataSample] = []
         with evaluation_mode(self.model):

@@ -1,6 +1,7 @@
 """The exact ranking engine: top-k, ranks of the relevant rows, range search, in tiles."""
 from __future__ import annotations
 
+from .clustering import kmeans
 from .radius import RangeNeighbors, within
 from .ranks import BEYOND, Depth, RelevantRanks
 from .rowsets import RowSets, paired_labels
@@ -10,5 +11,5 @@ from .topk import topk
 from .vectors import as_vectors
 
 __all__ = ['BEYOND', 'Depth', 'PreparedGallery', 'RangeNeighbors', 'RelevantRanks', 'RowSets',
-           'TILE_BUDGET', 'as_vectors', 'is_shallow', 'paired_labels', 'prepared_rows',
+           'TILE_BUDGET', 'as_vectors', 'is_shallow', 'kmeans', 'paired_labels', 'prepared_rows',
            'ranks_among_themselves', 'relevant_ranks', 'topk', 'within']

@@ -33,7 +33,10 @@ def ranks_of_block(scores: Tensor, relevant: Pairs, left_out: Pairs | None, dept
     if left_out is not None and len(left_out[0]):
         out_query, out_row = (part.to(scores.device) for part in left_out)
         rankable -= torch.bincount(out_query, minlength=num_queries)
-        keep = ~member_of(query * num_rows + row, out_query * num_rows + out_row)
+        if torch.equal(out_query, torch.arange(num_queries, device=scores.device)):
+            keep = row != out_row[query]  # one for each query: itself
+        else:
+            keep = ~member_of(query * num_rows + row, out_query * num_rows + out_row)
         query, row = query[keep], row[keep]
         leave_out(scores, (out_query, out_row))
     offsets = offsets_of(query, num_queries)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -49,18 +50,23 @@ class RelevantRanks:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def num_relevant(self) -> Tensor:
         """``(B,)`` int64, R of each query."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    @property
+    @cached_property
     def query(self) -> Tensor:
         """``(P,)`` int64, the query of each rank, counted from the block's first."""
         return torch.repeat_interleave(self.num_relevant)
 
-    @property
+    @cached_property
     def order(self) -> Tensor:
         """``(P,)`` int64, which of its query's relevant rows each rank is, counted from 1."""
         position = torch.arange(len(self.ranks), device=self.ranks.device)
         return position - self.offsets[:-1][self.query] + 1
+
+    @cached_property
+    def precisions(self) -> Tensor:
+        """``(P,)`` float64, the precision at each rank."""
+        return self.order / self.ranks.double()

@@ -52,7 +52,9 @@ class BestRows:
         queries, rows, scores = (np.concatenate(parts) for parts in zip(*self._pending,
                                                                         strict=True))
         self._pending, self._count = [], 0
-        touched = np.unique(queries)
+        seen = np.zeros(len(self.scores), dtype=bool)
+        seen[queries] = True
+        touched = np.flatnonzero(seen)
         queries = np.concatenate([np.repeat(touched, k), queries])
         rows = np.concatenate([self.rows[touched].reshape(-1), rows])
         scores = np.concatenate([self.scores[touched].reshape(-1), scores])

@@ -71,7 +71,7 @@ class ImageToImageRetriever(BaseRetriever):
         super().__init__(init_cfg=init_cfg,
                          data_preprocessor=preprocessor_config(data_preprocessor, train_cfg))
         self.image_encoder = build_encoder(image_encoder)
-        self.head = MODELS.build(head) if isinstance(head, dict) else head
+        self.head: Any = MODELS.build(head) if isinstance(head, dict) else head
         self._similarity = resolve_similarity(similarity_fn)
         self.topk = checked_topk(topk)
         self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
@@ -219,7 +219,7 @@ class ImageToImageRetriever(BaseRetriever):
                             'are handed to the head, but '
                             + ('there is no head.' if self.head is None else
                                f'{type(self.head).__name__} has no `predict`.'))
-        result = self.head.predict(embeddings, samples, **kwargs)  # type: ignore[union-attr]
+        result = self.head.predict(embeddings, samples, **kwargs)
         return result if isinstance(result, Tensor) else embeddings
 
     @torch.no_grad()

@@ -8,7 +8,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.evaluator import Evaluator
 
-from retrieval.evaluation import EmbeddingMetrics, RetrievalAveragePrecision, RetrievalRecall
+from retrieval.evaluation import (
+    EmbeddingMetrics,
+    RetrievalAveragePrecision,
+    RetrievalRecall,
+    evaluate,
+)
 from retrieval.structures import RetrievalDataSample
 
 COUNT = 23  # divides by neither number of processes
@@ -75,3 +80,26 @@ def process_without_samples(part, parts, folder):
 
 def test_a_process_may_have_no_samples(tmp_path):
     mp.spawn(process_without_samples, args=(2, tmp_path), nprocs=2)
+
+
+def shared_work(sharded):
+    """Shallow and full rankings, by leave-one-out and with a gallery, in many small tiles."""
+    generator = torch.Generator().manual_seed(1)
+    vectors, labels = torch.randn(301, 8, generator=generator), torch.arange(301) % 60
+    options = {'tile_budget': 64 * 64, 'sharded': sharded}
+    return [evaluate(vectors, labels, metrics=('Recall@1', 'MAP@R'), **options),
+            evaluate(vectors, labels, metrics=('mAP', 'mINP'), **options),
+            evaluate(vectors[:99], labels[:99], vectors[99:], labels[99:], **options)]
+
+
+def process_of_shared_work(part, parts, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
+                            world_size=parts)
+    assert shared_work(True) == shared_work(False)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('parts', [2, 3])
+def test_the_work_is_shared_and_every_process_has_the_same(parts, tmp_path):
+    mp.spawn(process_of_shared_work, args=(parts, tmp_path), nprocs=parts)

@@ -35,7 +35,7 @@ class ToyNoise:
 
     def __call__(self, results):
         import numpy as np
-        results['img'] = (results['img'] * np.random.uniform(0.5, 1)).astype('uint8')
+        results['img'] = (results['img'] * np.random.uniform(0.5, 1)).astype('uint8')  # noqa: NPY002
         return results
 
 

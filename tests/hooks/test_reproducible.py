@@ -46,7 +46,7 @@ def test_it_is_the_seed_that_decides(tmp_path):
 def test_every_generator_is_seeded_and_neighbours_differ():
     def draw(*entropy):
         seed_everything(*entropy)
-        return random.random(), float(np.random.rand()), float(torch.rand(1))
+        return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
     assert draw(1, 2) == draw(1, 2)
     columns = list(zip(*(draw(seed, 0, i) for seed in range(3) for i in range(5)), strict=True))
     assert all(len(set(column)) == 15 for column in columns)

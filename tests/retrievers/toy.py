@@ -50,4 +50,5 @@ class Encoder(nn.Module):
 
 
 def loader(dataset=None, batch_size=3, **kwargs):
-    return DataLoader(Images() if dataset is None else dataset, batch_size=batch_size, collate_fn=collate, **kwargs)
+    dataset = Images() if dataset is None else dataset
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **kwargs)

@@ -1,5 +1,5 @@
-# Your own table with the columns path,label,split,is_query,is_gallery: `CSV=table.csv DATA_ROOT=path
-# python tools/train.py …`; paths in it are relative to DATA_ROOT.
+# Your own table with the columns path,label,split,is_query,is_gallery, paths relative to DATA_ROOT:
+# `CSV=table.csv DATA_ROOT=path python tools/train.py …`.
 ann_file = '{{$CSV:data/images.csv}}'
 data_root = '{{$DATA_ROOT:data}}'
 

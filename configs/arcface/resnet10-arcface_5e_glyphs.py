@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_32.py',
-    '../_base_/schedules/adamw_cosine_6e.py',
+    '../_base_/datasets/glyphs_40.py',
+    '../_base_/schedules/adamw_onecycle_5e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
@@ -9,4 +9,4 @@ model = dict(
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ArcFaceLoss', num_classes=1433, embedding_size=128,
-                  margin=11.5, scale=32)))  # margin in degrees, as the library takes it
+                  margin=17, scale=24)))  # margin in degrees, as the library takes it

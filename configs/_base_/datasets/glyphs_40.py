@@ -1,16 +1,19 @@
-# Glyphs at 32 px, white on black: training on one half of the characters, testing on the other.
+# Glyphs at 40 px, white on black: training on one half of the characters, testing on the other.
 # The test set is searched in itself, each image without itself.
-data_preprocessor = dict(mean=[33.0], std=[75.0])
+data_preprocessor = dict(mean=[55.0], std=[90.0])
 
-load = [dict(type='LoadImage', color='gray'), dict(type='Resize', scale=(32, 32), interpolation='area')]
 train_pipeline = [
-    *load,
-    dict(type='RandomAffine', degrees=8, translate=0.06, scale=(0.85, 1.1), shear=6),
+    dict(type='LoadImage', color='gray'),
+    dict(type='Resize', scale=(40, 40), interpolation='area'),
+    dict(type='RandomAffine', degrees=5, translate=0.03, scale=(0.91, 1.06)),
     dict(type='PackInputs')]
-test_pipeline = [*load, dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImage', color='gray'),
+    dict(type='Resize', scale=(40, 40), interpolation='area'),
+    dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=256, num_workers=2, persistent_workers=True,
+    batch_size=128, num_workers=1, persistent_workers=True, drop_last=True,
     dataset=dict(type='Glyphs', split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True))
 test_dataloader = dict(
