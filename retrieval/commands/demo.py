@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner.save_checkpoint(str(out), checkpoint.name, save_optimizer=False,
                            save_param_scheduler=False)
     draw(config, str(checkpoint), out)
-    draw_training(Path(runner.log_dir) / 'vis_data' / 'scalars.json', out)
+    draw_training(Path(runner.log_dir) / 'vis_data' / 'scalars.json', out,
+                  results['untrained']['Recall@1'])
     write_results(results, out)
     print(f'\n{table(results)}\n\n{time.monotonic() - start:.0f} seconds. Look at:')
     for name in ('rankings.png', 'loss.png', 'recall.png', 'results.json', 'gallery.safetensors'):
@@ -102,16 +103,16 @@ def draw(config: Any, checkpoint: str, out: Path, queries: int = 10) -> None:
                       out / 'rankings.png', columns=10)
 
 
-def draw_training(scalars: Path, out: Path) -> None:
-    """Draw the loss and the validation recall over the iterations and epochs of a run."""
+def draw_training(scalars: Path, out: Path, untrained: float) -> None:
+    """Draw the loss over the iterations of a run, and the validation recall over its epochs."""
     import json
 
     from retrieval.visualization import plot_curves
 
     entries = [json.loads(line) for line in scalars.read_text().splitlines()]
     loss = [(entry['step'], entry['loss']) for entry in entries if 'loss' in entry]
-    recall = [(entry['step'], entry['embedding/Recall@1']) for entry in entries
-              if 'embedding/Recall@1' in entry]
+    recall = [(0, untrained)] + [(entry['step'], entry['embedding/Recall@1'])
+                                 for entry in entries if 'embedding/Recall@1' in entry]
     plot_curves({'loss': loss}, out / 'loss.png', xlabel='iteration', ylabel='loss')
     plot_curves({'Recall@1': recall}, out / 'recall.png', xlabel='epoch', ylabel='percent')
 

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = expand(arguments.query)
     model, config = open_gallery(arguments)
     answers = search(model, test_pipeline(config), images, Path(arguments.out), arguments.topk,
-                     'skip' if arguments.skip_unreadable else 'raise', [gallery_dataset(model, config)])
+                     'skip' if arguments.skip_unreadable else 'raise',
+                     [gallery_dataset(model, config)])
     report(answers, arguments.out)
 
 

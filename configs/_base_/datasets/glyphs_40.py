@@ -13,11 +13,11 @@ test_pipeline = [
     dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=128, num_workers=1, persistent_workers=True, drop_last=True,
+    batch_size=128, num_workers=0, drop_last=True,  # in memory; a worker would take a core
     dataset=dict(type='Glyphs', split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True))
 test_dataloader = dict(
-    batch_size=256, num_workers=1,
+    batch_size=256, num_workers=0,
     dataset=dict(type='Glyphs', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False))
 val_dataloader = test_dataloader
