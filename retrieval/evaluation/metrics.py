@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from mmengine.evaluator import Evaluator
 from torch import Tensor
 
 from ..ranking import RowSets
-from ..registry import METRICS
+from ..registry import EVALUATORS, METRICS
 from ..similarity import SimilarityFn, resolve_similarity
 from ..structures import as_labels
 from .figures import QueryFigures, check_average
@@ -99,6 +100,16 @@ class EmbeddingMetrics(GatheredMetric):
             raise ValueError(f'What is relevant cannot be told: the {where}, and no sample has '
                              'gt_indices.')
         return RowSets.from_labels(labels, torch.as_tensor(gallery.labels).cpu())
+
+
+@EVALUATORS.register_module(name='EmbeddingMetrics')
+def embedding_evaluator(**kwargs: Any) -> Evaluator:
+    """An evaluator with :class:`EmbeddingMetrics` alone.
+
+    MMEngine takes ``val_evaluator=dict(type=…, metrics=…)``, without a list around it, for the
+    config of an evaluator, since an evaluator has an argument ``metrics`` too.
+    """
+    return Evaluator([EmbeddingMetrics(**kwargs)])
 
 
 def _joined(labels: Any) -> Tensor | None:

@@ -26,4 +26,4 @@ gallery_dataloader = test_dataloader
 test_evaluator = [
     dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R', 'R-Precision', 'mAP']),
     dict(type='RetrievalRecall', topk=(1, 10))]
-val_evaluator = test_evaluator
+val_evaluator = dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R'])
