@@ -1,1 +1,1 @@
-
+"""Rerankers: ``(queries, gallery, neighbors) -> Neighbors``, registered in RERANKERS."""
