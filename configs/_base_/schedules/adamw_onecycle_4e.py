@@ -8,6 +8,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='OneCycleLR', eta_max=3e-3, total_steps=4, pct_start=0.15, div_factor=10,
          final_div_factor=1000, convert_to_iter_based=True)]
-train_cfg = dict(type='ResumableTrainLoop', max_epochs=4, val_interval=2)
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=4, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
