@@ -117,8 +117,8 @@ def draw_training(scalars: Path, out: Path, untrained: float) -> None:
                                  for entry in entries if 'embedding/Recall@1' in entry]
     plot_curves({'loss': loss}, out / 'loss.png', xlabel='iteration', ylabel='loss',
                 title='ArcFace loss in training')
-    plot_curves({'Recall@1': recall}, out / 'recall.png', xlabel='epoch', ylabel='Recall@1, percent',
-                title='On the unseen classes')
+    plot_curves({'Recall@1': recall}, out / 'recall.png', xlabel='epoch',
+                ylabel='Recall@1, percent', title='On the unseen classes')
 
 
 def write_results(results: dict[str, dict[str, float]], out: Path) -> None:
