@@ -114,6 +114,7 @@ def build_model(config: Any, checkpoint: str | os.PathLike | None,
     from mmengine.registry import DefaultScope
 
     from retrieval.registry import MODELS
+    from retrieval.retrievers import load_pretrained
 
     scope = config.get('default_scope', 'retrieval')
     name = f'retrieval-{scope}'
@@ -126,34 +127,5 @@ def build_model(config: Any, checkpoint: str | os.PathLike | None,
         settings.setdefault('data_preprocessor', config.data_preprocessor)
     model = MODELS.build(settings)
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint)
+        load_pretrained(model, checkpoint, whole_encoder=True)
     return model.to(get_device()).eval()
-
-
-def load_checkpoint(model: Any, checkpoint: str | os.PathLike) -> None:
-    """Load all weights of the encoder, and of the head those that fit.
-
-    Raises:
-        ValueError: an encoder weight is missing or of another shape; the message lists them.
-    """
-    check_checkpoint(model, checkpoint)
-    from retrieval.retrievers import load_pretrained
-    load_pretrained(model, checkpoint)
-
-
-def check_checkpoint(model: Any, checkpoint: str | os.PathLike) -> None:
-    """Refuse a checkpoint without the encoder's weights; see :func:`load_checkpoint`."""
-    from retrieval.retrievers import read_state_dict
-
-    given = read_state_dict(checkpoint)
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()
-              if name.startswith('image_encoder.')}
-    wrong = [name for name, shape in wanted.items()
-             if name not in given or tuple(given[name].shape) != shape]
-    if wrong:
-        held = [name for name in given if name.startswith('image_encoder.')] or list(given)
-        raise ValueError(
-            f'{str(checkpoint)!r} is not a checkpoint of this model: {len(wrong)} of '
-            f'{len(wanted)} encoder weights are missing or of another shape, such as '
-            f'{", ".join(wrong[:3])}; it holds {", ".join(held[:3])}, …. Give the config that it '
-            'was trained with.')

@@ -69,13 +69,8 @@ def report(result: dict[str, float], out: str | None) -> None:
     if out is not None:
         import json
 
-        from ..gallery import write_atomically
-        text = json.dumps(result, indent=2) + '\n'
-        write_atomically(out, lambda name: _write(name, text))
-
-
-def _write(name: str, text: str) -> None:
-    Path(name).write_text(text)
+        from ..gallery import write_text
+        write_text(out, json.dumps(result, indent=2) + '\n')
 
 
 def read_side(path: str, labels: str | None, option: str) -> Side:

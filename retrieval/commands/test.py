@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out and not arguments.out.endswith('.json'):
         raise ValueError(f'--out is written as JSON; got {arguments.out!r}. Give a name that ends '
                          'in .json.')
-    from .configuration import build_runner, check_checkpoint, load_config
+    from .configuration import build_runner, load_config
 
     config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
     if not config.get('test_dataloader') or not config.get('test_evaluator'):
@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             dict(type='retrieval.RecordPredictionsHook', out=arguments.out))
     config.load_from, config.resume = arguments.checkpoint, False
     runner = build_runner(config, arguments.launcher)
-    check_checkpoint(runner.model.module if hasattr(runner.model, 'module') else runner.model,
-                     arguments.checkpoint)
+    from retrieval.retrievers import check_encoder, read_state_dict
+    check_encoder(getattr(runner.model, 'module', runner.model),
+                  read_state_dict(arguments.checkpoint), arguments.checkpoint)
     metrics = runner.test()
     if arguments.out and arguments.out_item == 'metrics':
         _write_metrics(metrics, arguments.out)

@@ -138,6 +138,7 @@ class RetrievalDataset(BaseDataset):
             return
         data, start = memoryview(self.data_bytes), 0  # type: ignore[arg-type]
         for end in self.data_address.tolist():
+            # bytes that this object pickled itself, in memory; nothing comes from a file
             yield pickle.loads(data[start:end])
             start = end
 

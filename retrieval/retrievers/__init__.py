@@ -2,8 +2,8 @@
 from .base import BaseRetriever
 from .encoding import encode, evaluation_mode
 from .image_to_image import ImageToImageRetriever
-from .pretrained import load_pretrained, read_state_dict
+from .pretrained import check_encoder, load_pretrained, read_state_dict
 from .prototype import pipeline_hash
 
-__all__ = ['BaseRetriever', 'ImageToImageRetriever', 'encode', 'evaluation_mode',
+__all__ = ['BaseRetriever', 'ImageToImageRetriever', 'check_encoder', 'encode', 'evaluation_mode',
            'load_pretrained', 'pipeline_hash', 'read_state_dict']

@@ -25,7 +25,6 @@ class PrototypeHolder:
         version: of the weights that the gallery was prepared with.
         queries_in_gallery: the queries of the running evaluation pass through the same pipeline
             as the gallery, so one that is in it need not be encoded again.
-        checked: versions of the weights whose fingerprint was found to fit a given gallery.
     """
 
     prototype: Any

@@ -229,7 +229,8 @@ class ImageToImageRetriever(BaseRetriever):
         Raises:
             FingerprintError: a ``ValueError``; the gallery was made by another model or pipeline.
             FileNotFoundError: its file is missing.
-            ValueError: it is empty, non-finite, or of another width than the encoder's.
+            ValueError: it is empty or non-finite. Another width than the encoder's is seen when
+                the first query is encoded.
         """
         prototype = self.holder.prototype
         self.holder.clear()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -22,13 +23,39 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
-def load_pretrained(module: nn.Module, path: str | os.PathLike) -> None:
+def check_encoder(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    """Refuse a checkpoint without every weight of the model's ``image_encoder``.
+
+    Raises:
+        ValueError: one is missing or of another shape; the message lists some.
+    """
+    wanted = {name: value.shape for name, value in module.state_dict().items()
+              if name.startswith('image_encoder.')}
+    wrong = [name for name, shape in wanted.items()
+             if name not in given or given[name].shape != shape]
+    if wrong:
+        held = [name for name in given if name.startswith('image_encoder.')] or list(given)
+        raise ValueError(
+            f'{str(path)!r} is not a checkpoint of this model: {len(wrong)} of {len(wanted)} '
+            f'encoder weights are missing or of another shape, such as {_some(wrong)}; it holds '
+            f'{_some(held)}. Give the config that it was trained with.')
+
+
+def load_pretrained(module: nn.Module, path: str | os.PathLike,
+                    whole_encoder: bool = False) -> None:
     """Load the weights that fit, and log which did not.
+
+    Args:
+        module: a retriever.
+        path: the checkpoint.
+        whole_encoder: refuse one that lacks a weight of the encoder; see :func:`check_encoder`.
 
     Raises:
         ValueError: none fits: the checkpoint is another model's.
     """
     given = read_state_dict(path)
+    if whole_encoder:
+        check_encoder(module, given, path)
     own = module.state_dict()
     fitting = {name: value for name, value in given.items()
                if name in own and own[name].shape == value.shape}
