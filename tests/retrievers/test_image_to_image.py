@@ -193,7 +193,25 @@ def test_the_gallery_is_no_state_and_is_not_copied():
     assert not copied.prototype_inited
     with torch.no_grad():
         copied.image_encoder.linear.weight.zero_().add_(1)
-    assert not torch.equal(copied.gallery.embeddings, model.gallery.embeddings)
+    of_the_copy = copied.gallery.embeddings
+    assert model.prototype_inited, 'the copy overwrote the gallery of the original'
+    assert not torch.equal(of_the_copy, model.gallery.embeddings)
+
+
+def test_batch_augmentation_reaches_a_soft_label_head():
+    head = dict(type='ClassificationHead', num_classes=3, in_features=5)
+    model = retriever(head=head, train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
+                      data_preprocessor=dict(num_classes=3))
+    images = Images()
+    batch = collate([images[row] for row in range(6)])
+    data = model.data_preprocessor(batch, True)
+    mixed = torch.stack([sample.gt_score for sample in data['data_samples']])
+    torch.testing.assert_close(mixed.sum(1), torch.ones(6))
+    assert not torch.equal(data['inputs'], images.images[:6])
+    found = model(**data, mode='loss')['loss']
+    logits = model.head(model.image_encoder(data['inputs']))
+    wanted = -(mixed * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(found, wanted)
 
 
 def test_the_prototype_may_be_a_config(tmp_path):
