@@ -11,15 +11,18 @@ from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
 from .metrics import EmbeddingMetrics
 from .names import VALID_NAMES, Measure, parse_metric, parse_metrics
+from .protocols import PROTOCOLS, Level, Protocol, evaluate_protocol, resolve_protocol
 from .query_values import query_values
 from .ranked_lists import RetrievalAveragePrecision, RetrievalRecall
 from .relations import shares_a_label
 from .testers import evaluate_levels, evaluate_splits, evaluate_within_parents
 
 __all__ = [
-    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure', 'QueryFigures',
+    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Level', 'Measure',
+    'PROTOCOLS', 'Protocol', 'QueryFigures',
     'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'adjusted_mutual_information',
-    'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_splits',
+    'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_protocol',
+    'evaluate_splits',
     'evaluate_within_parents', 'normalized_mutual_information', 'parse_metric', 'parse_metrics',
-    'query_values', 'rank_queries', 'shares_a_label',
+    'query_values', 'rank_queries', 'resolve_protocol', 'shares_a_label',
 ]

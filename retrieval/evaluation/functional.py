@@ -16,8 +16,8 @@ from .relations import (
     as_relevance,
     check_length,
     label_codes,
+    same_as_query,
     same_ids,
-    same_source,
     united,
 )
 
@@ -30,6 +30,7 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
              average: str = 'micro', *, ids: Sequence[Any] | None = None,
              gallery_ids: Sequence[Any] | None = None, relevance: RelevanceLike | None = None,
              junk: RelevanceLike | None = None, cameras: Any = None, gallery_cameras: Any = None,
+             sequences: Any = None, gallery_sequences: Any = None,
              tile_budget: int = TILE_BUDGET, sharded: bool = False) -> dict[str, float]:
     """Rank the gallery exactly for every query and measure the rankings.
 
@@ -41,8 +42,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         gallery: ``(N, D)`` floats.
         gallery_labels: ``(N,)``.
         metrics: names out of ``Recall@K``, ``Precision@K``, ``R-Precision``, ``MAP@R``, ``mAP``,
-            ``mAP@K``, ``mAP-trapezoid``, ``MRR``, ``CMC@K``, ``mINP``; each is defined in
-            :mod:`retrieval.evaluation.measures`.
+            ``mAP@K``, ``mAP-trapezoid``, ``MRR``, ``CMC@K``, ``mINP``, ``mP@K``; each is defined
+            in :mod:`retrieval.evaluation.measures`.
         similarity: a name, or a callable ``(Q, D), (N, D) -> (Q, N)``.
         average: ``micro``, the mean over queries; ``macro``, the mean over classes of their
             queries' means.
@@ -52,7 +53,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         junk: rows that are taken out before ranking, in the same forms.
         cameras, gallery_cameras: whole numbers or strings; a query does not rank rows of its own
             class and camera.
-        tile_budget: how many scores are held at once.
+        sequences, gallery_sequences: the same of the sequence (track, burst) of an image.
+        tile_budget: how many scores a thread holds at once.
         sharded: the processes of the process group share the work; each is given all embeddings
             and gets the same result.
 
@@ -69,7 +71,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
     figures = rank_queries(
         embeddings, labels, gallery, gallery_labels, metrics, similarity, ids=ids,
         gallery_ids=gallery_ids, relevance=relevance, junk=junk, cameras=cameras,
-        gallery_cameras=gallery_cameras, tile_budget=tile_budget, sharded=sharded)
+        gallery_cameras=gallery_cameras, sequences=sequences,
+        gallery_sequences=gallery_sequences, tile_budget=tile_budget, sharded=sharded)
     return figures.summary(average)
 
 
@@ -78,7 +81,8 @@ def rank_queries(embeddings: Any, labels: Any = None, gallery: Any = None,
                  similarity: str | SimilarityFn | Similarity = 'cosine_similarity', *,
                  ids: Sequence[Any] | None = None, gallery_ids: Sequence[Any] | None = None,
                  relevance: RelevanceLike | None = None, junk: RelevanceLike | None = None,
-                 cameras: Any = None, gallery_cameras: Any = None,
+                 cameras: Any = None, gallery_cameras: Any = None, sequences: Any = None,
+                 gallery_sequences: Any = None,
                  tile_budget: int = TILE_BUDGET, sharded: bool = False) -> QueryFigures:
     """What every single query scores; the arguments and errors are those of :func:`evaluate`.
 
@@ -92,9 +96,12 @@ def rank_queries(embeddings: Any, labels: Any = None, gallery: Any = None,
     rows = queries if gallery is None else as_vectors(gallery, 'gallery', queries.shape[1])
     numbers, theirs, names = _labels_of(labels, gallery_labels, len(queries), len(rows),
                                         gallery is None)
+    if gallery is None:
+        gallery_cameras, gallery_sequences = cameras, sequences
     own = _own_rows(gallery is None, ids, gallery_ids, len(queries), len(rows))
     left_out = united(own, None if junk is None else as_relevance(junk, len(queries), len(rows)),
-                      _same_camera(cameras, gallery_cameras, numbers, theirs, gallery is None))
+                      same_as_query('cameras', cameras, gallery_cameras, numbers, theirs),
+                      same_as_query('sequences', sequences, gallery_sequences, numbers, theirs))
     if relevance is not None:
         relevant = as_relevance(relevance, len(queries), len(rows))
     elif numbers is None or theirs is None:
@@ -129,16 +136,3 @@ def _own_rows(leave_one_out: bool, ids: Sequence[Any] | None, gallery_ids: Seque
     if ids is None or gallery_ids is None:
         return None
     return same_ids(ids, gallery_ids)
-
-
-def _same_camera(cameras: Any, gallery_cameras: Any, labels: Tensor | None, theirs: Tensor | None,
-                 leave_one_out: bool) -> RowSets | None:
-    if cameras is None and gallery_cameras is None:
-        return None
-    gallery_cameras = cameras if leave_one_out else gallery_cameras
-    if cameras is None or gallery_cameras is None or labels is None or theirs is None:
-        raise ValueError('Leaving out rows of the same camera needs cameras and labels of both '
-                         'sides.')
-    check_length('cameras', cameras, len(labels), 'embeddings')
-    check_length('gallery_cameras', gallery_cameras, len(theirs), 'rows of the gallery')
-    return same_source(labels, cameras, theirs, gallery_cameras)

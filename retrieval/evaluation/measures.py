@@ -33,6 +33,17 @@ def precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
     return _hits(ranks, k) / k
 
 
+def cut_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Relevant rows among the first k, over k or, where it is less, the rank of the worst relevant
+    row: what comes behind the last relevant row does not count.
+
+    The mP@k of revisited Oxford and Paris (Radenović et al., 2018), as their program computes it.
+    """
+    last = ranks.order == ranks.num_relevant[ranks.query]
+    worst = _per_query(ranks, (last * ranks.ranks).double())
+    return _hits(ranks, k) / worst.clamp_(min=1, max=k)
+
+
 def r_precision(ranks: RelevantRanks) -> Tensor:
     """Relevant rows among the first R, over R, where R is the query's number of relevant rows."""
     within = ranks.ranks <= ranks.num_relevant[ranks.query]

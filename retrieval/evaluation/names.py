@@ -40,6 +40,7 @@ _AT_K: dict[str, tuple[bool, Callable[[RelevantRanks, int], Tensor]]] = {
     'Recall': (False, measures.recall_at_k),  # the best relevant row alone decides
     'CMC': (False, measures.cmc_at_k),
     'Precision': (True, measures.precision_at_k),
+    'mP': (True, measures.cut_precision_at_k),
     'mAP': (True, measures.average_precision_at_k),
 }
 VALID_NAMES = (*(f'{name}@K' for name in _AT_K), *_PLAIN)

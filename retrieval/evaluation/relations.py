@@ -105,15 +105,30 @@ def same_ids(ids: Sequence[Any], gallery_ids: Sequence[Any]) -> RowSets:
     return RowSets.from_labels(codes[:len(ids)], codes[len(ids):])
 
 
-def same_source(labels: Tensor, sources: Any, gallery_labels: Tensor,
-                gallery_sources: Any) -> RowSets:
-    """The rows of the query's own class and source (camera or sequence), which re-identification
-    does not rank.
+def same_as_query(name: str, values: Any, gallery_values: Any, labels: Tensor | None,
+                  gallery_labels: Tensor | None) -> RowSets | None:
+    """The rows of the query's own class that share its value of a column (camera, sequence).
+
+    Re-identification does not rank them: they show the same moment once more.
+
+    Args:
+        name: what the column is called, for the messages.
+        values: ``(Q,)`` whole numbers or strings, or None.
+        gallery_values: ``(N,)`` of the same kind, or None; None on both sides gives None.
+
+    Raises:
+        ValueError: one side or the labels are missing, or lengths do not fit.
     """
-    own, theirs, _ = label_codes(sources, gallery_sources)
+    if values is None and gallery_values is None:
+        return None
+    if values is None or gallery_values is None or labels is None or gallery_labels is None:
+        raise ValueError(f'Leaving out rows of the same {name} needs {name} and labels of both '
+                         'sides.')
+    check_length(name, values, len(labels), 'embeddings')
+    check_length(f'gallery_{name}', gallery_values, len(gallery_labels), 'rows of the gallery')
+    own, theirs, _ = label_codes(values, gallery_values)
     assert theirs is not None
-    codes = paired_labels((labels, own), (gallery_labels, theirs))
-    return RowSets.from_labels(*codes)
+    return RowSets.from_labels(*paired_labels((labels, own), (gallery_labels, theirs)))
 
 
 def united(*sets: RowSets | None) -> RowSets | None:

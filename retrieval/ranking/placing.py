@@ -1,160 +1,148 @@
-"""The ranks of the relevant rows in one block of scores."""
-from __future__ import annotations
+"""The ranks of the relevant rows in one block of scores, on the CPU.
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+Counting the scores above a relevant one is two passes over a row of scores and costs a hundredth of
+sorting it; so few relevant rows are ranked by counting. Ranks up to a depth are found among the
+scores that reach a lower bound of that depth; and only where many ranks are wanted of the whole row
+is it sorted, down to the worst relevant score.
+"""
+from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .ranks import BEYOND, Depth, RelevantRanks
-from .rowsets import Pairs, member_of
-from .topk import leave_out, select
+from .rowsets import Pairs
+from .selection import LOWEST, best_columns, from_keys, keys_of, lower_bound
 
-_SCANNED_TIES = 100  # with more values that tie, one stable sort is cheaper
-_SORT_FROM = 64  # above this depth a sort of the scores is cheaper than a selection
+_COUNTED = 48       # with more relevant rows a sort is cheaper than counting for each
+_LISTED = 64        # down to this depth all queries' lists are made together
+_SCANNED_TIES = 100  # with more values that tie, one sort of scores and rows is cheaper
 
 
-def ranks_of_block(scores: Tensor, relevant: Pairs, left_out: Pairs | None, depth: Depth,
-                   start: int = 0) -> RelevantRanks:
-    """The ranks in one block of scores ``(B, N)``, which is changed in place.
+def ranks_of_block(scores: np.ndarray, relevant: Pairs, left_out: Pairs | None, depth: Depth,
+                   start: int = 0, num_rows: int | None = None) -> RelevantRanks:
+    """The ranks in one block of scores ``(B, T)``, which is changed in place.
 
     Args:
-        scores: float32, finite.
+        scores: float32; finite, but for ``-inf`` behind the last row.
         relevant: ``(query, row)`` of the relevant rows, sorted.
         left_out: ``(query, row)`` of the rows that are not ranked, or None.
         depth: how deep the ranks must be exact.
         start: number of the block's first query.
+        num_rows: N, where the block has further columns.
     """
-    num_queries, num_rows = scores.shape
-    query, row = (part.to(scores.device) for part in relevant)
-    rankable = torch.full((num_queries,), num_rows, device=scores.device)
+    num_queries, width = scores.shape
+    num_rows = width if num_rows is None else num_rows
+    query, row = (part.numpy() for part in relevant)
+    rankable = np.full(num_queries, num_rows)
     if left_out is not None and len(left_out[0]):
-        out_query, out_row = (part.to(scores.device) for part in left_out)
-        rankable -= torch.bincount(out_query, minlength=num_queries)
-        if torch.equal(out_query, torch.arange(num_queries, device=scores.device)):
-            keep = row != out_row[query]  # one for each query: itself
-        else:
-            keep = ~member_of(query * num_rows + row, out_query * num_rows + out_row)
+        out_query, out_row = (part.numpy() for part in left_out)
+        rankable -= np.bincount(out_query, minlength=num_queries)
+        scores[out_query, out_row] = -np.inf
+        keep = scores[query, row] > -np.inf
         query, row = query[keep], row[keep]
-        leave_out(scores, (out_query, out_row))
     offsets = offsets_of(query, num_queries)
-    most = int((offsets[1:] - offsets[:-1]).max()) if num_queries else 0
-    deep = max(depth.rows, most if depth.relevant else 0)
-    if depth.everything or deep > _SORT_FROM:
-        ranks = _by_sorting(scores, query, row, offsets)
+    ranks = np.full(len(query), BEYOND)
+    if depth.everything:
+        _everywhere(scores, row, offsets, ranks)
     else:
-        ranks = torch.full((len(query),), BEYOND, device=scores.device)
-        if deep:
-            _, columns = select(scores, min(deep, num_rows))
-            write_found(columns, query, row, offsets, num_rows, ranks)
-        if depth.best > deep:
-            _best_by_counting(scores, query, row, offsets, ranks)
-    return RelevantRanks(offsets, ranks, rankable, start)
+        wanted = np.full(num_queries, depth.rows)
+        if depth.relevant:
+            wanted = np.maximum(wanted, np.diff(offsets))
+        _down_to(scores, query, row, offsets, wanted, num_rows, ranks)
+        _best(scores, row, offsets, wanted < depth.best, ranks)
+    return RelevantRanks(torch.from_numpy(offsets), torch.from_numpy(ranks),
+                         torch.from_numpy(rankable), start)
 
 
-def offsets_of(query: Tensor, num_queries: int) -> Tensor:
-    """Where each query's pairs begin and the last one's end, ``(B + 1,)``."""
-    counts = torch.bincount(query, minlength=num_queries)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+def offsets_of(query: np.ndarray, num_queries: int) -> np.ndarray:
+    """Where each query's pairs begin and the last one's end, ``(B + 1,)``; queries must rise."""
+    return np.searchsorted(query, np.arange(num_queries + 1))
 
 
-def write_found(columns: Tensor, query: Tensor, row: Tensor, offsets: Tensor, num_rows: int,
-                ranks: Tensor) -> None:
+def write_found(columns: np.ndarray, query: np.ndarray, row: np.ndarray, offsets: np.ndarray,
+                num_rows: int, ranks: np.ndarray) -> None:
     """Write the ranks of the relevant rows that are among the best ``columns (B, k)``.
 
     A column of -1 stands for none.
     """
-    base = torch.arange(len(columns), device=columns.device)[:, None] * num_rows
-    hits = member_of(columns + base, query * num_rows + row) & (columns >= 0)
-    hit_query, position = hits.nonzero(as_tuple=True)
-    counts = torch.bincount(hit_query, minlength=len(columns))
-    nth = torch.arange(len(hit_query), device=columns.device)
-    nth -= (counts.cumsum(0) - counts)[hit_query]
+    wanted = query * num_rows + row
+    if not len(wanted):
+        return
+    keys = columns + np.arange(len(columns))[:, None] * num_rows
+    place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+    hit_query, position = np.nonzero((wanted[place] == keys) & (columns >= 0))
+    nth = np.arange(len(hit_query)) - np.searchsorted(hit_query, hit_query)
     ranks[offsets[hit_query] + nth] = position + 1
 
 
-def _best_by_counting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor,
-                      ranks: Tensor) -> None:
-    """Write the rank of every query's best relevant row, where it is not known yet."""
-    first = offsets[:-1]
-    todo = (offsets[1:] > first).nonzero()[:, 0]
-    todo = todo[ranks[first[todo]] == BEYOND]
-    if not len(todo):
+def _down_to(scores: np.ndarray, query: np.ndarray, row: np.ndarray, offsets: np.ndarray,
+             wanted: np.ndarray, num_rows: int, ranks: np.ndarray) -> None:
+    """Write the ranks that are at most what is ``wanted (B,)`` of each query."""
+    deepest = int(wanted.max(initial=0))
+    if not deepest or not len(row):
         return
-    own = scores[query, row]
-    best = torch.full((len(scores),), -torch.inf, device=scores.device)
-    best.scatter_reduce_(0, query, own, 'amax')
-    lowest = torch.full((len(scores),), scores.shape[1], device=scores.device)
-    at_best = own == best[query]
-    lowest.scatter_reduce_(0, query[at_best], row[at_best], 'amin')
-    if scores.is_cuda:
-        above = (scores > best[:, None]).sum(dim=1)
-        reaching = (scores >= best[:, None]).sum(dim=1)
-    else:
-        above, reaching = _counts(scores.numpy(), best.numpy())
-    rank = above + 1
-    for tied in (reaching > above + 1).nonzero()[:, 0].tolist():
-        rank[tied] += (scores[tied, :int(lowest[tied])] == best[tied]).sum()
-    ranks[first[todo]] = rank[todo]
-
-
-def _counts(scores: np.ndarray, thresholds: np.ndarray) -> tuple[Tensor, Tensor]:
-    """How many scores of each row are above, and how many reach, its threshold."""
-    above, reach = np.empty(len(scores), np.int64), np.empty(len(scores), np.int64)
-
-    def count(begin: int, end: int) -> None:
-        for index in range(begin, end):
-            above[index] = np.count_nonzero(scores[index] > thresholds[index])
-            reach[index] = np.count_nonzero(scores[index] >= thresholds[index])
-
-    _in_threads(count, len(scores))
-    return torch.from_numpy(above), torch.from_numpy(reach)
-
-
-def _in_threads(work: Callable[[int, int], None], count: int) -> None:
-    """Call ``work(begin, end)`` on shares of ``range(count)``, as many at once as torch uses."""
-    threads = min(torch.get_num_threads(), count)
-    if threads <= 1:
-        work(0, count)
+    if deepest <= _LISTED:
+        _, columns = best_columns(scores, min(deepest, num_rows))
+        write_found(columns, query, row, offsets, num_rows, ranks)
         return
-    bounds = [count * part // threads for part in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
+    flags = np.zeros(scores.shape[1], dtype=bool)
+    for one in np.flatnonzero(np.diff(offsets)):
+        pairs = slice(offsets[one], offsets[one + 1])
+        flags[row[pairs]] = True
+        columns = _best_of_row(scores[one], min(int(wanted[one]), num_rows))
+        places = np.flatnonzero(flags[columns]) + 1
+        flags[row[pairs]] = False
+        ranks[pairs][:len(places)] = places
 
 
-def _by_sorting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor) -> Tensor:
-    """The ranks of all pairs, from every query's scores in order."""
-    own = scores[query, row]
-    if not scores.is_cuda:
-        return _places(scores.numpy(), row.numpy(), own.numpy(), offsets.numpy())
-    ranks, tied = _places_on_device(scores, own, query, offsets)
-    for one in tied.nonzero()[:, 0].tolist():
-        pairs = slice(int(offsets[one]), int(offsets[one + 1]))
-        order = torch.sort(scores[one], descending=True, stable=True).indices
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(1, len(order) + 1, device=order.device)
-        ranks[pairs] = torch.sort(rank[row[pairs]]).values
-    return ranks
+def _best_of_row(scores: np.ndarray, k: int) -> np.ndarray:
+    """The k best columns of ``(T,)`` in order, without those that are left out."""
+    bar = max(lower_bound(scores[None], k)[0], LOWEST)
+    columns = np.flatnonzero(scores >= bar)
+    keys = keys_of(scores[columns], columns)
+    keys.sort()
+    return from_keys(keys[:k])[1]
 
 
-def _places(scores: np.ndarray, row: np.ndarray, own: np.ndarray, offsets: np.ndarray) -> Tensor:
-    """Rising ranks of each query's relevant scores."""
-    ranks = np.empty(len(own), np.int64)
-
-    def place(begin: int, end: int) -> None:
-        for index in range(begin, end):
-            pairs = slice(offsets[index], offsets[index + 1])
-            if pairs.start < pairs.stop:
-                ranks[pairs] = _ranks_of_query(scores[index], row[pairs], own[pairs])
-
-    _in_threads(place, len(scores))
-    return torch.from_numpy(ranks)
+def _best(scores: np.ndarray, row: np.ndarray, offsets: np.ndarray, asked: np.ndarray,
+          ranks: np.ndarray) -> None:
+    """Write the rank of the best relevant row of the queries ``asked (B,)``, if not known yet."""
+    above = np.empty(scores.shape[1], dtype=bool)
+    for one in np.flatnonzero(asked & (np.diff(offsets) > 0)):
+        first = offsets[one]
+        if ranks[first] == BEYOND:
+            rows = row[first:offsets[one + 1]]
+            own = scores[one, rows]
+            ranks[first] = _counted(scores[one], rows[own.argmax()], own.max(), above)
 
 
-def _ranks_of_query(scores: np.ndarray, rows: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Rising ranks of ``rows (R,)``, whose scores are ``own (R,)``, among ``scores (N,)``."""
+def _counted(scores: np.ndarray, row: int, own: np.float32, above: np.ndarray) -> int:
+    """The rank of a row whose score is ``own``, by counting; ``above`` is used for the passes."""
+    rank = 1 + int(np.count_nonzero(np.greater(scores, own, out=above)))
+    equal = np.count_nonzero(np.equal(scores, own, out=above))
+    return rank if equal == 1 else rank + int(np.count_nonzero(above[:row]))
+
+
+def _everywhere(scores: np.ndarray, row: np.ndarray, offsets: np.ndarray,
+                ranks: np.ndarray) -> None:
+    """Write the ranks of all relevant rows."""
+    above = np.empty(scores.shape[1], dtype=bool)
+    for one in np.flatnonzero(np.diff(offsets)):
+        pairs = slice(offsets[one], offsets[one + 1])
+        rows, own = row[pairs], scores[one, row[pairs]]
+        if len(rows) <= _COUNTED:
+            counted = [_counted(scores[one], place, score, above)
+                       for place, score in zip(rows.tolist(), own, strict=True)]
+            ranks[pairs] = np.sort(counted)
+        else:
+            ranks[pairs] = ranks_of_query(scores[one], rows, own)
+
+
+def ranks_of_query(scores: np.ndarray, rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Rising ranks of ``rows (R,)``, whose scores are ``own (R,)``, among ``scores (T,)``."""
+    columns = np.flatnonzero(scores >= own.min())
+    scores = scores[columns]
     ordered = np.sort(scores)
     wanted = np.sort(own)  # in order, each search starts near the last
     reached = np.searchsorted(ordered, wanted, 'right')
@@ -166,25 +154,9 @@ def _ranks_of_query(scores: np.ndarray, rows: np.ndarray, own: np.ndarray) -> np
     if len(values) > _SCANNED_TIES:
         rank = np.empty(len(scores), np.int64)
         rank[np.argsort(-scores, kind='stable')] = np.arange(1, len(scores) + 1)
-        return np.sort(rank[rows])
+        return np.sort(rank[np.searchsorted(columns, rows)])
     for value in values:
-        equal = np.flatnonzero(scores == value)  # from the lower row on
+        equal = columns[scores == value]  # from the lower row on
         ours = np.searchsorted(equal, rows[own == value])
         ranks[wanted == value] = ranks[wanted == value] + ours
     return np.sort(ranks)
-
-
-def _places_on_device(scores: Tensor, own: Tensor, query: Tensor,
-                      offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for all queries at once, on a GPU."""
-    ordered = torch.sort(scores, dim=1).values
-    counts = offsets[1:] - offsets[:-1]
-    nth = torch.arange(len(own), device=own.device) - offsets[:-1][query]
-    table = own.new_full((len(ordered), max(1, int(counts.max()))), -torch.inf)
-    table[query, nth] = own
-    table = torch.sort(table, dim=1, descending=True).values
-    high = torch.searchsorted(ordered, table, right=True)
-    low = torch.searchsorted(ordered, table)
-    ranks = (scores.shape[1] + 1 - high)[query, nth]
-    ties = ((high - low)[query, nth] > 1).long()
-    return ranks, torch.zeros_like(counts).index_add_(0, query, ties) > 0

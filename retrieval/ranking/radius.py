@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
+from .device import leave_out
 from .scoring import TILE_BUDGET, as_prepared
-from .topk import Exclusion, as_mask, as_row_sets, leave_out
+from .topk import Exclusion, as_mask, as_row_sets
 
 
 @dataclass

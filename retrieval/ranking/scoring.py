@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,11 +12,15 @@ from torch.nn import functional
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
 from .vectors import as_vectors
 
-TILE_BUDGET = 2 ** 22  # scores held at once: 16 MB in float32
+TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
 # The last columns of a product are rounded otherwise where they do not fill a vector register, so
 # that equal gallery vectors would not tie. Rows of zeros fill it.
 _ROW_MULTIPLE = 64
-_QUERY_ROWS = 256
+_QUERY_ROWS = 384  # with this many the product runs fastest
+_FEW = 8           # so few queries are multiplied one by one: the gallery passes through once
+_CACHED = 2 ** 19  # numbers of a gallery's part that stays in the cache from one query to the next
+_FEW_COLUMNS = 2 ** 16
+_WHOLE_ROWS = 16   # a tile that spans the gallery has so many queries at least
 
 
 class PreparedGallery:
@@ -40,8 +45,9 @@ class PreparedGallery:
         if self._euclidean:
             self.centre = vectors[:self.count].mean(dim=0, dtype=torch.float32)
             vectors = vectors[:self.count].float() - self.centre
-            self.squares = vectors.square().sum(dim=1)
-            _check_lengths(self.squares, 'gallery')
+            squares = vectors.square().sum(dim=1)
+            _check_lengths(squares, 'gallery')
+            self.squares = functional.pad(squares, (0, -len(squares) % _ROW_MULTIPLE))
         elif not prepared:
             vectors = prepared_rows(vectors, self.similarity, 'gallery')
         self.vectors = self._filled(vectors)
@@ -75,6 +81,11 @@ class PreparedGallery:
         """Whether a pair of rows has one score, whichever is the query."""
         return self.similarity.prepare is not None or self._euclidean
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether tiles can be scored by :meth:`score_into`, in threads."""
+        return self.symmetric and self.vectors.device.type == 'cpu'
+
     def own_queries(self) -> Tensor:
         """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
         return self.vectors[:self.count].float()
@@ -94,9 +105,15 @@ class PreparedGallery:
         Args:
             whole_rows: every tile spans the gallery, whatever the budget.
         """
-        if whole_rows or not self.symmetric or self.count * min(num_queries, _QUERY_ROWS) <= budget:
-            return max(1, min(num_queries, budget // self.count)), len(self.vectors)
-        rows = max(1, min(num_queries, _QUERY_ROWS))
+        few = min(num_queries, _QUERY_ROWS)
+        if whole_rows or not self.symmetric:
+            fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1
+            return max(1, min(num_queries, max(fewest, budget // self.count))), len(self.vectors)
+        rows = max(1, few)
+        if rows <= _FEW:
+            budget = min(budget, rows * _FEW_COLUMNS)
+        if self.count * rows <= budget:
+            return rows, len(self.vectors)
         return rows, max(_ROW_MULTIPLE, budget // rows // _ROW_MULTIPLE * _ROW_MULTIPLE)
 
     def scores(self, queries: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
@@ -117,10 +134,49 @@ class PreparedGallery:
         return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
                         len(queries), self.count, self.similarity.name)
 
+    def score_into(self, out: np.ndarray, queries: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """The same on the CPU by NumPy, written into ``out``.
+
+        NumPy's product is rounded alike whatever the number of queries and wherever a row stands
+        in its tile, so that no figure depends on how the work is cut; but for a few queries, which
+        a large gallery passes by one at a time: there the last bit may differ.
+
+        Args:
+            out: float32, at least ``B * (stop - start)`` long.
+            queries: ``(B, D)`` float32, prepared.
+
+        Returns:
+            ``(B, stop - start)``, a part of ``out``; columns behind row N are ``-inf``.
+        """
+        rows = self.vectors[start:stop].to(torch.float32).numpy()
+        scores = out[:len(queries) * len(rows)].reshape(len(queries), len(rows))
+        if len(queries) <= _FEW and rows.size > _CACHED:
+            _one_by_one(scores, queries, rows)
+        else:
+            np.matmul(queries, rows.T, out=scores)
+        if self.squares is not None:
+            scores *= -2
+            scores += self.squares[start:stop].numpy()
+            scores += np.square(queries).sum(axis=1)[:, None]
+            np.maximum(scores, 0, out=scores)
+            np.negative(np.sqrt(scores, out=scores), out=scores)
+        if stop > self.count:
+            scores[:, self.count - start:] = -np.inf
+        return scores
+
     def column_tiles(self, width: int) -> Iterator[tuple[int, int]]:
         """The ``(start, stop)`` of tiles of that many rows."""
         for start in range(0, self.count, width):
             yield start, min(start + width, len(self.vectors))
+
+
+def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> None:
+    """The product, at the speed of memory: a matrix product would first copy the rows."""
+    step = max(_ROW_MULTIPLE, _CACHED // rows.shape[1] // _ROW_MULTIPLE * _ROW_MULTIPLE)
+    for start in range(0, len(rows), step):
+        part = rows[start:start + step]
+        for query, out in zip(queries, scores[:, start:start + step], strict=True):
+            np.dot(part, query, out=out)
 
 
 def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:

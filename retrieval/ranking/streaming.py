@@ -1,20 +1,23 @@
 """The exact ranks of the relevant rows, in one streaming pass over blocks of queries."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
+from .device import ranks_on_device
 from .placing import offsets_of, ranks_of_block, write_found
 from .ranks import BEYOND, Depth, RelevantRanks
 from .rowsets import RowSets
 from .scoring import TILE_BUDGET, PreparedGallery, as_prepared
 from .symmetric import DEEPEST, best_others, gathered
+from .threads import in_order
 
-_FEWEST = 4  # a product of fewer rows is rounded otherwise, and shares would not agree
+_FEWEST = 2  # a product of fewer rows is rounded otherwise, and shares would not agree
 _LISTED = 8192
 
 
@@ -32,7 +35,7 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
         exclude: rows that are taken out before ranking, for every query.
         depth: how deep the ranks must be exact; the default is all of them.
         similarity: a name, or a callable ``(Q, D), (N, D) -> (Q, N)``.
-        tile_budget: how many scores are held at once, at least one query's.
+        tile_budget: how many scores a thread holds at once, at least one query's.
         part, parts: which share of the blocks to go through. Blocks are cut in the same places
             whatever ``parts`` is.
 
@@ -48,16 +51,33 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
     depth = Depth(everything=True) if depth is None else depth
     height, _ = prepared.tiles(len(vectors), tile_budget, whole_rows=True)
     starts = range(0, len(vectors), height)
-    for start in starts[len(starts) * part // parts:len(starts) * (part + 1) // parts]:
-        stop = min(start + height, len(vectors))
-        scores = _block(prepared, vectors, start, stop)
+    tasks = [(start, min(start + height, len(vectors))) for start in
+             starts[len(starts) * part // parts:len(starts) * (part + 1) // parts]]
+    if prepared.on_cpu:
+        yield from in_order(_ranking(prepared, vectors, relevant, exclude, depth), tasks)
+        return
+    for start, stop in tasks:
+        scores = prepared.scores(vectors[start:stop])
         left_out = None if exclude is None else exclude.block(start, stop)
-        yield ranks_of_block(scores, relevant.block(start, stop), left_out, depth, start)
+        yield ranks_on_device(scores, relevant.block(start, stop), left_out, depth, start)
 
 
-def _block(gallery: PreparedGallery, vectors: Tensor, start: int, stop: int) -> Tensor:
-    first = max(0, min(start, stop - _FEWEST))
-    return gallery.scores(vectors[first:stop])[start - first:]
+def _ranking(gallery: PreparedGallery, vectors: Tensor, relevant: RowSets,
+             exclude: RowSets | None, depth: Depth) -> Callable[[tuple[int, int]], RelevantRanks]:
+    """What a thread does with the queries ``(start, stop)``."""
+    queries = vectors.contiguous().numpy()
+    width = len(gallery.vectors)
+
+    def rank(task: tuple[int, int]) -> RelevantRanks:
+        start, stop = task
+        first = max(0, min(start, stop - _FEWEST))
+        buffer = np.empty((stop - first) * width, dtype=np.float32)
+        scores = gallery.score_into(buffer, queries[first:stop], 0, width)[start - first:]
+        left_out = None if exclude is None else exclude.block(start, stop)
+        return ranks_of_block(scores, relevant.block(start, stop), left_out, depth, start,
+                              len(gallery))
+
+    return rank
 
 
 def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: Depth,
@@ -83,10 +103,11 @@ def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: D
         query, row = relevant.block(start, stop)
         other = row != query + start
         query, row = query[other], row[other]
-        offsets = offsets_of(query, stop - start)
-        ranks = torch.full((len(query),), BEYOND)
-        write_found(rows[start:stop], query, row, offsets, count, ranks)
-        yield RelevantRanks(offsets, ranks, torch.full((stop - start,), count - 1), start)
+        offsets = offsets_of(query.numpy(), stop - start)
+        ranks = np.full(len(query), BEYOND)
+        write_found(rows[start:stop].numpy(), query.numpy(), row.numpy(), offsets, count, ranks)
+        yield RelevantRanks(torch.from_numpy(offsets), torch.from_numpy(ranks),
+                            torch.full((stop - start,), count - 1), start)
 
 
 def is_shallow(gallery: PreparedGallery, relevant: RowSets, depth: Depth) -> bool:

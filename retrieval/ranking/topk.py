@@ -5,14 +5,19 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
+from .device import leave_out, merge, select_on_device
 from .rowsets import RowSets
 from .scoring import TILE_BUDGET, PreparedGallery, as_prepared
+from .selection import BestOfBlock, best_columns, from_keys, keys_of
+from .threads import in_order, shares
 
+_SMALL = 2 ** 24  # fewer multiplications than that are done before a thread is started
 Exclusion = RowSets | Tensor | Sequence[Any]
 
 
@@ -30,7 +35,7 @@ def topk(queries: Any, gallery: Any, k: int | None,
         exclude: rows that a query must not find: ``(Q,)`` or ``(Q, E)`` int64 where -1 stands for
             none, a list of rows for every query, or a :class:`RowSets`.
         mask: ``(N,)`` bool, the rows that may be found at all.
-        tile_budget: how many scores are held at once.
+        tile_budget: how many scores a thread holds at once.
 
     Returns:
         Scores ``(Q, w)`` float32 descending and rows ``(Q, w)`` int64, where ``w`` is the largest
@@ -44,19 +49,83 @@ def topk(queries: Any, gallery: Any, k: int | None,
     k = len(prepared) if k is None else min(checked_k(k), len(prepared))
     allowed = as_mask(mask, len(prepared))
     sets = as_row_sets(exclude, len(vectors), len(prepared))
-    found = len(prepared) if allowed is None else int(allowed.sum())
-    k = min(k, found)
-    scores = torch.full((len(vectors), k), -torch.inf, device=vectors.device)
-    indices = torch.full((len(vectors), k), -1, dtype=torch.int64, device=vectors.device)
-    rows, columns = prepared.tiles(len(vectors), tile_budget)
-    for start in range(0, len(vectors) if k else 0, rows):
+    k = min(k, len(prepared) if allowed is None else int(allowed.sum()))
+    if not k or not len(vectors):
+        return Neighbors(torch.zeros((len(vectors), 0), device=vectors.device),
+                         torch.zeros((len(vectors), 0), dtype=torch.int64, device=vectors.device))
+    search = _search_in_threads if prepared.on_cpu else _search_on_device
+    scores, indices = search(prepared, vectors, k, sets, allowed, tile_budget)
+    width = int((indices >= 0).sum(dim=1).max())
+    return Neighbors(scores[:, :width], indices[:, :width])
+
+
+def _search_in_threads(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+                       allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
+    """A thread takes a block of queries; where there are too few blocks, a part of the gallery."""
+    height, width = gallery.tiles(len(vectors), budget)
+    threads = torch.get_num_threads() if _worth_threads(gallery, len(vectors)) else 1
+    blocks = _even_blocks(len(vectors), height, threads)
+    tiles = list(gallery.column_tiles(width))
+    parts = shares(len(tiles), -(-threads // len(blocks)))
+    queries = vectors.contiguous().numpy()
+    forbidden = None if allowed is None else ~allowed.numpy()
+
+    def search(task: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        start, stop, first, last = task
+        best = BestOfBlock(stop - start, k)
+        buffer = np.empty((stop - start) * width, dtype=np.float32)
+        left_out = None if sets is None else sets.block(start, stop)
+        for left, right in tiles[first:last]:
+            scores = gallery.score_into(buffer, queries[start:stop], left, right)
+            leave_out(torch.from_numpy(scores), left_out, left)
+            if forbidden is not None:
+                part = forbidden[left:right]
+                scores[:, :len(part)][:, part] = -np.inf
+            best.offer(scores, left)
+        return best.result()
+
+    tasks = [(*block, *part) for block in blocks for part in parts]
+    found = list(in_order(search, tasks, threads))
+    lists = [_joined(found[place:place + len(parts)], k)
+             for place in range(0, len(found), len(parts))]
+    return (torch.from_numpy(np.concatenate([scores for scores, _ in lists])),
+            torch.from_numpy(np.concatenate([rows for _, rows in lists])))
+
+
+def _even_blocks(count: int, height: int, threads: int) -> list[tuple[int, int]]:
+    """Blocks of at most ``height`` queries, so many that every thread gets as many."""
+    blocks = -(-count // height)
+    if blocks > 1:
+        blocks = -(-blocks // threads) * threads
+    return shares(count, blocks)
+
+
+def _worth_threads(gallery: PreparedGallery, num_queries: int) -> bool:
+    return num_queries * len(gallery) * gallery.width > _SMALL
+
+
+def _joined(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lists of parts of the gallery, in rising order, as one."""
+    if len(found) == 1:
+        return found[0]
+    scores, rows = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+    keys = keys_of(scores, rows & 0xFFFFFFFF)
+    keys.sort(axis=1)
+    return from_keys(keys[:, :k])
+
+
+def _search_on_device(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+                      allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
+    """Block after block, on a GPU or by a callable that sees the whole gallery."""
+    rows, width = gallery.tiles(len(vectors), budget)
+    found = []
+    for start in range(0, len(vectors), rows):
         stop = min(start + rows, len(vectors))
         left_out = None if sets is None else sets.block(start, stop)
-        best = _best_of_block(prepared, vectors[start:stop], k, columns, left_out, allowed)
-        scores[start:stop], indices[start:stop] = best
+        found.append(_best_of_block(gallery, vectors[start:stop], k, width, left_out, allowed))
+    scores, indices = (torch.cat(part) for part in zip(*found, strict=True))
     indices[scores == -torch.inf] = -1
-    width = int((indices >= 0).sum(dim=1).max()) if indices.numel() else 0
-    return Neighbors(scores[:, :width], indices[:, :width])
+    return scores, indices
 
 
 def _best_of_block(gallery: PreparedGallery, queries: Tensor, k: int, width: int,
@@ -76,74 +145,19 @@ def _best_of_block(gallery: PreparedGallery, queries: Tensor, k: int, width: int
     return best
 
 
-def leave_out(scores: Tensor, pairs: tuple[Tensor, Tensor] | None, start: int = 0) -> None:
-    """Set the scores of those (query, row) pairs to ``-inf``, where the tile has them."""
-    if pairs is None:
-        return
-    query, row = (part.to(scores.device) for part in pairs)
-    if start or scores.shape[1] <= (int(row.max()) if len(row) else 0):
-        inside = (row >= start) & (row < start + scores.shape[1])
-        query, row = query[inside], row[inside] - start
-    scores[query, row] = -torch.inf
-
-
-def merge(scores: Tensor, rows: Tensor, more_scores: Tensor, more_rows: Tensor,
-          k: int) -> tuple[Tensor, Tensor]:
-    """The best k of two ordered lists, where all of the first's rows are lower ones."""
-    scores = torch.cat([scores, more_scores], dim=1)
-    rows = torch.cat([rows, more_rows], dim=1)
-    values, order = torch.sort(scores, dim=1, descending=True, stable=True)
-    return values[:, :k], rows.gather(1, order[:, :k])
-
-
 def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of every row of ``(B, T)``, descending; the lower column first among equals."""
-    if k >= scores.shape[1]:
-        return sort_rows(scores)
-    values, columns = torch.topk(scores, k + 1, dim=1)
-    tied = values[:, :-1] == values[:, 1:]
-    cut = tied[:, -1] & (values[:, -1] > -torch.inf)
-    values, columns = values[:, :k], columns[:, :k]
-    for row in cut.nonzero()[:, 0].tolist():
-        columns[row] = _lowest_at_the_cut(scores[row], values[row], columns[row])
-    some = (tied.any(dim=1)).nonzero()[:, 0]
-    if len(some):
-        columns[some] = _lower_first(values[some], columns[some])
-    return values, columns
-
-
-def sort_rows(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Every row of ``(B, T)`` float32 descending, the lower column first among equals.
-
-    On a CPU each score and its column become one integer, whose order is the order wanted: numpy
-    sorts plain integers several times faster than torch sorts values with their places.
-    """
-    if scores.device.type != 'cpu' or scores.dtype != torch.float32:
-        values, columns = torch.sort(scores, dim=1, descending=True, stable=True)
-        return values, columns
-    bits = (scores + 0.0).view(torch.int32)  # a sum has no negative zero, which would rank lower
-    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as an integer in the order of the floats
-    keys = (~rising).to(torch.int64) << 32
-    keys += torch.arange(scores.shape[1])
-    keys.numpy().sort(axis=1)
-    rising = ~(keys >> 32).to(torch.int32)  # undone rather than gathered: it reads in order
-    values = (rising ^ ((rising >> 31) & 0x7FFFFFFF)).view(torch.float32)
-    return values, keys & 0xFFFFFFFF
-
-
-def _lowest_at_the_cut(scores: Tensor, values: Tensor, columns: Tensor) -> Tensor:
-    """``columns`` with those that share the last value replaced by the lowest that have it."""
-    last = values[-1]
-    above = int((values > last).sum())
-    equal = (scores == last).nonzero()[:len(columns) - above, 0]
-    return torch.cat([columns[:above], equal])
-
-
-def _lower_first(values: Tensor, columns: Tensor) -> Tensor:
-    """The columns ordered by value descending, then by column."""
-    columns, order = torch.sort(columns, dim=1)
-    _, by_value = torch.sort(values.gather(1, order), dim=1, descending=True, stable=True)
-    return columns.gather(1, by_value)
+    k = min(k, scores.shape[1])
+    if scores.device.type == 'cpu' and scores.dtype == torch.float32:
+        tile = scores.contiguous().numpy()
+        parts = shares(len(tile), None if tile.size > _SMALL else 1)
+        found = list(in_order(lambda part: best_columns(tile[part[0]:part[1]], k), parts,
+                              len(parts)))
+        values, columns = (np.concatenate(part) for part in zip(*found, strict=True))
+        if (columns < 0).any():  # what is left out is not dropped here: it ranks last, by column
+            return select_on_device(scores, k)
+        return torch.from_numpy(values), torch.from_numpy(columns)
+    return select_on_device(scores, k)
 
 
 def checked_k(k: Any) -> int:

@@ -1,0 +1,162 @@
+"""The evaluation protocols of the field's benchmarks, by name.
+
+A protocol fixes everything that a figure depends on beside the embeddings: the metrics in their
+exact form, the similarity, what is averaged, which rows are taken out before ranking. So figures
+under one protocol's name can be compared, and a trapezoidal average precision is never read as a
+step-wise one.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..registry import unknown_name
+from .functional import evaluate
+
+
+@dataclass(frozen=True)
+class Level:
+    """One of several ground truths of the same queries, such as a difficulty.
+
+    Args:
+        relevant: the fields of a query that list its relevant rows of the gallery.
+        junk: the fields that list rows which are taken out before ranking.
+    """
+
+    relevant: tuple[str, ...]
+    junk: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is evaluated.
+
+    Args:
+        name: that of the dataset.
+        metrics: names, as :func:`retrieval.evaluation.evaluate` takes them.
+        source: the paper or program that defines it.
+        similarity: a name.
+        average: ``micro`` or ``macro``.
+        exclude_same: columns (``camera``, ``sequence``); a query does not rank rows of its own
+            class whose value is its own.
+        levels: ground truths by name, where the dataset has several.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    source: str
+    similarity: str = 'cosine_similarity'
+    average: str = 'micro'
+    exclude_same: tuple[str, ...] = ()
+    levels: Mapping[str, Level] = field(default_factory=dict)
+
+
+_REVISITED = dict(
+    metrics=('mAP-trapezoid', 'mP@1', 'mP@5', 'mP@10'),
+    source='Radenović et al., Revisiting Oxford and Paris, CVPR 2018, and its evaluation program',
+    levels={'easy': Level(('gt_easy',), ('gt_junk', 'gt_hard')),
+            'medium': Level(('gt_easy', 'gt_hard'), ('gt_junk',)),
+            'hard': Level(('gt_hard',), ('gt_junk', 'gt_easy'))})
+
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
+    Protocol('CUB200', ('Recall@1', 'Recall@2', 'Recall@4', 'Recall@8', 'R-Precision', 'MAP@R'),
+             'Oh Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, CVPR '
+             '2016; Musgrave et al., A Metric Learning Reality Check, ECCV 2020'),
+    Protocol('Cars196', ('Recall@1', 'Recall@2', 'Recall@4', 'Recall@8', 'R-Precision', 'MAP@R'),
+             'Oh Song et al., CVPR 2016; Musgrave et al., ECCV 2020'),
+    Protocol('StanfordOnlineProducts', ('Recall@1', 'Recall@10', 'Recall@100', 'Recall@1000',
+                                        'R-Precision', 'MAP@R'),
+             'Oh Song et al., CVPR 2016; Musgrave et al., ECCV 2020'),
+    Protocol('InShop', ('Recall@1', 'Recall@10', 'Recall@20', 'Recall@30', 'Recall@40',
+                        'Recall@50'),
+             'Liu et al., DeepFashion, CVPR 2016'),
+    Protocol('INaturalist2018', ('Recall@1', 'Recall@4', 'Recall@16', 'Recall@32'),
+             'Brown et al., Smooth-AP, ECCV 2020'),
+    Protocol('RevisitedOxford', **_REVISITED),  # type: ignore[arg-type]
+    Protocol('RevisitedParis', **_REVISITED),  # type: ignore[arg-type]
+    Protocol('GoogleLandmarksV2', ('mAP@100',),
+             'Weyand et al., Google Landmarks Dataset v2, CVPR 2020'),
+    Protocol('Market1501', ('mAP', 'CMC@1', 'CMC@5', 'CMC@10', 'mINP'),
+             'Zheng et al., Scalable Person Re-identification, ICCV 2015; mAP in the step-wise '
+             'form that papers report since', exclude_same=('camera',)),
+    Protocol('VeRi776', ('mAP', 'CMC@1', 'CMC@5', 'CMC@10', 'mINP'),
+             'Liu et al., A Deep Learning-Based Approach to Progressive Vehicle Re-identification, '
+             'ECCV 2016', exclude_same=('camera',)),
+)}
+
+
+def resolve_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        ValueError: there is none; the message lists them.
+        TypeError: it is no name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f'A protocol is given by its name, got {name!r}. Names: '
+                        f'{", ".join(sorted(PROTOCOLS))}.')
+    if name not in PROTOCOLS:
+        raise ValueError(unknown_name('protocol', name, PROTOCOLS))
+    return PROTOCOLS[name]
+
+
+def refuse_beside_protocol(protocol: str, **given: object) -> None:
+    """Raise ValueError where something is given that the protocol fixes."""
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise ValueError(f'The protocol {protocol!r} fixes {", ".join(named)}: leave '
+                         f'{"it" if len(named) == 1 else "them"} out, or leave the protocol out.')
+
+
+def evaluate_protocol(protocol: str, embeddings: Any, labels: Any = None, gallery: Any = None,
+                      gallery_labels: Any = None, *, ids: Sequence[Any] | None = None,
+                      gallery_ids: Sequence[Any] | None = None,
+                      columns: Mapping[str, Any] | None = None,
+                      gallery_columns: Mapping[str, Any] | None = None,
+                      ground_truth: Mapping[str, Sequence[Any]] | None = None,
+                      sharded: bool = False) -> dict[str, float]:
+    """Evaluate embeddings as a benchmark does; see :func:`retrieval.evaluation.evaluate`.
+
+    Args:
+        protocol: the benchmark's name, out of :data:`PROTOCOLS`.
+        embeddings, labels, gallery, gallery_labels, ids, gallery_ids, sharded: as there.
+        columns, gallery_columns: what ``exclude_same`` names, ``camera`` by ``(Q,)`` and ``(N,)``.
+        ground_truth: for every query the list of rows, by field: ``gt_easy``, ``gt_hard`` and
+            ``gt_junk`` for the levels of revisited Oxford and Paris, ``gt_indices`` elsewhere.
+
+    Returns:
+        Percent by metric name, ``num_queries`` and ``num_skipped_queries``; for a protocol of
+        several levels with the level before each name, as in ``hard/mAP-trapezoid``.
+
+    Raises:
+        ValueError: the protocol is unknown or needs a column or ground truth that is not given;
+            or as in ``evaluate``.
+    """
+    fixed = resolve_protocol(protocol)
+    truth = dict(ground_truth or {})
+    options: dict[str, Any] = dict(
+        metrics=fixed.metrics, similarity=fixed.similarity, average=fixed.average, ids=ids,
+        gallery_ids=gallery_ids, sharded=sharded)
+    for name in fixed.exclude_same:
+        options[f'{name}s'] = _needed(fixed, columns, name)
+        if gallery is not None:
+            options[f'gallery_{name}s'] = _needed(fixed, gallery_columns, name)
+    if not fixed.levels:
+        return evaluate(embeddings, labels, gallery, gallery_labels,
+                        relevance=truth.get('gt_indices'), **options)
+    result: dict[str, float] = {}
+    for level, fields in fixed.levels.items():
+        relevant, junk = (
+            [[row for rows in lists for row in rows] for lists in zip(
+                *(_needed(fixed, truth, name) for name in names), strict=True)]
+            for names in (fields.relevant, fields.junk))
+        found = evaluate(embeddings, None, gallery, None, relevance=relevant, junk=junk, **options)
+        result |= {f'{level}/{name}': value for name, value in found.items()}
+    return result
+
+
+def _needed(protocol: Protocol, given: Mapping[str, Any] | None, name: str) -> Any:
+    if given is None or given.get(name) is None:
+        raise ValueError(f'The protocol {protocol.name!r} needs {name!r}, which is not given.')
+    return given[name]
