@@ -10,8 +10,8 @@ from .cub200 import CUB200
 from .glyphs import Glyphs
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
-from .in_shop import InShop
 from .inaturalist2018 import INaturalist2018
+from .inshop import InShop
 from .loading import CropBox, LoadImage
 from .packing import PackInputs
 from .samplers import InfiniteSampler, MPerClassBatchSampler, MPerClassSampler
