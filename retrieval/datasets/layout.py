@@ -143,8 +143,9 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     paths = list(paths)
     by_folder: dict[str, set[str]] = defaultdict(set)
     for folder in {os.path.dirname(path) for path in paths}:
-        if os.path.isdir(folder):
-            by_folder[folder] = set(os.listdir(folder))
+        if os.path.isdir(folder or '.'):
+            with os.scandir(folder or '.') as listed:
+                by_folder[folder] = {entry.name for entry in listed if entry.is_file()}
     return [path for path in paths
             if os.path.basename(path) not in by_folder[os.path.dirname(path)]
             and not os.path.isfile(path)]
