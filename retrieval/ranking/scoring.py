@@ -103,12 +103,13 @@ class PreparedGallery:
         """How many queries and gallery rows to score together, within ``budget`` scores.
 
         Args:
-            whole_rows: every tile spans the gallery, whatever the budget.
+            whole_rows: every tile spans the gallery, whatever the budget, and is twice as large.
         """
         few = min(num_queries, _QUERY_ROWS)
         if whole_rows or not self.symmetric:
             fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1
-            return max(1, min(num_queries, max(fewest, budget // self.count))), len(self.vectors)
+            rows = max(fewest, 2 * budget // self.count)
+            return max(1, min(num_queries, rows)), len(self.vectors)
         rows = max(1, few)
         if rows <= _FEW:
             budget = min(budget, rows * _FEW_COLUMNS)
