@@ -256,7 +256,8 @@ def joined_labels(galleries: Sequence[Gallery]) -> tuple[Tensor | None, list[str
     if labels[0] is None or names[0] is None:
         joined = None if labels[0] is None else torch.cat([part.cpu() for part in labels])  # type: ignore
         return joined, names[0]
-    every, number = list(names[0]), {}
+    every = list(names[0])
+    number: dict[str, int] = {}
     for label, name in enumerate(every):
         number.setdefault(name, label)
     parts = []

@@ -106,7 +106,7 @@ def write_container(path: str | os.PathLike, kind: str, version: int, entries: S
 def _write_entry(handle: Any, entry: Entry) -> bytes:
     digester, written = BlockDigester(), 0
     for piece in entry.pieces():
-        data = memoryview(np.ascontiguousarray(piece, dtype=entry.dtype).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(piece, dtype=entry.dtype).reshape(-1).view(np.uint8).data
         digester.update(data)
         write_all(handle, data)
         written += len(data)
@@ -265,4 +265,4 @@ def map_file(path: str | os.PathLike) -> np.ndarray:
         storage = torch.UntypedStorage.from_file(name, shared=False, nbytes=size)
     finally:
         os.close(descriptor)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..structures import as_labels
 from . import changes
+from .checks import check_length, checked_embeddings, checked_shape
 from .codec import ArrayVectors, Vectors
 from .columns import Column, LazyColumns, column, string_column, value_at
 from .fingerprint import Fingerprint
@@ -52,23 +53,23 @@ class Gallery:
             self.vectors = embeddings
             self._shape = checked_shape(embeddings.shape)
         else:
-            self.embeddings = _checked_embeddings(embeddings)
-            self._shape = tuple(self.embeddings.shape)
+            self.embeddings = checked_embeddings(embeddings)
+            self._shape = checked_shape(self.embeddings.shape)
         count = len(self)
         self._later: Mapping[str, Callable[[], Any]] = {}
         self._files: tuple[Any, ...] = ()
         self.identified = ids is not None
         if ids is not None:
             self.ids = string_column(ids)
-            _check_length('ids', self.ids, count)
+            check_length('ids', self.ids, count)
         self.labels = None if labels is None else as_labels(labels, 'gallery labels')
         if self.labels is not None:
-            _check_length('labels', self.labels, count)
+            check_length('labels', self.labels, count)
         self.label_names = None if label_names is None else [str(name) for name in label_names]
         self.metadata: Mapping[str, Column] = {
             name: column(values) for name, values in (metadata or {}).items()}
         for name, values in self.metadata.items():
-            _check_length(f'metadata column {name!r}', values, count)
+            check_length(f'metadata column {name!r}', values, count)
         self._set_facts(fingerprint, source, skipped, similarity)
         if self.identified:
             self._check_unique()
@@ -224,9 +225,9 @@ class Gallery:
             self._check_unique()
         for name in ('ids', 'labels'):
             if getattr(self, name) is not None:
-                _check_length(name, getattr(self, name), len(self))
+                check_length(name, getattr(self, name), len(self))
         for name, values in self.metadata.items():
-            _check_length(f'metadata column {name!r}', values, len(self))
+            check_length(f'metadata column {name!r}', values, len(self))
 
     # Changes: each a new gallery, in memory ----------------------------------------------------
 
@@ -307,36 +308,3 @@ class Gallery:
         if twice is not None:
             raise ValueError(f'The id {twice!r} occurs twice in the gallery. An id stands for one '
                              'picture: give each row an id (`sample_id`) of its own.')
-
-
-def checked_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """``shape`` as it is. Raises ValueError where it is not (N, D) or there is no row."""
-    if len(shape) != 2:
-        raise ValueError(f'A gallery wants embeddings of shape (N, D), got {tuple(shape)}.')
-    if not shape[0] or not shape[1]:
-        raise ValueError(f'The gallery is empty (shape {tuple(shape)}): there is '
-                         'nothing to search in. Give a prototype with at least one image.')
-    return shape[0], shape[1]
-
-
-def _checked_embeddings(embeddings: Any) -> Tensor:
-    if isinstance(embeddings, np.ndarray):
-        embeddings = torch.from_numpy(np.ascontiguousarray(embeddings))
-    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
-        kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
-        raise TypeError(f'A gallery wants embeddings (N, D) of floating-point numbers, got {kind}.')
-    checked_shape(embeddings.shape)
-    embeddings = embeddings.detach().to(torch.float32)
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not bool(finite.all()):
-        bad = (~finite).nonzero().flatten()
-        raise ValueError(f'{len(bad)} of {len(embeddings)} gallery embeddings are not finite '
-                         f'(NaN or infinite), the first in row {int(bad[0])}. Encode the gallery '
-                         'again with a model whose weights and inputs are finite.')
-    return embeddings
-
-
-def _check_length(name: str, values: Any, count: int) -> None:
-    if len(values) != count:
-        raise ValueError(f'The gallery has {count} embeddings but {len(values)} {name}: give one '
-                         'for each row.')

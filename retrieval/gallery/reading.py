@@ -16,6 +16,7 @@ from .container import ForeignFileError, map_file, read_header
 from .fingerprint import Fingerprint
 from .gallery import Gallery
 from .gallery_file import FORMAT, open_gallery
+from .store_state import is_store
 from .string_column import StringColumn
 
 # what others call the parts of a file that holds more than one
@@ -30,7 +31,6 @@ _NAMES = {
 
 def is_gallery(path: str | os.PathLike) -> bool:
     """Whether there is a gallery file or a gallery store at ``path``, and no folder of images."""
-    from .store_state import is_store
     return Path(path).is_file() or is_store(path)
 
 

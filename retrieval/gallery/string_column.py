@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_ROWS = 16384
+_FEW = 16  # a share of the rows below which each is read alone
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is 0
 
 
@@ -121,6 +122,8 @@ class StringColumn(Sequence[str]):
     def take(self, rows: np.ndarray) -> StringColumn:
         """A column of the rows with these numbers."""
         rows = np.asarray(rows, dtype=np.int64)
+        if _FEW * len(rows) < len(self):
+            return StringColumn.from_strings(self[row] for row in rows.tolist())
         edges = self._checked(self._edges[:])
         starts, lengths = edges[rows], edges[rows + 1] - edges[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -153,12 +156,12 @@ class StringColumn(Sequence[str]):
         order = np.argsort(keys, kind='stable')
         ordered, own = keys[order], self.hashes()
         left = np.searchsorted(ordered, own, side='left')
-        rows = np.flatnonzero(np.append(ordered, np.uint64(0))[left] == own) if len(ordered) else []
+        rows = np.flatnonzero(np.append(ordered, np.uint64(0))[left] == own).tolist()
         found = np.full(len(wanted), -1, dtype=np.int64)
         places: dict[str, list[int]] = {}
         for place, name in enumerate(wanted):
             places.setdefault(name, []).append(place)
-        for row in (int(row) for row in rows):  # equal numbers are rarely other strings
+        for row in rows:  # equal numbers are rarely other strings
             for place in places.get(self[row], ()):
                 found[place] = row
         return found
