@@ -6,6 +6,7 @@ from .clusters import (
     evaluate_clusters,
     normalized_mutual_information,
 )
+from .comparison import GalleryComparison, compare_galleries
 from .figures import QueryFigures, compare
 from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
@@ -17,9 +18,10 @@ from .relations import shares_a_label
 from .testers import evaluate_levels, evaluate_splits, evaluate_within_parents
 
 __all__ = [
-    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Measure', 'QueryFigures',
-    'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'adjusted_mutual_information',
-    'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_splits',
-    'evaluate_within_parents', 'normalized_mutual_information', 'parse_metric', 'parse_metrics',
-    'query_values', 'rank_queries', 'shares_a_label',
+    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GalleryComparison', 'GatheredMetric', 'Measure',
+    'QueryFigures', 'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES',
+    'adjusted_mutual_information', 'compare', 'compare_galleries', 'evaluate', 'evaluate_clusters',
+    'evaluate_levels', 'evaluate_splits', 'evaluate_within_parents',
+    'normalized_mutual_information', 'parse_metric', 'parse_metrics', 'query_values',
+    'rank_queries', 'shares_a_label',
 ]

@@ -32,7 +32,6 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private, the result need not be
         os.replace(temporary, path)
-        sync_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -40,6 +39,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
                           f'it ({os.strerror(error.errno)}). What was there before is unchanged: '
                           'make room and try again.') from error
         raise
+    sync_folder(path.parent)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -218,22 +218,22 @@ class GalleryStore:
         return Shard(name, len(gallery), save_gallery(gallery, self.path / name, state.dtype))
 
     def _removed(self, state: State, names: list[str]) -> State:
-        left, number = np.ones(len(names), dtype=bool), state.next_file
-        shards = []
-        for shard, rows in zip(state.shards, self._places(
-                state, StringColumn.from_strings(names)), strict=True):
-            found = rows >= 0
-            left &= ~found
-            if found.any():
-                removed = removed_mask(self.path, shard)
-                removed[rows[found]] = True
-                shard = replace(shard, removed=write_removed(self.path, number, removed))
-                number += 1
-            shards.append(shard)
+        places = list(self._places(state, StringColumn.from_strings(names)))
+        left = np.ones(len(names), dtype=bool)
+        for rows in places:
+            left &= rows < 0
         if left.any():
             missing = [names[place] for place in np.flatnonzero(left)]
             held = self._open(state.shards[0]).ids if state.shards else ()
             raise changes.unknown_ids(missing, held)
+        shards, number = [], state.next_file
+        for shard, rows in zip(state.shards, places, strict=True):
+            if (rows >= 0).any():
+                removed = removed_mask(self.path, shard)
+                removed[rows[rows >= 0]] = True
+                shard = replace(shard, removed=write_removed(self.path, number, removed))
+                number += 1
+            shards.append(shard)
         return replace(state.with_shards(shards), next_file=number)
 
     # Reading -----------------------------------------------------------------------------------

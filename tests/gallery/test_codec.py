@@ -44,7 +44,8 @@ def test_encoding_what_was_decoded_changes_nothing():
         np.testing.assert_allclose(once.decoded(), again.decoded(), rtol=1e-6)
 
 
-@pytest.mark.parametrize('dtypes', [('float32',) * 3, ('int8',) * 3, ('float16', 'int8', 'float32')])
+@pytest.mark.parametrize('dtypes', [
+    ('float32',) * 3, ('int8',) * 3, ('float16', 'int8', 'float32')])
 def test_joined_vectors_are_those_of_their_parts(monkeypatch, dtypes):
     monkeypatch.setattr('retrieval.gallery.codec.CHUNK_ROWS', 4)
     rng = np.random.default_rng(2)

@@ -15,7 +15,8 @@ ROWS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 
 def write_version_1(path, **changes):
     """A file as the first release wrote it, without a checksum."""
-    ids, city = (StringColumn.from_strings(strings) for strings in ('abcde', ['Bern', '', '日', 'x', 'y']))
+    ids = StringColumn.from_strings('abcde')
+    city = StringColumn.from_strings(['Bern', '', '日', 'x', 'y'])
     names = StringColumn.from_strings(['cat', 'dog'])
     manifest = dict(format='retrieval-gallery', version=1, identified=True,
                     fingerprint=dict(weights='w', preprocessor='p', pipeline=None),
@@ -75,7 +76,8 @@ def test_tensors_with_ids_and_labels(tmp_path):
         loaded = Gallery.load(tmp_path / name)
         assert list(loaded.ids) == list('abcde') and loaded.labels.tolist() == [0, 1, 2, 3, 4]
         assert torch.equal(loaded.embeddings, ROWS)
-    np.savez(tmp_path / 'c.npz', feats=ROWS.numpy(), label=np.array(['dog', 'cat', 'dog'] + ['x'] * 2))
+    names = np.array(['dog', 'cat', 'dog', 'x', 'x'])
+    np.savez(tmp_path / 'c.npz', feats=ROWS.numpy(), label=names)
     loaded = Gallery.load(tmp_path / 'c.npz')
     assert [loaded.label_name(row) for row in range(4)] == ['dog', 'cat', 'dog', 'x']
     torch.save(dict(vectors=ROWS, labels=[1, 0, 1, 0, 0], classes=['no', 'yes']),
