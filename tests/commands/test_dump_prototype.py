@@ -36,7 +36,7 @@ def whole(config, checkpoint, options, tmp_path_factory):
     path = tmp_path_factory.mktemp('whole') / 'g.safetensors'
     # in a process with one thread, as the others: another number adds up in another order
     process, = start(1, config, checkpoint, path, *options)
-    printed, err = process.communicate(timeout=120)
+    printed, err = process.communicate(timeout=300)
     assert process.returncode == 0 and '300 x 8 embeddings' in printed, err
     return path
 
@@ -72,7 +72,11 @@ def start(count, *arguments, launcher='pytorch'):
 
 def ended(processes):
     """The exit status of each, and what each wrote to its error stream."""
-    outputs = [process.communicate(timeout=120) for process in processes]
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     return [process.returncode for process in processes], [err for _, err in outputs]
 
 
@@ -105,7 +109,7 @@ def kill_midway(config, checkpoint, out, options, count, rng):
     """Start a dump and kill all its processes at a random moment after it wrote something."""
     before = len(list(out.parent.glob('*.parts/part-*')))
     processes = start(count, config, checkpoint, out, '--shard-rows', BATCH, *options)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(out.parent.glob('*.parts/part-*'))) < before + 2:
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes), ended(processes)[1]
