@@ -9,6 +9,8 @@ COMMANDS = {
     'train': 'train a retriever from a config',
     'test': 'test a checkpoint',
     'dump_prototype': 'encode the prototype of a config into a gallery file',
+    'gallery': 'look at, check, merge, filter and change galleries',
+    'compare_galleries': 'compare the rankings of two galleries, and switch to the new one',
     'search': 'find the most similar images of a gallery',
     'evaluate': 'evaluate saved embeddings with labels',
     'browse_dataset': 'look at what a pipeline makes of its images',

@@ -12,8 +12,8 @@ from .command_line import add_config_options, reports_errors
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('search', description=__doc__)
-    arguments.add_argument('gallery', help='a gallery file that dump_prototype wrote; or a folder '
-                           'of images, together with --config and --checkpoint')
+    arguments.add_argument('gallery', help='a gallery file or store that dump_prototype '
+                           'wrote; or a folder of images, together with --config and --checkpoint')
     arguments.add_argument('query', nargs='+', help='images, or folders of images')
     arguments.add_argument('--config', help='the config (default: the one that the gallery names)')
     arguments.add_argument('--checkpoint',
@@ -53,16 +53,16 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         FileNotFoundError: the gallery, or the config or checkpoint that it names, is missing.
         ValueError: the gallery is a folder, or names neither, and they were not given.
     """
-    from retrieval.gallery import Gallery
+    from retrieval.gallery import Gallery, is_gallery
 
     from .configuration import build_model, load_config
 
     prototype: Any = None
     source: dict[str, Any] = {}
-    if not Path(arguments.gallery).is_dir():
+    if is_gallery(arguments.gallery) or not Path(arguments.gallery).is_dir():
         prototype = Gallery.load(arguments.gallery)
         source = prototype.source
-    beside = Path(arguments.gallery).parent
+    beside = Path(arguments.gallery).resolve().parent  # of what a link leads to
     config_file = arguments.config or _named(source, 'config_file', beside)
     checkpoint = arguments.checkpoint or _named(source, 'checkpoint', beside)
     if config_file is None or checkpoint is None:

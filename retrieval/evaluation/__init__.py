@@ -1,11 +1,8 @@
 """Evaluation: pure functions over exact rankings, and the metrics that a config names."""
 from __future__ import annotations
 
-from .clusters import (
-    adjusted_mutual_information,
-    evaluate_clusters,
-    normalized_mutual_information,
-)
+from .clusters import adjusted_mutual_information, evaluate_clusters, normalized_mutual_information
+from .comparison import GalleryComparison, compare_galleries
 from .figures import QueryFigures, compare
 from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
@@ -26,12 +23,12 @@ from .relations import shares_a_label
 from .testers import evaluate_levels, evaluate_splits, evaluate_within_parents
 
 __all__ = [
-    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Level', 'Measure',
-    'PROTOCOLS', 'Protocol', 'QueryFigures',
-    'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'adjusted_mutual_information',
-    'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_protocol',
-    'evaluate_splits',
-    'evaluate_within_parents', 'normalized_mutual_information', 'parse_metric', 'parse_metrics',
-    'query_values', 'rank_protocol', 'rank_queries',
-    'refuse_beside_protocol', 'resolve_protocol', 'shares_a_label',
+    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GalleryComparison', 'GatheredMetric', 'Level',
+    'Measure', 'PROTOCOLS', 'Protocol', 'QueryFigures', 'RetrievalAveragePrecision',
+    'RetrievalRecall', 'VALID_NAMES', 'adjusted_mutual_information', 'compare',
+    'compare_galleries', 'evaluate', 'evaluate_clusters', 'evaluate_levels',
+    'evaluate_protocol', 'evaluate_splits', 'evaluate_within_parents',
+    'normalized_mutual_information', 'parse_metric', 'parse_metrics', 'query_values',
+    'rank_protocol', 'rank_queries', 'refuse_beside_protocol', 'resolve_protocol',
+    'shares_a_label',
 ]

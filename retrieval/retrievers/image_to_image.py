@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..distributed import rank
 from ..encoders import build_encoder
-from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings, hash_weights
+from ..gallery import Fingerprint, FingerprintError, Gallery
 from ..index import Index
 from ..ranking import as_vectors
 from ..ranking.topk import select
 from ..registry import MODELS, RERANKERS
-from ..similarity import SimilarityFn, resolve_similarity
+from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
 from .arguments import build_index, checked_topk, preprocessor_config
 from .base import BaseRetriever
+from .dumping import check_target, write_gallery
 from .encoding import encode
 from .holder import PrototypeHolder, weights_version
 from .pretrained import load_pretrained
@@ -26,6 +28,7 @@ from .prototype import (
     build_loader,
     check_prototype,
     difference_message,
+    fingerprint_of,
     is_encoded,
     pipeline_hash,
 )
@@ -86,6 +89,12 @@ class ImageToImageRetriever(BaseRetriever):
     def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The similarity function, ``(Q, D), (N, D) -> (Q, N)``."""
         return self._similarity.function
+
+    @property
+    def similarity_name(self) -> str | None:
+        """The name of the similarity, None for a function of the user's."""
+        name = self._similarity.name
+        return name if SIMILARITIES.get(name) is self._similarity else None
 
     @property
     def prototype(self) -> Any:
@@ -246,6 +255,7 @@ class ImageToImageRetriever(BaseRetriever):
             loader = prototype if isinstance(prototype, DataLoader) else build_loader(prototype)
             gallery = encode(self, loader, progress='Encoding the prototype')
             gallery.fingerprint = self.fingerprint(loader.dataset)
+            gallery.similarity = self.similarity_name
             return gallery
         if isinstance(prototype, Gallery):
             gallery = prototype
@@ -266,27 +276,23 @@ class ImageToImageRetriever(BaseRetriever):
         """What decides how an image is encoded; the pipeline is the dataset's where one is given,
         else :attr:`query_pipeline`.
         """
-        settings = getattr(self.data_preprocessor, 'settings', None)
-        preprocessor = settings() if callable(settings) else type(self.data_preprocessor).__name__
-        return Fingerprint(
-            weights=hash_weights(self.image_encoder), preprocessor=hash_settings(preprocessor),
-            pipeline=self.query_pipeline if dataset is None else pipeline_hash(dataset))
+        return fingerprint_of(self.image_encoder, self.data_preprocessor,
+                              self.query_pipeline if dataset is None else pipeline_hash(dataset))
 
-    def dump_prototype(self, path: str | os.PathLike, **source: Any) -> None:
+    def dump_prototype(self, path: str | os.PathLike, dtype: str | None = None,
+                       **source: Any) -> None:
         """Write the gallery to a file that can be given as ``prototype``.
 
         Args:
-            path: a ``.safetensors`` file.
+            path: a file ``.safetensors``, or a new store ``.gallery``.
+            dtype: ``'float32'``, ``'float16'`` or ``'int8'``; by default as the gallery is stored.
             source: how it was made (``config``, ``checkpoint``), kept with it.
         """
-        if not str(path).endswith('.safetensors'):
-            raise ValueError(f'A gallery is written as a safetensors file; got {str(path)!r}. '
-                             'Give a path that ends in .safetensors.')
+        check_target(path)
         gallery, _ = self._ready()
         gallery.source.update(source)
-        from ..distributed import rank
         if rank() == 0:
-            gallery.save(path)
+            write_gallery(gallery, path, dtype)
 
     def _result_count(self, rows: int) -> int:
         return rows if self.topk == -1 else min(self.topk, rows)
