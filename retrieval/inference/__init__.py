@@ -1,4 +1,12 @@
-"""Using a trained retriever: searching with images from anywhere."""
+"""Using a trained model: searching, matching and grouping images from anywhere."""
+from .custom_knn import CustomKNN
+from .faiss_indexer import FaissIndexer
+from .faiss_kmeans import FaissKMeans
+from .faiss_knn import FaissKNN
+from .inference_model import InferenceModel
 from .inferencer import ImageRetrievalInferencer, expand
+from .logit_getter import LogitGetter
+from .match_finder import MatchFinder
 
-__all__ = ['ImageRetrievalInferencer', 'expand']
+__all__ = ['CustomKNN', 'FaissIndexer', 'FaissKMeans', 'FaissKNN', 'ImageRetrievalInferencer',
+           'InferenceModel', 'LogitGetter', 'MatchFinder', 'expand']
