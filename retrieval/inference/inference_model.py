@@ -184,26 +184,30 @@ class InferenceModel:
                             'take a FaissKNN or CustomKNN of this package.')
         embeddings = self.get_embeddings(query)
         _, rows = self.knn_func(embeddings, k)
-        bar = self.match_finder.score_threshold(threshold)
         answers = []
         for embedding, found in zip(embeddings, rows, strict=True):
             near = found[found >= 0]
             vectors = self.knn_func.vectors(near).to(embedding.device, embedding.dtype)
             scores = self.match_finder.scores(embedding.expand_as(vectors), vectors)
             results = [self._described(row, score) for row, score in
-                       zip(near.tolist(), scores.tolist(), strict=True) if score >= bar]
+                       zip(near.tolist(), scores.tolist(), strict=True)
+                       if score >= self.match_finder.score_threshold(threshold,
+                                                                     self._label(row))]
             answers.append(dict(match=bool(results), results=results))
         return answers
 
     def _described(self, row: int, score: float) -> dict[str, Any]:
         names = self.knn_func.names
-        label = None if names.labels is None else int(names.labels[row])
         described = dict(row=row, id=str(row) if names.ids is None else names.ids[row],
-                         label=None if label is not None and label < 0 else label, score=score)
+                         label=self._label(row), score=score)
         calibration = self.match_finder.calibration
         if calibration is not None:
             described['probability'] = float(calibration.probability(score))
         return described
+
+    def _label(self, row: int) -> int | None:
+        labels = self.knn_func.names.labels
+        return None if labels is None or labels[row] < 0 else int(labels[row])
 
     def save_knn_func(self, filename: str | PathLike) -> None:
         """Write the index with its ids and labels to a file."""

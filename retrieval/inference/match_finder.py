@@ -112,8 +112,14 @@ class MatchFinder:
                              'such as calibrate(gallery) returns.')
         return self.calibration.probability(self.scores(x, y))
 
-    def score_threshold(self, threshold: float | None = None) -> float:
-        """The threshold on :meth:`scores` that the threshold on distances stands for."""
+    def score_threshold(self, threshold: float | None = None, label: Any = None) -> float:
+        """The threshold on :meth:`scores`, where that on distances is ``threshold``.
+
+        Without one, and without one of the finder's own, it is the calibration's for the class
+        ``label``.
+        """
+        if threshold is None and self.threshold is None and self.calibration is not None:
+            return self.calibration.threshold_of(label)
         bar = self._threshold(threshold)
         return bar if self.distance.is_inverted else -bar
 
