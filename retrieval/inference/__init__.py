@@ -7,6 +7,10 @@ from .inference_model import InferenceModel
 from .inferencer import ImageRetrievalInferencer, expand
 from .logit_getter import LogitGetter
 from .match_finder import MatchFinder
+from .prototype_cache import CacheReport, cache_beside, cached_gallery
 
-__all__ = ['CustomKNN', 'FaissIndexer', 'FaissKMeans', 'FaissKNN', 'ImageRetrievalInferencer',
-           'InferenceModel', 'LogitGetter', 'MatchFinder', 'expand']
+__all__ = [
+    'CacheReport', 'CustomKNN', 'FaissIndexer', 'FaissKMeans', 'FaissKNN',
+    'ImageRetrievalInferencer', 'InferenceModel', 'LogitGetter', 'MatchFinder', 'cache_beside',
+    'cached_gallery', 'expand',
+]
