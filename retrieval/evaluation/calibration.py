@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,7 @@ def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float
               similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
               neighbors: int | None = None, prior: float | None = None,
               max_queries: int | None = 10_000, seed: int = 0,
-              label_names: Sequence[str] | Mapping[int, str] | None = None) -> MatchCalibration:
+              label_names: Sequence[str] | None = None) -> MatchCalibration:
     """A calibration from a gallery's own labels, each row against all others.
 
     Args:
@@ -287,5 +287,9 @@ def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float
                 bar = choose_threshold(own, criterion, target)
             except ValueError:  # a class of one image, or one that never reaches the precision
                 continue
-            made.class_thresholds[str(names[label]) if len(names) else str(label)] = bar
+            made.class_thresholds[_name_of(label, names)] = bar
     return made
+
+
+def _name_of(label: int, names: Sequence[str]) -> str:
+    return str(names[label]) if 0 <= label < len(names) else str(label)
