@@ -85,13 +85,14 @@ class FaissKNN:
             ValueError: there is nothing to search in, or fewer rows than queries although the
                 reference includes them.
         """
-        query, k = as_vectors(query, 'query'), checked_k(k)
+        width = None if self.index is None or reference is not None else self.index.d
+        query, k = as_vectors(query, 'query', width), checked_k(k)
         first = 0
         if reference is not None:
             if self.reset_before:
                 self.reset()
             first = len(self)
-            self.add(reference)
+            self.add(as_vectors(reference, 'reference', query.shape[1]))
         if not len(self):
             raise ValueError('There is nothing to search in yet: give a reference, or call '
                              '`train` first (`train_knn` of an InferenceModel).')
@@ -121,18 +122,18 @@ class FaissKNN:
 
     def add(self, embeddings: Any, ids: Iterable[Any] | None = None, labels: Any = None) -> None:
         """Index further embeddings; see :meth:`train`."""
-        vectors = as_vectors(embeddings, 'embeddings')
-        if self.index is None:
-            self.index = self._new_index(vectors)
-        if self.names.count < len(self):  # an index that was put there from outside
-            self.names.extend(len(self) - self.names.count)
-        if self.index.d != vectors.shape[1]:
-            as_vectors(vectors, 'embeddings', self.index.d)  # raises what fits
-        self.names.extend(len(vectors), ids, labels)
-        if isinstance(self.index, FlatIndex):
-            self.index.add(vectors)
+        width = None if self.index is None else self.index.d
+        vectors = as_vectors(embeddings, 'embeddings', width)
+        names = self.names
+        if names.count < len(self):  # an index that was put there from outside
+            names = names.extended(len(self) - names.count)
+        names = names.extended(len(vectors), ids, labels)
+        index = self._new_index(vectors) if self.index is None else self.index
+        if isinstance(index, FlatIndex):
+            index.add(vectors)
         else:
-            faiss_engine.add(self.index, vectors)
+            faiss_engine.add(index, vectors)
+        self.index, self.names = index, names
 
     def _new_index(self, vectors: Tensor) -> Any:
         if self.index_init_fn is not None:
@@ -176,8 +177,8 @@ class FaissKNN:
             ValueError: it is damaged or something else.
         """
         if not knn_files.is_ours(filename):
-            self.index, self.names = faiss_engine.read(filename), RowNames()
-            self.names.extend(self.index.ntotal)
+            self.index = faiss_engine.read(filename)
+            self.names = RowNames().extended(self.index.ntotal)
             return
         held, names = knn_files.read(filename, _KIND)
         index: Any

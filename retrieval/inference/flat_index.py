@@ -1,16 +1,16 @@
 """Exhaustive search by squared Euclidean distance, on the package's own ranking engine."""
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..ranking import PreparedGallery, as_vectors, topk
+from ..ranking import PreparedGallery, topk
 
 _FIRST_ROWS = 1024
 _MULTIPLE = 64     # what the engine fills up to
 _CHUNK = 2 ** 22   # numbers worked on at once
+_ROWS = 2048       # rows that are added at once, so that they stay in the processor's cache
+_CENTRED = 8192    # rows whose mean is taken
 _LONGEST = 8e37    # the squared length above which float32 scores overflow
 # Below this share of the squared lengths a difference of products has lost its digits.
 _CANCELLED = 2. ** -9
@@ -40,30 +40,35 @@ class FlatIndex:
         self._rows = torch.zeros(0, width + 1, device=self.device)
         self._prepared: PreparedGallery | None = None
 
-    def add(self, vectors: Any) -> None:
-        """Append vectors ``(n, D)``.
+    def add(self, vectors: Tensor) -> None:
+        """Append vectors ``(n, D)``, finite float32 as :func:`as_vectors` returns them.
 
         Raises:
-            TypeError, ValueError: they are no finite floats of that width, or too long for
-                float32.
+            ValueError: one is too long for distances in float32; none is added then.
         """
-        vectors = as_vectors(vectors, 'embeddings', self.d)
         if not len(vectors):
             return
-        squares = _squares(vectors)
-        if float(squares.max()) > _LONGEST:
-            raise ValueError(f'embeddings: row {int(squares.argmax())} is too long for float32 '
-                             'distances: divide the vectors by a constant.')
         if self.centre is None:
-            self.centre = vectors.mean(dim=0).to(self.device)
-        self._put(vectors, self.centre)
+            self.centre = vectors[:_CENTRED].mean(dim=0).to(self.device)
+        try:
+            self._put(vectors, self.centre)
+        except ValueError:
+            if not self.ntotal:
+                self.centre = None
+            raise
 
     def _put(self, vectors: Tensor, centre: Tensor) -> None:
+        """Write rows behind the last, and count them once all are found to be sound."""
         self._make_room(self.ntotal + len(vectors))
-        new = self._rows[self.ntotal:self.ntotal + len(vectors)]
-        new[:, :-1] = vectors
-        new[:, :-1] -= centre
-        new[:, -1] = _squares(new[:, :-1]).mul_(-0.5)
+        for start in range(0, len(vectors), _ROWS):
+            part = vectors[start:start + _ROWS].to(self.device)
+            new = self._rows[self.ntotal + start:self.ntotal + start + len(part)]
+            torch.sub(part, centre, out=new[:, :-1])
+            squares = _squares(new[:, :-1])
+            if not float(squares.max()) <= _LONGEST:
+                raise ValueError(f'embeddings: row {start + int(squares.argmax())} is too long for '
+                                 'float32 distances: divide the vectors by a constant.')
+            new[:, -1] = squares.mul_(-0.5)
         self.ntotal += len(vectors)
         self._prepared = None
 
@@ -94,18 +99,19 @@ class FlatIndex:
         shifted = self._rows[rows.to(self.device), :-1]
         return shifted if self.centre is None else shifted + self.centre
 
-    def search(self, queries: Any, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def search(self, queries: Tensor, k: int,
+               exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The nearest rows, nearest first, the lower row first among equals.
 
         Args:
-            queries: ``(Q, D)`` floats.
+            queries: ``(Q, D)`` finite float32.
             k: how many; more than there are gives what there are.
             exclude: ``(Q,)`` int64, a row that each query must not find.
 
         Returns:
             Squared distances ``(Q, k)`` float32 and rows ``(Q, k)`` int64.
         """
-        queries = as_vectors(queries, 'query', self.d).to(self.device)
+        queries = queries.to(self.device)
         if self.centre is not None:
             queries = queries - self.centre
         if self._prepared is None:
@@ -137,8 +143,5 @@ class FlatIndex:
 
 
 def _squares(vectors: Tensor) -> Tensor:
-    """The squared length of every row, ``(n,)``, without a copy of all."""
-    step = max(1, _CHUNK // max(1, vectors.shape[1]))
-    parts = [vectors[start:start + step].square().sum(dim=1)
-             for start in range(0, len(vectors), step)]
-    return torch.cat(parts) if parts else vectors.new_zeros(0)
+    """The squared length of every row, ``(n,)``."""
+    return vectors.square().sum(dim=1)

@@ -49,7 +49,7 @@ class HeldReference:
         """Keep further embeddings; see :meth:`train`."""
         width = self._parts[0].shape[1] if self._parts else None
         vectors = as_vectors(embeddings, 'embeddings', width)
-        self.names.extend(len(vectors), ids, labels)
+        self.names = self.names.extended(len(vectors), ids, labels)
         self._parts.append(vectors.to(self._parts[0].device) if self._parts else vectors)
 
     def vectors(self, rows: Tensor) -> Tensor:

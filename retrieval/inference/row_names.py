@@ -27,8 +27,9 @@ class RowNames:
         self.ids: list[str] | None = None
         self.labels: Tensor | None = None
 
-    def extend(self, count: int, ids: Iterable[Any] | None = None, labels: Any = None) -> None:
-        """Name ``count`` further rows; refused whole or taken whole.
+    def extended(self, count: int, ids: Iterable[Any] | None = None,
+                 labels: Any = None) -> RowNames:
+        """These names and those of ``count`` further rows.
 
         Raises:
             ValueError: there are not ``count`` ids or labels, or an id is there already.
@@ -40,13 +41,14 @@ class RowNames:
             if column is not None and len(column) != count:
                 raise ValueError(f'There are {count} embeddings but {len(column)} {name}: give '
                                  'one for each.')
-        joined = self._joined_ids(more_ids, count)
+        joined = RowNames()
+        joined.count = self.count + count
+        joined.ids = self._joined_ids(more_ids, count)
         if more_labels is not None or self.labels is not None:
             mine = _unlabelled(self.count) if self.labels is None else self.labels
             more = _unlabelled(count) if more_labels is None else more_labels
-            self.labels = torch.cat([mine, more])
-        self.ids = joined
-        self.count += count
+            joined.labels = torch.cat([mine, more])
+        return joined
 
     def _joined_ids(self, more: list[str] | None, count: int) -> list[str] | None:
         if more is None and self.ids is None:
@@ -79,10 +81,8 @@ class RowNames:
         Raises:
             ValueError: the columns have another length.
         """
-        names = cls()
         ids = StringColumn(tensors['ids'], tensors['id_offsets']) if 'ids' in tensors else None
-        names.extend(count, ids, tensors.get('labels'))
-        return names
+        return cls().extended(count, ids, tensors.get('labels'))
 
 
 def _unlabelled(count: int) -> Tensor:
