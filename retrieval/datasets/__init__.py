@@ -5,21 +5,28 @@ from .augmentation import MultiView, RandomAffine, RandomCrop, RandomResizedCrop
 from .base import RetrievalDataset, build_pipeline, plain_config
 from .csv_dataset import CSVDataset
 from .glyphs import Glyphs
+from .google_landmarks_v2 import GoogleLandmarksV2
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
 from .loading import CropBox, LoadImage
+from .market1501 import Market1501
 from .packing import PackInputs
+from .plain_pickle import NotPlainError, load_plain_pickle
+from .reidentification import ReidentificationDataset
+from .revisited import RevisitedOxford, RevisitedParis
 from .samplers import InfiniteSampler, MPerClassBatchSampler, MPerClassSampler
 from .sampling_state import DrawIndex, SamplingState, seed_datasets, seeded
 from .torchvision_bridge import ColorJitter, TorchvisionTransform
+from .veri776 import VeRi776
 from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels_of
 
 __all__ = [
     'CSVDataset', 'ClassBalancedDataset', 'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex',
-    'Glyphs', 'ImageFolder', 'ImageList', 'InfiniteSampler', 'LoadImage', 'MPerClassBatchSampler',
-    'MPerClassSampler', 'MissingImageError', 'MultiView', 'PackInputs', 'RandomAffine',
-    'RandomCrop', 'RandomResizedCrop', 'RepeatDataset', 'ResizeEdge', 'RetrievalDataset',
-    'SamplingState', 'TorchvisionTransform', 'UnreadableImageError', 'build_pipeline',
-    'find_images', 'labels_of', 'plain_config', 'read_image', 'resize', 'seed_datasets', 'seeded',
-    'split_classes',
+    'Glyphs', 'GoogleLandmarksV2', 'ImageFolder', 'ImageList', 'InfiniteSampler', 'LoadImage',
+    'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501', 'MissingImageError', 'MultiView',
+    'NotPlainError', 'PackInputs', 'RandomAffine', 'RandomCrop', 'RandomResizedCrop',
+    'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge', 'RetrievalDataset', 'RevisitedOxford',
+    'RevisitedParis', 'SamplingState', 'TorchvisionTransform', 'UnreadableImageError', 'VeRi776',
+    'build_pipeline', 'find_images', 'labels_of', 'load_plain_pickle', 'plain_config', 'read_image',
+    'resize', 'seed_datasets', 'seeded', 'split_classes',
 ]
