@@ -7,6 +7,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from .datasets.landmark_miniatures import data_roots
+
 ROOT = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
 
@@ -54,6 +56,8 @@ def test_a_config_builds_and_steps(path, data, monkeypatch, tmp_path):
     import retrieval.registry  # noqa: F401
     monkeypatch.setenv('DATA_ROOT', str(data))
     monkeypatch.setenv('CSV', str(data / 'table.csv'))
+    for variable, root in data_roots(path.stem, tmp_path / 'data').items():
+        monkeypatch.setenv(variable, root)
     config = load(path)
     config.work_dir = str(tmp_path)
     config.log_level = 'ERROR'

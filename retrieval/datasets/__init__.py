@@ -9,6 +9,7 @@ from .google_landmarks_v2 import GoogleLandmarksV2
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
 from .loading import CropBox, LoadImage
+from .long_edge import LimitLongEdge
 from .market1501 import Market1501
 from .packing import PackInputs
 from .plain_pickle import NotPlainError, load_plain_pickle
@@ -22,9 +23,9 @@ from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels
 
 __all__ = [
     'CSVDataset', 'ClassBalancedDataset', 'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex',
-    'Glyphs', 'GoogleLandmarksV2', 'ImageFolder', 'ImageList', 'InfiniteSampler', 'LoadImage',
-    'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501', 'MissingImageError', 'MultiView',
-    'NotPlainError', 'PackInputs', 'RandomAffine', 'RandomCrop', 'RandomResizedCrop',
+    'Glyphs', 'GoogleLandmarksV2', 'ImageFolder', 'ImageList', 'InfiniteSampler', 'LimitLongEdge',
+    'LoadImage', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501', 'MissingImageError',
+    'MultiView', 'NotPlainError', 'PackInputs', 'RandomAffine', 'RandomCrop', 'RandomResizedCrop',
     'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge', 'RetrievalDataset', 'RevisitedOxford',
     'RevisitedParis', 'SamplingState', 'TorchvisionTransform', 'UnreadableImageError', 'VeRi776',
     'build_pipeline', 'find_images', 'labels_of', 'load_plain_pickle', 'plain_config', 'read_image',
