@@ -76,7 +76,12 @@ VeRi/                                <- data_root
         """The images of the split's list, in its order."""
         part = _FOLDERS[split]
         source, folder = require(self.data_root, self.tree, f'name_{part}.txt', f'image_{part}/')
-        paths = [os.path.join(folder, name) for name, in read_rows(source, self.tree, 1)]
+        names = [name for name, in read_rows(source, self.tree, 1)]
+        strange = [name for name in names if not self.pattern.fullmatch(name)]
+        if strange:
+            raise malformed(source, self.tree, f'it lists {strange[0][:100]!r}; images are called '
+                            f'as in {self.example}.')
+        paths = [os.path.join(folder, name) for name in names]
         if self.check_files and split == self.split:
             require_images(source, self.tree, paths)
         return paths

@@ -63,7 +63,8 @@ def make_google_landmarks(root, images=64, landmarks=16):
     for number in range(6):
         name = landmark_id('eval', number)
         usage = ('Public', 'Private', 'Ignored')[number % 3]
-        solution[name] = [] if usage == 'Ignored' else index[number::8] + index[3:4]
+        other = 7 - number
+        solution[name] = [] if usage == 'Ignored' else index[number::8] + index[other:other + 1]
         lines.append(f'{name},{" ".join(solution[name]) or "None"},{usage}')
         picture(root / 'test' / name[0] / name[1] / name[2] / f'{name}.jpg', number, 50 + number)
     (root / 'retrieval_solution_v2.1.csv').write_text('\n'.join(lines) + '\n')
@@ -104,7 +105,8 @@ def make_veri776(root, labels=True):
     root = Path(root)
     for part, names in VERI.items():
         for name in names:
-            picture(root / f'image_{part}' / name, int(name[:4]) % 64, int(name[6:9]))
+            picture(root / f'image_{part}' / name, 0, int(name[:9].replace('_c', '')) * 2 + int(
+                name[-5]))
         (root / f'name_{part}.txt').write_text('\r\n'.join(names) + '\r\n')
         if labels and part != 'query':
             items = ''.join(f'<Item imageName="{name}" vehicleID="{name[:4]}" cameraID="c001" '
