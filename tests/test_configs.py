@@ -8,14 +8,15 @@ from mmengine.config import Config
 from PIL import Image
 
 from .datasets.landmark_miniatures import data_roots
+from .datasets.miniatures import trainable
 
 ROOT = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """Eight classes of four images as a folder, and the same as a table."""
+def own_images(tmp_path_factory):
+    """Forty classes of four images as a folder, and the same as a table."""
     root = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     lines = ['path,label,split,is_query,is_gallery']
@@ -28,6 +29,12 @@ def data(tmp_path_factory):
             lines.append(f'{name},{label},{split},{number == 0},{number > 0}')
     (root / 'table.csv').write_text('\n'.join(lines) + '\n')
     return root
+
+
+@pytest.fixture(scope='module')
+def benchmarks(tmp_path_factory):
+    """The folders of the benchmarks in their official layouts, in miniature."""
+    return trainable(tmp_path_factory.mktemp('benchmarks'))
 
 
 def offline(part):
@@ -50,13 +57,14 @@ def load(path):
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_config_builds_and_steps(path, data, monkeypatch, tmp_path):
+def test_a_config_builds_and_steps(path, own_images, benchmarks, monkeypatch, tmp_path):
     from mmengine.runner import Runner
 
     import retrieval.registry  # noqa: F401
-    monkeypatch.setenv('DATA_ROOT', str(data))
-    monkeypatch.setenv('CSV', str(data / 'table.csv'))
-    for variable, root in data_roots(path.stem, tmp_path / 'data').items():
+    dataset = path.stem.split('_', 2)[-1]  # <encoder>-<method>_<schedule>_<dataset>
+    monkeypatch.setenv('DATA_ROOT', str(benchmarks.get(dataset, own_images)))
+    monkeypatch.setenv('CSV', str(own_images / 'table.csv'))
+    for variable, root in data_roots(dataset, tmp_path / 'data').items():
         monkeypatch.setenv(variable, root)
     config = load(path)
     config.work_dir = str(tmp_path)

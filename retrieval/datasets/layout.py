@@ -6,6 +6,7 @@ ends in it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -81,7 +82,7 @@ def malformed(path: str, tree: str, problem: str) -> ValueError:
 
 
 def read_rows(path: str, tree: str, columns: int, header: Sequence[str] | None = None,
-              skip: int = 0) -> list[list[str]]:
+              counted: bool = False) -> list[list[str]]:
     """The rows of a text file whose cells stand between white space; empty lines are left out.
 
     Args:
@@ -89,30 +90,48 @@ def read_rows(path: str, tree: str, columns: int, header: Sequence[str] | None =
         tree: as in :func:`require`.
         columns: how many cells each row has.
         header: what the first row must hold; it is not returned.
-        skip: how many lines stand before all that.
+        counted: the first line, before the header, says how many rows there are.
 
     Raises:
-        ValueError: the header, the number of cells in a row, or the encoding is another, or there
-            is no row; with the number of the first wrong line.
+        ValueError: the header, the number of rows or of cells in one, or the encoding is another,
+            or there is no row; with the number of the first wrong line.
     """
     try:
         with open(path, encoding='utf-8-sig') as file:
             lines = [(number, line.split()) for number, line in enumerate(file, 1)]
     except UnicodeDecodeError as error:
         raise malformed(path, tree, f'it is no text in UTF-8 ({error}).') from error
-    lines = [(number, cells) for number, cells in lines[skip:] if cells]
+    lines = [(number, cells) for number, cells in lines if cells]
+    count = lines.pop(0)[1] if counted and lines else None
     if header is not None:
         first = lines.pop(0)[1] if lines else []
         if first != list(header):
             raise malformed(path, tree, f'its header must be {" ".join(header)!r}, but it is '
-                            f'{" ".join(first)!r}.')
+                            f'{" ".join(first)[:100]!r}.')
     for number, cells in lines:
         if len(cells) != columns:
             raise malformed(path, tree, f'line {number} has {len(cells)} cells and not {columns}: '
                             f'{" ".join(cells)[:100]!r}.')
     if not lines:
         raise malformed(path, tree, 'it lists nothing.')
+    if count is not None and count != [str(len(lines))]:
+        raise malformed(path, tree, f'its first line must be the number of rows, {len(lines)}, but '
+                        f'it is {" ".join(count)[:100]!r}; is the file cut off?')
     return [cells for _, cells in lines]
+
+
+def read_numbers(path: str, tree: str, columns: int) -> list[list[float]]:
+    """The rows of a text file of finite numbers; else as :func:`read_rows`."""
+    rows = read_rows(path, tree, columns)
+    try:
+        numbers = [[float(cell) for cell in cells] for cells in rows]
+    except ValueError as error:
+        raise malformed(path, tree, f'numbers are wanted in it ({error}).') from error
+    wrong = [cells for cells, row in zip(rows, numbers, strict=True)
+             if not all(math.isfinite(number) for number in row)]
+    if wrong:
+        raise malformed(path, tree, f'a number is not finite: {" ".join(wrong[0])!r}.')
+    return numbers
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
@@ -124,8 +143,9 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     paths = list(paths)
     by_folder: dict[str, set[str]] = defaultdict(set)
     for folder in {os.path.dirname(path) for path in paths}:
-        if os.path.isdir(folder):
-            by_folder[folder] = set(os.listdir(folder))
+        if os.path.isdir(folder or '.'):
+            with os.scandir(folder or '.') as listed:
+                by_folder[folder] = {entry.name for entry in listed if entry.is_file()}
     return [path for path in paths
             if os.path.basename(path) not in by_folder[os.path.dirname(path)]
             and not os.path.isfile(path)]

@@ -30,8 +30,8 @@ class Market1501(ReidentificationDataset):
 
     Args:
         data_root: the folder ``Market-1501-v15.09.15``.
-        split, pipeline, on_count_mismatch, kwargs: see :class:`ReidentificationDataset`, which
-            says too how labels count and what is raised.
+        split, pipeline, check_files, on_count_mismatch, kwargs: see
+            :class:`ReidentificationDataset`, which says too how labels count and what is raised.
     """
 
     metadata_keys = ('camera', 'sequence')
@@ -50,15 +50,15 @@ Market-1501-v15.09.15/            <- data_root
     example = '0002_c1s1_000451_03.jpg'
     counts = {'train': (12936, 751), 'query': (3368, 750), 'gallery': (15913, 751)}
 
-    def list_images(self, split: str) -> list[str]:
+    def list_images(self, split: str) -> tuple[str, list[str]]:
         """The JPEG files of the split's folder, sorted; other files are left alone."""
         folder, = require(self.data_root, self.tree, f'{_FOLDERS[split]}/')
         names = sorted(name for name in os.listdir(folder)
                        if name.endswith('.jpg') and not name.startswith('.'))
         if not names:
             raise malformed(folder, self.tree, 'there is no JPEG file in it.')
-        return [os.path.join(folder, name) for name in names]
+        return folder, [os.path.join(folder, name) for name in names]
 
     def keeps(self, entry: dict) -> bool:
         """All but junk."""
-        return entry['identity'] >= 0
+        return entry['gt_label'] >= 0

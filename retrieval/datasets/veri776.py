@@ -9,7 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..registry import DATASETS
-from .layout import malformed, read_rows, require, require_images
+from .benchmark_dataset import Listing
+from .layout import malformed, read_rows, require
 from .reidentification import ReidentificationDataset
 
 _FOLDERS = {'train': 'train', 'query': 'query', 'gallery': 'test'}  # image_…/ and name_….txt
@@ -42,9 +43,8 @@ class VeRi776(ReidentificationDataset):
         split: ``'train'``, ``'query'`` or ``'gallery'``.
         attributes: whether to read colour and type from ``train_label.xml`` or, for queries and
             gallery, ``test_label.xml``; None: where the file is there.
-        check_files: whether to see that every image of the list is there.
-        pipeline, on_count_mismatch, kwargs: see :class:`ReidentificationDataset`, which says too
-            how labels count and what is raised.
+        pipeline, check_files, on_count_mismatch, kwargs: see :class:`ReidentificationDataset`,
+            which says too how labels count and what is raised.
     """
 
     metadata_keys = ('camera', 'color', 'type')
@@ -66,14 +66,12 @@ VeRi/                                <- data_root
     counts = {'train': (37778, 576), 'query': (1678, 200), 'gallery': (11579, 200)}
 
     def __init__(self, data_root: str | Path, split: str = 'train', attributes: bool | None = None,
-                 check_files: bool = True, pipeline: Sequence[dict | Callable] | None = (),
-                 **kwargs: Any) -> None:
+                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
         self.attributes = attributes
-        self.check_files = check_files
         super().__init__(data_root=data_root, split=split, pipeline=pipeline, **kwargs)
 
-    def list_images(self, split: str) -> list[str]:
-        """The images of the split's list, in its order."""
+    def list_images(self, split: str) -> tuple[str, list[str]]:
+        """The list of the split, and the images that it names."""
         part = _FOLDERS[split]
         source, folder = require(self.data_root, self.tree, f'name_{part}.txt', f'image_{part}/')
         names = [name for name, in read_rows(source, self.tree, 1)]
@@ -81,33 +79,26 @@ VeRi/                                <- data_root
         if strange:
             raise malformed(source, self.tree, f'it lists {strange[0][:100]!r}; images are called '
                             f'as in {self.example}.')
-        paths = [os.path.join(folder, name) for name in names]
-        if self.check_files and split == self.split:
-            require_images(source, self.tree, paths)
-        return paths
+        return source, [os.path.join(folder, name) for name in names]
 
-    def load_data_list(self) -> list[dict]:
-        """One entry an image of the split."""
-        entries = super().load_data_list()
+    def read(self) -> Listing:
+        """The images of the split with colour and type; queries as the gallery calls them."""
+        listing = super().read()
         if self.split == 'query':
-            self._identify(entries)
+            in_gallery = {os.path.basename(path): path for path in self.list_images('gallery')[1]}
+            for entry in listing.entries:
+                name = os.path.basename(entry['img_path'])
+                if name in in_gallery:
+                    entry['sample_id'] = in_gallery[name]
         name = f'{"train" if self.split == "train" else "test"}_label.xml'
         if self.attributes or (self.attributes is None and os.path.isfile(
                 os.path.join(self.data_root, name))):
             source, = require(self.data_root, self.tree, name)
             labels = read_attributes(source, self.tree)
-            for entry in entries:
+            for entry in listing.entries:
                 entry.update(labels.get(os.path.basename(entry['img_path']),
                                         {'color': UNKNOWN, 'type': UNKNOWN}))
-        return entries
-
-    def _identify(self, entries: list[dict]) -> None:
-        """Give the queries the identity that their pictures have in the gallery."""
-        in_gallery = {os.path.basename(path): path for path in self.list_images('gallery')}
-        for entry in entries:
-            name = os.path.basename(entry['img_path'])
-            if name in in_gallery:
-                entry['sample_id'] = in_gallery[name]
+        return listing
 
 
 def read_attributes(path: str, tree: str) -> dict[str, dict[str, str]]:

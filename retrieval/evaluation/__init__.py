@@ -11,7 +11,15 @@ from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
 from .metrics import EmbeddingMetrics
 from .names import VALID_NAMES, Measure, parse_metric, parse_metrics
-from .protocols import PROTOCOLS, Level, Protocol, evaluate_protocol, resolve_protocol
+from .protocols import (
+    PROTOCOLS,
+    Level,
+    Protocol,
+    evaluate_protocol,
+    rank_protocol,
+    refuse_beside_protocol,
+    resolve_protocol,
+)
 from .query_values import query_values
 from .ranked_lists import RetrievalAveragePrecision, RetrievalRecall
 from .relations import shares_a_label
@@ -24,5 +32,6 @@ __all__ = [
     'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_protocol',
     'evaluate_splits',
     'evaluate_within_parents', 'normalized_mutual_information', 'parse_metric', 'parse_metrics',
-    'query_values', 'rank_queries', 'resolve_protocol', 'shares_a_label',
+    'query_values', 'rank_protocol', 'rank_queries',
+    'refuse_beside_protocol', 'resolve_protocol', 'shares_a_label',
 ]

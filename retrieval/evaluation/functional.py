@@ -31,7 +31,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
              gallery_ids: Sequence[Any] | None = None, relevance: RelevanceLike | None = None,
              junk: RelevanceLike | None = None, cameras: Any = None, gallery_cameras: Any = None,
              sequences: Any = None, gallery_sequences: Any = None,
-             tile_budget: int = TILE_BUDGET, sharded: bool = False) -> dict[str, float]:
+             tile_budget: int = TILE_BUDGET, sharded: bool = False,
+             precision: str = 'float32') -> dict[str, float]:
     """Rank the gallery exactly for every query and measure the rankings.
 
     Without a gallery every embedding is a query against all others (leave-one-out).
@@ -57,6 +58,9 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         tile_budget: how many scores a thread holds at once.
         sharded: the processes of the process group share the work; each is given all embeddings
             and gets the same result.
+        precision: ``half`` ranks by half-precision products and scores again in float32 what they
+            find, with the same result; meant for GPUs. Metrics that need whole rankings are
+            computed in float32 all the same.
 
     Returns:
         Percent by metric name, beside ``num_queries``, the queries that were given, and
@@ -72,7 +76,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         embeddings, labels, gallery, gallery_labels, metrics, similarity, ids=ids,
         gallery_ids=gallery_ids, relevance=relevance, junk=junk, cameras=cameras,
         gallery_cameras=gallery_cameras, sequences=sequences,
-        gallery_sequences=gallery_sequences, tile_budget=tile_budget, sharded=sharded)
+        gallery_sequences=gallery_sequences, tile_budget=tile_budget, sharded=sharded,
+        precision=precision)
     return figures.summary(average)
 
 
@@ -83,7 +88,8 @@ def rank_queries(embeddings: Any, labels: Any = None, gallery: Any = None,
                  relevance: RelevanceLike | None = None, junk: RelevanceLike | None = None,
                  cameras: Any = None, gallery_cameras: Any = None, sequences: Any = None,
                  gallery_sequences: Any = None,
-                 tile_budget: int = TILE_BUDGET, sharded: bool = False) -> QueryFigures:
+                 tile_budget: int = TILE_BUDGET, sharded: bool = False,
+                 precision: str = 'float32') -> QueryFigures:
     """What every single query scores; the arguments and errors are those of :func:`evaluate`.
 
     From the result come the means, a table by class, confidence intervals, and, with that of
@@ -109,7 +115,7 @@ def rank_queries(embeddings: Any, labels: Any = None, gallery: Any = None,
     else:
         relevant = RowSets.from_labels(numbers, theirs)
     values, counts = query_values(None if gallery is None else queries, rows, relevant, left_out,
-                                  measures, similarity, tile_budget, sharded)
+                                  measures, similarity, tile_budget, sharded, precision)
     return QueryFigures([measure.name for measure in measures], values, counts, numbers, names)
 
 

@@ -6,6 +6,7 @@ must be left out of the mean.
 """
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,7 +101,12 @@ def inverse_negative_penalty(ranks: RelevantRanks) -> Tensor:
 
 def _per_query(ranks: RelevantRanks, values: Tensor) -> Tensor:
     sums = torch.zeros(len(ranks), dtype=torch.float64, device=ranks.ranks.device)
-    return sums.index_add_(0, ranks.query, values)
+    if sums.is_cuda:
+        return sums.index_add_(0, ranks.query, values)
+    some = (ranks.num_relevant > 0).numpy()
+    if some.any():  # the pairs of a query stand together
+        sums.numpy()[some] = np.add.reduceat(values.numpy(), ranks.offsets.numpy()[:-1][some])
+    return sums
 
 
 def _hits(ranks: RelevantRanks, k: int) -> Tensor:

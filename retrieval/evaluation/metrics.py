@@ -51,6 +51,7 @@ class EmbeddingMetrics(GatheredMetric):
         confidence: a share such as 0.95 adds ``…/low`` and ``…/high``, bootstrap bounds over
             queries (over classes with ``macro``), to every metric.
         per_class_file: a JSON file for the figures of every class, keyed by label.
+        precision: ``float32`` or ``half``, as :func:`retrieval.evaluation.evaluate` takes it.
         collect_device, prefix: as in MMEngine; figures are named ``embedding/Recall@1``.
 
     Raises:
@@ -64,8 +65,8 @@ class EmbeddingMetrics(GatheredMetric):
                  similarity: str | SimilarityFn | None = None, average: str | None = None,
                  protocol: str | None = None, exclude_same: str | Sequence[str] | None = None,
                  relevance: Relevance | None = None, confidence: float | None = None,
-                 per_class_file: str | None = None, collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+                 per_class_file: str | None = None, precision: str = 'float32',
+                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
         self.levels: Mapping[str, Level] = {}
         if protocol is not None:
             refuse_beside_protocol(protocol, metrics=metrics, similarity=similarity,
@@ -82,6 +83,7 @@ class EmbeddingMetrics(GatheredMetric):
         self.relevance = relevance
         self.confidence = confidence
         self.per_class_file = per_class_file
+        self.precision = precision
         super().__init__(collect_device=collect_device, prefix=prefix)
 
     def sample(self, data_sample: dict) -> Columns:
@@ -119,7 +121,7 @@ class EmbeddingMetrics(GatheredMetric):
 
     def _rank(self, task: _Task, relevant: RowSets, left_out: RowSets | None) -> QueryFigures:
         values, counts = query_values(task.queries, task.rows, relevant, left_out, self.measures,
-                                      self.similarity, sharded=True)
+                                      self.similarity, sharded=True, precision=self.precision)
         return QueryFigures([measure.name for measure in self.measures], values, counts,
                             task.labels, task.label_names)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..registry import unknown_name
-from .functional import evaluate
+from .figures import QueryFigures
+from .functional import rank_queries
 
 
 @dataclass(frozen=True)
@@ -110,24 +111,40 @@ def refuse_beside_protocol(protocol: str, **given: object) -> None:
 
 
 def evaluate_protocol(protocol: str, embeddings: Any, labels: Any = None, gallery: Any = None,
-                      gallery_labels: Any = None, *, ids: Sequence[Any] | None = None,
-                      gallery_ids: Sequence[Any] | None = None,
-                      columns: Mapping[str, Any] | None = None,
-                      gallery_columns: Mapping[str, Any] | None = None,
-                      ground_truth: Mapping[str, Sequence[Any]] | None = None,
-                      sharded: bool = False) -> dict[str, float]:
-    """Evaluate embeddings as a benchmark does; see :func:`retrieval.evaluation.evaluate`.
+                      gallery_labels: Any = None, **options: Any) -> dict[str, float]:
+    """Evaluate embeddings as a benchmark does.
+
+    The arguments and errors are those of :func:`rank_protocol`.
+
+    Returns:
+        Percent by metric name, ``num_queries`` and ``num_skipped_queries``; for a protocol of
+        several levels with the level before each name, as in ``hard/mAP-trapezoid``.
+    """
+    average = resolve_protocol(protocol).average
+    ranked = rank_protocol(protocol, embeddings, labels, gallery, gallery_labels, **options)
+    return {f'{level}/{name}' if level else name: value for level, figures in ranked.items()
+            for name, value in figures.summary(average).items()}
+
+
+def rank_protocol(protocol: str, embeddings: Any, labels: Any = None, gallery: Any = None,
+                  gallery_labels: Any = None, *, ids: Sequence[Any] | None = None,
+                  gallery_ids: Sequence[Any] | None = None,
+                  columns: Mapping[str, Any] | None = None,
+                  gallery_columns: Mapping[str, Any] | None = None,
+                  ground_truth: Mapping[str, Sequence[Any]] | None = None,
+                  sharded: bool = False) -> dict[str, QueryFigures]:
+    """What every query scores under a benchmark's protocol.
 
     Args:
         protocol: the benchmark's name, out of :data:`PROTOCOLS`.
-        embeddings, labels, gallery, gallery_labels, ids, gallery_ids, sharded: as there.
+        embeddings, labels, gallery, gallery_labels, ids, gallery_ids, sharded: as in
+            :func:`retrieval.evaluation.evaluate`.
         columns, gallery_columns: what ``exclude_same`` names, ``camera`` by ``(Q,)`` and ``(N,)``.
         ground_truth: for every query the list of rows, by field: ``gt_easy``, ``gt_hard`` and
             ``gt_junk`` for the levels of revisited Oxford and Paris, ``gt_indices`` elsewhere.
 
     Returns:
-        Percent by metric name, ``num_queries`` and ``num_skipped_queries``; for a protocol of
-        several levels with the level before each name, as in ``hard/mAP-trapezoid``.
+        The figures by level; under the empty name where the protocol has no levels.
 
     Raises:
         ValueError: the protocol is unknown or needs a column or ground truth that is not given;
@@ -135,25 +152,24 @@ def evaluate_protocol(protocol: str, embeddings: Any, labels: Any = None, galler
     """
     fixed = resolve_protocol(protocol)
     truth = dict(ground_truth or {})
-    options: dict[str, Any] = dict(
-        metrics=fixed.metrics, similarity=fixed.similarity, average=fixed.average, ids=ids,
-        gallery_ids=gallery_ids, sharded=sharded)
+    options: dict[str, Any] = dict(metrics=fixed.metrics, similarity=fixed.similarity, ids=ids,
+                                   gallery_ids=gallery_ids, sharded=sharded)
     for name in fixed.exclude_same:
         options[f'{name}s'] = _needed(fixed, columns, name)
         if gallery is not None:
             options[f'gallery_{name}s'] = _needed(fixed, gallery_columns, name)
     if not fixed.levels:
-        return evaluate(embeddings, labels, gallery, gallery_labels,
-                        relevance=truth.get('gt_indices'), **options)
-    result: dict[str, float] = {}
+        return {'': rank_queries(embeddings, labels, gallery, gallery_labels,
+                                 relevance=truth.get('gt_indices'), **options)}
+    ranked = {}
     for level, fields in fixed.levels.items():
         relevant, junk = (
             [[row for rows in lists for row in rows] for lists in zip(
                 *(_needed(fixed, truth, name) for name in names), strict=True)]
             for names in (fields.relevant, fields.junk))
-        found = evaluate(embeddings, None, gallery, None, relevance=relevant, junk=junk, **options)
-        result |= {f'{level}/{name}': value for name, value in found.items()}
-    return result
+        ranked[level] = rank_queries(embeddings, None, gallery, None, relevance=relevant,
+                                     junk=junk, **options)
+    return ranked
 
 
 def _needed(protocol: Protocol, given: Mapping[str, Any] | None, name: str) -> Any:

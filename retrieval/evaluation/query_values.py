@@ -26,12 +26,14 @@ from .names import Measure
 def query_values(queries: Any, gallery: Any, relevant: RowSets, left_out: RowSets | None,
                  measures: Sequence[Measure],
                  similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-                 tile_budget: int = TILE_BUDGET, sharded: bool = False) -> tuple[Tensor, Tensor]:
+                 tile_budget: int = TILE_BUDGET, sharded: bool = False,
+                 precision: str = 'float32') -> tuple[Tensor, Tensor]:
     """Every query's figures, from one pass over the scores.
 
     Args:
         queries: ``(Q, D)``; None where every row of the gallery is a query against all others.
         left_out: further rows that are not ranked.
+        precision: ``float32``, or ``half`` with float32 scores of what it finds.
 
     Returns:
         ``(Q, M)`` float64 in [0, 1], one column a measure, and ``(Q,)`` int64, the number of
@@ -42,7 +44,7 @@ def query_values(queries: Any, gallery: Any, relevant: RowSets, left_out: RowSet
         depth |= measure.depth
     part, parts = (distributed.rank(), distributed.world_size()) if sharded else (0, 1)
     prepared = gallery if isinstance(gallery, PreparedGallery) else \
-        PreparedGallery(as_vectors(gallery, 'gallery'), similarity)
+        PreparedGallery(as_vectors(gallery, 'gallery'), similarity, precision=precision)
     values: list[Tensor] = [torch.zeros((0, len(measures)), dtype=torch.float64)]
     counts: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
     stream, whole = _rank_stream(queries, prepared, relevant, left_out, depth, tile_budget, part,

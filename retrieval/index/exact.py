@@ -13,6 +13,7 @@ from ..ranking import (
     PreparedGallery,
     RangeNeighbors,
     as_vectors,
+    checked_precision,
     prepared_rows,
     topk,
     within,
@@ -47,6 +48,9 @@ class ExactIndex(Index):
         device: where the vectors are kept and searched; the default is the CPU.
         dtype: how they are kept: ``float32``, or ``float16`` or ``bfloat16`` for half the memory.
             Scores are always computed in float32.
+        precision: ``float32``; or ``half``, which searches by half-precision products and scores
+            again in float32 what they find: the same results, sooner on a GPU, for half as much
+            memory more.
 
     Where the similarity multiplies prepared rows (cosine scales them to length 1), the prepared
     rows are what is kept, so that nothing is held twice.
@@ -56,10 +60,11 @@ class ExactIndex(Index):
 
     def __init__(self, similarity: str | SimilarityFn = 'cosine_similarity',
                  device: str | torch.device | None = None,
-                 dtype: str | torch.dtype = 'float32') -> None:
+                 dtype: str | torch.dtype = 'float32', precision: str = 'float32') -> None:
         self.similarity = resolve_similarity(similarity)
         self.device = torch.device('cpu' if device is None else device)
         self.dtype = _dtype(dtype)
+        self.precision = checked_precision(precision, self.similarity)
         self._ids: list[str] = []
         self._row_of: dict[str, int] = {}
         self._rows: Tensor | None = None  # capacity >= N; rows behind the last are zeros
@@ -144,7 +149,7 @@ class ExactIndex(Index):
         vectors = as_vectors(queries, 'queries', self.width).to(self.device)
         if self._prepared is None:
             self._prepared = PreparedGallery(self._rows, self.similarity, prepared=True,
-                                             count=len(self))
+                                             count=len(self), precision=self.precision)
         return vectors, self._prepared
 
     def save(self, path: str | PathLike) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from .ranks import BEYOND, Depth, RelevantRanks
 from .rowsets import Pairs
-from .selection import LOWEST, best_columns, from_keys, keys_of, lower_bound
+from .selection import LOWEST, best_columns, from_keys, keys_of, likely_bar, lower_bound
 
 _COUNTED = 48       # with more relevant rows a sort is cheaper than counting for each
 _LISTED = 64        # down to this depth all queries' lists are made together
@@ -98,8 +98,9 @@ def _down_to(scores: np.ndarray, query: np.ndarray, row: np.ndarray, offsets: np
 
 def _best_of_row(scores: np.ndarray, k: int) -> np.ndarray:
     """The k best columns of ``(T,)`` in order, without those that are left out."""
-    bar = max(lower_bound(scores[None], k)[0], LOWEST)
-    columns = np.flatnonzero(scores >= bar)
+    columns = np.flatnonzero(scores >= max(likely_bar(scores, k), LOWEST))
+    if len(columns) < k:  # the sample was not like the rest, or there are no more
+        columns = np.flatnonzero(scores >= max(lower_bound(scores[None], k)[0], LOWEST))
     keys = keys_of(scores[columns], columns)
     keys.sort()
     return from_keys(keys[:k])[1]

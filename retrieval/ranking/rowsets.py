@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Pairs = tuple[Tensor, Tensor]
+_LONG = 64
 
 
 class RowSets:
@@ -45,6 +46,10 @@ class RowSets:
         def pairs(start: int, stop: int) -> Pairs:
             counts = count[start:stop]
             query = torch.repeat_interleave(counts)
+            if len(query) > _LONG * (stop - start):  # long runs are copied as such
+                runs = [order[begin:begin + many] for begin, many in
+                        zip(first[start:stop].tolist(), counts.tolist(), strict=True)]
+                return query, torch.cat(runs)
             begins = first[start:stop] - (counts.cumsum(0) - counts)
             return query, order[begins[query] + torch.arange(len(query), device=query.device)]
 

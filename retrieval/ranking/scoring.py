@@ -2,15 +2,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..registry import unknown_name
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
 from .vectors import as_vectors
+
+if TYPE_CHECKING:
+    from .halves import HalfRows
+
+PRECISIONS = ('float32', 'half')
 
 TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
 # The last columns of a product are rounded otherwise where they do not fill a vector register, so
@@ -31,11 +38,18 @@ class PreparedGallery:
         similarity: a name or a callable ``(Q, D), (N, D) -> (Q, N)``.
         prepared: the vectors are what :func:`prepared_rows` returned.
         count: N, where ``vectors`` carry further rows of zeros behind.
+        precision: ``float32``; or ``half``, which makes :func:`retrieval.ranking.topk` search by
+            half-precision products and score again in float32 what they find.
+
+    Raises:
+        ValueError: the gallery is empty, a vector is too long, or the precision is unknown or not
+            to be had for a similarity that is no product.
     """
 
     def __init__(self, vectors: Tensor,
                  similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-                 prepared: bool = False, count: int | None = None) -> None:
+                 prepared: bool = False, count: int | None = None,
+                 precision: str = 'float32') -> None:
         self.similarity = resolve_similarity(similarity)
         self.count = len(vectors) if count is None else count
         if self.count == 0:
@@ -51,10 +65,17 @@ class PreparedGallery:
         elif not prepared:
             vectors = prepared_rows(vectors, self.similarity, 'gallery')
         self.vectors = self._filled(vectors)
+        self.precision = checked_precision(precision, self.similarity)
+
+    @cached_property
+    def half_rows(self) -> HalfRows:
+        """The rows rounded to half precision."""
+        from .halves import HalfRows
+        return HalfRows.of(self)
 
     @property
     def _euclidean(self) -> bool:
-        return self.similarity is SIMILARITIES['euclidean']
+        return _is_euclidean(self.similarity)
 
     @property
     def width(self) -> int:
@@ -103,12 +124,13 @@ class PreparedGallery:
         """How many queries and gallery rows to score together, within ``budget`` scores.
 
         Args:
-            whole_rows: every tile spans the gallery, whatever the budget.
+            whole_rows: every tile spans the gallery, whatever the budget, and is twice as large.
         """
         few = min(num_queries, _QUERY_ROWS)
         if whole_rows or not self.symmetric:
             fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1
-            return max(1, min(num_queries, max(fewest, budget // self.count))), len(self.vectors)
+            rows = max(fewest, 2 * budget // self.count)
+            return max(1, min(num_queries, rows)), len(self.vectors)
         rows = max(1, few)
         if rows <= _FEW:
             budget = min(budget, rows * _FEW_COLUMNS)
@@ -168,6 +190,24 @@ class PreparedGallery:
         """The ``(start, stop)`` of tiles of that many rows."""
         for start in range(0, self.count, width):
             yield start, min(start + width, len(self.vectors))
+
+
+def checked_precision(precision: str, similarity: Similarity) -> str:
+    """``precision`` as it is.
+
+    Raises:
+        ValueError: it is unknown, or ``half`` for a similarity that is no product.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(unknown_name('precision', precision, PRECISIONS))
+    if precision == 'half' and similarity.prepare is None and not _is_euclidean(similarity):
+        raise ValueError(f'The similarity {similarity.name!r} is no product of vectors, so there '
+                         "is no half precision for it: leave precision='half' out.")
+    return precision
+
+
+def _is_euclidean(similarity: Similarity) -> bool:
+    return similarity is SIMILARITIES['euclidean']
 
 
 def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> None:

@@ -16,6 +16,7 @@ _LAST = np.int64(0x7F800000_FFFFFFFF)  # the key of -inf at the last place: sort
 _GROUPS = 4      # so many groups for each result that is wanted
 _ROOM = 3        # pairs kept for each result that is wanted before they are cut
 _LARGEST = 64    # a group's size, at the most
+_SAMPLED = 8     # one score of so many tells about where the bar is
 _SKEWED = 8      # lists that are so many times longer than the mean are ordered by themselves
 
 
@@ -69,6 +70,16 @@ def lower_bound(scores: Scores, k: int) -> np.ndarray:
         scores = scores[:, :groups * size].reshape(num_rows, size, groups).max(axis=1)
         width = groups
     return np.partition(scores, width - k, axis=1)[:, width - k]
+
+
+def likely_bar(scores: Scores, k: int) -> float:
+    """A score that k of the columns ``(T,)`` and some more probably reach, from every eighth."""
+    sample = scores[::_SAMPLED]
+    expected = k / _SAMPLED
+    place = int(expected + 3 * np.sqrt(expected)) + 1
+    if place >= len(sample):
+        return -np.inf
+    return np.partition(sample, len(sample) - place)[len(sample) - place]
 
 
 class BestOfBlock:

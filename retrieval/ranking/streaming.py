@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
 from .device import ranks_on_device
+from .halves import search_by_half
 from .placing import offsets_of, ranks_of_block, write_found
 from .ranks import BEYOND, Depth, RelevantRanks
 from .rowsets import RowSets
@@ -19,6 +20,7 @@ from .threads import in_order
 
 _FEWEST = 2  # a product of fewer rows is rounded otherwise, and shares would not agree
 _LISTED = 8192
+_LONGEST_LIST = 1024  # longer lists cost more in half precision than whole rows in float32
 
 
 def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
@@ -53,6 +55,9 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
     starts = range(0, len(vectors), height)
     tasks = [(start, min(start + height, len(vectors))) for start in
              starts[len(starts) * part // parts:len(starts) * (part + 1) // parts]]
+    if prepared.precision == 'half' and _listed_depth(relevant, depth):
+        yield from _from_lists(prepared, vectors, relevant, exclude, depth, tasks)
+        return
     if prepared.on_cpu:
         yield from in_order(_ranking(prepared, vectors, relevant, exclude, depth), tasks)
         return
@@ -60,6 +65,36 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
         scores = prepared.scores(vectors[start:stop])
         left_out = None if exclude is None else exclude.block(start, stop)
         yield ranks_on_device(scores, relevant.block(start, stop), left_out, depth, start)
+
+
+def _listed_depth(relevant: RowSets, depth: Depth) -> int:
+    """How long a list of the best rows gives all ranks; 0 where none so short does."""
+    if depth.everything or (depth.relevant and relevant.counts is None):
+        return 0
+    deepest = _deepest(relevant, depth)
+    return deepest if deepest <= _LONGEST_LIST else 0
+
+
+def _from_lists(gallery: PreparedGallery, vectors: Tensor, relevant: RowSets,
+                exclude: RowSets | None, depth: Depth,
+                tasks: list[tuple[int, int]]) -> Iterator[RelevantRanks]:
+    """The ranks among the best rows, which a search in half precision finds."""
+    deep = min(_listed_depth(relevant, depth), len(gallery))
+    for start, stop in tasks:
+        left_out = None if exclude is None else exclude.block(start, stop)
+        _, rows = search_by_half(gallery, vectors[start:stop], deep, left_out)
+        query, row = (part.numpy() for part in relevant.block(start, stop))
+        rankable = np.full(stop - start, len(gallery))
+        if left_out is not None:
+            out_query, out_row = (part.numpy() for part in left_out)
+            rankable -= np.bincount(out_query, minlength=stop - start)
+            keep = ~np.isin(query * len(gallery) + row, out_query * len(gallery) + out_row)
+            query, row = query[keep], row[keep]
+        offsets = offsets_of(query, stop - start)
+        ranks = np.full(len(query), BEYOND)
+        write_found(rows.cpu().numpy(), query, row, offsets, len(gallery), ranks)
+        yield RelevantRanks(torch.from_numpy(offsets), torch.from_numpy(ranks),
+                            torch.from_numpy(rankable), start)
 
 
 def _ranking(gallery: PreparedGallery, vectors: Tensor, relevant: RowSets,
@@ -112,7 +147,7 @@ def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: D
 
 def is_shallow(gallery: PreparedGallery, relevant: RowSets, depth: Depth) -> bool:
     """Whether the rankings within a set are needed only so deep that lists of the best rows do."""
-    return (gallery.symmetric and not gallery.vectors.is_cuda and not depth.everything
+    return (gallery.on_cpu and gallery.precision == 'float32' and not depth.everything
             and relevant.counts is not None and len(gallery) >= _FEWEST
             and 0 < _deepest(relevant, depth) <= DEEPEST)
 

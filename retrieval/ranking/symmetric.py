@@ -5,17 +5,32 @@ and those of its columns.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import distributed
 from .scoring import PreparedGallery
-from .topk import select
+from .selection import best_columns, best_keys, from_keys, keys_of
+from .threads import in_order
 
 DEEPEST = 64      # beyond that many rows for each query the lists cost more than the second half
-_STRIP = 1024     # rows of a tile
-_PENDING = 2 ** 20
+_STRIP = 512      # rows of a tile
+_PENDING = 2 ** 17
+
+
+Tile = tuple[int, int, int, int]  # top, bottom, left, right
+
+
+class Found(NamedTuple):
+    """Pairs above their query's bar: ``(n,)`` queries, and keys of score and row."""
+
+    queries: np.ndarray
+    keys: np.ndarray
 
 
 class BestRows:
@@ -30,58 +45,41 @@ class BestRows:
     """
 
     def __init__(self, num_queries: int, k: int) -> None:
-        self.scores = np.full((num_queries, k), -np.inf, dtype=np.float32)
-        self.rows = np.full((num_queries, k), -1, dtype=np.int64)
+        self.num_queries, self.k = num_queries, k
         self.bar = np.full(num_queries, -np.inf, dtype=np.float32)
-        self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._kept = Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        self._pending: list[Found] = []
         self._count = 0
-        self._limit = max(_PENDING, num_queries * k // 2)
+        self._limit = max(_PENDING, 2 * num_queries * k)
 
-    def offer(self, queries: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> None:
-        """Note pairs above their query's bar, ``(n,)`` each."""
-        self._pending.append((queries, rows, scores))
-        self._count += len(queries)
+    def offer(self, found: Found) -> None:
+        """Note pairs above their query's bar."""
+        self._pending.append(found)
+        self._count += len(found.queries)
         if self._count > self._limit:
             self.settle()
 
     def settle(self) -> None:
         """Take in what was noted, and raise the bars."""
-        if not self._pending:
-            return
-        k = self.scores.shape[1]
-        queries, rows, scores = (np.concatenate(parts) for parts in zip(*self._pending,
-                                                                        strict=True))
+        keys = self._best(ordered=False)
+        self.bar = from_keys(keys.max(axis=1))[0]
+        there = keys >> 32 != 0x7F800000  # the key of -inf
+        queries = np.repeat(np.arange(self.num_queries), there.sum(axis=1))
+        self._kept = Found(queries, keys[there])
         self._pending, self._count = [], 0
-        seen = np.zeros(len(self.scores), dtype=bool)
-        seen[queries] = True
-        touched = np.flatnonzero(seen)
-        queries = np.concatenate([np.repeat(touched, k), queries])
-        rows = np.concatenate([self.rows[touched].reshape(-1), rows])
-        scores = np.concatenate([self.scores[touched].reshape(-1), scores])
-        order = _by_query_and_score(queries, scores)
-        queries = queries[order]
-        begins = np.searchsorted(queries, touched)
-        place = np.arange(len(queries)) - np.repeat(
-            begins, np.diff(np.append(begins, len(queries))))
-        keep = place < k
-        queries, order, place = queries[keep], order[keep], place[keep]
-        self.scores[queries, place] = scores[order]
-        self.rows[queries, place] = rows[order]
-        self.bar = self.scores[:, -1].copy()
 
+    def _best(self, ordered: bool) -> np.ndarray:
+        parts: list[tuple[np.ndarray, np.ndarray]] = [self._kept]
+        if self._count:
+            queries, keys = (np.concatenate(part) for part in zip(*self._pending, strict=True))
+            order = np.sort(queries << 32 | np.arange(len(queries))) & 0xFFFFFFFF
+            parts.append(Found(queries[order], keys[order]))
+        return best_keys(parts, self.num_queries, self.k, ordered)
 
-def _by_query_and_score(queries: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The stable order by rising query, then falling score.
-
-    Two sorts of plain numbers, each made unique by its place, are several times faster than one
-    of two keys.
-    """
-    bits = (scores + np.float32(0)).view(np.uint32)  # adding 0 makes -0 and 0 one number
-    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    place = np.arange(len(queries), dtype=np.uint64)
-    order = np.sort((~rising).astype(np.uint64) << 32 | place) & 0xFFFFFFFF
-    again = np.sort(queries[order].astype(np.uint64) << 32 | place) & 0xFFFFFFFF
-    return order[again]
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Scores ``(N, k)`` float32 descending and rows int64, filled with ``-inf`` and -1."""
+        scores, rows = from_keys(self._best(ordered=True))
+        return torch.from_numpy(scores), torch.from_numpy(rows)
 
 
 def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 0,
@@ -91,7 +89,7 @@ def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 
     Args:
         gallery: the set, N rows, on the CPU; its similarity must be symmetric.
         k: how many.
-        tile_budget: how many scores are held at once.
+        tile_budget: how many scores a thread holds at once.
         part, parts: which share. With several, the lists of all shares make the whole: see
             :func:`gathered`.
 
@@ -99,65 +97,68 @@ def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 
         Scores ``(N, k)`` float32 descending and rows ``(N, k)`` int64; where there are fewer,
         ``-inf`` and -1. Among equal scores the lower row comes first.
     """
+    best = BestRows(len(gallery), k)
+    vectors = gallery.own_queries().contiguous().numpy()
+
+    def work(tile: Tile) -> list[Found]:
+        top, bottom, left, right = tile
+        buffer = np.empty((bottom - top) * (right - left), dtype=np.float32)
+        scores = gallery.score_into(buffer, vectors[top:bottom], left, right)
+        if left == top:
+            np.fill_diagonal(scores, -np.inf)
+        return list(_above(best, scores[:, :len(gallery) - left], top, left, bottom))
+
+    strips = _strips(gallery, tile_budget, part, parts)
+    for tiles in (next(strips, []), chain.from_iterable(strips)):
+        for found in in_order(work, tiles):
+            for pairs in found:
+                best.offer(pairs)
+        best.settle()  # the first strip gives every query a bar
+    return best.result()
+
+
+def _strips(gallery: PreparedGallery, budget: int, part: int,
+            parts: int) -> Iterator[list[Tile]]:
+    """The strips of one share, each its tiles on and right of the diagonal."""
     count = len(gallery)
-    best = BestRows(count, k)
-    strip = max(64, min(_STRIP, tile_budget // 64) // 64 * 64)
-    width = max(strip, tile_budget // strip // 64 * 64)
-    for top in range(0, count, strip * parts):
-        top += strip * part
-        bottom = min(top + strip, count)
-        for left in range(top, count, width):
-            right = min(left + width, len(gallery.vectors))
-            scores = gallery.scores(gallery.vectors[top:bottom], left, right)
-            if left == top:
-                scores.fill_diagonal_(-torch.inf)
-            _offer_tile(best, scores, top, left, bottom)
-    best.settle()
-    return torch.from_numpy(best.scores), torch.from_numpy(best.rows)
+    height = max(64, min(_STRIP, budget // 64) // 64 * 64)
+    width = max(height, budget // height // 64 * 64)
+    for top in range(height * part, count, height * parts):
+        bottom = min(top + height, count)
+        yield [(top, bottom, left, min(left + width, len(gallery.vectors)))
+               for left in range(top, count, width)]
 
 
-def _offer_tile(best: BestRows, scores: Tensor, top: int, left: int, bottom: int) -> None:
-    """Offer a tile's columns to the queries of its rows, and its rows to those of its columns."""
-    rows = np.arange(top, top + len(scores))
-    columns = np.arange(left, left + scores.shape[1])
-    _offer_rows(best, scores, rows, columns)
+def _above(best: BestRows, scores: np.ndarray, top: int, left: int,
+           bottom: int) -> Iterator[Found]:
+    """What a tile offers: its columns to the queries of its rows, and its rows to its columns."""
+    columns = left + scores.shape[1]
+    yield _of_rows(scores, best.bar[top:bottom], best.k, top, left)
     beyond = max(0, bottom - left)  # columns of the square on the diagonal were all queries above
-    if beyond < len(columns):
-        _offer_columns(best, scores[:, beyond:], rows, columns[beyond:])
+    if left + beyond < columns:
+        yield _of_columns(scores[:, beyond:], best.bar[left + beyond:columns], best.k, top,
+                          left + beyond)
 
 
-def _offer_rows(best: BestRows, scores: Tensor, queries: np.ndarray, others: np.ndarray) -> None:
-    bar = best.bar[queries[0]:queries[-1] + 1]
+def _of_rows(scores: np.ndarray, bar: np.ndarray, k: int, top: int, left: int) -> Found:
     if np.isneginf(bar).any():
-        _offer_the_best(best, scores, queries, others)
-        return
-    values = scores.numpy()
-    query, other = np.divmod(np.flatnonzero(values > bar[:, None]), values.shape[1])
-    best.offer(queries[query], others[other], values[query, other])
+        return _of_the_best(scores, k, top, left)
+    query, other = np.divmod(np.flatnonzero(scores > bar[:, None]), scores.shape[1])
+    return Found(query + top, keys_of(scores[query, other], other + left))
 
 
-def _offer_columns(best: BestRows, scores: Tensor, others: np.ndarray,
-                   queries: np.ndarray) -> None:
-    bar = best.bar[queries[0]:queries[-1] + 1]
+def _of_columns(scores: np.ndarray, bar: np.ndarray, k: int, top: int, left: int) -> Found:
     if np.isneginf(bar).any():
-        _offer_the_best(best, scores.T.contiguous(), queries, others)
-        return
-    values = scores.numpy()
-    other, query = np.divmod(np.flatnonzero(values > bar), values.shape[1])
-    best.offer(queries[query], others[other], values[other, query])
+        return _of_the_best(np.ascontiguousarray(scores.T), k, left, top)
+    other, query = np.divmod(np.flatnonzero(scores > bar), scores.shape[1])
+    return Found(query + left, keys_of(scores[other, query], other + top))
 
 
-def _offer_the_best(best: BestRows, scores: Tensor, queries: np.ndarray,
-                    others: np.ndarray) -> None:
-    """Offer each query, which has no full list yet, its best rows of this tile."""
-    kept = min(best.scores.shape[1], scores.shape[1])
-    values, places = (part.numpy() for part in select(scores, kept))
-    order = np.argsort(places, axis=1)  # in rising order of rows, as everything is offered
-    values = np.take_along_axis(values, order, 1)
-    places = np.take_along_axis(places, order, 1)
-    query, place = np.nonzero(values > -np.inf)
-    best.offer(queries[query], others[places[query, place]], values[query, place])
-    best.settle()
+def _of_the_best(scores: np.ndarray, k: int, top: int, left: int) -> Found:
+    """For queries that have no bar yet their best rows of this tile."""
+    values, places = best_columns(scores, min(k, scores.shape[1]))
+    query, nth = np.nonzero(places >= 0)
+    return Found(query + top, keys_of(values[query, nth], places[query, nth] + left))
 
 
 def gathered(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +170,7 @@ def gathered(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     values, places = (
         distributed.all_gather_rows(part).reshape(world, count, k).permute(1, 0, 2)
         .reshape(count, -1).numpy() for part in (scores, rows))
-    order = np.lexsort((places, -values), axis=1)[:, :k]
-    return (torch.from_numpy(np.take_along_axis(values, order, 1)),
-            torch.from_numpy(np.take_along_axis(places, order, 1)))
+    keys = keys_of(values, places & 0xFFFFFFFF)
+    keys.sort(axis=1)
+    values, places = from_keys(keys[:, :k])
+    return torch.from_numpy(values), torch.from_numpy(places)

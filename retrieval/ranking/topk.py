@@ -12,6 +12,7 @@ from torch import Tensor
 from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
 from .device import leave_out, merge, select_on_device
+from .halves import search_by_half
 from .rowsets import RowSets
 from .scoring import TILE_BUDGET, PreparedGallery, as_prepared
 from .selection import BestOfBlock, best_columns, from_keys, keys_of
@@ -53,7 +54,8 @@ def topk(queries: Any, gallery: Any, k: int | None,
     if not k or not len(vectors):
         return Neighbors(torch.zeros((len(vectors), 0), device=vectors.device),
                          torch.zeros((len(vectors), 0), dtype=torch.int64, device=vectors.device))
-    search = _search_in_threads if prepared.on_cpu else _search_on_device
+    by_threads = prepared.on_cpu and prepared.precision == 'float32'
+    search = _search_in_threads if by_threads else _search_in_turn
     scores, indices = search(prepared, vectors, k, sets, allowed, tile_budget)
     width = int((indices >= 0).sum(dim=1).max())
     return Neighbors(scores[:, :width], indices[:, :width])
@@ -114,15 +116,18 @@ def _joined(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndar
     return from_keys(keys[:, :k])
 
 
-def _search_on_device(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+def _search_in_turn(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
                       allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
-    """Block after block, on a GPU or by a callable that sees the whole gallery."""
-    rows, width = gallery.tiles(len(vectors), budget)
+    """Block after block: on a GPU, in half precision, or by a callable that sees every row."""
+    half = gallery.precision == 'half'
+    rows, width = gallery.tiles(len(vectors), budget, whole_rows=half)
     found = []
     for start in range(0, len(vectors), rows):
         stop = min(start + rows, len(vectors))
         left_out = None if sets is None else sets.block(start, stop)
-        found.append(_best_of_block(gallery, vectors[start:stop], k, width, left_out, allowed))
+        block = vectors[start:stop]
+        found.append(search_by_half(gallery, block, k, left_out, allowed) if half else
+                     _best_of_block(gallery, block, k, width, left_out, allowed))
     scores, indices = (torch.cat(part) for part in zip(*found, strict=True))
     indices[scores == -torch.inf] = -1
     return scores, indices

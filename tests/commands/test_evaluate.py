@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retrieval.commands.evaluate import main
-from retrieval.evaluation import evaluate
+from retrieval.evaluation import compare, evaluate, evaluate_protocol, rank_queries
 from retrieval.gallery import Gallery
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'evaluate.py'
@@ -115,3 +115,78 @@ def test_bad_input(files, capsys, arguments, says):
         main([*paths, '--out', str(folder / 'out.json')])
     assert ended.value.code == 2 and says in capsys.readouterr().err
     assert not (folder / 'out.json').exists()
+
+
+def test_cameras_and_a_protocol(files):
+    folder, kept = files
+    numbers = np.random.default_rng(2)
+    cameras = {name: numbers.integers(0, 3, len(kept[name])) for name in ('queries', 'gallery')}
+    for name, values in cameras.items():
+        np.save(folder / f'{name}_cameras.npy', values)
+    sides = ['--labels', folder / 'queries_labels.npy', '--gallery', folder / 'gallery.npy',
+             '--gallery-labels', folder / 'gallery_labels.npy', '--cameras',
+             folder / 'queries_cameras.npy', '--gallery-cameras', folder / 'gallery_cameras.npy']
+    vectors = (kept['queries'], kept['queries_labels'], kept['gallery'], kept['gallery_labels'])
+    expected = evaluate(*vectors, ('mAP', 'CMC@1'), cameras=cameras['queries'],
+                        gallery_cameras=cameras['gallery'])
+    plain = run(folder, folder / 'queries.npy', *sides, '--metrics', 'mAP', 'CMC@1')
+    assert plain == expected != evaluate(*vectors, ('mAP', 'CMC@1'))
+    named = run(folder, folder / 'queries.npy', *sides, '--protocol', 'Market1501')
+    assert named == evaluate_protocol(
+        'Market1501', *vectors, columns={'camera': cameras['queries']},
+        gallery_columns={'camera': cameras['gallery']})
+    assert named['mAP'] == expected['mAP']
+
+
+def test_ground_truth_of_levels(files):
+    folder, kept = files
+    numbers = np.random.default_rng(4)
+    truth = {name: [numbers.choice(70, 4, replace=False).tolist() for _ in range(30)]
+             for name in ('gt_easy', 'gt_hard', 'gt_junk')}
+    (folder / 'truth.json').write_text(json.dumps(truth))
+    found = run(folder, folder / 'queries.npy', '--gallery', folder / 'gallery.npy',
+                '--protocol', 'RevisitedOxford', '--ground-truth', folder / 'truth.json')
+    assert found == evaluate_protocol('RevisitedOxford', kept['queries'], gallery=kept['gallery'],
+                                      ground_truth=truth)
+    assert 'hard/mAP-trapezoid' in found
+    listed = {'gt_indices': truth['gt_easy']}
+    (folder / 'truth.json').write_text(json.dumps(listed))
+    found = run(folder, folder / 'queries.npy', '--gallery', folder / 'gallery.npy',
+                '--ground-truth', folder / 'truth.json')
+    assert found == evaluate(kept['queries'], None, kept['gallery'], relevance=truth['gt_easy'])
+
+
+def test_confidence_classes_and_comparison(files, capsys):
+    folder, kept = files
+    np.save(folder / 'other.npy', kept['queries'] + np.random.default_rng(9).normal(
+        size=kept['queries'].shape).astype(np.float32) / 3)
+    labels = kept['queries_labels']
+    found = run(folder, folder / 'queries.npy', '--labels', folder / 'queries_labels.npy',
+                '--confidence', 0.9, '--per-class', folder / 'classes.json',
+                '--compare', folder / 'other.npy')
+    ours = rank_queries(kept['queries'], labels)
+    other = rank_queries(np.load(folder / 'other.npy'), labels)
+    assert found['confidence'] == {name: list(bounds)
+                                   for name, bounds in ours.confidence(0.9).items()}
+    assert found['comparison'] == compare(other, ours)
+    assert found['comparison']['mAP']['difference'] == pytest.approx(
+        ours.summary()['mAP'] - other.summary()['mAP'])
+    assert json.loads((folder / 'classes.json').read_text()) == {
+        str(label): values for label, values in ours.per_class().items()}
+    assert 'p = ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('options', 'says'), [
+    (['--protocol', 'InShop', '--metrics', 'mAP'], 'fixes metrics'),
+    (['--protocol', 'In-Shop'], "Did you mean 'InShop'"),
+    (['--protocol', 'VeRi776'], "needs 'camera'"),
+    (['--gallery-cameras', 'x'], '--gallery-cameras was given without --gallery'),
+    (['--compare-gallery', 'x'], 'without --compare'),
+    (['--ground-truth', 'nowhere.json'], 'no ground truth'),
+    (['--confidence', '2'], 'between 0 and 1'),
+])
+def test_options_that_do_not_fit(files, options, says, capsys):
+    folder, _ = files
+    with pytest.raises(SystemExit) as stop:
+        run(folder, folder / 'queries.npy', '--labels', folder / 'queries_labels.npy', *options)
+    assert stop.value.code == 2 and says in capsys.readouterr().err

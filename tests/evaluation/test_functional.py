@@ -212,3 +212,13 @@ EYE, ABC = np.eye(3, dtype=np.float32), [0, 0, 1]
 def test_bad_input(arguments, options, error, says):
     with pytest.raises(error, match=says):
         evaluate(*arguments, **options)
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_half_precision_gives_the_same(alone):
+    vectors, labels = torch.randn(120, 9), torch.arange(120) % 11
+    side = {} if alone else {'gallery': torch.randn(200, 9), 'gallery_labels': torch.arange(200)
+                             % 13, 'junk': torch.rand(120, 200) > 0.9}
+    for metrics in (('Recall@1', 'Precision@5', 'MAP@R', 'mAP@20'), ('mAP', 'MRR')):
+        found = evaluate(vectors, labels, metrics=metrics, precision='half', **side)
+        assert found == pytest.approx(evaluate(vectors, labels, metrics=metrics, **side))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch.multiprocessing as mp
 from mmengine.evaluator import Evaluator
 
 from retrieval.evaluation import (
+    PROTOCOLS,
     EmbeddingMetrics,
     RetrievalAveragePrecision,
     RetrievalRecall,
@@ -103,3 +105,53 @@ def process_of_shared_work(part, parts, folder):
 @pytest.mark.parametrize('parts', [2, 3])
 def test_the_work_is_shared_and_every_process_has_the_same(parts, tmp_path):
     mp.spawn(process_of_shared_work, args=(parts, tmp_path), nprocs=parts)
+
+
+def protocol_samples():
+    """Queries with everything that any protocol reads, and their gallery."""
+    generator = torch.Generator().manual_seed(4)
+    draw = lambda *shape: torch.randint(0, 9, shape, generator=generator)  # noqa: E731
+    gallery = SimpleNamespace(
+        embeddings=torch.randn(83, 7, generator=generator), labels=draw(83),
+        ids=[f'g{row}' for row in range(83)], metadata={'camera': draw(83) % 3})
+    made = []
+    for row in range(29):
+        rows = torch.randperm(83, generator=generator)[:12].tolist()
+        sample = RetrievalDataSample(metainfo={
+            'sample_idx': row, 'sample_id': f'q{row}', 'camera': int(draw(1)) % 3,
+            'gt_easy': rows[:4], 'gt_hard': rows[4:7], 'gt_junk': rows[7:]})
+        sample.set_gt_label(int(draw(1)))
+        sample.embedding = torch.randn(7, generator=generator)
+        made.append(sample)
+    return made, gallery
+
+
+def protocol_figures(name, part=0, parts=1):
+    """What one process reports that was given an uneven share and repeats of it."""
+    made, gallery = protocol_samples()
+    if name == 'GoogleLandmarksV2':
+        for sample in made:
+            sample.set_gt_indices(sample.gt_easy)
+    edges = [0, 3, 20, len(made)] if parts == 3 else [0, 5, len(made)] if parts == 2 else [0, None]
+    share = made[edges[part]:edges[part + 1]]
+    evaluator = Evaluator([EmbeddingMetrics(protocol=name)])
+    evaluator.metrics[0].set_gallery(gallery)
+    evaluator.process([*share, *share[:2]])
+    return evaluator.evaluate(len(made))
+
+
+def process_of_protocols(part, parts, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
+                            world_size=parts)
+    found = {name: protocol_figures(name, part, parts) for name in PROTOCOLS}
+    (folder / f'{part}.json').write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('parts', [2, 3])
+def test_every_protocol_on_several_processes(parts, tmp_path):
+    expected = {name: protocol_figures(name) for name in PROTOCOLS}
+    mp.spawn(process_of_protocols, args=(parts, tmp_path), nprocs=parts)
+    for part in range(parts):
+        assert json.loads((tmp_path / f'{part}.json').read_text()) == expected

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retrieval.ranking import PreparedGallery, topk
-from retrieval.ranking.symmetric import _by_query_and_score, best_others
+from retrieval.ranking.symmetric import best_others
 
 
 def joined(shares, k):
@@ -46,11 +46,3 @@ def test_identical_vectors_take_no_more_than_others():
     scores, rows = best_others(PreparedGallery(vectors), 5, 64 * 1024)
     assert rows[10].tolist() == [0, 1, 2, 3, 4] and rows[2].tolist() == [0, 1, 3, 4, 5]
     assert (scores == scores[0, 0]).all()
-
-
-def test_the_order_by_query_and_score_is_that_of_a_plain_sort():
-    numbers = np.random.default_rng(0)
-    queries = numbers.integers(0, 5, 300)
-    scores = numbers.choice(np.array([0.0, -0.0, 1.5, -2.0, -np.inf], dtype=np.float32), 300)
-    expected = sorted(range(300), key=lambda place: (queries[place], -scores[place], place))
-    assert _by_query_and_score(queries, scores).tolist() == expected

@@ -1,5 +1,6 @@
-# Training on the clean list of Google Landmarks v2, crops of 512 px. It stands beside a base with
-# the data to test on, so it sets nothing else: `DATA_ROOT=path python tools/train.py …`.
+# Training on the clean list of Google Landmarks v2, crops of 512 px, see
+# docs/datasets/google_landmarks_v2.md: `DATA_ROOT=path python tools/train.py …`. It stands beside a
+# base with the data to test on, so it sets nothing else.
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='RandomResizedCrop', scale=512, crop_ratio_range=(0.3, 1.0)),

@@ -1,5 +1,6 @@
-# Market-1501 at 256 x 128 (height x width): `DATA_ROOT=Market-1501-v15.09.15 python tools/train.py …`.
-# The augmentation is that of Luo et al., Bag of Tricks for Deep Person Re-identification, 2019.
+# Market-1501 at 256 x 128 (height x width), see docs/datasets/market1501.md:
+# `DATA_ROOT=path python tools/train.py …`. The augmentation is that of Luo et al., Bag of
+# Tricks for Deep Person Re-identification, 2019.
 data_root = '{{$DATA_ROOT:data/Market-1501-v15.09.15}}'
 
 train_pipeline = [

@@ -1,5 +1,5 @@
-# VeRi-776 at 256 px: `DATA_ROOT=VeRi python tools/train.py …`. The augmentation is that of
-# Luo et al., Bag of Tricks for Deep Person Re-identification, 2019, at the size for vehicles.
+# VeRi-776 at 256 x 256, see docs/datasets/veri776.md: `DATA_ROOT=path python tools/train.py …`.
+# The augmentation is that of Luo et al., Bag of Tricks for Deep Person Re-identification, 2019.
 data_root = '{{$DATA_ROOT:data/VeRi}}'
 
 train_pipeline = [
