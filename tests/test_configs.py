@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from .datasets.landmark_miniatures import data_roots
 from .datasets.miniatures import trainable
 
 ROOT = Path(__file__).parents[1] / 'configs'
@@ -63,6 +64,8 @@ def test_a_config_builds_and_steps(path, own_images, benchmarks, monkeypatch, tm
     dataset = path.stem.split('_', 2)[-1]  # <encoder>-<method>_<schedule>_<dataset>
     monkeypatch.setenv('DATA_ROOT', str(benchmarks.get(dataset, own_images)))
     monkeypatch.setenv('CSV', str(own_images / 'table.csv'))
+    for variable, root in data_roots(dataset, tmp_path / 'data').items():
+        monkeypatch.setenv(variable, root)
     config = load(path)
     config.work_dir = str(tmp_path)
     config.log_level = 'ERROR'

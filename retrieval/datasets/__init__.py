@@ -8,25 +8,34 @@ from .cars196 import Cars196
 from .csv_dataset import CSVDataset
 from .cub200 import CUB200
 from .glyphs import Glyphs
+from .google_landmarks_v2 import GoogleLandmarksV2
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
 from .inaturalist2018 import INaturalist2018
 from .inshop import InShop
 from .loading import CropBox, LoadImage
+from .long_edge import LimitLongEdge
+from .market1501 import Market1501
 from .packing import PackInputs
+from .plain_pickle import NotPlainError, load_plain_pickle
+from .reidentification import ReidentificationDataset
+from .revisited import RevisitedOxford, RevisitedParis
 from .samplers import InfiniteSampler, MPerClassBatchSampler, MPerClassSampler
 from .sampling_state import DrawIndex, SamplingState, seed_datasets, seeded
 from .stanford_online_products import StanfordOnlineProducts
 from .torchvision_bridge import ColorJitter, TorchvisionTransform
+from .veri776 import VeRi776
 from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels_of
 
 __all__ = [
-    'BenchmarkDataset', 'CSVDataset', 'CUB200', 'Cars196', 'ClassBalancedDataset',
-    'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex', 'Glyphs', 'INaturalist2018',
-    'ImageFolder', 'ImageList', 'InShop', 'InfiniteSampler', 'Listing', 'LoadImage',
-    'MPerClassBatchSampler', 'MPerClassSampler', 'MissingImageError', 'MultiView', 'PackInputs',
-    'RandomAffine', 'RandomCrop', 'RandomResizedCrop', 'RepeatDataset', 'ResizeEdge',
-    'RetrievalDataset', 'SamplingState', 'StanfordOnlineProducts', 'TorchvisionTransform',
-    'UnreadableImageError', 'build_pipeline', 'find_images', 'labels_of', 'plain_config',
-    'read_image', 'resize', 'seed_datasets', 'seeded', 'split_classes',
+    'BenchmarkDataset', 'CSVDataset', 'CUB200', 'Cars196', 'ClassBalancedDataset', 'ColorJitter',
+    'ConcatDataset', 'CropBox', 'DrawIndex', 'Glyphs', 'GoogleLandmarksV2', 'INaturalist2018',
+    'ImageFolder', 'ImageList', 'InShop', 'InfiniteSampler', 'LimitLongEdge', 'Listing',
+    'LoadImage', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501', 'MissingImageError',
+    'MultiView', 'NotPlainError', 'PackInputs', 'RandomAffine', 'RandomCrop', 'RandomResizedCrop',
+    'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge', 'RetrievalDataset', 'RevisitedOxford',
+    'RevisitedParis', 'SamplingState', 'StanfordOnlineProducts', 'TorchvisionTransform',
+    'UnreadableImageError', 'VeRi776', 'build_pipeline', 'find_images', 'labels_of',
+    'load_plain_pickle', 'plain_config', 'read_image', 'resize', 'seed_datasets', 'seeded',
+    'split_classes',
 ]
