@@ -21,8 +21,8 @@ _GONE_CODES = {4, 100}  # there is no such collection
 _LOGGERS = ('pymilvus.decorators', 'pymilvus.client.connection_manager',
             'pymilvus.client.grpc_handler')
 # gRPC waits longer and longer before it tries an address again; here the pauses are ours.
-_CHANNEL = {'grpc.min_reconnect_backoff_ms': 100, 'grpc.initial_reconnect_backoff_ms': 100,
-            'grpc.max_reconnect_backoff_ms': 1000, 'grpc.use_local_subchannel_pool': 1}
+_CHANNEL = {'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconnect_backoff_ms': 1000,
+            'grpc.use_local_subchannel_pool': 1}
 
 
 class MilvusError(OSError):
@@ -141,8 +141,9 @@ class Connection:
         if not self._clients:
             from pymilvus import MilvusClient
             address = self._server.address if self._server else self.uri
+            options = {**_CHANNEL, 'grpc.min_reconnect_backoff_ms': int(1000 * self.timeout)}
             self._clients.append(MilvusClient(address, token=self.token or '', timeout=limit,
-                                              dedicated=True, grpc_options=dict(_CHANNEL)))
+                                              dedicated=True, grpc_options=options))
         return self._clients[0]
 
     def _drop_client(self) -> None:
@@ -152,6 +153,8 @@ class Connection:
 
 
 def _require(package: str) -> Any:
+    # Workers of a dataloader are forked and make no calls; gRPC need not stop its threads for it.
+    os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', '0')
     try:
         return __import__(package)
     except ImportError as error:
@@ -207,33 +210,38 @@ def _close(clients: list[Any], server: _Server | None, folders: list[TemporaryDi
         folder.cleanup()
 
 
-def _grpc_code(error: BaseException | None) -> Any:
-    """The gRPC status of an error, or of what it was raised from, else pymilvus's number."""
+def _code(error: BaseException) -> Any:
+    """The gRPC status of an error, or pymilvus's number, or None."""
     code = getattr(error, 'code', None)
-    code = code() if callable(code) else code
-    if code == _CONNECT_FAILED and error is not None:
-        inner = _grpc_code(error.__cause__)
-        return code if inner is None else inner
-    return code
+    return code() if callable(code) else code
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What made pymilvus say that it could not connect (it may name the error itself as cause)."""
+    cause = error.__context__ if error.__cause__ in (None, error) else error.__cause__
+    if _code(error) == _CONNECT_FAILED and cause is not None and _code(cause) is not None:
+        return cause
+    return error
 
 
 def _passes(error: BaseException) -> bool:
     """Whether the same call may succeed later."""
-    code = _grpc_code(error)
+    code = _code(_origin(error))
     if hasattr(code, 'name') and not isinstance(code, int):
         return code.name in _PASSING
     return code in (_CONNECT_FAILED, _RATE_LIMIT) or bool(getattr(error, 'retriable', False))
 
 
 def _reason(error: BaseException) -> str:
-    code = _grpc_code(error)
+    error = _origin(error)
+    code = _code(error)
     text = getattr(error, 'message', None) or getattr(error, 'details', lambda: None)() or error
     return f'{getattr(code, "name", code)}: {" ".join(str(text).split())[:300]}'
 
 
 def _explained(error: Exception, method: str, uri: str) -> Exception:
     """An error that is not worth another attempt, as one of ours."""
-    code = _grpc_code(error)
+    code = _code(_origin(error))
     if getattr(code, 'name', '') in ('UNAUTHENTICATED', 'PERMISSION_DENIED'):
         return PermissionError(f'Milvus at {uri} refuses the token: give `token="user:password"` '
                                'or the key that the server was set up with.')
