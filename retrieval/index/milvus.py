@@ -19,7 +19,7 @@ from . import milvus_export as export
 from . import milvus_search as searching
 from .base import Capabilities, Exclude, Filter, Index, as_ids, some_of
 from .milvus_columns import MOST_BYTES, Columns, as_columns, declared
-from .milvus_connection import Connection, MilvusError
+from .milvus_connection import Connection, MilvusError, is_embedded
 from .milvus_rows import read_metadata
 from .milvus_search import Searcher
 from .milvus_store import Store
@@ -71,7 +71,7 @@ class MilvusIndex(Index):
                  overwrite: bool = False) -> None:
         name = collections.checked_name(collection)
         self.similarity = collections.checked_similarity(similarity)
-        kind, params = collections.checked_index_params(index_params)
+        kind, params = collections.checked_index_params(index_params, is_embedded(uri))
         kinds = declared(metadata)
         self.search_params, self.overwrite = dict(search_params or {}), overwrite
         layout = collections.Layout(0, collections.METRICS[self.similarity.name], kinds or {},

@@ -24,6 +24,7 @@ from .milvus_connection import Connection, MilvusError, MilvusUnavailable
 
 ID, ROW, EMBEDDING = 'id', 'row', 'embedding'
 METRICS = {'cosine_similarity': 'COSINE', 'inner_product': 'IP', 'euclidean': 'L2'}
+EMBEDDED_INDEXES = ('AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'IVF_FLAT', 'IVF_SQ8')
 MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
 WIDTHS = range(2, 32_769)
 
@@ -66,12 +67,13 @@ def checked_similarity(similarity: str | SimilarityFn | Similarity) -> Similarit
     return resolved
 
 
-def checked_index_params(given: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+def checked_index_params(given: Mapping[str, Any] | None,
+                         embedded: bool) -> tuple[str, dict[str, Any]]:
     """The type and the parameters of Milvus's index.
 
     Raises:
-        TypeError: it is no mapping.
-        ValueError: it names the metric, which the similarity decides, or unknown keys.
+        ValueError: it names the metric, which the similarity decides, or unknown keys; or a type
+            that the embedded Milvus lacks (a server says so itself).
     """
     params = dict(given or {})
     if 'metric_type' in params:
@@ -81,6 +83,8 @@ def checked_index_params(given: Mapping[str, Any] | None) -> tuple[str, dict[str
     if params:
         raise ValueError(unknown_name('key of index_params', next(iter(params)),
                                       ('index_type', 'params')))
+    if embedded and kind not in EMBEDDED_INDEXES:  # it would take any name, and build nothing
+        raise ValueError(unknown_name('index_type of the embedded Milvus', kind, EMBEDDED_INDEXES))
     return str(kind), dict(inner)
 
 

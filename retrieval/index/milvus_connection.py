@@ -15,7 +15,7 @@ from typing import Any
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds; each pause is twice the one before
 _PASSING = {'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED', 'ABORTED', 'INTERNAL', 'UNKNOWN'}
-_CONNECT_FAILED, _RATE_LIMIT = 2, 8
+_CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED = 2, 8, 101
 _REFUSED_CODES = {6, 1100, 1101}  # the server found the request itself wrong
 _GONE_CODES = {4, 100}  # there is no such collection
 _LOGGERS = ('pymilvus.decorators', 'pymilvus.client.connection_manager',
@@ -126,7 +126,7 @@ class Connection:
             except Exception as error:
                 if not _passes(error):
                     raise _explained(error, method, self.uri) from error
-                self._drop_client()
+                self._recover(error, args)
                 spent = time.monotonic() - began
                 if attempt > self.retries or spent + pause >= self.patience:
                     raise MilvusUnavailable(
@@ -146,7 +146,12 @@ class Connection:
                                               dedicated=True, grpc_options=options))
         return self._clients[0]
 
-    def _drop_client(self) -> None:
+    def _recover(self, error: Exception, args: tuple[Any, ...]) -> None:
+        """Make ready for another attempt: load the collection, or connect anew."""
+        if _code(error) == _NOT_LOADED and self._clients:  # the server was started again
+            with suppress(Exception), _quiet():
+                self._clients[0].load_collection(args[0], timeout=self.timeout)
+            return
         while self._clients:
             with suppress(Exception):
                 self._clients.pop().close()
@@ -229,7 +234,8 @@ def _passes(error: BaseException) -> bool:
     code = _code(_origin(error))
     if hasattr(code, 'name') and not isinstance(code, int):
         return code.name in _PASSING
-    return code in (_CONNECT_FAILED, _RATE_LIMIT) or bool(getattr(error, 'retriable', False))
+    return (code in (_CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED)
+            or bool(getattr(error, 'retriable', False)))
 
 
 def _reason(error: BaseException) -> str:

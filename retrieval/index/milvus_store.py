@@ -156,7 +156,10 @@ class Store:
         digest = collections.digest(layout, vectors, names, columns)
         self.refresh()
         old = collections.find(self.connection, self.name)
-        if old and collections.is_sealed(self.connection, self.name, old, digest):
+        if old and collections.is_sealed(self.connection, self.name, old, digest) and (
+                self._count(old) == len(names)):
+            self.connection.call('load_collection', old)
+            self.own, self.layout, self._table = old, layout, RowTable(enumerate(names))
             return
         if old and not overwrite and not collections.is_gallery(self.name, old):
             raise ValueError(
@@ -172,15 +175,17 @@ class Store:
             collections.drop(self.connection, self.name, old)
         self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
 
+    def _count(self, own: str) -> int:
+        return self.connection.call('query', own, filter='', output_fields=['count(*)'],
+                                    consistency_level='Strong')[0]['count(*)']
+
     def _built(self, layout: Layout, vectors: np.ndarray, names: list[str], columns: Columns,
                kind: str) -> str:
         """A new collection of these rows, all of them."""
         own = collections.create(self.connection, self.name, kind, layout)
         try:
             self._send(own, RowTable(), vectors, names, list(range(len(names))), columns)
-            count = self.connection.call('query', own, filter='', output_fields=['count(*)'],
-                                         consistency_level='Strong')[0]['count(*)']
-            if count != len(names):
+            if (count := self._count(own)) != len(names):
                 raise MilvusError(f'Milvus counts {count:,} of {len(names):,} rows.')
         except MilvusError as error:
             with suppress(MilvusError, ValueError):

@@ -151,6 +151,23 @@ def test_a_server_that_stays_too_slow(proxy, opened, vectors):
     assert 0.8 < time.monotonic() - began < 10
 
 
+def test_a_server_that_is_started_again(tmp_path, opened, vectors):
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    folder = str(tmp_path / 'server')
+    running, database, port = start_server_in_thread(folder)
+    index = opened(f'http://127.0.0.1:{port}')
+    index.add(vectors[:300], names(300))
+    for use in (lambda: index.search(vectors[:1], 1), lambda: index.remove(['picture 299']),
+                lambda: index.add(vectors[299:300], ['picture 299'])):
+        running.stop(0).wait()
+        database.close()
+        running, database, _ = start_server_in_thread(folder, port=port)
+        use()
+    check(index, vectors[:300], names(300))
+    running.stop(0).wait()
+    database.close()
+
+
 def test_a_search_while_the_server_is_away(proxy, opened, vectors):
     index = opened(proxy.uri, retries=1)
     index.add(vectors, names(400))
@@ -199,7 +216,7 @@ def test_a_replacement_that_fails_leaves_the_old_rows(proxy, server, opened, vec
 
 
 @pytest.mark.parametrize('what', ['request', 'reply'])
-@pytest.mark.parametrize('after_bytes', range(1, 6000, 700))
+@pytest.mark.parametrize('after_bytes', range(1, 6000, 1100))
 def test_a_connection_lost_while_a_collection_is_made(proxy, opened, vectors, what, after_bytes):
     """The steps that cannot be repeated (create, name) are recognised as done."""
     proxy.cut(after_bytes, what, times=1)
