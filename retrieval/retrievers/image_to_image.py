@@ -22,7 +22,7 @@ from .arguments import build_index, checked_topk, preprocessor_config
 from .base import BaseRetriever
 from .dumping import check_target, write_gallery
 from .encoding import encode
-from .holder import PrototypeHolder, weights_version
+from .holder import PrototypeHolder, fill_index, weights_version
 from .pretrained import load_pretrained
 from .prototype import (
     build_loader,
@@ -243,10 +243,11 @@ class ImageToImageRetriever(BaseRetriever):
         """
         prototype = self.holder.prototype
         self.holder.clear()
-        gallery = self._make_gallery(prototype)
         device = next((str(weight.device) for weight in self.parameters()), 'cpu')
+        # Before the encoding, which may take hours: a server that is down is seen at once.
         index = build_index(self.index_cfg, self._similarity, device)
-        index.add(gallery.embeddings, gallery.ids)
+        gallery = self._make_gallery(prototype)
+        fill_index(index, gallery)
         self.holder.gallery, self.holder.index = gallery, index
         self.holder.version = weights_version(self.image_encoder)
 
