@@ -20,8 +20,9 @@ class Diffusion(Reranker):
     Rows that are among each other's ``k`` nearest are joined with the weight
     ``max(s, 0) ** gamma``; S is these weights divided by the roots of both rows' sums. A query
     gives its ``query_k`` nearest rows y = ``max(s, 0) ** gamma``, and the rows are ranked by
-    f = (1 - alpha) (I - alpha S)^-1 y, which conjugate gradients solve on the ``truncation`` nearest
-    rows of the query, with the weights of the whole graph (as Yang et al., AAAI 2019, cut it).
+    f = (1 - alpha) (I - alpha S)^-1 y, which conjugate gradients solve on the ``truncation``
+    nearest rows of the query, with the weights of the whole graph (cut as by Yang et al., AAAI
+    2019).
 
     Args:
         k: neighbours of a row in the graph.

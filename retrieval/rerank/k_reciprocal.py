@@ -1,8 +1,6 @@
 """k-reciprocal re-ranking on a sparse neighbour graph."""
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from scipy import sparse
@@ -12,11 +10,11 @@ from ..ranking import PreparedGallery
 from ..registry import RERANKERS
 from .base import Reranker, number_between, positive_integer
 from .cache import once_for
-from .neighbor_lists import pair_similarities
+from .neighbor_lists import similarities_to
 from .reciprocal_graph import ReciprocalGraph, build_graph, encode_queries, squared_distances
-from .state import SearchState, prepared_gallery
+from .state import SearchState, best, prepared_gallery
 
-_BLOCK = 256  # queries whose candidates are ordered together
+_BLOCK = 64  # queries that are compared with all of their candidates together
 
 
 @RERANKERS.register_module()
@@ -68,15 +66,13 @@ class KReciprocal(Reranker):
         else:
             graph, columns = once_for(state.gallery, self._key(state), lambda: self._made(state))
         state = state if state.searched else state.searched_again()
-        rows: list[np.ndarray] = []
-        scores: list[np.ndarray] = []
+        parts = []
         for start in range(0, len(nodes), _BLOCK):
             part = slice(start, min(start + _BLOCK, len(nodes)))
             encoded, farthest = self._encoded(state, part, nodes[part], graph)
-            found = self._candidates(state, part, encoded, columns)
-            rows += found.rows
-            scores += self._scores(state, part, found, farthest, graph)
-        return state.ranked(_padded(rows, -1), _padded(scores, -np.inf))
+            parts.append(best(*self._scored(state, part, encoded, farthest, columns, graph),
+                              state.k))
+        return state.ranked(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def _key(self, state: SearchState) -> tuple:
         return type(self), self.k1, self.k2, state.similarity, str(state.queries.device)
@@ -122,59 +118,50 @@ class KReciprocal(Reranker):
             encoded = sparse.vstack([encoded, theirs], format='csr')[place]
         return encoded, farthest
 
-    @staticmethod
-    def _candidates(state: SearchState, part: slice, encoded: sparse.csr_matrix,
-                    columns: sparse.csc_matrix) -> _Candidates:
-        """Of every query the rows that were found, and those whose encodings share a part with it.
+    def _scored(self, state: SearchState, part: slice, encoded: sparse.csr_matrix,
+                farthest: np.ndarray, columns: sparse.csc_matrix,
+                graph: ReciprocalGraph) -> tuple[Tensor, Tensor]:
+        """For a block of queries the rows ``(B, M)`` that were found, and those whose encoding
+        shares something with the query's, and their scores.
+
+        Any other row is behind as many found ones as are asked for: they are nearer.
         """
         found = state.neighbors.indices[part].cpu().numpy()
-        own_rows = state.own_rows[part].numpy()
-        listed = np.zeros(columns.shape[0], bool)
-        candidates = _Candidates([], [], [])
-        for query, (rows, own) in enumerate(zip(found, own_rows, strict=True)):
-            rows = rows[rows >= 0]
+        candidates, overlaps = [], []
+        for query, own in enumerate(state.own_rows[part].tolist()):
             shared = _shared(encoded, query, columns)
+            chosen = shared != 0
+            chosen[found[query][found[query] >= 0]] = True
             if own >= 0:
-                shared[own] = 0
-            touched = np.flatnonzero(shared)
-            listed[rows] = True
-            further = touched[~listed[touched]]
-            listed[rows] = False
-            rows = np.concatenate([rows, further])
-            candidates.rows.append(rows)
-            candidates.shared.append(shared[rows])
-            candidates.further.append(further)
-        return candidates
-
-    def _scores(self, state: SearchState, part: slice, candidates: _Candidates,
-                farthest: np.ndarray, graph: ReciprocalGraph) -> list[np.ndarray]:
-        counts = [len(rows) for rows in candidates.further]
-        query = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
-        queries = graph.gallery.prepare_queries(state.queries[part])
-        row = torch.from_numpy(np.concatenate(candidates.further))
-        further = pair_similarities(graph.gallery, queries, query.to(queries.device),
-                                    row.to(queries.device)).cpu().numpy()
-        known = state.neighbors.scores[part].cpu().numpy()
-        scores, begin = [], 0
-        for number, (shared, count) in enumerate(zip(candidates.shared, counts, strict=True)):
-            similarity = np.concatenate([known[number, :len(shared) - count],
-                                         further[begin:begin + count]])
-            begin += count
-            distance = squared_distances(similarity, graph.gallery) / max(farthest[number], 1e-30)
-            jaccard = 1 - shared / (2 - shared)
-            scores.append(1 - (self.lambda_value * np.minimum(distance, 1)
-                               + (1 - self.lambda_value) * jaccard))
-        return scores
+                chosen[own] = False
+            candidates.append(np.flatnonzero(chosen))
+            overlaps.append(shared[candidates[-1]])
+        rows = _padded(candidates, -1)
+        overlap = _padded(overlaps, 0)
+        distance = squared_distances(_similarities(graph, state.queries[part], rows), graph.gallery)
+        distance = np.minimum(distance / np.maximum(farthest, 1e-30)[:, None], 1)
+        scores = 1 - (self.lambda_value * distance
+                      + (1 - self.lambda_value) * (1 - overlap / (2 - overlap)))
+        return torch.from_numpy(rows), torch.from_numpy(scores)
 
 
-class _Candidates(NamedTuple):
-    """For every query of a block: candidate rows, what their encodings share with the query's
-    (the sum of the lesser weights), and those of the rows, the last, that no search found.
-    """
+def _similarities(graph: ReciprocalGraph, queries: Tensor, rows: np.ndarray) -> np.ndarray:
+    """Of queries ``(B, D)`` to their candidates ``(B, M)``, -1 for none."""
+    wanted = np.zeros(len(graph.gallery), bool)
+    wanted[rows[rows >= 0]] = True
+    chosen = np.flatnonzero(wanted)
+    place = np.zeros(len(wanted), np.int64)
+    place[chosen] = np.arange(len(chosen))
+    table = similarities_to(graph.gallery, queries, chosen).cpu().numpy()
+    return np.take_along_axis(table, place[rows], axis=1)
 
-    rows: list[np.ndarray]
-    shared: list[np.ndarray]
-    further: list[np.ndarray]
+
+def _padded(lists: list[np.ndarray], value: float) -> np.ndarray:
+    """Lists as one array, the shorter ones filled up."""
+    table = np.full((len(lists), max(map(len, lists))), value, lists[0].dtype)
+    for row, values in zip(table, lists, strict=True):
+        row[:len(values)] = values
+    return table
 
 
 def _shared(encoded: sparse.csr_matrix, query: int, columns: sparse.csc_matrix) -> np.ndarray:
@@ -186,11 +173,3 @@ def _shared(encoded: sparse.csr_matrix, query: int, columns: sparse.csc_matrix) 
     places = np.arange(counts.sum()) + np.repeat(begins - (counts.cumsum() - counts), counts)
     lesser = np.minimum(np.repeat(weights, counts), columns.data[places])
     return np.bincount(columns.indices[places], lesser, columns.shape[0])
-
-
-def _padded(lists: list[np.ndarray], value: float) -> Tensor:
-    """Lists as one tensor, the shorter ones filled up."""
-    table = np.full((len(lists), max(map(len, lists))), value, lists[0].dtype)
-    for row, values in zip(table, lists, strict=True):
-        row[:len(values)] = values
-    return torch.from_numpy(table)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,8 @@ def _of_block(gallery: PreparedGallery, queries: Tensor, first: int, count: int,
     for start, stop in gallery.column_tiles(width):
         tile = gallery.scores(queries, start, stop)
         least = torch.minimum(least, tile.amin(dim=1))
+        if not count:
+            continue
         own = torch.arange(max(first, start), min(first + len(queries), start + tile.shape[1]),
                            device=tile.device)
         tile[own - first, own - start] = -torch.inf
@@ -74,6 +77,17 @@ def least_similarities(gallery: PreparedGallery, queries: Tensor) -> Tensor:
             tile = gallery.scores(prepared[part], begin, end)
             least[part] = torch.minimum(least[part], tile.amin(dim=1))
     return least
+
+
+def similarities_to(gallery: PreparedGallery, queries: Tensor, rows: np.ndarray) -> Tensor:
+    """The similarities of queries ``(Q, D)`` to some rows ``(n,)`` int64, ``(Q, n)`` float32."""
+    prepared = gallery.prepare_queries(queries)
+    if len(rows) == len(gallery):
+        return gallery.scores(prepared)
+    chosen = torch.from_numpy(np.pad(rows, (0, -len(rows) % 64))).to(gallery.vectors.device)
+    part = PreparedGallery(gallery.vectors[chosen], gallery.similarity, prepared=True,
+                           count=len(rows))
+    return part.scores(prepared if part.centre is None else prepared - part.centre)
 
 
 def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: Tensor,

@@ -80,22 +80,10 @@ class SearchState:
         """Neighbors with the names that the first search gave."""
         return Neighbors(scores, indices, self.neighbors.gallery_ids)
 
-    def ranked(self, rows: Tensor, scores: Tensor) -> SearchState:
-        """The state after a step that gives candidates other scores.
-
-        Args:
-            rows: ``(Q, M)`` int64, different ones for each query; -1 for none.
-            scores: ``(Q, M)``.
-
-        Returns:
-            A state whose neighbors are the k best: descending, the lower row first among equals.
-        """
-        rows, order = torch.sort(rows, dim=1)
-        scores = scores.float().gather(1, order).masked_fill(rows < 0, -torch.inf)
-        scores, columns = select(scores, min(self.k, rows.shape[1]))
-        rows = rows.gather(1, columns)
-        width = int((rows >= 0).sum(dim=1).max()) if rows.numel() else 0
+    def ranked(self, scores: Tensor, rows: Tensor) -> SearchState:
+        """The state after a step that gave another order: what :func:`best` returned."""
         device = self.neighbors.indices.device
+        width = int((rows >= 0).sum(dim=1).max()) if rows.numel() else 0
         neighbors = self.named(scores[:, :width].to(device), rows[:, :width].to(device))
         return self.changed(neighbors=neighbors, searched=False)
 
@@ -115,7 +103,25 @@ class SearchState:
         gap = 1e-6 * lowest.abs().clamp(min=1)
         moved = torch.where(scored.any(dim=1, keepdim=True),
                             lowest - gap - (highest - found.scores), found.scores)
-        return self.ranked(found.indices, torch.where(scored, scores, moved))
+        rows, order = torch.sort(found.indices, dim=1)
+        scores = torch.where(scored, scores, moved).gather(1, order)
+        return self.ranked(*best(rows, scores, self.k))
+
+
+def best(rows: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of candidates, the lower row first among equals.
+
+    Args:
+        rows: ``(Q, M)`` int64, rising for each query; -1 for none.
+        scores: ``(Q, M)``.
+
+    Returns:
+        Scores ``(Q, w)`` float32 descending and rows ``(Q, w)``, where w is k or M; short ones end
+        in ``-inf`` and -1.
+    """
+    scores = scores.float().masked_fill(rows < 0, -torch.inf)
+    scores, columns = select(scores, min(k, rows.shape[1]))
+    return scores, rows.gather(1, columns)
 
 
 def prepared_gallery(gallery: Gallery, similarity: Similarity,
