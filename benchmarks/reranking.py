@@ -37,8 +37,8 @@ STEPS: dict[str, list[dict[str, Any]]] = {
                                            dict(type='AlphaQueryExpansion', top_n=5)],
     'k-reciprocal': [dict(type='KReciprocal')],
     'diffusion': [dict(type='Diffusion', k=10, query_k=3, truncation=500)],
-    'SuperGlobal': [dict(type='SuperGlobalReranking')],
-    'SuperGlobal, mean': [dict(type='SuperGlobalReranking', pooling='mean')],
+    'SuperGlobal': [dict(type='SuperGlobalReranking', top_m=100, top_k=3)],
+    'SuperGlobal, mean': [dict(type='SuperGlobalReranking', top_m=100, top_k=3, pooling='mean')],
 }
 
 
@@ -228,7 +228,8 @@ def gains(arguments: argparse.Namespace) -> bool:
         value = mean_average_precision(found.indices, labels)
         before = value if before is None else before
         better.append(value > before)
-        print(f'  {name:36s} mAP {value:6.2f}  {value - before:+6.2f}  {seconds:7.1f} s', flush=True)
+        print(f'  {name:36s} mAP {value:6.2f}  {value - before:+6.2f}  {seconds:7.1f} s',
+              flush=True)
     return all(better[1:])
 
 

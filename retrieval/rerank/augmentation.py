@@ -1,6 +1,8 @@
 """Database augmentation: a gallery whose vectors are means of their neighbours."""
 from __future__ import annotations
 
+import torch
+
 from ..gallery import Gallery
 from ..registry import RERANKERS
 from .base import Reranker, number_between, positive_integer
@@ -51,7 +53,8 @@ class DatabaseAugmentation(Reranker):
         old = state.gallery
         prepared = prepared_gallery(old, state.similarity, state.queries.device)
         vectors = prepared_vectors(state)
-        found = neighbor_lists(prepared, self.top_n)
-        means = weighted_means(vectors, vectors, found.rows, self.alpha)
+        near = neighbor_lists(prepared, self.top_n).rows
+        own = torch.arange(len(vectors), device=near.device)[:, None]
+        means = weighted_means(vectors, vectors, torch.cat([own, near], dim=1), self.alpha, True)
         return Gallery(means.to(old.embeddings.device), old.ids if old.identified else None,
                        old.labels, old.label_names, old.metadata)

@@ -88,6 +88,7 @@ def first_state(queries: Any, gallery: Gallery, neighbors: Neighbors,
         raise ValueError(f'There are neighbors of {len(neighbors)} queries, but {len(vectors)} '
                          'queries.')
     own = torch.full((len(vectors),), -1) if own_rows is None else torch.as_tensor(own_rows)
+    own = own.to(torch.int64) if own.numel() == 0 else own  # an empty list has no type
     if own.dtype.is_floating_point or own.dtype == torch.bool or own.shape != (len(vectors),):
         raise ValueError(f'own_rows must be integers ({len(vectors)},), the row of each query in '
                          f'the gallery or -1, got {own.dtype} {tuple(own.shape)}.')

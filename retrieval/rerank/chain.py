@@ -95,7 +95,7 @@ def rerank(queries: Any, gallery: Any, rerankers: Any, k: int | None = None,
     steps = build_rerankers(rerankers, resolved)
     held = gallery if isinstance(gallery, Gallery) else Gallery(as_vectors(gallery, 'gallery'))
     vectors = as_vectors(queries, 'queries', held.dim)
-    own = None if own_rows is None else torch.as_tensor(list(own_rows))
+    own = list(own_rows) if isinstance(own_rows, range) else own_rows
     empty = Neighbors(torch.empty(len(vectors), 0),
                       torch.empty((len(vectors), 0), dtype=torch.int64),
                       held.ids if held.identified else None)

@@ -75,32 +75,42 @@ def multiplies(similarity: Similarity) -> bool:
     return similarity.prepare is not None
 
 
-def weighted_means(vectors: Tensor, gallery: Tensor, rows: Tensor, alpha: float) -> Tensor:
-    """Each vector's mean with some rows of the gallery, by powers of their products.
+def weighted_means(vectors: Tensor, gallery: Tensor, rows: Tensor, alpha: float,
+                   inside: bool = False) -> Tensor:
+    """The mean of each vector and some rows of the gallery, by powers of their products with it.
 
     Args:
         vectors: ``(B, D)``.
         gallery: ``(N, D)``.
         rows: ``(B, n)`` int64, -1 for none.
         alpha: the power.
+        inside: the vectors are themselves among their rows.
 
     Returns:
-        ``(B, D)``; a vector whose weights are all 0 stays as it is.
+        ``(B, D)``; a vector whose weights are all 0 stays as it is. The sum is taken in the order
+        of the rows, so that rows that are one another's neighbours get equal means, bit by bit,
+        where the weights are equal.
     """
+    rows = torch.sort(rows, dim=1).values
     means = torch.empty_like(vectors)
-    height = max(1, _GATHERED // max(1, rows.shape[1] * vectors.shape[1]))
+    height = max(1, _GATHERED // ((rows.shape[1] + 1) * vectors.shape[1]))
     for start in range(0, len(vectors), height):
         own, found = vectors[start:start + height], rows[start:start + height]
-        added = gallery[found.clamp(min=0)]
-        if alpha:
-            products = torch.cat([own.square().sum(dim=1, keepdim=True),
-                                  (added * own[:, None]).sum(dim=2)], dim=1).clamp_(min=0)
-            largest = products.amax(dim=1, keepdim=True)  # divided by, so that no power overflows
-            weights = (products / largest.clamp(min=torch.finfo(torch.float32).tiny)) ** alpha
-        else:
-            weights = own.new_ones(len(own), 1 + found.shape[1])
-        weights[:, 1:].masked_fill_(found < 0, 0)
+        members, none = gallery[found.clamp(min=0)], found < 0
+        if not inside:
+            members = torch.cat([own[:, None], members], dim=1)
+            none = torch.cat([none.new_zeros(len(own), 1), none], dim=1)
+        weights = _weights(own, members, alpha).masked_fill_(none, 0)
         total = weights.sum(dim=1, keepdim=True)
-        mean = weights[:, :1] * own + (weights[:, 1:, None] * added).sum(dim=1)
-        means[start:start + height] = torch.where(total > 0, mean / total.clamp(min=1e-30), own)
+        mean = (weights[:, :, None] * members).sum(dim=1) / total.clamp(min=1e-30)
+        means[start:start + height] = torch.where(total > 0, mean, own)
     return means
+
+
+def _weights(vectors: Tensor, members: Tensor, alpha: float) -> Tensor:
+    """``max(s, 0) ** alpha`` over the largest of each row, ``(B, n)``."""
+    if not alpha:
+        return members.new_ones(members.shape[:2])
+    products = (members * vectors[:, None]).sum(dim=2).clamp_(min=0)
+    largest = products.amax(dim=1, keepdim=True)  # divided by, so that no power overflows
+    return (products / largest.clamp(min=torch.finfo(torch.float32).tiny)) ** alpha

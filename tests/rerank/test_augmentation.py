@@ -47,6 +47,18 @@ def test_equal_rows_rank_by_number():
     assert found.indices.tolist() == [list(range(66))]
 
 
+def test_rows_that_are_one_anothers_neighbours_tie():
+    """Three rows have the same mean, and the lower row comes first, whatever the rounding."""
+    for seed in range(20):
+        gallery = clustered(30, classes=10, noise=0.1, seed=seed)[0]
+        found = rerank(clustered(10, noise=0.1)[0], gallery, DatabaseAugmentation(2, 0))
+        for rows, scores in zip(found.indices, found.scores, strict=True):
+            for place in range(0, 30, 3):
+                group = rows[place:place + 3].tolist()
+                assert group == sorted(group) and len({row % 10 for row in group}) == 1
+                assert len(set(scores[place:place + 3].tolist())) == 1
+
+
 def test_it_is_made_once_for_a_gallery(monkeypatch):
     made = []
     original = DatabaseAugmentation._augmented
