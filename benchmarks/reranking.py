@@ -189,26 +189,31 @@ def pixel_gallery() -> tuple[Tensor, Tensor]:
     return pixels @ directions[:, -64:], labels
 
 
-def mean_average_precision(rows: Tensor, labels: Tensor) -> float:
-    """The mean over the queries, which are the gallery's rows, in percent; ``rows (N, N - 1)``."""
-    total, queries = 0.0, 0
-    counts = torch.bincount(labels)
-    for start in range(0, len(rows), 512):
-        part = rows[start:start + 512]
-        own = labels[start:start + len(part)]
-        relevant = labels[part] == own[:, None]
-        ranks = torch.arange(1, part.shape[1] + 1)
-        precision = (relevant.cumsum(dim=1) / ranks * relevant).sum(dim=1)
-        some = counts[own] > 1
-        total += float((precision[some] / (counts[own] - 1)[some]).double().sum())
-        queries += int(some.sum())
-    return 100 * total / queries
+def precisions(rows: Tensor, own: Tensor, labels: Tensor) -> Tensor:
+    """The average precision of every query with a relevant row, from its full ranking
+    ``(Q, N - 1)``; ``own (Q,)`` are the queries' labels.
+    """
+    relevant = labels[rows] == own[:, None]
+    ranks = torch.arange(1, rows.shape[1] + 1)
+    counts = relevant.sum(dim=1)
+    total = (relevant.cumsum(dim=1) / ranks * relevant).sum(dim=1)
+    return (total / counts)[counts > 0]
+
+
+def mean_average_precision(gallery: Any, labels: Tensor, steps: list[dict[str, Any]]) -> float:
+    """In percent, leaving one out, the queries in blocks: a ranking of all rows is wide."""
+    from retrieval.rerank import rerank
+    found = []
+    for start in range(0, len(gallery), 1024):
+        own = torch.arange(start, min(start + 1024, len(gallery)))
+        rows = rerank(gallery.embeddings[own], gallery, steps, own_rows=own).indices
+        found.append(precisions(rows, labels[own], labels))
+    return 100 * float(torch.cat(found).double().mean())
 
 
 def gains(arguments: argparse.Namespace) -> bool:
     """Print mAP before and after each reranker."""
     from retrieval.gallery import Gallery
-    from retrieval.rerank import rerank
     if arguments.gallery:
         given = Gallery.load(arguments.gallery)
         if given.labels is None:
@@ -220,12 +225,12 @@ def gains(arguments: argparse.Namespace) -> bool:
     keep = int(int(labels.max()) * arguments.scale)  # whole classes
     vectors, labels = vectors[labels <= keep], labels[labels <= keep]
     print(f'\ngains: {title}, {len(vectors):,} rows, cosine, leaving one out')
+    gallery = Gallery(vectors)
     before, better = None, []
     for name, steps in [('the search alone', []), *STEPS.items()]:
         start = time.perf_counter()
-        found = rerank(vectors, vectors, steps, own_rows=torch.arange(len(vectors)))
+        value = mean_average_precision(gallery, labels, steps)
         seconds = time.perf_counter() - start
-        value = mean_average_precision(found.indices, labels)
         before = value if before is None else before
         better.append(value > before)
         print(f'  {name:36s} mAP {value:6.2f}  {value - before:+6.2f}  {seconds:7.1f} s',

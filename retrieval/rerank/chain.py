@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from ..gallery import Gallery
-from ..ranking import PreparedGallery, as_vectors, topk
+from ..ranking import as_vectors, topk
 from ..registry import RERANKERS
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from ..structures import Neighbors
 from .base import Reranker, first_state
-from .state import SearchState
+from .state import SearchState, prepared_gallery
 
 
 def build_rerankers(steps: Any, similarity: Similarity) -> list[Any]:
@@ -100,7 +100,7 @@ def rerank(queries: Any, gallery: Any, rerankers: Any, k: int | None = None,
                       torch.empty((len(vectors), 0), dtype=torch.int64),
                       held.ids if held.identified else None)
     state = first_state(vectors, held, empty, resolved, own)
-    found = topk(vectors, PreparedGallery(held.embeddings.to(vectors.device), resolved), k,
+    found = topk(vectors, prepared_gallery(held, resolved, vectors.device), k,
                  exclude=state.own_rows)
     return apply_rerankers(steps, state.changed(neighbors=state.named(*found)))
 

@@ -44,6 +44,13 @@ def test_against_a_loop(pooling, own, top_m, k):
     check_ranking(found, wanted, k, own_rows, atol=1e-4)
 
 
+def test_rows_of_opposite_directions_have_no_weight():
+    gallery = torch.tensor([[1., 0.], [0.8, 0.6], [-1., 0.2], [-0.6, -0.8]])
+    found = rerank(torch.tensor([[1., 0.3]]), gallery, SuperGlobalReranking(4, 3))
+    new, _ = scores_of(torch.tensor([1., 0.3]), gallery, 4, 3, 0.15, 'max')
+    check_ranking(found, [[new[row] for row in range(4)]], 4)
+
+
 def test_rows_behind_the_first_keep_their_order():
     queries, gallery = clustered(10, seed=1)[0], clustered(60, seed=2)[0]
     found = rerank(queries, gallery, SuperGlobalReranking(20, 4))
