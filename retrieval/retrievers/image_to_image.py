@@ -15,7 +15,8 @@ from ..gallery import Fingerprint, FingerprintError, Gallery
 from ..index import Index
 from ..ranking import as_vectors
 from ..ranking.topk import select
-from ..registry import MODELS, RERANKERS
+from ..registry import MODELS
+from ..rerank import apply_rerankers, build_rerankers, first_state
 from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
 from .arguments import build_index, checked_topk, preprocessor_config
@@ -53,7 +54,8 @@ class ImageToImageRetriever(BaseRetriever):
         topk: how many results a query gets; -1 for the whole gallery.
         init_cfg: MMEngine's initialisation config.
         index: config of the index that ``predict`` searches.
-        rerank: configs of rerankers, applied in turn to what the index found.
+        rerank: configs of rerankers, applied in turn to what the index found; see
+            :class:`retrieval.rerank.Reranker`.
         check_fingerprint: refuse a gallery that another model or pipeline made.
 
     Raises:
@@ -78,7 +80,7 @@ class ImageToImageRetriever(BaseRetriever):
         self._similarity = resolve_similarity(similarity_fn)
         self.topk = checked_topk(topk)
         self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
-        self.rerankers = [RERANKERS.build(step) for step in rerank or ()]
+        self.rerankers = build_rerankers(rerank, self._similarity)
         self.check_fingerprint = check_fingerprint
         self.query_pipeline: str | None = None
         self.holder = PrototypeHolder(check_prototype(prototype))
@@ -208,8 +210,11 @@ class ImageToImageRetriever(BaseRetriever):
         if data_samples is not None and gallery.identified:
             exclude = [sample_id_of(sample) for sample in data_samples]
         neighbors = index.search(embeddings, self._result_count(len(gallery)), exclude=exclude)
-        for reranker in self.rerankers:
-            neighbors = reranker(embeddings, gallery, neighbors)
+        if self.rerankers:
+            own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
+            neighbors = apply_rerankers(self.rerankers, first_state(
+                embeddings, gallery, neighbors, self._similarity, own,
+                engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
         return _fill(data_samples, neighbors, embeddings)
 
     def _query_embeddings(self, inputs: Tensor, samples: list[RetrievalDataSample] | None,

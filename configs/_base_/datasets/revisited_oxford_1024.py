@@ -1,4 +1,5 @@
-# Revisited Oxford, for testing alone, see docs/datasets/revisited.md: DATA_ROOT is the folder that holds
+# Revisited Oxford, for testing alone, see docs/datasets/revisited.md: DATA_ROOT is the folder that
+# holds
 # `roxford5k/`. Pictures of at most 1,024 px, queries cut to their box; sizes differ, so images
 # come one by one. `--cfg-options model.prototype.dataset.distractors=revisitop1m` adds a million.
 data_root = '{{$DATA_ROOT:data/datasets}}'
