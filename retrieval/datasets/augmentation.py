@@ -67,9 +67,9 @@ def _resize_antialiased(image: np.ndarray, width: int, height: int) -> np.ndarra
     if min(array.strides) < 0:  # torch has no negative strides
         array = np.ascontiguousarray(array)
     channels = array[..., None] if array.ndim == 2 else array
-    batch = torch.from_numpy(channels).permute(2, 0, 1)[None]
+    batch = torch.from_numpy(channels)[None].permute(0, 3, 1, 2)  # "channels last": no copies
     resized = functional.interpolate(batch, (height, width), mode='bilinear', antialias=True)
-    out = resized[0].permute(1, 2, 0).contiguous().numpy()
+    out = resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
     return out[..., 0] if array.ndim == 2 else out
 
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 from math import ceil, floor, inf
 
 from mmcv.transforms import BaseTransform
+from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 
 from ..registry import TRANSFORMS
-from .image_io import as_image_array, check_reading, convert_color, decode_file
+from .image_io import (
+    UnreadableImageError,
+    as_image_array,
+    check_reading,
+    convert_color,
+    decode_file,
+)
 
 
 def _named(results: dict) -> str:
@@ -70,6 +77,28 @@ class LoadImage(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class LoadImageFromFile(_LoadImageFromFile):
+    """MMCV's loader, with an error that names the file where it has an ``assert``.
+
+    It reads BGR: give the data preprocessor ``to_rgb=True``, or Normalize. It does not cut out a
+    ``box``: put :class:`CropBox` right after it. Whether a truncated file is noticed depends on the
+    OpenCV that is installed; :class:`LoadImage` always notices.
+
+    Args:
+        kwargs: ``to_float32``, ``color_type``, ``imdecode_backend``, ``ignore_empty``,
+            ``backend_args``, as MMCV documents them.
+    """
+
+    def transform(self, results: dict) -> dict | None:
+        """Raises UnreadableImageError where nothing could be decoded, FileNotFoundError."""
+        try:
+            return super().transform(results)
+        except AssertionError as error:
+            raise UnreadableImageError(f'Cannot read the image {_named(results)}: {error}. Replace '
+                                       'or remove it.') from error
+
+
+@TRANSFORMS.register_module()
 class CropBox(BaseTransform):
     """Cut the ``box`` ``(x_1, y_1, x_2, y_2)`` out of ``img``; without a box nothing happens.
 
@@ -94,6 +123,10 @@ class CropBox(BaseTransform):
             raise ValueError('The box is cut out already: write LoadImage(crop_box=False) before '
                              'CropBox, or leave CropBox out.')
         height, width = results['img'].shape[:2]
+        if results.get('ori_shape', (height, width)) != (height, width):
+            raise ValueError(f'The box counts pixels of the whole picture {results["ori_shape"]} '
+                             f'(height, width), which is {(height, width)} by now: put CropBox '
+                             'right after the loader.')
         x_1, y_1, x_2, y_2 = (float(edge) for edge in box)
         if not (-inf < x_1 < x_2 < inf and -inf < y_1 < y_2 < inf):
             raise ValueError(f'The box {tuple(box)} (x_1, y_1, x_2, y_2) of image '

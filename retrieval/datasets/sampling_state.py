@@ -165,6 +165,14 @@ def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
     return 1
 
 
+def set_epoch_of_datasets(dataset: Any, epoch: int) -> None:
+    """Tell a dataset, or those that it wraps, which epoch comes next; their seeds stay."""
+    for wrapped in wrapped_datasets(dataset):
+        set_epoch_of_datasets(wrapped, epoch)
+    if not wrapped_datasets(dataset) and hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(epoch)
+
+
 def _seed_of_part(seed: int | None, part: int) -> int | None:
     if seed is None or part == 0:
         return seed
