@@ -6,8 +6,8 @@
 
 Photo-like JPEG files are drawn first (quality 90), in ``--folder`` or a temporary folder. Each side
 goes through them in a fresh process, once to warm up and once timed, ours and the peer's in turn;
-printed are medians. Both pipelines end in a batch ``(B, 3, 224, 224)``: ``float`` batches as
-``ToTensor`` makes them (ours through the data preprocessor), ``uint8`` ones as ``PILToTensor`` does.
+printed are medians. Both pipelines end in a batch ``(B, 3, 224, 224)``: ``float`` ones are made by
+``ToTensor`` and by our data preprocessor, ``uint8`` ones by ``PILToTensor`` and our collating.
 """
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def photo(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     image = cv2.GaussianBlur(image, (0, 0), 0.7)
     for step in (1, 2, 4, 8, 16):
         noise = rng.standard_normal((-(-height // step), -(-width // step))).astype(np.float32)
-        image += 5 * cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)[..., None]
+        grown = cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+        image = image + 5 * grown[..., None]
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -71,9 +72,10 @@ def draw_files(folder: Path, options: argparse.Namespace) -> list[Path]:
 
 def peer(case: str, options: argparse.Namespace) -> Any:
     """torchvision's ``ImageFolder`` and transforms in a ``DataLoader``."""
-    import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
+
+    import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
     steps = {'test': [transforms.Resize(256), transforms.CenterCrop(224)],
              'train': [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]}[case]
     last = transforms.ToTensor() if options.kind == 'float' else transforms.PILToTensor()
@@ -103,7 +105,8 @@ def ours(case: str, options: argparse.Namespace) -> Any:
         persistent_workers=options.workers > 0,
         dataset=dict(type='retrieval.ImageFolder', data_root=str(options.folder),
                      pipeline=pipeline(case, options)),
-        sampler=dict(type='DefaultSampler', shuffle=case == 'train')), seed=0)
+        sampler=dict(type='DefaultSampler', shuffle=case == 'train'),
+        collate_fn=dict(type='retrieval.image_collate')), seed=0)
 
 
 def batches(side: str, case: str, options: argparse.Namespace) -> Callable[[], Iterator]:
@@ -113,7 +116,7 @@ def batches(side: str, case: str, options: argparse.Namespace) -> Callable[[], I
         return lambda: (images for images, _ in loader)
     loader = ours(case, options)
     if options.kind == 'uint8':
-        return lambda: (torch.stack(list(batch['inputs'])) for batch in loader)
+        return lambda: (batch['inputs'] for batch in loader)
     from retrieval.encoders import RetrievalDataPreprocessor
     preprocessor = RetrievalDataPreprocessor(mean=[0.0], std=[255.0])
     return lambda: (preprocessor(batch)['inputs'] for batch in loader)
@@ -137,9 +140,10 @@ def child(side: str, case: str, options: argparse.Namespace) -> None:
 
 def differences(paths: list[Path], options: argparse.Namespace) -> None:
     """Print how far the pixels of both sides are apart, decoded and at the end of ``test``."""
+    from torchvision import transforms
+
     import retrieval.registry  # noqa: F401
     from retrieval.datasets import build_pipeline, read_image
-    from torchvision import transforms
     theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
     steps = build_pipeline(pipeline('test', options))
     decoded, largest, total = 0, 0, 0.0

@@ -6,9 +6,9 @@ from .base import RetrievalDataset, build_pipeline, plain_config
 from .collating import image_collate
 from .csv_dataset import CSVDataset
 from .glyphs import Glyphs
+from .hierarchical_sampler import HierarchicalBatchSampler, HierarchicalSampler
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
-from .hierarchical_sampler import HierarchicalBatchSampler, HierarchicalSampler
 from .loading import CropBox, LoadImage, LoadImageFromFile
 from .packing import PackInputs
 from .samplers import InfiniteSampler, MPerClassBatchSampler, MPerClassSampler

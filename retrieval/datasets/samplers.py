@@ -204,7 +204,8 @@ class MPerClassBatchSampler(ClassBatchSampler):
     """
 
     def __init__(self, sampler: Any, batch_size: int, m: int, round_up: bool = True) -> None:
-        labels = needed_labels(dataset_of(sampler, 'MPerClassBatchSampler'), 'MPerClassBatchSampler')
+        name = 'MPerClassBatchSampler'
+        labels = needed_labels(dataset_of(sampler, name), name)
         super().__init__(sampler, ClassBatches(labels, batch_size, m, round_up))
 
 

@@ -134,7 +134,8 @@ def seeded(key: Key) -> Iterator[None]:
 
 def wrapped_datasets(dataset: Any) -> list[Any]:
     """The datasets directly inside a wrapper: none for a dataset that wraps nothing."""
-    sliced = vars(dataset).get('_dataset')  # what MMEngine's `num_batch_per_epoch` wraps
+    # what MMEngine's `num_batch_per_epoch` wraps
+    sliced = getattr(dataset, '__dict__', {}).get('_dataset')
     if sliced is not None:
         return [sliced]
     inner = getattr(dataset, 'datasets', None)

@@ -12,6 +12,7 @@ from mmengine.dataset import InfiniteSampler as _EngineInfiniteSampler
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from ..datasets import InfiniteSampler, seed_datasets, set_epoch_of_datasets
 from ..distributed import rank
@@ -58,10 +59,10 @@ class ReproducibleTrainingHook(Hook):
         loop = runner.train_loop
         seed_datasets(loop.dataloader.dataset, self.seed, runner.epoch)
         _set_epoch(loop.dataloader, runner.epoch)
-        iterator = getattr(loop, 'dataloader_iterator', None)
-        if type(iterator).__name__ == '_InfiniteDataloaderIterator':
+        if isinstance(getattr(loop, 'dataloader_iterator', None), _InfiniteDataloaderIterator):
             # It drew its first batches when the loop was built, before there was a seed.
-            loop.dataloader_iterator = type(iterator)(loop.dataloader)
+            _end_workers(loop.dataloader)
+            loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         seed_everything(self.seed, rank(), runner.epoch, 1)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
