@@ -1,8 +1,8 @@
 """Reading images for a model: ours against the plain loop of PIL, torchvision and ``DataLoader``.
 
     python benchmarks/image_reading.py                          every case
-    python benchmarks/image_reading.py --images 300 --repeats 1 test
-    python benchmarks/image_reading.py --width 1600 --height 1200 --images 300 --min-edge 256 test
+    python benchmarks/image_reading.py test --images 300 --repeats 1
+    python benchmarks/image_reading.py test --width 1600 --height 1200 --images 300 --min-edge 256
 
 Photo-like JPEG files are drawn first (quality 90), in ``--folder`` or a temporary folder. Each side
 goes through them in a fresh process, once to warm up and once timed, ours and the peer's in turn;
@@ -25,9 +25,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, features
+
+import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
 
 CASES = ('test', 'train')
+KINDS = ('float', 'uint8')
 SIDES = ('ours', 'peer')
 
 
@@ -74,8 +77,6 @@ def peer(case: str, options: argparse.Namespace) -> Any:
     """torchvision's ``ImageFolder`` and transforms in a ``DataLoader``."""
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
-
-    import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
     steps = {'test': [transforms.Resize(256), transforms.CenterCrop(224)],
              'train': [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]}[case]
     last = transforms.ToTensor() if options.kind == 'float' else transforms.PILToTensor()
@@ -98,8 +99,6 @@ def pipeline(case: str, options: argparse.Namespace) -> list[dict]:
 def ours(case: str, options: argparse.Namespace) -> Any:
     """The dataloader of a config, as the runner builds it."""
     from mmengine.runner import Runner
-
-    import retrieval.registry  # noqa: F401
     return Runner.build_dataloader(dict(
         batch_size=options.batch, num_workers=options.workers,
         persistent_workers=options.workers > 0,
@@ -123,26 +122,28 @@ def batches(side: str, case: str, options: argparse.Namespace) -> Callable[[], I
 
 
 def child(side: str, case: str, options: argparse.Namespace) -> None:
-    """One side, in this process: prints the images per second of the second pass."""
+    """One side, in this process: prints the images per second of the second pass, and the
+    processor's milliseconds for an image (without the workers').
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     one_pass = batches(side, case, options)
     for count, _ in enumerate(one_pass(), 1):
         if count * options.batch >= 256 and not options.workers:
             break
-    seen, start = 0, time.perf_counter()
+    seen, start, busy = 0, time.perf_counter(), time.process_time()
     for images in one_pass():
         assert images.shape[1:] == (3, 224, 224)
         assert images.dtype == (torch.float32 if options.kind == 'float' else torch.uint8)
         seen += len(images)
-    print(json.dumps(seen / (time.perf_counter() - start)))
+    print(json.dumps(dict(rate=seen / (time.perf_counter() - start),
+                          busy=1e3 * (time.process_time() - busy) / seen)))
 
 
 def differences(paths: list[Path], options: argparse.Namespace) -> None:
     """Print how far the pixels of both sides are apart, decoded and at the end of ``test``."""
     from torchvision import transforms
 
-    import retrieval.registry  # noqa: F401
     from retrieval.datasets import build_pipeline, read_image
     theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
     steps = build_pipeline(pipeline('test', options))
@@ -163,17 +164,19 @@ def compare(case: str, options: argparse.Namespace) -> None:
     """Print the images per second of both sides, and their ratio."""
     for kind in options.kinds:
         for workers in options.workers_list:
-            found: dict[str, list[float]] = {side: [] for side in SIDES}
+            found: dict[str, list[dict]] = {side: [] for side in SIDES}
             for _ in range(options.repeats):
                 for side, done in found.items():
                     done.append(spawn(side, case, kind, workers, options))
-            median = {side: statistics.median(done) for side, done in found.items()}
-            print(f'{case:5} {kind:5} {workers} workers: ours {median["ours"]:7.0f} images/s, '
-                  f'PIL + torchvision {median["peer"]:7.0f}; ratio '
-                  f'{median["ours"] / median["peer"]:.2f}', flush=True)
+            ours, theirs = (statistics.median(run['rate'] for run in found[side])
+                            for side in SIDES)
+            busy = [statistics.median(run['busy'] for run in found[side]) for side in SIDES]
+            print(f'{case:5} {kind:5} {workers} workers: ours {ours:6.0f} images/s, PIL + '
+                  f'torchvision {theirs:6.0f}, ratio {ours / theirs:.2f}; the main process works '
+                  f'{busy[0]:.2f} ms an image, {busy[1]:.2f}', flush=True)
 
 
-def spawn(side: str, case: str, kind: str, workers: int, options: argparse.Namespace) -> float:
+def spawn(side: str, case: str, kind: str, workers: int, options: argparse.Namespace) -> dict:
     """One measurement in a fresh process."""
     command = [sys.executable, __file__, case, '--child', side, '--kind', kind,
                '--workers', str(workers), '--folder', str(options.folder),
@@ -183,7 +186,7 @@ def spawn(side: str, case: str, kind: str, workers: int, options: argparse.Names
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'{" ".join(command)} failed:\n{done.stderr[-2000:]}')
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def parsed() -> argparse.Namespace:
@@ -196,7 +199,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument('--folder', help='where the files are drawn and kept')
     parser.add_argument('--decoder', default='opencv', help='ours: opencv or pillow')
     parser.add_argument('--min-edge', type=int, help='ours: LoadImage(min_edge=…)')
-    parser.add_argument('--kinds', nargs='+', default=['float', 'uint8'])
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
     parser.add_argument('--workers-list', nargs='+', type=int, default=[0, 2])
     parser.add_argument('--kind', default='float', help=argparse.SUPPRESS)
     parser.add_argument('--workers', type=int, default=0, help=argparse.SUPPRESS)
@@ -218,7 +221,6 @@ def main() -> None:
         options.folder = Path(options.folder or temporary)
         paths = draw_files(options.folder, options)
         mean = sum(path.stat().st_size for path in paths) / len(paths)
-        from PIL import features
         turbo = features.version('libjpeg_turbo')
         print(f'{len(paths)} JPEG files of {options.width} x {options.height}, {mean / 1e3:.0f} kB '
               f'each; ours decodes with {options.decoder} (OpenCV {cv2.__version__}), min_edge '

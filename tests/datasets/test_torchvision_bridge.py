@@ -48,7 +48,8 @@ def test_every_name_exists_or_says_so():
 
 ARGUMENTS = {
     'CenterCrop': {'size': 8}, 'ElasticTransform': {'sigma': 1.},
-    'Grayscale': {'num_output_channels': 3}, 'GaussianBlur': {'kernel_size': 3}, 'Pad': {'padding': 2},
+    'Grayscale': {'num_output_channels': 3}, 'GaussianBlur': {'kernel_size': 3},
+    'Pad': {'padding': 2},
     'RandomAffine': {'degrees': 5}, 'RandomAdjustSharpness': {'sharpness_factor': 2},
     'RandomCrop': {'size': 8}, 'RandomPosterize': {'bits': 3},
     'RandomResize': {'min_size': 8, 'max_size': 12}, 'RandomResizedCrop': {'size': 8},
