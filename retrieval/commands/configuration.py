@@ -55,9 +55,9 @@ def complete(config: Any) -> Any:
               if not present & set(names)]
     config.custom_hooks = hooks
     train = config.get('train_cfg')
-    if train and train.get('by_epoch') and 'type' not in train:
-        train.pop('by_epoch')
-        train['type'] = 'retrieval.ResumableTrainLoop'
+    if train and 'by_epoch' in train and 'type' not in train:
+        loop = 'ResumableTrainLoop' if train.pop('by_epoch') else 'ResumableIterTrainLoop'
+        train['type'] = f'retrieval.{loop}'
     return config
 
 
