@@ -18,6 +18,13 @@ def test_rows_are_those_of_a_loop():
     assert found.dtype == np.int64
 
 
+def test_ids_that_differ_in_one_place():
+    names = ['0' * place + digit + '0' * (15 - place) for place in range(16)
+             for digit in '123456789abcdef'] + ['0' * 16]
+    ids = read_ids(pd.Series(names), 'x', '')
+    assert rows_of(ids, ids, 'x', '').tolist() == list(range(len(names)))
+
+
 def test_cells_of_several_ids():
     names = random_ids(6)
     counts, ids = split_ids(pd.Series([names[0], '  '.join(names[1:4]), ' '.join(names[4:]) + ' ']),

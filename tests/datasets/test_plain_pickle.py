@@ -241,6 +241,17 @@ def test_crafted_arrays(load):
             load(array_pickle((1,), b'12345678', code))
 
 
+def test_a_record_behind_a_dtype_of_numbers(load):
+    """The state of a dtype may name fields, whatever its code says."""
+    names = b'U\x01a\x85'  # ('a',)
+    for parts in (b'NN' + names, b'N' + names + b'N', names + b'NN'):
+        data = array_pickle((1,), b'12345678').replace(b'U\x01<NNN', b'U\x01<' + parts)
+        with pytest.raises(NotPlainError, match='structured dtype'):
+            load(data)
+    with pytest.raises(NotPlainError, match='structured dtype|no sound pickle'):
+        load(array_pickle((1,), b'12345678').replace(b'U\x01<NNN', b'K\x01NNN'))
+
+
 def test_too_large_a_file_is_not_read(load, monkeypatch):
     monkeypatch.setattr(module.pickletools, 'genops', lambda data: pytest.fail('it was parsed'))
     with pytest.raises(NotPlainError, match='it has 5,000 bytes, where 4,000 are expected'):
@@ -253,6 +264,24 @@ def test_no_unpickler_takes_part(load, monkeypatch):
     for name in ('loads', 'load', 'Unpickler', '_Unpickler'):
         monkeypatch.delattr(pickle, name)
     assert load(data)[0] == PLAIN
+
+
+def test_damage_of_every_kind_has_one_error(load):
+    """Bytes changed, taken out and put in: what is left is plain data or refused."""
+    rng = np.random.default_rng(0)
+    value = {'imlist': ['a'], 'gnd': [{'bbx': [1., 2, 3, 4], 'easy': np.arange(3), 's': {1}}]}
+    refused = 0
+    for protocol in PROTOCOLS:
+        whole = pickle.dumps(value, protocol)
+        for _ in range(50):
+            at, kind = rng.integers(len(whole)), rng.integers(3)
+            new = b'' if kind == 0 else bytes([rng.integers(256)])
+            data = whole[:at] + new + whole[at + (kind < 2):]
+            try:
+                load(data)
+            except NotPlainError:
+                refused += 1
+    assert refused > 200
 
 
 def test_a_missing_file(tmp_path):

@@ -14,7 +14,7 @@ class Names(ReidentificationDataset):
     metadata_keys = ('camera', 'shot')
     counts = {'train': (3, 2), 'query': (2, 2), 'gallery': (3, 3)}
     names = {'train': ['5_c1_0.png', '2_c2_1.png', '5_c2_2.png'],
-             'query': ['9_c1_0.png', '4_c1_0.png'],
+             'query': ['1008_c1_0.png', '4_c1_0.png'],
              'gallery': ['4_c2_0.png', '11_c2_3.png', '3_c3_0.png']}
 
     def list_images(self, split):
@@ -29,9 +29,9 @@ def test_labels_and_metadata():
     assert train.labels.tolist() == [1, 0, 1] and train.label_names == ['0002', '0005']
     assert train.metadata == {'camera': [1, 2, 2], 'shot': [0, 1, 2]}
     query, gallery = Names('x', 'query'), Names('x', 'gallery')
-    assert query.label_names == gallery.label_names == ['0003', '0004', '0009', '0011']
-    assert query.labels.tolist() == [2, 1] and gallery.labels.tolist() == [1, 3, 0]
-    assert query.sample_ids == ['x/9_c1_0.png', 'x/4_c1_0.png']
+    assert query.label_names == gallery.label_names == ['0003', '0004', '0011', '1008']
+    assert query.labels.tolist() == [3, 1] and gallery.labels.tolist() == [1, 2, 0]
+    assert query.sample_ids == ['x/1008_c1_0.png', 'x/4_c1_0.png']
 
 
 def test_identities_are_counted_not_labels(monkeypatch):

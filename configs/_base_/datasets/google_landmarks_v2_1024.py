@@ -1,7 +1,6 @@
 # Google Landmarks v2 retrieval, see docs/datasets/google_landmarks_v2.md: public and private
-# queries
-# in the index, `DATA_ROOT=path python tools/test.py …`. Pictures of at most 1,024 px; sizes differ,
-# so images come one by one.
+# queries in the index, `DATA_ROOT=path python tools/test.py …`. Pictures of at most 1,024 px; sizes
+# differ, so images come one by one.
 data_root = '{{$DATA_ROOT:data/google_landmarks_v2}}'
 
 test_pipeline = [
