@@ -104,6 +104,8 @@ def test_two_epochs(tmp_path, kind, loop, hook):
     runner = build(tmp_path, loader_parts(kind), loop, length, hook=hook)
     runner.train()
     assert runner.model.rows == first + second
+    sums = [total for batch in runner.model.sums for total in batch]
+    assert not hook or len(set(sums)) == len(sums)  # every pass augments anew
 
 
 @pytest.mark.slow
