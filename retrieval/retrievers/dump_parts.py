@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from ..gallery import DamagedError, Fingerprint, FingerprintError, StringColumn, Vectors, write_text
 from ..gallery.codec import ArrayVectors, JoinedVectors
 from ..gallery.container import Container, Entry, ForeignFileError, write_container
+from ..gallery.folder_lock import folder_lock
 from .encoding import Encoded
 
 _KIND = 'retrieval-dump-part'
@@ -54,8 +56,19 @@ class DumpFolder:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder where it is missing, and be the only dump that writes into it.
+
+        Raises:
+            TimeoutError: an ``OSError``; another dump does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with folder_lock(self.path, 0):
+            yield
+
     def begin(self, fingerprint: Fingerprint, resume: bool) -> None:
-        """Make the folder, or go on with what is in it.
+        """Start, or go on with what is in the folder; inside :meth:`locked`.
 
         Args:
             fingerprint: of the model and pipeline that encode now.
@@ -66,7 +79,8 @@ class DumpFolder:
         """
         record = self.path / _RECORD
         if not resume or not record.is_file():
-            self.remove()
+            for left in self.path.glob('part-*'):
+                left.unlink()
         else:
             made = Fingerprint.from_dict(self._read_record())
             different = made.differences(fingerprint)
@@ -75,9 +89,9 @@ class DumpFolder:
                     f'The unfinished dump in {str(self.path)!r} was begun by another model or '
                     f'pipeline: {" and ".join(different)} differ. Go on with that one, or start '
                     'anew with --no-resume, which deletes it.')
-        self.path.mkdir(parents=True, exist_ok=True)
-        for left in self.path.glob('.*'):
-            left.unlink()  # a part that was being written
+        gallery = self.path.name.removesuffix('.parts')
+        for left in [*self.path.glob('.*'), *self.path.parent.glob(f'.{gallery}.????????')]:
+            left.unlink()  # what was being written when a process was killed
         write_text(record, json.dumps(fingerprint.as_dict()))
 
     def _read_record(self) -> dict[str, str | None]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
         FingerprintError: a ``ValueError``; another model or pipeline began the dump.
         RefusedElsewhere: on the other processes, when the first raised one of these.
         FileExistsError: there is a store at ``path`` already.
+        TimeoutError: an ``OSError``; another dump to the same path is running.
         ValueError: an argument is wrong, there is nothing to encode, or an embedding is not finite.
     """
     check_target(path)
@@ -77,6 +79,7 @@ def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
     folder, meeting = DumpFolder(f'{os.fspath(path)}.parts'), Meeting()
     keys = identities(loader.dataset)
     def begin() -> tuple[Fingerprint, np.ndarray]:
+        held.enter_context(folder.locked())
         fingerprint = model.fingerprint(loader.dataset)
         folder.begin(fingerprint, resume)
         return fingerprint, folder.done({key: row for row, key in enumerate(keys)})
@@ -88,10 +91,11 @@ def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
         write_gallery(gallery, path, dtype)
         folder.remove()
 
-    fingerprint, done = _on_first(begin, meeting)
-    _encode_rest(model, loader, folder, keys, done, shard_rows)
-    meeting.wait()
-    _on_first(finish, meeting)
+    with ExitStack() as held:
+        fingerprint, done = _on_first(begin, meeting)
+        _encode_rest(model, loader, folder, keys, done, shard_rows)
+        meeting.wait()
+        _on_first(finish, meeting)
 
 
 def check_target(path: str | os.PathLike) -> None:

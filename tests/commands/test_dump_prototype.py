@@ -1,7 +1,6 @@
 """A dump on any number of processes, killed or not, is the same file to the last bit."""
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -107,21 +106,23 @@ def test_any_number_of_processes_writes_the_same(config, checkpoint, options, wh
 
 def kill_midway(config, checkpoint, out, options, count, rng):
     """Start a dump and kill all its processes at a random moment after it wrote something."""
-    before = len(list(out.parent.glob('*.parts/part-*')))
+    folder = out.with_name(f'{out.name}.parts')
+    before = len(list(folder.glob('part-*')))
     processes = start(count, config, checkpoint, out, '--shard-rows', BATCH, *options)
     deadline = time.monotonic() + 300
-    while len(list(out.parent.glob('*.parts/part-*'))) < before + 2:
+    while not out.exists() and len(list(folder.glob('part-*'))) < before + 1:
         assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in processes), ended(processes)[1]
+        if any(process.poll() for process in processes):
+            raise AssertionError(ended(processes))
         time.sleep(0.002)
-    time.sleep(rng.uniform(0, 0.3))
+    time.sleep(rng.uniform(0, 0.15))
     rng.shuffle(processes)
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
 
 
-@pytest.mark.parametrize('kills', [1, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('kills', [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('count', [1, 2])
 def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_path, count, kills):
     rng, out = random.Random(kills), tmp_path / 'g.safetensors'
@@ -136,7 +137,10 @@ def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_pat
             with open(path, 'wb') as image:
                 image.write(b'no image any more')
     try:
-        assert hidden or out.exists()
+        if out.exists():  # the last kill came after its end
+            same(out, whole)
+            return
+        assert hidden
         statuses, errors = ended(start(3 - count, config, checkpoint, out, *options))
     finally:
         for path, data in hidden.items():
@@ -150,6 +154,7 @@ def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_pat
 def test_an_unfinished_dump_of_another_model_is_refused_by_one_error(
         config, whole, work_dir, options, tmp_path):
     out = tmp_path / 'g.safetensors'
+    (tmp_path / 'g.safetensors.parts').mkdir()
     DumpFolder(tmp_path / 'g.safetensors.parts').begin(Gallery.load(whole).fingerprint, True)
     (tmp_path / 'g.safetensors.parts' / 'part-kept').write_text('')
     other = work_dir / 'epoch_1.pth'

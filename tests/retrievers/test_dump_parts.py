@@ -11,6 +11,12 @@ KEYS = [f'image{row}' for row in range(12)]
 ROW_OF = {key: row for row, key in enumerate(KEYS)}
 
 
+def made_folder(tmp_path):
+    folder = DumpFolder(tmp_path / 'x.parts')
+    folder.path.mkdir()
+    return folder
+
+
 def encoded(rows, labels=True, skipped=()):
     made = Encoded()
     made.rows, made.ids = list(rows), [KEYS[row] for row in rows]
@@ -26,7 +32,7 @@ def write(folder, *parts, **kwargs):
 
 
 def test_parts_are_put_into_the_order_of_the_dataset(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [4, 5, 9], [0, 1, 2, 3], [11, 6], [6, 4])  # two of them twice
     assert folder.done(ROW_OF).tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]
@@ -39,7 +45,7 @@ def test_parts_are_put_into_the_order_of_the_dataset(tmp_path):
 
 
 def test_images_that_could_not_be_read(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [0, 1], skipped=[2, 3])
     write(folder, [], skipped=[4])
@@ -52,7 +58,7 @@ def test_images_that_could_not_be_read(tmp_path):
 
 def test_a_dataset_that_changed(tmp_path):
     """Rows are known by their ids: images that left it are dropped, others move."""
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [0, 1, 2], [5, 6])
     row_of = {'image6': 0, 'new': 1, 'image1': 2, 'image5': 3}
@@ -63,7 +69,7 @@ def test_a_dataset_that_changed(tmp_path):
 
 
 def test_labels_only_where_all_have_them(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [0, 1])
     write(folder, [2], labels=False)
@@ -73,7 +79,7 @@ def test_labels_only_where_all_have_them(tmp_path):
 
 
 def test_damaged_and_unfinished_parts_count_as_not_encoded(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [0, 1])
     first, = folder.path.glob('part-*')
@@ -82,13 +88,16 @@ def test_damaged_and_unfinished_parts_count_as_not_encoded(tmp_path):
     data[-300] ^= 1
     first.write_bytes(data)
     (folder.path / '.part-x.safetensors.123').write_bytes(b'half')
+    (tmp_path / '.x.abcdefgh').write_bytes(b'half')
+    (tmp_path / '.y.abcdefgh').write_bytes(b'of another file')
     folder.begin(MADE, True)
     assert folder.done(ROW_OF).tolist() == [2, 3]
     assert not first.exists() and len(list(folder.path.iterdir())) == 2
+    assert not (tmp_path / '.x.abcdefgh').exists() and (tmp_path / '.y.abcdefgh').exists()
 
 
 def test_another_model_does_not_go_on(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [0, 1])
     with pytest.raises(FingerprintError, match=r"x\.parts.*weights and the test pipeline differ.*"
@@ -110,9 +119,16 @@ def test_another_model_does_not_go_on(tmp_path):
 
 
 def test_embeddings_that_are_not_finite(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     made = encoded([0, 1, 2])
     made.embeddings[1] = torch.tensor([[np.nan, 0, 0]])
     with pytest.raises(ValueError, match="'image1' is not finite.*0 more"):
         folder.write(made, KEYS[:3])
+
+
+def test_two_dumps_do_not_write_into_one_folder(tmp_path):
+    with DumpFolder(tmp_path / 'x.parts').locked(), \
+            pytest.raises(TimeoutError, match=r"writing to .*x\.parts"), \
+            DumpFolder(tmp_path / 'x.parts').locked():
+        pass
