@@ -9,7 +9,6 @@ from ..ranking import PreparedGallery, topk
 _FIRST_ROWS = 1024
 _MULTIPLE = 64     # what the engine fills up to
 _CHUNK = 2 ** 22   # numbers worked on at once
-_ROWS = 2048       # rows that are added at once, so that they stay in the processor's cache
 _CENTRED = 8192    # rows whose mean is taken
 _LONGEST = 8e37    # the squared length above which float32 scores overflow
 # Below this share of the squared lengths a difference of products has lost its digits.
@@ -60,15 +59,14 @@ class FlatIndex:
     def _put(self, vectors: Tensor, centre: Tensor) -> None:
         """Write rows behind the last, and count them once all are found to be sound."""
         self._make_room(self.ntotal + len(vectors))
-        for start in range(0, len(vectors), _ROWS):
-            part = vectors[start:start + _ROWS].to(self.device)
-            new = self._rows[self.ntotal + start:self.ntotal + start + len(part)]
-            torch.sub(part, centre, out=new[:, :-1])
-            squares = _squares(new[:, :-1])
-            if not float(squares.max()) <= _LONGEST:
-                raise ValueError(f'embeddings: row {start + int(squares.argmax())} is too long for '
-                                 'float32 distances: divide the vectors by a constant.')
-            new[:, -1] = squares.mul_(-0.5)
+        new = self._rows[self.ntotal:self.ntotal + len(vectors)]
+        torch.sub(vectors.to(self.device), centre, out=new[:, :-1])
+        squares = _squares(new[:, :-1])
+        if not float(squares.max()) <= _LONGEST:
+            new.zero_()  # what is behind the last row stays zero
+            raise ValueError(f'embeddings: row {int(squares.argmax())} is too long for float32 '
+                             'distances: divide the vectors by a constant.')
+        new[:, -1] = squares.mul_(-0.5)
         self.ntotal += len(vectors)
         self._prepared = None
 
@@ -143,5 +141,5 @@ class FlatIndex:
 
 
 def _squares(vectors: Tensor) -> Tensor:
-    """The squared length of every row, ``(n,)``."""
-    return vectors.square().sum(dim=1)
+    """The squared length of every row, ``(n,)``; a norm needs no copy of the rows."""
+    return torch.linalg.vector_norm(vectors, dim=1).square_()
