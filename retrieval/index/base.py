@@ -46,6 +46,8 @@ class Index(ABC):
     """
 
     capabilities = Capabilities()
+    #: of the gallery that the rows are, where the index was built over one; see ``gallery_digest``.
+    gallery_digest: str | None = None
 
     @property
     @abstractmethod
