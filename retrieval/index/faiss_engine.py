@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from .faiss_factory import chain, knobs, load_faiss, reason
+from .faiss_lists import detached, plain_lists
 
 _BLOCK = 2 ** 16  # rows that are added or reconstructed together
 _WIDER = 4  # how much more of the lists each further effort looks at
@@ -99,6 +100,10 @@ class FaissEngine:
     def reset(self) -> None:
         """Forget the vectors, and stay trained."""
         self.index.reset()
+
+    def copy(self) -> FaissEngine:
+        """A copy with all its vectors."""
+        return FaissEngine(load_faiss().deserialize_index(self.bytes()), self.similarity)
 
     def set_total(self, count: int) -> None:
         """Say how many vectors there are, after lists were put in."""
@@ -194,6 +199,9 @@ class FaissEngine:
         source = next((part.refine_index for part in self.parts
                        if isinstance(part, faiss.IndexRefine)), self.index)
         by_number = self.lists and not self.refines
+        if by_number and not plain_lists(self.core):  # faiss may crash
+            raise ValueError('faiss cannot give the vectors of this factory back. Keep them with '
+                             'rescore=True.')
         try:
             if by_number:
                 self.core.set_direct_map_type(faiss.DirectMap.Hashtable)
@@ -217,7 +225,6 @@ class FaissEngine:
 
     def without_lists(self) -> Any:
         """A context in which the inverted lists are taken out, where they are plain ones."""
-        from .faiss_lists import detached, plain_lists
         return detached(self.parts, self.lists and plain_lists(self.core))
 
     def bytes(self) -> np.ndarray:

@@ -177,8 +177,8 @@ def skip_polysemous(index: Any) -> None:
     """
     faiss = load_faiss()
     for part in chain(index):
-        for owner in (part, getattr(part, 'storage', None)):
-            owner = owner and faiss.downcast_index(owner)
+        storage = getattr(part, 'storage', None)
+        for owner in (part, part if storage is None else faiss.downcast_index(storage)):
             if hasattr(owner, 'do_polysemous_training'):
                 owner.do_polysemous_training = False
 

@@ -13,18 +13,18 @@ from torch import Tensor
 from ..ranking import RangeNeighbors, as_vectors, prepared_rows
 from ..ranking.radius import checked_threshold
 from ..ranking.topk import checked_k
-from ..registry import INDEXES, unknown_name
-from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ..registry import INDEXES
+from ..similarity import SIMILARITIES, SimilarityFn
 from ..structures import Neighbors
-from .base import Capabilities, Exclude, Filter, Index, excluded_rows, filter_mask
+from .base import Exclude, Filter, Index, excluded_rows, filter_mask
+from .faiss_arguments import at_least, checked_capabilities, known_similarity
 from .faiss_engine import FaissEngine
-from .faiss_factory import checked_parameters, knobs, load_faiss, plain_factory, trial
+from .faiss_factory import checked_parameters, knobs, plain_factory, trial
 from .faiss_gpu import GpuMirror, checked_device
-from .faiss_lists import plain_lists
 from .faiss_search import FaissSearch, Scope
 from .faiss_store import FaissStore
 from .faiss_training import Training
-from .kept_vectors import KeptVectors
+from .kept_vectors import KeptVectors, check_half
 from .range_growth import grow_to_threshold
 
 
@@ -67,32 +67,20 @@ class FaissIndex(Index):
                  on_disk: str | PathLike | None = None, device: Any = None,
                  max_removed: float = 0.5) -> None:
         self.factory = plain_factory(factory)
-        self.similarity = _known_similarity(similarity)
+        self.similarity = known_similarity(similarity)
         self.device = checked_device(device)
         self.train_size = None if train_size is None else checked_k(train_size)
         self.seed = int(seed)
         self.rescore, self.rescore_dtype = bool(rescore), rescore_dtype
-        self.rescore_factor = _at_least('rescore_factor', rescore_factor, 1)
+        self.rescore_factor = at_least('rescore_factor', rescore_factor, 1)
         kept = KeptVectors(self.similarity.name, rescore_dtype) if rescore else None
         self.store = FaissStore(self.similarity.name, kept, on_disk,
-                                _at_least('max_removed', max_removed, 0))
+                                at_least('max_removed', max_removed, 0))
         index = trial(self.factory, self.similarity.name)
-        self._check_factory(index)
+        self.capabilities = checked_capabilities(
+            index, self.factory, self.similarity.name, self.rescore, on_disk is not None)
         self._parameters = checked_parameters(search_parameters, knobs(index), self.factory)
         self._mirror: GpuMirror | None = None
-
-    def _check_factory(self, index: Any) -> None:
-        faiss = load_faiss()
-        engine = FaissEngine(index, self.similarity.name)
-        if isinstance(engine.core, faiss.IndexLSH) and not self.rescore:
-            raise ValueError(f'The factory {self.factory!r} counts differing bits, which are no '
-                             'similarity: use it with rescore=True.')
-        if self.store.on_disk is not None and not (engine.given and plain_lists(engine.core)):
-            raise ValueError(f'on_disk keeps plain inverted lists in a file, and {self.factory!r} '
-                             "has none: use an IVF factory without 'fs' and without refinement "
-                             "(rescore=True refines), such as 'IVF4096,PQ32'.")
-        self.capabilities = Capabilities(exact=engine.exact, removal=True, filters=True,
-                                         range_search=True, training=not engine.trained)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -185,7 +173,7 @@ class FaissIndex(Index):
             self.store.kept.check(vectors)
         if self.store.engine is None or not self.store.engine.trained:
             self._start(vectors)
-        self._check_lengths(vectors)
+        self._check_range(vectors)
         self.take(vectors, names)
 
     def take(self, vectors: Tensor, names: list[str]) -> None:
@@ -194,8 +182,11 @@ class FaissIndex(Index):
         self.gallery_digest = None
         self._apply_parameters()
 
-    def _check_lengths(self, vectors: Tensor) -> None:
+    def _check_range(self, vectors: Tensor) -> None:
+        """Refuse vectors that this factory would rank wrongly. Raises ValueError."""
         assert self.store.engine is not None
+        if 'fp16' in self.factory:
+            check_half(vectors, f'which the factory {self.factory!r}')
         if self.store.engine.l2 and self.similarity.name == 'cosine_similarity':
             zero = (vectors == 0).all(dim=1)
             if bool(zero.any()):
@@ -334,18 +325,3 @@ class FaissIndex(Index):
             index.search_parameters = search_parameters
         return index
 
-
-def _known_similarity(similarity: str | SimilarityFn | Similarity) -> Similarity:
-    chosen = resolve_similarity(similarity)
-    if SIMILARITIES.get(chosen.name) is not chosen:
-        raise ValueError(unknown_name('similarity of a FaissIndex', chosen.name, SIMILARITIES)
-                         + ' ExactIndex takes any callable.')
-    return chosen
-
-
-def _at_least(name: str, value: Any, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'{name} must be a number, got {value!r}.')
-    if not value >= least:
-        raise ValueError(f'{name} must be at least {least}, got {value!r}.')
-    return value

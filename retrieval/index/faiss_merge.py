@@ -30,7 +30,7 @@ def merge(cls: type[FaissIndex], given: Iterable[Any],
     merged = parts[0].empty_copy(on_disk)
     engine = merged.store.engine
     assert engine is not None
-    if engine.given and faiss_lists.plain_lists(engine.core):
+    if engine.given:
         _join(merged, parts, names)
     else:
         for part in parts:
@@ -62,22 +62,30 @@ def _join(merged: FaissIndex, parts: list[FaissIndex], names: RowIds) -> None:
     """Copy the lists of the parts, under the numbers of the rows in the result."""
     store, engine = merged.store, merged.store.engine
     assert engine is not None
-    sources, start = [], 0
+    plain = faiss_lists.plain_lists(engine.core)
+    sources, slots, start = [], [], 0
     for part in parts:
         assert part.store.engine is not None
-        sources.append((part.store.engine.core, _renumbering(part.store.slots, start)))
-        start += len(part)
+        if plain:
+            sources.append((part.store.engine.core, _renumbering(part.store.slots, start)))
+            slots.append(np.arange(start, start + len(part)))
+            start += len(part)
+        else:  # packed blocks, which only faiss can put together, under numbers with gaps
+            copied = part.store.engine.copy()  # it is emptied
+            engine.core.merge_from(copied.core, start)
+            slots.append(part.store.slots + start)
+            start += part.store.next_slot
         if store.kept is not None and part.store.kept is not None and len(part):
             store.kept.add(part.store.kept.rows)
-    if store.on_disk is None:
-        faiss_lists.join_lists(engine.core, sources)
-    else:
+    if store.on_disk is not None:
         file = store.working_file()
         faiss_lists.write_lists(sources, str(file))
         faiss_lists.map_lists(engine.core, file,
                               faiss_lists.sizes_of([core for core, _ in sources]), writable=True)
-    engine.set_total(start)
-    store.restore(names, np.arange(start), engine, store.codec, next_slot=start,
+    else:
+        faiss_lists.join_lists(engine.core, sources)
+    engine.set_total(len(names))
+    store.restore(names, np.concatenate(slots), engine, store.codec, next_slot=start,
                   longest=max(part.store.longest for part in parts))
 
 

@@ -161,7 +161,7 @@ class FaissSearch:
         else:
             values = self.engine.similarities(
                 self.engine.exact_keys(queries, slots) if self.engine.exact else keys)
-        if np.isnan(values[rows >= 0]).any():
+        if not np.isfinite(values[rows >= 0]).all():
             raise ValueError('faiss returned scores that are no numbers: the vectors are out of '
                              'the range of this factory. Divide them by a constant.')
         values, found = ordered(values, rows)

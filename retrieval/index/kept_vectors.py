@@ -39,10 +39,8 @@ class KeptVectors:
 
     def check(self, vectors: Tensor) -> None:
         """Refuse vectors that half precision cannot hold. Raises ValueError."""
-        if self.dtype == 'float16' and len(vectors) and \
-                float(vectors.abs().max()) > _HALF_LARGEST:
-            raise ValueError('The vectors hold numbers above 65504, which float16 cannot keep: '
-                             "use rescore_dtype='float32', or divide them by a constant.")
+        if self.dtype == 'float16':
+            check_half(vectors, "which rescore_dtype='float16'")
 
     def add(self, vectors: Tensor) -> None:
         """Append vectors ``(n, D)`` float32."""
@@ -85,3 +83,10 @@ class KeptVectors:
                 found = (vectors * query).sum(dim=2)
             scores[start:start + height] = np.where(block >= 0, found.numpy(), -np.inf)
         return scores
+
+
+def check_half(vectors: Tensor, who: str) -> None:
+    """Refuse numbers that float16 cannot hold. Raises ValueError."""
+    if len(vectors) and float(vectors.abs().max()) > _HALF_LARGEST:
+        raise ValueError(f'The vectors hold numbers above 65504, {who} cannot keep: use float32, '
+                         'or divide them by a constant.')
