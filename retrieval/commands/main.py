@@ -10,6 +10,8 @@ COMMANDS = {
     'test': 'test a checkpoint',
     'dump_prototype': 'encode the prototype of a config into a gallery file',
     'search': 'find the most similar images of a gallery',
+    'build_index': 'build an index over a gallery file',
+    'tune_index': 'find the fastest index of a gallery within a recall, latency or memory budget',
     'evaluate': 'evaluate saved embeddings with labels',
     'browse_dataset': 'look at what a pipeline makes of its images',
     'print_config': 'print a config with everything that it inherits',

@@ -53,6 +53,7 @@ class ExactIndex(Index):
     """
 
     capabilities = Capabilities(exact=True, removal=True, filters=True, range_search=True)
+    follows_device = True
 
     def __init__(self, similarity: str | SimilarityFn = 'cosine_similarity',
                  device: str | torch.device | None = None,
@@ -72,6 +73,11 @@ class ExactIndex(Index):
     @property
     def width(self) -> int | None:
         return None if self._rows is None else self._rows.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors, without the ids."""
+        return 0 if self._rows is None else self._rows[:len(self)].nbytes
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -235,6 +235,17 @@ class FaissEngine:
             raise ValueError(f'faiss cannot write an index of this factory: {reason(error)}') \
                 from error
 
+    def size(self) -> int:
+        """How many bytes :meth:`bytes` would return, without holding them."""
+        faiss, count = load_faiss(), 0
+
+        def write(part: bytes) -> None:
+            nonlocal count
+            count += len(part)
+
+        faiss.write_index(self.index, faiss.PyCallbackIOWriter(write))
+        return count
+
     def codec(self) -> str:
         """A digest of an empty index: equal for those that were trained alike."""
         return hashlib.blake2b(self.bytes().tobytes(), digest_size=16).hexdigest()

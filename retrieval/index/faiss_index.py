@@ -101,6 +101,13 @@ class FaissIndex(Index):
         """How many removed rows faiss still holds, hidden, until :meth:`compact`."""
         return self.store.removed
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is searched: codes, links, centroids and kept vectors, without the ids."""
+        kept = self.store.kept
+        return (0 if self.store.engine is None else self.store.engine.size()) + (
+            0 if kept is None else kept.rows.nbytes)
+
     def __len__(self) -> int:
         return len(self.store)
 

@@ -49,7 +49,8 @@ class ImageToImageRetriever(BaseRetriever):
             nothing is normalised.
         topk: how many results a query gets; -1 for the whole gallery.
         init_cfg: MMEngine's initialisation config.
-        index: config of the index that ``predict`` searches.
+        index: config of the index that ``predict`` searches; with ``path`` it is read from a
+            file that was built over this gallery, instead of being built at each start.
         rerank: configs of rerankers, applied in turn to what the index found.
         check_fingerprint: refuse a gallery that another model or pipeline made.
 
@@ -229,15 +230,15 @@ class ImageToImageRetriever(BaseRetriever):
         Raises:
             FingerprintError: a ``ValueError``; the gallery was made by another model or pipeline.
             FileNotFoundError: its file is missing.
-            ValueError: it is empty or non-finite. Another width than the encoder's is seen when
+            ValueError: it is empty or non-finite, or the index's file belongs to another
+                gallery. Another width than the encoder's is seen when
                 the first query is encoded.
         """
         prototype = self.holder.prototype
         self.holder.clear()
         gallery = self._make_gallery(prototype)
         device = next((str(weight.device) for weight in self.parameters()), 'cpu')
-        index = build_index(self.index_cfg, self._similarity, device)
-        index.add(gallery.embeddings, gallery.ids)
+        index = build_index(self.index_cfg, self._similarity, device, gallery)
         self.holder.gallery, self.holder.index = gallery, index
         self.holder.version = weights_version(self.image_encoder)
 
