@@ -15,6 +15,8 @@ COMMANDS = {
     'find_duplicates': 'find near-duplicates within a gallery, or between two',
     'cluster': 'cluster a gallery',
     'calibrate': 'choose the threshold of a match from the labels of a gallery',
+    'build_index': 'build an index over a gallery file',
+    'tune_index': 'find the fastest index of a gallery within a recall, latency or memory budget',
     'evaluate': 'evaluate saved embeddings with labels',
     'browse_dataset': 'look at what a pipeline makes of its images',
     'print_config': 'print a config with everything that it inherits',

@@ -50,6 +50,10 @@ class Index(ABC):
     """
 
     capabilities = Capabilities()
+    #: of the gallery that the rows are, where the index was built over one; see ``gallery_digest``.
+    gallery_digest: str | None = None
+    #: whether a retriever puts the index on its own device, unless the config says otherwise.
+    follows_device = False
 
     @property
     @abstractmethod

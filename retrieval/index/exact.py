@@ -57,6 +57,7 @@ class ExactIndex(Index):
     """
 
     capabilities = Capabilities(exact=True, removal=True, filters=True, range_search=True)
+    follows_device = True
 
     def __init__(self, similarity: str | SimilarityFn = 'cosine_similarity',
                  device: str | torch.device | None = None,
@@ -78,6 +79,11 @@ class ExactIndex(Index):
     def width(self) -> int | None:
         return None if self._rows is None else self._rows.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors, without the ids."""
+        return 0 if self._rows is None else self._rows[:len(self)].nbytes
+
     def __len__(self) -> int:
         return len(self._ids)
 
@@ -95,7 +101,7 @@ class ExactIndex(Index):
         vectors = prepared_rows(vectors, self.similarity, 'embeddings')
         rows = self._with_room(vectors.shape[1], len(names))
         rows[len(self):len(self) + len(names)] = vectors.to(self.dtype)
-        self._rows, self._prepared = rows, None
+        self._rows, self._prepared, self.gallery_digest = rows, None, None
         self._row_of.update(zip(names, range(len(self), len(self) + len(names)), strict=True))
         self._ids.extend(names)
 
@@ -123,7 +129,7 @@ class ExactIndex(Index):
         rows = torch.zeros((max(_FIRST_ROWS, -(-len(stay) // 64) * 64), self._rows.shape[1]),
                            dtype=self.dtype, device=self.device)
         rows[:len(stay)] = kept
-        self._rows, self._prepared = rows, None
+        self._rows, self._prepared, self.gallery_digest = rows, None, None
         self._ids = [self._ids[row] for row in stay]
         self._row_of = {name: row for row, name in enumerate(self._ids)}
 
@@ -163,7 +169,8 @@ class ExactIndex(Index):
             self._rows[:len(self)]
         files.write(path, {'rows': rows, 'ids': ids.data, 'id_offsets': ids.offsets},
                     {'format': _FORMAT, 'version': _VERSION,
-                     'similarity': self.similarity.name if named else ''})
+                     'similarity': self.similarity.name if named else '',
+                     'gallery': self.gallery_digest or ''})
 
     @classmethod
     def load(cls, path: str | PathLike, device: str | torch.device | None = None,
@@ -197,6 +204,7 @@ class ExactIndex(Index):
             index._rows = index._with_room(rows.shape[1], len(rows))
             index._rows[:len(rows)] = rows
         index._ids, index._row_of = ids, {name: row for row, name in enumerate(ids)}
+        index.gallery_digest = header.get('gallery') or None
         return index
 
 

@@ -7,23 +7,71 @@ from typing import Any
 
 from torch import nn
 
-from ..index import Index
+from ..gallery import Gallery
+from ..index import Index, check_gallery
 from ..registry import INDEXES
 from ..similarity import SIMILARITIES, Similarity
 
 
-def build_index(config: Mapping[str, Any], similarity: Similarity, device: str) -> Index:
-    """The index of a config; what it leaves open of similarity and device is the retriever's."""
+def new_index(config: Mapping[str, Any], similarity: Similarity, device: str) -> Index | None:
+    """The empty index of a config, None where it says a ``path`` to read one from; what it leaves
+    open of similarity and device is the retriever's.
+    """
+    if config.get('path') is not None:
+        return None
+    config = {name: value for name, value in config.items() if name != 'path'}
+    _fill_in(config, _kind(config), similarity, device)
+    return INDEXES.build(config)
+
+
+def read_index(config: Mapping[str, Any], similarity: Similarity, device: str,
+               gallery: Gallery) -> Index:
+    """The index that a config's ``path`` names, which must have been built over this gallery.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or belongs to another gallery or similarity.
+    """
     config = dict(config)
-    named = similarity is SIMILARITIES.get(similarity.name)
-    defaults = dict(device=device, similarity=similarity.name if named else similarity.function)
+    path = config.pop('path')
+    return _load_index(_kind(config), path, config, similarity, device, gallery)
+
+
+def _kind(config: Mapping[str, Any]) -> Any:
     kind = config.get('type')
-    kind = INDEXES.get(kind) if isinstance(kind, str) else kind
+    return INDEXES.get(kind) if isinstance(kind, str) else kind
+
+
+def _fill_in(config: dict[str, Any], kind: Any, similarity: Similarity, device: str) -> None:
+    """Give a config the retriever's similarity and device, where its type takes them."""
+    named = similarity is SIMILARITIES.get(similarity.name)
+    defaults = dict(similarity=similarity.name if named else similarity.function)
+    if getattr(kind, 'follows_device', False):
+        defaults['device'] = device
     accepted = inspect.signature(kind).parameters if callable(kind) else {}
     for name, value in defaults.items():
         if name in accepted:
             config.setdefault(name, value)
-    return INDEXES.build(config)
+
+
+def _load_index(kind: Any, path: str, config: dict[str, Any], similarity: Similarity, device: str,
+                gallery: Gallery) -> Index:
+    options = {name: value for name, value in config.items() if name != 'type'}
+    accepted = set(inspect.signature(kind.load).parameters) - {'path', 'similarity'}
+    unknown = sorted(set(options) - accepted)
+    if unknown:
+        raise ValueError(f'An index that is read from {str(path)!r} has its settings there; '
+                         f'{", ".join(unknown)} cannot be given beside `path`. Valid are: '
+                         f'{", ".join(sorted(accepted))}.')
+    if getattr(kind, 'follows_device', False):
+        options.setdefault('device', device)
+    index = kind.load(path, **options)
+    if index.similarity.name != similarity.name:
+        raise ValueError(f'The index {str(path)!r} searches by {index.similarity.name}, the '
+                         f'retriever by {similarity.name}. Build it again with '
+                         f'--similarity {similarity.name}.')
+    check_gallery(index, gallery.embeddings, gallery.ids, path)
+    return index
 
 
 def preprocessor_config(config: dict | nn.Module | None, train_cfg: dict | None) -> Any:

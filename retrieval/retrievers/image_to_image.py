@@ -19,7 +19,7 @@ from ..registry import MODELS
 from ..rerank import apply_rerankers, build_rerankers, first_state
 from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
-from .arguments import build_index, checked_topk, preprocessor_config
+from .arguments import checked_topk, new_index, preprocessor_config, read_index
 from .base import BaseRetriever
 from .dumping import check_target, write_gallery
 from .encoding import encode
@@ -53,7 +53,8 @@ class ImageToImageRetriever(BaseRetriever):
             nothing is normalised.
         topk: how many results a query gets; -1 for the whole gallery.
         init_cfg: MMEngine's initialisation config.
-        index: config of the index that ``predict`` searches.
+        index: config of the index that ``predict`` searches; with ``path`` it is read from a
+            file that was built over this gallery, instead of being built at each start.
         rerank: configs of rerankers, applied in turn to what the index found; see
             :class:`retrieval.rerank.Reranker`.
         check_fingerprint: refuse a gallery that another model or pipeline made.
@@ -243,16 +244,20 @@ class ImageToImageRetriever(BaseRetriever):
         Raises:
             FingerprintError: a ``ValueError``; the gallery was made by another model or pipeline.
             FileNotFoundError: its file is missing.
-            ValueError: it is empty or non-finite. Another width than the encoder's is seen when
+            ValueError: it is empty or non-finite, or the index's file belongs to another
+                gallery. Another width than the encoder's is seen when
                 the first query is encoded.
         """
         prototype = self.holder.prototype
         self.holder.clear()
         device = next((str(weight.device) for weight in self.parameters()), 'cpu')
         # Before the encoding, which may take hours: a server that is down is seen at once.
-        index = build_index(self.index_cfg, self._similarity, device)
+        index = new_index(self.index_cfg, self._similarity, device)
         gallery = self._make_gallery(prototype)
-        fill_index(index, gallery)
+        if index is None:
+            index = read_index(self.index_cfg, self._similarity, device, gallery)
+        else:
+            fill_index(index, gallery)
         self.holder.gallery, self.holder.index = gallery, index
         self.holder.version = weights_version(self.image_encoder)
 

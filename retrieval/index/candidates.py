@@ -1,0 +1,112 @@
+"""Which factories and parameters are worth trying for a number of rows and a width."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .faiss_factory import knobs, plain_factory, trial
+
+_ROWS_A_LIST = 39  # faiss asks for as many training rows a centroid
+_STEPS = {'nprobe': 1, 'efSearch': 16, 'search_L': 16, 'k_factor_rf': 2}
+_HIGHEST = {'nprobe': 2 ** 12, 'efSearch': 1024, 'search_L': 1024, 'k_factor_rf': 64}
+_RESCORED = (4, 16)  # candidates a result
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An index to try: how it is made, and the settings that it is searched with in turn.
+
+    Args:
+        options: arguments of ``FaissIndex``.
+        settings: each a dict of search parameters, from fast to thorough.
+    """
+
+    options: dict[str, Any]
+    settings: tuple[dict[str, Any], ...] = field(default=({},))
+
+    @property
+    def name(self) -> str:
+        """The factory, and whether candidates are rescored."""
+        factor = self.options.get('rescore_factor')
+        return self.options['factory'] + (f' rescored x{factor:g}' if factor else '')
+
+
+def candidates(rows: int, width: int, similarity: str,
+               factories: Sequence[str] | None = None) -> list[Candidate]:
+    """Candidates for a gallery ``(rows, width)``.
+
+    Args:
+        similarity: what they must search by.
+        factories: only these; by default graphs, inverted lists and codes that fit the size.
+
+    Raises:
+        ValueError: one of the given factories is none.
+    """
+    if factories:
+        return [candidate for factory in factories
+                for candidate in _of(plain_factory(factory), rows, similarity, _is_coarse(factory))]
+    return [candidate for factory, coarse in _defaults(rows, width)
+            for candidate in _of(factory, rows, similarity, coarse)]
+
+
+def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
+    """Factories, and whether their codes are so coarse that candidates should be rescored."""
+    yield 'Flat', False
+    yield 'SQ8', False
+    for links in (16, 32):
+        yield f'HNSW{links}', False
+    yield 'HNSW32_SQ8', False
+    fast = _divisor(width, width // 2)
+    yield f'PQ{fast}x4fs', True
+    for lists in _list_counts(rows):
+        yield f'IVF{lists},Flat', False
+        yield f'IVF{lists},SQ8', False
+        yield f'IVF{lists},PQ{_divisor(width, width // 4)}', True
+        yield f'IVF{lists},PQ{fast}x4fs', True
+        yield f'IVF{lists},RaBitQ', True
+
+
+def _list_counts(rows: int) -> list[int]:
+    """Powers of two around 1 and 4 times the root, with enough rows a list to train them."""
+    most = rows // _ROWS_A_LIST
+    around = {2 ** round(math.log2(max(1, factor * math.sqrt(rows)))) for factor in (1, 4)}
+    return sorted(count for count in around if 4 <= count <= most)
+
+
+def _divisor(width: int, near: int) -> int:
+    """The largest divisor of the width up to ``near``, for a product quantizer."""
+    return max(part for part in range(1, max(1, near) + 1) if width % part == 0)
+
+
+def _is_coarse(factory: str) -> bool:
+    return any(word in factory for word in ('PQ', 'RaBitQ', 'RQ', 'LSQ', 'LSH')) and \
+        'RFlat' not in factory and 'Refine' not in factory
+
+
+def _of(factory: str, rows: int, similarity: str, coarse: bool) -> Iterator[Candidate]:
+    valid = knobs(trial(factory, similarity))
+    name = next((name for name in ('nprobe', 'efSearch', 'search_L', 'k_factor_rf')
+                 if name in valid), None)
+    settings: tuple[dict[str, Any], ...] = ({},)
+    if name is not None:
+        highest = min(_HIGHEST[name], max(1, rows))
+        if name == 'nprobe':
+            highest = min(highest, valid['nprobe'].owner.nlist)
+        settings = tuple({name: value} for value in _doubling(_STEPS[name], highest))
+    if name == 'nprobe' and 'k_factor_rf' in valid:
+        settings = tuple({**one, 'k_factor_rf': factor} for factor in _RESCORED
+                         for one in settings)
+    if 'LSH' not in factory:
+        yield Candidate(dict(factory=factory), settings)
+    if coarse:
+        for factor in _RESCORED:
+            yield Candidate(dict(factory=factory, rescore=True, rescore_factor=factor), settings)
+
+
+def _doubling(first: int, last: int) -> list[int]:
+    values = [first]
+    while values[-1] * 2 < last:
+        values.append(values[-1] * 2)
+    return values if values[-1] >= last else [*values, last]

@@ -1,0 +1,334 @@
+"""Any index of faiss's factory."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ranking import RangeNeighbors, as_vectors, prepared_rows
+from ..ranking.radius import checked_threshold
+from ..ranking.topk import checked_k
+from ..registry import INDEXES
+from ..similarity import SIMILARITIES, SimilarityFn
+from ..structures import Neighbors
+from .base import Exclude, Filter, Index, excluded_rows, filter_mask
+from .faiss_arguments import at_least, checked_capabilities, known_similarity
+from .faiss_engine import FaissEngine
+from .faiss_factory import checked_parameters, knobs, plain_factory, trial
+from .faiss_gpu import GpuMirror, checked_device
+from .faiss_search import FaissSearch, Scope
+from .faiss_store import FaissStore
+from .faiss_training import Training
+from .kept_vectors import KeptVectors, check_half
+from .range_growth import grow_to_threshold
+
+
+@INDEXES.register_module()
+class FaissIndex(Index):
+    """An index of faiss under our ids, filters and scores.
+
+    Args:
+        factory: faiss's factory string: ``Flat``, ``HNSW32``, ``IVF4096,PQ32``,
+            ``OPQ16,IVF256,PQ16``, ``IVF1024,RaBitQ,RFlat``, ``SQ8`` … ``IDMap`` is not needed.
+        similarity: ``cosine_similarity``, ``inner_product`` or ``euclidean``.
+        search_parameters: by faiss's names: ``nprobe``, ``efSearch``, ``k_factor_rf`` …
+        train_size: how many rows of the first that are added, or of those given to
+            :meth:`train`, are drawn to train on; by default 64 for each centroid, at least 65,536.
+        seed: of the draw and of faiss's clustering.
+        rescore: keep the vectors, and score candidates exactly by them.
+        rescore_factor: how many times as many candidates as results are scored.
+        rescore_dtype: how the vectors are kept, ``float16`` or ``float32``.
+        on_disk: a folder in which the inverted lists are kept in a file while the index is open,
+            instead of in memory; for ``IVF`` factories.
+        device: ``cuda`` or ``cuda:N`` to search on a GPU with faiss-gpu.
+        max_removed: types that cannot remove hide what was removed; from this share on they are
+            built anew from the vectors that are left (1 for never; see :meth:`compact`).
+
+    Where a search finds fewer results than there are, because few lists were looked at or few
+    rows pass the filter, it looks further, at last at everything: an approximate index may miss
+    neighbours, and never returns fewer.
+
+    Raises:
+        ValueError: faiss knows no such factory, or an argument is out of range.
+        TypeError: an argument is of a wrong type.
+        ImportError: faiss is not installed.
+    """
+
+    def __init__(self, factory: str = 'Flat',
+                 similarity: str | SimilarityFn = 'cosine_similarity',
+                 search_parameters: Mapping[str, Any] | None = None,
+                 train_size: int | None = None, seed: int = 0, rescore: bool = False,
+                 rescore_factor: float = 4, rescore_dtype: str = 'float16',
+                 on_disk: str | PathLike | None = None, device: Any = None,
+                 max_removed: float = 0.5) -> None:
+        self.factory = plain_factory(factory)
+        self.similarity = known_similarity(similarity)
+        self.device = checked_device(device)
+        self.train_size = None if train_size is None else checked_k(train_size)
+        self.seed = int(seed)
+        self.rescore, self.rescore_dtype = bool(rescore), rescore_dtype
+        self.rescore_factor = at_least('rescore_factor', rescore_factor, 1)
+        kept = KeptVectors(self.similarity.name, rescore_dtype) if rescore else None
+        self.store = FaissStore(self.similarity.name, kept, on_disk,
+                                at_least('max_removed', max_removed, 0))
+        index = trial(self.factory, self.similarity.name)
+        self.capabilities = checked_capabilities(
+            index, self.factory, self.similarity.name, self.rescore, on_disk is not None)
+        self._parameters = checked_parameters(search_parameters, knobs(index), self.factory)
+        self._mirror: GpuMirror | None = None
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.store.ids.names
+
+    @property
+    def width(self) -> int | None:
+        return None if self.store.engine is None else self.store.engine.index.d
+
+    @property
+    def trained(self) -> bool:
+        """Whether rows can be added without training."""
+        engine = self.store.engine
+        return not self.capabilities.training if engine is None else engine.trained
+
+    @property
+    def removed(self) -> int:
+        """How many removed rows faiss still holds, hidden, until :meth:`compact`."""
+        return self.store.removed
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is searched: codes, links, centroids and kept vectors, without the ids."""
+        kept = self.store.kept
+        return (0 if self.store.engine is None else self.store.engine.size()) + (
+            0 if kept is None else kept.rows.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __contains__(self, item: Any) -> bool:
+        return self.store.ids.row(str(item)) is not None
+
+    @property
+    def search_parameters(self) -> dict[str, Any]:
+        """The parameters of the search; setting some leaves the others as they are.
+
+        Raises:
+            TypeError, ValueError: there is no such parameter, or a value is out of range.
+        """
+        return dict(self._parameters)
+
+    @search_parameters.setter
+    def search_parameters(self, values: Mapping[str, Any]) -> None:
+        engine = self.store.engine
+        index = trial(self.factory, self.similarity.name) if engine is None else engine.index
+        checked = checked_parameters(values, knobs(index), self.factory)
+        if checked.get('ht') and 'ht' not in self._parameters:
+            raise ValueError('The search parameter ht needs a training for it: give it when the '
+                             'index is made, search_parameters=dict(ht=…).')
+        self._parameters.update(checked)
+        self._apply_parameters()
+
+    def _apply_parameters(self) -> None:
+        if self.store.engine is not None:
+            for name, value in self._parameters.items():
+                knob = self.store.engine.knobs[name]
+                setattr(knob.owner, knob.attribute, value)
+        self._mirror = None
+
+    def train(self, embeddings: Any) -> None:
+        """Train on a sample of these vectors, before any are added.
+
+        Args:
+            embeddings: ``(n, D)`` floats; of more than ``train_size`` a sample is drawn.
+
+        Raises:
+            ValueError: there are rows already, or too few to train on.
+        """
+        if len(self):
+            raise ValueError(f'The index holds {len(self)} rows, which are coded by the present '
+                             'training: make a new index to train anew.')
+        self._start(self._prepared(as_vectors(embeddings, 'embeddings', self.width)))
+
+    def _start(self, vectors: Tensor) -> None:
+        """Make the engine for these prepared vectors, and train it where it needs that."""
+        engine = Training(self.factory, self.similarity.name, self.train_size, self.seed,
+                          polysemous='ht' in self._parameters).engine(vectors)
+        self.store.attach(engine, engine.codec())
+        self._apply_parameters()
+
+    def _prepared(self, vectors: Tensor) -> Tensor:
+        """The vectors as faiss gets them: for cosine of length 1."""
+        vectors = vectors.cpu()
+        if self.similarity.name == 'euclidean':
+            prepared_rows(vectors, SIMILARITIES['inner_product'])  # refuses what overflows
+        return prepared_rows(vectors, self.similarity).contiguous()
+
+    def add(self, embeddings: Any, ids: Iterable[Any]) -> None:
+        vectors = as_vectors(embeddings, 'embeddings', self.width)
+        names = self.store.ids.new(ids, len(vectors))
+        if not names:
+            return
+        self.store.check_writable()
+        vectors = self._prepared(vectors)
+        if self.store.kept is not None:
+            self.store.kept.check(vectors)
+        if self.store.engine is None or not self.store.engine.trained:
+            self._start(vectors)
+        self._check_range(vectors)
+        self.take(vectors, names)
+
+    def take(self, vectors: Tensor, names: list[str]) -> None:
+        """Add vectors ``(n, D)`` that are prepared already, under ids that are new."""
+        self.store.append(vectors, names)
+        self.gallery_digest = None
+        self._apply_parameters()
+
+    def _check_range(self, vectors: Tensor) -> None:
+        """Refuse vectors that this factory would rank wrongly. Raises ValueError."""
+        assert self.store.engine is not None
+        if 'fp16' in self.factory:
+            check_half(vectors, f'which the factory {self.factory!r}')
+        if self.store.engine.l2 and self.similarity.name == 'cosine_similarity':
+            zero = (vectors == 0).all(dim=1)
+            if bool(zero.any()):
+                raise ValueError(f'The factory {self.factory!r} searches by distance, which ranks '
+                                 'by cosine unless a vector is zero, and row '
+                                 f'{int(zero.nonzero()[0, 0])} is. Leave it out, or use another '
+                                 'factory.')
+
+    def remove(self, ids: Iterable[Any]) -> None:
+        rows = self.store.ids.rows(ids)
+        if not rows:
+            return
+        self.store.check_writable()
+        self.store.remove(rows)
+        self.gallery_digest = None
+        self._apply_parameters()
+
+    def compact(self) -> None:
+        """Build the index anew, with the same training, without what was removed.
+
+        The vectors are those that are kept for ``rescore``, else what the codes give back.
+
+        Raises:
+            ValueError: the codes of this factory give nothing back.
+        """
+        self.store.compact()
+        self._apply_parameters()
+
+    def search(self, queries: Any, k: int, exclude: Exclude | None = None,
+               filter: Filter | None = None) -> Neighbors:
+        vectors, k = self._ready(queries), checked_k(k)
+        search = self._searching(vectors, exclude, filter)
+        k = min(k, int(search.scope.available.max(initial=0)))
+        scores, rows = search.best(k)
+        width = int((rows >= 0).sum(axis=1).max(initial=0))
+        return Neighbors(torch.from_numpy(np.ascontiguousarray(scores[:, :width])),
+                         torch.from_numpy(np.ascontiguousarray(rows[:, :width])), self.ids)
+
+    def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
+                     filter: Filter | None = None) -> RangeNeighbors:
+        """Every row of similarity ``threshold`` or more that the search parameters let it see."""
+        vectors, threshold = self._ready(queries), checked_threshold(threshold)
+        search = self._searching(vectors, exclude, filter)
+        found = grow_to_threshold(search, threshold)
+        found.gallery_ids = self.ids
+        return found
+
+    def _ready(self, queries: Any) -> np.ndarray:
+        if not len(self):
+            raise ValueError('The index is empty: add embeddings before searching.')
+        return self._prepared(as_vectors(queries, 'queries', self.width)).numpy()
+
+    def _searching(self, vectors: np.ndarray, exclude: Exclude | None,
+                   chosen: Filter | None) -> FaissSearch:
+        store = self.store
+        assert store.engine is not None
+        mask = filter_mask(chosen, self.ids)
+        sets = excluded_rows(exclude, store.ids.row, len(vectors), len(self))
+        scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(), sets,
+                      len(vectors))
+        if self.device is not None and self._mirror is None:
+            self._mirror = GpuMirror(store.engine, self.device)
+        return FaissSearch(store.engine, vectors, scope, store.longest, store.kept,
+                           self.rescore_factor, self._mirror)
+
+    def empty_copy(self, on_disk: str | PathLike | None = None) -> FaissIndex:
+        """An index with the same training and settings and no rows, to fill another shard with.
+
+        Raises:
+            ValueError: it is not trained yet.
+        """
+        engine = self.store.engine
+        if engine is None or not engine.trained:
+            raise ValueError('The index is not trained yet: call train() first.')
+        copy = FaissIndex(**self.settings(), on_disk=on_disk, device=self.device)
+        copy.store.attach(FaissEngine(engine.emptied(), self.similarity.name), self.store.codec)
+        copy._apply_parameters()
+        return copy
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make such an index, less where it runs."""
+        names = ('factory', 'search_parameters', 'train_size', 'seed', 'rescore',
+                 'rescore_factor', 'rescore_dtype')
+        return dict({name: getattr(self, name) for name in names},
+                    similarity=self.similarity.name, max_removed=self.store.max_removed)
+
+    @classmethod
+    def merge(cls, parts: Iterable[FaissIndex | str | PathLike],
+              on_disk: str | PathLike | None = None) -> FaissIndex:
+        """One index with the rows of several, in their order, that share one training.
+
+        Args:
+            parts: indexes or their files, made by :meth:`empty_copy` of one trained index.
+            on_disk: a folder for the inverted lists of the result; they then never are in memory
+                together.
+
+        Raises:
+            ValueError: there are none, they were trained apart, or an id is in two of them.
+        """
+        from .faiss_merge import merge
+        return merge(cls, parts, on_disk)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the index to one file; lists that are kept on disk to a second one beside it."""
+        from .faiss_files import save
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | PathLike, device: Any = None,
+             search_parameters: Mapping[str, Any] | None = None,
+             on_disk: str | PathLike | None = None, verify: bool = True,
+             factory: str | None = None) -> FaissIndex:
+        """Read what :meth:`save` wrote, after its checksum was compared.
+
+        Args:
+            path: the file.
+            device: as for the class.
+            search_parameters: other values than were saved.
+            on_disk: a folder for the inverted lists. Lists that were saved in a file of their
+                own are mapped where they are, and the index cannot be changed, unless a folder is
+                given, into which they are copied.
+            verify: False to map lists of their own file without reading it through first; the
+                index file is always checked.
+            factory: what the index must be made of, where that matters.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no such index, or is damaged.
+        """
+        from .faiss_files import load
+        index = load(cls, Path(path), device, on_disk, verify)
+        if factory is not None and plain_factory(factory) != index.factory:
+            raise ValueError(f'{str(path)!r} holds the factory {index.factory!r}, not '
+                             f'{factory!r}.')
+        if search_parameters is not None:
+            index.search_parameters = search_parameters
+        return index
+

@@ -1,0 +1,194 @@
+"""Trying indexes on a gallery against exact search, and choosing one within a budget."""
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ranking import prepared_rows
+from ..similarity import SIMILARITIES
+from .base import Index
+from .candidates import Candidate
+from .exact import ExactIndex
+from .faiss_index import FaissIndex
+from .kept_vectors import KeptVectors
+
+_LEAST_SECONDS = 0.2  # of repeats of one measurement
+_SINGLE = 100  # queries that are timed alone
+_ENOUGH = 0.9995  # a recall that more effort need not raise
+
+
+@dataclass
+class Trial:
+    """What one index with one setting was seen to do; or why it could not be built.
+
+    Args:
+        index: its config.
+        name: what it is called in tables and pictures.
+        recall: the share of the exact ``k`` results that it found.
+        queries_per_second: of all queries together.
+        latency_ms: of a query alone, the median.
+        memory_mb: 10⁶ bytes of codes, links, centroids and kept vectors, without the ids.
+        build_seconds: training and adding.
+        error: why there is nothing else, or None.
+    """
+
+    index: dict[str, Any]
+    name: str
+    recall: float = 0.0
+    queries_per_second: float = 0.0
+    latency_ms: float = float('inf')
+    memory_mb: float = float('inf')
+    build_seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an index must reach: each of those that are given."""
+
+    recall: float | None = None
+    latency_ms: float | None = None
+    memory_mb: float | None = None
+
+    def shortfall(self, one: Trial) -> float:
+        """By what share a trial misses the budget, 0 where it meets it."""
+        missing = 0.0
+        if self.recall is not None:
+            missing += max(0.0, self.recall - one.recall) / self.recall
+        if self.latency_ms is not None:
+            missing += max(0.0, one.latency_ms / self.latency_ms - 1)
+        if self.memory_mb is not None:
+            missing += max(0.0, one.memory_mb / self.memory_mb - 1)
+        return missing
+
+    def choose(self, trials: Sequence[Trial]) -> tuple[Trial | None, Trial | None]:
+        """The best trial that meets the budget, and the one that comes nearest.
+
+        With a recall to reach the one that answers most queries a second is best; else the one
+        that finds most.
+        """
+        sound = [one for one in trials if one.error is None]
+        if not sound:
+            return None, None
+        nearest = min(sound, key=self.shortfall)
+        meeting = [one for one in sound if self.shortfall(one) == 0]
+        if not meeting:
+            return None, nearest
+        if self.recall is not None:
+            return max(meeting, key=lambda one: one.queries_per_second), nearest
+        return max(meeting, key=lambda one: (round(one.recall, 3), one.queries_per_second)), nearest
+
+
+@dataclass
+class Tuner:
+    """Trials over one gallery and one set of queries.
+
+    Args:
+        gallery: ``(N, D)`` float32.
+        queries: ``(Q, D)`` float32.
+        similarity: a name.
+        k: how many results are compared.
+        exclude: for every query the id of a row that it must not find, or None; rows are numbered.
+        seed: of the training samples.
+        train_size: rows to train on at most; None for the default.
+    """
+
+    gallery: Tensor
+    queries: Tensor
+    similarity: str
+    k: int
+    exclude: Sequence[Any] | None = None
+    seed: int = 0
+    train_size: int | None = None
+    _exact: ExactIndex = field(init=False)
+    _last: np.ndarray = field(init=False)
+    _vectors: KeptVectors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._exact = ExactIndex(self.similarity)
+        self._exact.add(self.gallery, range(len(self.gallery)))
+        found = self._exact.search(self.queries, self.k, exclude=self.exclude)
+        self.k = found.indices.shape[1]
+        scores = found.scores.numpy()
+        self._last = np.where(found.valid.numpy(), scores, np.inf).min(axis=1)
+        self._counts = found.lengths.numpy()
+        chosen = SIMILARITIES[self.similarity]
+        self._vectors = KeptVectors(self.similarity, 'float32',
+                                    prepared_rows(self.gallery, chosen))
+        self._prepared = prepared_rows(self.queries, chosen).numpy()
+
+    def exact(self) -> Trial:
+        """The trial of exact search."""
+        return self._measured(self._exact, Trial(dict(type='retrieval.ExactIndex'), 'exact'))
+
+    def trials(self, candidate: Candidate, enough: float | None = None) -> Iterator[Trial]:
+        """Build a candidate and measure its settings; a failure is a trial with an error.
+
+        Args:
+            enough: a recall from which on more thorough settings are left out.
+        """
+        config = dict(type='retrieval.FaissIndex', **candidate.options)
+        try:
+            start = time.perf_counter()
+            index = FaissIndex(**candidate.options, similarity=self.similarity, seed=self.seed,
+                               train_size=self.train_size)
+            index.add(self.gallery, range(len(self.gallery)))
+            seconds, size = time.perf_counter() - start, index.nbytes / 1e6
+            for setting in candidate.settings:
+                index.search_parameters = setting
+                one = Trial({**config, **({'search_parameters': setting} if setting else {})},
+                            candidate.name, build_seconds=seconds)
+                yield self._measured(index, one, size)
+                if one.recall >= (_ENOUGH if enough is None else min(enough, _ENOUGH)):
+                    break
+        except (ValueError, RuntimeError, MemoryError) as error:
+            yield Trial(config, candidate.name, error=str(error))
+
+    def _measured(self, index: Index, one: Trial, size: float | None = None) -> Trial:
+        found = index.search(self.queries, self.k, exclude=self.exclude)
+        one.recall = self.recall(found.indices)
+        batch = _seconds(lambda: index.search(self.queries, self.k, exclude=self.exclude))
+        one.queries_per_second = len(self.queries) / batch
+        alone = []
+        for number in range(min(_SINGLE, len(self.queries))):
+            query = self.queries[number:number + 1]
+            left_out = None if self.exclude is None else [self.exclude[number]]
+            start = time.perf_counter()
+            index.search(query, self.k, exclude=left_out)
+            alone.append(time.perf_counter() - start)
+        one.latency_ms = 1e3 * statistics.median(alone)
+        one.memory_mb = self._exact.nbytes / 1e6 if size is None else size
+        return one
+
+    def recall(self, rows: Tensor) -> float:
+        """The mean share of the exact results among ``rows (Q, k)``; a row that ties with the
+        last exact result counts as one.
+        """
+        scores = self._vectors.scores(self._prepared, rows.numpy())
+        slack = 1e-5 * np.maximum(1, np.abs(self._last))
+        hits = (scores >= (self._last - slack)[:, None]).sum(axis=1)
+        known = self._counts > 0
+        return float((np.minimum(hits, self._counts)[known] / self._counts[known]).mean())
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    """The median time of a call, over at least three calls or 0.2 seconds."""
+    taken: list[float] = []
+    while len(taken) < 3 and sum(taken) < 10 or sum(taken) < _LEAST_SECONDS:
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def held_out(rows: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the rows that become queries, and of those that stay in the gallery, rising."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    return order[:count].sort().values, order[count:].sort().values
