@@ -5,7 +5,9 @@ On one process every function returns what it was given, without touching ``torc
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -24,17 +26,73 @@ def rank() -> int:
 
 
 def init_cpu_group(launcher: str) -> None:
-    """Join the gloo group that ``torchrun`` describes, on a machine without a GPU.
+    """Join the gloo group that ``torchrun`` or Slurm describes, on a machine without a GPU.
 
     MMEngine's own initialisation sets a CUDA device whatever the backend, and leaves the group
     alone where there is one already.
+
+    Raises:
+        ValueError: the launcher's environment is missing.
     """
-    if launcher == 'pytorch' and not torch.cuda.is_available() and not dist.is_initialized():
+    if torch.cuda.is_available() or dist.is_initialized():
+        return
+    if launcher == 'slurm':
+        _describe_slurm()
+        dist.init_process_group('gloo')
+    if launcher == 'pytorch':
         if 'RANK' not in os.environ:
             raise ValueError("--launcher pytorch was given, but torchrun's environment (RANK, "
                              'WORLD_SIZE) is missing: start the command with '
                              '`torchrun --nproc-per-node N`, or leave --launcher out.')
         dist.init_process_group('gloo')
+
+
+def _describe_slurm() -> None:
+    """Set the variables that PyTorch reads from those of a Slurm step."""
+    names = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ValueError(f"--launcher slurm was given, but Slurm's environment "
+                         f'({", ".join(missing)}) is missing: start the command with `srun`, or '
+                         'leave --launcher out.')
+    number, count, nodes = (os.environ[name] for name in names)
+    os.environ.update(RANK=number, WORLD_SIZE=count,
+                      LOCAL_RANK=os.environ.get('SLURM_LOCALID', '0'))
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        one_node = os.environ.get('SLURM_NNODES', os.environ.get('SLURM_JOB_NUM_NODES')) == '1'
+        os.environ['MASTER_ADDR'] = '127.0.0.1' if one_node else subprocess.run(
+            ['scontrol', 'show', 'hostnames', nodes], check=True, capture_output=True,
+            text=True).stdout.split()[0]
+
+
+class Meeting:
+    """Where the processes wait for each other for as long as it takes.
+
+    The barrier of the default group gives up after some minutes; processes that share work that
+    takes hours may differ by more.
+
+    Args:
+        days: after which time to give up.
+    """
+
+    def __init__(self, days: float = 7) -> None:
+        self._group: Any = None
+        if world_size() > 1:
+            self._group = dist.new_group(backend='gloo', timeout=timedelta(days=days))
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self._group is not None:
+            dist.barrier(group=self._group)
+
+    def from_first(self, value: Any = None) -> Any:
+        """The first process's ``value``, a small Python object, on every process."""
+        if self._group is None:
+            return value
+        values: list[Any] = [None] * world_size()
+        dist.all_gather_object(values, value if rank() == 0 else None, group=self._group)
+        return values[0]
 
 
 def shard(count: int, part: int | None = None, parts: int | None = None) -> range:

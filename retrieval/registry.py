@@ -82,6 +82,7 @@ MODELS = _child('model', root.MODELS, 'encoders', 'heads', 'retrievers')
 DATASETS = _child('dataset', root.DATASETS, 'datasets')
 TRANSFORMS = _child('transform', root.TRANSFORMS, 'datasets')
 DATA_SAMPLERS = _child('data sampler', root.DATA_SAMPLERS, 'datasets')
+FUNCTIONS = _child('function', root.FUNCTIONS, 'datasets')
 EVALUATORS = _child('evaluator', root.EVALUATOR, 'evaluation')
 METRICS = _child('metric', root.METRICS, 'evaluation')
 HOOKS = _child('hook', root.HOOKS, 'hooks')
@@ -93,7 +94,7 @@ BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
 # The engine warns where a scope lacks one of its registries; those that are empty here serve its
 # own names.
 EMPTY = [_child(parent.name, parent) for parent in (
-    root.FUNCTIONS, root.INFERENCERS, root.LOG_PROCESSORS, root.MODEL_WRAPPERS,
+    root.INFERENCERS, root.LOG_PROCESSORS, root.MODEL_WRAPPERS,
     root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS, root.PARAM_SCHEDULERS,
     root.RUNNER_CONSTRUCTORS, root.RUNNERS, root.STRATEGIES, root.TASK_UTILS, root.VISBACKENDS,
     root.VISUALIZERS, root.WEIGHT_INITIALIZERS)]

@@ -55,9 +55,9 @@ def complete(config: Any) -> Any:
               if not present & set(names)]
     config.custom_hooks = hooks
     train = config.get('train_cfg')
-    if train and train.get('by_epoch') and 'type' not in train:
-        train.pop('by_epoch')
-        train['type'] = 'retrieval.ResumableTrainLoop'
+    if train and 'by_epoch' in train and 'type' not in train:
+        loop = 'ResumableTrainLoop' if train.pop('by_epoch') else 'ResumableIterTrainLoop'
+        train['type'] = f'retrieval.{loop}'
     return config
 
 
@@ -110,22 +110,5 @@ def build_model(config: Any, checkpoint: str | os.PathLike | None,
         FileNotFoundError: the checkpoint is missing.
         ValueError: it holds other weights than the encoder has.
     """
-    from mmengine.device import get_device
-    from mmengine.registry import DefaultScope
-
-    from retrieval.registry import MODELS
-    from retrieval.retrievers import load_pretrained
-
-    scope = config.get('default_scope', 'retrieval')
-    name = f'retrieval-{scope}'
-    if not DefaultScope.check_instance_created(name):
-        DefaultScope.get_instance(name, scope_name=scope)
-    settings = dict(config.model)
-    if prototype is not None:
-        settings['prototype'] = prototype
-    if config.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', config.data_preprocessor)
-    model = MODELS.build(settings)
-    if checkpoint is not None:
-        load_pretrained(model, checkpoint, whole_encoder=True)
-    return model.to(get_device()).eval()
+    from retrieval.inference.building import build_retriever
+    return build_retriever(config, checkpoint, prototype)

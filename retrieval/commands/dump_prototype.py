@@ -1,4 +1,8 @@
-"""Encode the prototype of a config once, and write it as a gallery that can be searched."""
+"""Encode the prototype of a config once, and write it as a gallery that can be searched.
+
+Under torchrun or Slurm each process encodes its share. A dump that was killed goes on when the same
+command is run again: what it had encoded is in the folder OUT.parts.
+"""
 from __future__ import annotations
 
 import argparse
@@ -10,10 +14,20 @@ from .command_line import add_config_options, add_launcher, reports_errors
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('dump_prototype', description=__doc__)
+    arguments = argparse.ArgumentParser('dump_prototype', description=__doc__,
+                                        formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', help='the config file')
     arguments.add_argument('checkpoint', help='the checkpoint file')
-    arguments.add_argument('out', metavar='OUT.safetensors', help='the gallery to write')
+    arguments.add_argument('out', metavar='OUT', help='the gallery to write: a file .safetensors, '
+                           'or a new store .gallery, which can grow')
+    arguments.add_argument('--dtype', default='float32', help='how embeddings are stored: float32 '
+                           '(default), float16 or int8')
+    arguments.add_argument('--shard-rows', type=int, default=4096, metavar='N',
+                           help='how many rows a process encodes before it writes them; so many '
+                           'are lost at most when it is killed (default: 4096)')
+    arguments.add_argument('--resume', action=argparse.BooleanOptionalAction, default=True,
+                           help='go on with an unfinished dump of the same model and pipeline '
+                           '(default); --no-resume deletes it')
     arguments.add_argument('--skip-unreadable', action='store_true',
                            help='leave out images that cannot be read, and list them in the '
                            'gallery, instead of stopping at the first')
@@ -26,43 +40,53 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    if not arguments.out.endswith('.safetensors'):
-        raise ValueError(f'A gallery is written as a safetensors file; got {arguments.out!r}. Give '
-                         'a name that ends in .safetensors.')
+    from retrieval.retrievers import check_target
+
     from .configuration import build_model, load_config
+
+    check_target(arguments.out)
 
     config = load_config(arguments.config, arguments.cfg_options)
     if arguments.skip_unreadable:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
     model = build_model(config, arguments.checkpoint)
-    dump(model, config, arguments.checkpoint, arguments.out)
+    dump(model, config, arguments.checkpoint, arguments.out, dtype=arguments.dtype,
+         shard_rows=arguments.shard_rows, resume=arguments.resume)
 
 
 def start_processes(launcher: str) -> None:
     """Join the other processes, where there are any."""
     from mmengine.dist import init_dist
+    from torch import distributed
 
-    from retrieval.distributed import init_cpu_group, world_size
+    from retrieval.distributed import init_cpu_group
     init_cpu_group(launcher)
-    if launcher != 'none' and world_size() == 1:
+    if launcher != 'none' and not distributed.is_initialized():
         init_dist(launcher)
 
 
-def dump(model: Any, config: Any, checkpoint: str, out: str) -> None:
-    """Write the gallery, and beside it the whole config that it was made with."""
+def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> None:
+    """Write the gallery, and beside it the whole config that it was made with.
+
+    Args:
+        options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
+    """
     from pathlib import Path
 
     from retrieval.distributed import rank
-    from retrieval.gallery import write_text
+    from retrieval.gallery import Gallery, write_text
+    from retrieval.retrievers import RefusedElsewhere, dump_in_parts
 
-    path = Path(out)
-    beside = path.with_suffix('.config.py')
-    model.dump_prototype(out, config_file=beside.name, config=config.pretty_text,
-                         checkpoint=str(Path(checkpoint).resolve()))
+    beside = Path(out).with_suffix('.config.py')
+    try:
+        dump_in_parts(model, out, config_file=beside.name, config=config.pretty_text,
+                      checkpoint=str(Path(checkpoint).resolve()), **options)
+    except RefusedElsewhere:
+        raise SystemExit(2) from None  # the first process says why
     if rank() == 0:
         write_text(beside, config.pretty_text)
-        gallery = model.gallery
+        gallery = Gallery.load(out)
         print(f'{len(gallery)} x {gallery.dim} embeddings in {out}; its config is {beside}')
         for image, reason in gallery.skipped.items():
             print(f'skipped {image}: {reason}')

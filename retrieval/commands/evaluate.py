@@ -221,9 +221,9 @@ def read_side(path: str, options: dict[str, str | None], prefix: str,
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged or holds something else, or there are no labels.
     """
-    from ..gallery import Gallery
+    from ..gallery import Gallery, is_gallery
 
-    if not Path(path).is_file():
+    if not is_gallery(path):
         raise FileNotFoundError(f'There are no embeddings at {path!r}.')
     gallery = Gallery.load(path)
     columns = {}

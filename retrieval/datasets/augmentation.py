@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
+from torch.nn import functional
 
 from ..registry import TRANSFORMS, unknown_name
 from .base import build_pipeline
@@ -44,18 +46,31 @@ def _like(image: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: str = 'auto') -> np.ndarray:
-    """Resize an image ``(H, W)`` or ``(H, W, C)``.
+    """Resize an image ``(H, W)`` or ``(H, W, C)`` uint8 or float.
 
-    ``'auto'`` averages areas when the picture shrinks, since OpenCV's bilinear and bicubic
-    resizing skip pixels then, and interpolates bilinearly when it grows.
+    ``'auto'`` interpolates bilinearly with a filter as wide as the scale, which averages when the
+    picture shrinks, as Pillow and torchvision do: their pixels differ by one grey value at most.
+    The others are OpenCV's, whose bilinear and bicubic skip pixels when the picture shrinks.
     """
     old_height, old_width = image.shape[:2]
     if (old_width, old_height) == (width, height):
         return image
     if interpolation == 'auto':
-        interpolation = 'area' if width * height < old_width * old_height else 'bilinear'
+        return _resize_antialiased(image, width, height)
     resized = cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation])
     return _like(resized, image)
+
+
+def _resize_antialiased(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """By torch, whose uint8 kernel takes a quarter of the time of OpenCV's area filter."""
+    array = np.require(image, requirements=['W'])
+    if min(array.strides) < 0:  # torch has no negative strides
+        array = np.ascontiguousarray(array)
+    channels = array[..., None] if array.ndim == 2 else array
+    batch = torch.from_numpy(channels)[None].permute(0, 3, 1, 2)  # "channels last": no copies
+    resized = functional.interpolate(batch, (height, width), mode='bilinear', antialias=True)
+    out = resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
+    return out[..., 0] if array.ndim == 2 else out
 
 
 # The dataset seeds numpy's global generator for each item, so draws have to come from there.

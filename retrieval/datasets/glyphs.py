@@ -82,7 +82,7 @@ class Glyphs(RetrievalDataset):
     def _picture(self, row: int) -> np.ndarray:
         if self._images is None:  # built with lazy_init, from annotations of another dataset
             self._images = open_glyphs(self.data_root).images
-        return resize(self._images[row], self.size, self.size)
+        return resize(self._images[row], self.size, self.size, 'area')
 
     def get_data_info(self, idx: int) -> dict:
         """The entry of one image with its picture, ``img`` ``(size, size, 1)`` uint8."""

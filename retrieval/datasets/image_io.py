@@ -1,4 +1,4 @@
-"""Reading image files: one decoder, one colour order, one error for what cannot be read."""
+"""Reading image files: one result whatever decodes, one error for what cannot be read."""
 from __future__ import annotations
 
 import errno
@@ -6,11 +6,17 @@ import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from ..registry import unknown_name
+
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 COLORS = ('rgb', 'bgr', 'gray')
+DECODERS = ('opencv', 'pillow')
+
+_END_OF_IMAGE = b'\xff\xd9'  # the marker EOI (ITU-T T.81, table B.1)
 
 # How each value of the EXIF tag "Orientation" is undone (Exif 2.32, section 4.6.4).
 _ORIENTATION_TAG = 0x0112
@@ -23,6 +29,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+                Image.Transpose.ROTATE_90)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's trouble, not the image's
 
 
@@ -34,18 +42,26 @@ class MissingImageError(UnreadableImageError, FileNotFoundError):
     """An image file that is not there."""
 
 
-def read_image(path: str | Path, color: str = 'rgb', background: int = 255) -> np.ndarray:
-    """Decode an image file with Pillow.
+def read_image(path: str | Path, color: str = 'rgb', background: int = 255,
+               decoder: str = 'opencv', min_edge: int | None = None) -> np.ndarray:
+    """Decode an image file.
 
-    Pillow rather than OpenCV, since it reports truncated files, which OpenCV fills with grey. The
-    picture is turned upright by its EXIF orientation; 16-bit channels keep their high byte;
-    palettes and CMYK become RGB; transparent pixels show ``background``; of an animation the first
-    frame counts.
+    Pillow opens the file. A whole, upright JPEG file of grey or YCbCr colours is then decoded by
+    OpenCV, in two thirds of Pillow's time and to the same pixels, since both carry libjpeg-turbo;
+    everything else is decoded by Pillow, which reports truncated files, where OpenCV may fill them
+    with grey. The picture is turned upright by its EXIF orientation; 16-bit channels keep their
+    high byte; palettes and CMYK become RGB; transparent pixels show ``background``; of an animation
+    the first frame counts.
 
     Args:
         path: the file.
         color: ``'rgb'``, ``'bgr'`` or ``'gray'`` (ITU-R 601 luma).
         background: the grey value, 0 to 255, behind transparent pixels.
+        decoder: ``'opencv'`` as above, or ``'pillow'`` for every file.
+        min_edge: if given, a JPEG file may come out at a half, a quarter or an eighth of its width
+            and height (rounded up), as long as no edge gets shorter than this many pixels. It is
+            decoded so, which takes a fraction of the time; the pixels are not quite those of
+            resizing afterwards.
 
     Returns:
         ``(H, W, 3)`` uint8, or ``(H, W, 1)`` uint8 for ``'gray'``.
@@ -54,13 +70,40 @@ def read_image(path: str | Path, color: str = 'rgb', background: int = 255) -> n
         MissingImageError: there is no such file (a ``FileNotFoundError``).
         UnreadableImageError: the file is truncated, no image, or holds 32-bit values, whose range
             is not known (an ``OSError`` and ``ValueError``).
+        ValueError: an unknown ``color`` or ``decoder``, or a ``min_edge`` below 1.
     """
+    check_reading(color, decoder, min_edge)
+    return decode_file(path, color, background, decoder, min_edge)[0]
+
+
+def check_reading(color: str, decoder: str, min_edge: int | None) -> None:
+    """Raises ValueError for what :func:`read_image` cannot do."""
+    if color not in COLORS:
+        raise ValueError(unknown_name('color', color, COLORS))
+    if decoder not in DECODERS:
+        raise ValueError(unknown_name('decoder', decoder, DECODERS))
+    if min_edge is not None and min_edge < 1:
+        raise ValueError(f'min_edge must be None or at least 1 pixel, got {min_edge}.')
+
+
+def decode_file(path: str | Path, color: str, background: int, decoder: str,
+                min_edge: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """What :func:`read_image` returns, and the height and width of the whole picture."""
     data = _read_bytes(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            size = image.size
+            if min_edge is not None:
+                image.draft(None, (min_edge, min_edge))  # does something for JPEG alone
+            if decoder == 'opencv' and image.size == size:
+                decoded = _decode_with_opencv(data, image, color)
+                if decoded is not None:
+                    return decoded, decoded.shape[:2]
             image.load()
-            upright = _turn_upright(image)
-            return _to_array(upright, color, background)
+            turn = _turn(image)
+            whole = size if turn in _ON_ITS_SIDE else size[::-1]
+            upright = image if turn is None else image.transpose(turn)
+            return _to_array(upright, color, background), whole
     except MemoryError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
@@ -70,6 +113,34 @@ def read_image(path: str | Path, color: str = 'rgb', background: int = 255) -> n
         raise UnreadableImageError(
             f'Cannot read the image {str(path)!r} ({len(data)} bytes): {reason}. '
             'Replace or remove it.') from error
+
+
+def _decode_with_opencv(data: bytes, image: Image.Image, color: str) -> np.ndarray | None:
+    """A whole JPEG file as OpenCV decodes it, or None where Pillow has to.
+
+    Pillow has read the segments up to the scan. From there on the end marker cannot occur by
+    chance, since coded data never holds 0xFF before another byte than 0 or a restart marker: a file
+    that ends in it was not cut off.
+    """
+    plain = image.format == 'JPEG' and image.mode in ('L', 'RGB') and data.endswith(_END_OF_IMAGE)
+    if not plain or _turn(image) is not None:
+        return None
+    if color == 'bgr':
+        flag = cv2.IMREAD_COLOR
+    elif color == 'gray' and image.mode == 'L':
+        flag = cv2.IMREAD_GRAYSCALE
+    else:
+        flag = getattr(cv2, 'IMREAD_COLOR_RGB', cv2.IMREAD_COLOR)  # since OpenCV 4.11
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8),
+                               flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if decoded is None or decoded.shape[:2] != image.size[::-1]:
+        return None
+    if flag == cv2.IMREAD_COLOR and color != 'bgr':
+        decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    return convert_color(decoded, 'gray') if color == 'gray' else decoded
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -85,12 +156,12 @@ def _read_bytes(path: str | Path) -> bytes:
             f'Cannot open the image {str(path)!r}: {error.strerror or error}.') from error
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns the picture upright, or None where it is."""
     try:
-        turn = _UPRIGHT.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
+        return _UPRIGHT.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
     except Exception:  # damaged EXIF data beside a sound picture
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def _to_array(image: Image.Image, color: str, background: int) -> np.ndarray:

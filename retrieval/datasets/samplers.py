@@ -15,7 +15,7 @@ from .sampling_state import DrawIndex
 from .wrappers import labels_of
 
 
-class _Cycle:
+class Cycle:
     """Numbers in random order, pass after pass, each in a new order."""
 
     def __init__(self, values: np.ndarray, rng: np.random.Generator) -> None:
@@ -76,57 +76,44 @@ class ClassBatches:
         whole = -(-len(labels) // images) if round_up else len(labels) // images
         self.count = max(whole, -(-len(self.members) // self.classes))
 
+    def drawn_classes(self, rng: np.random.Generator) -> Iterator[list[int]]:
+        """For each iteration the classes of all processes' batches, one process after another."""
+        classes = Cycle(np.arange(len(self.members)), rng)
+        for _ in range(self.count):
+            yield classes.take(self.classes)
+
     def batches(self, seed: int, epoch: int) -> Iterator[list[DrawIndex]]:
         """This process's batches of one epoch, the same for the same seed and epoch."""
         rng = np.random.default_rng((seed, epoch))
-        classes = _Cycle(np.arange(len(self.members)), rng)
-        images: dict[int, _Cycle] = {}
+        images: dict[int, Cycle] = {}
         draws: Counter[int] = Counter()
-        for _ in range(self.count):
+        for drawn in self.drawn_classes(rng):
             batch: list[DrawIndex] = []
-            for label in classes.take(self.classes):
+            for label in drawn:
                 if label not in images:
-                    images[label] = _Cycle(self.members[label], rng)
+                    images[label] = Cycle(self.members[label], rng)
                 for image in images[label].take(self.m):
-                    batch.append(DrawIndex(image, draw=draws[image]))
+                    # The epoch travels along, since a loop by iterations tells the sampler alone.
+                    batch.append(DrawIndex(image, epoch=epoch or None, draw=draws[image]))
                     draws[image] += 1
             yield batch[self.rank * self.batch_size:(self.rank + 1) * self.batch_size]
 
 
-def _labels(dataset: Any, sampler: str) -> np.ndarray:
+def needed_labels(dataset: Any, sampler: str) -> np.ndarray:
+    """The labels of a dataset or wrapper. Raises ValueError where there are none."""
     labels = labels_of(dataset)
     if labels is None:
         raise ValueError(f'{sampler} needs labels, but {type(dataset).__name__} has none.')
     return labels
 
 
-@DATA_SAMPLERS.register_module()
-class MPerClassSampler(Sampler):
-    """m images of each of ``batch_size / m`` classes in every run of ``batch_size`` indices.
+class ClassSampler(Sampler):
+    """The indices of :class:`ClassBatches`, batch after batch, as a ``sampler``."""
 
-    Every class is seen in every epoch, equally often up to one batch; see :class:`ClassBatches`.
-    The length, about ``len(dataset) / world_size``, is a multiple of ``batch_size`` and the same in
-    every epoch. ``batch_size`` has to be that of the dataloader: a sampler is not told. Where that
-    may change, use :class:`MPerClassBatchSampler`, which is told.
-
-    Args:
-        dataset: a dataset with ``labels``, or a wrapper of such.
-        m: images of a class.
-        batch_size: the dataloader's, for one process.
-        seed: what decides, together with the epoch; None draws one that all processes share.
-        round_up: round the number of batches up rather than down.
-
-    Raises:
-        ValueError: the dataset has no labels, m does not divide ``batch_size``, or there are too
-        few
-            classes.
-    """
-
-    def __init__(self, dataset: Sized, m: int, batch_size: int, seed: int | None = None,
-                 round_up: bool = True) -> None:
+    def __init__(self, dataset: Any, composition: ClassBatches, seed: int | None) -> None:
         self.dataset = dataset
-        self.composition = ClassBatches(_labels(dataset, 'MPerClassSampler'), batch_size, m,
-                                        round_up)
+        self.composition = composition
+        self.batch_size = composition.batch_size
         self.seed = sync_random_seed() if seed is None else int(seed)
         self.epoch = 0
 
@@ -143,8 +130,67 @@ class MPerClassSampler(Sampler):
         self.epoch = epoch
 
 
+class ClassBatchSampler(Sampler):
+    """The batches of :class:`ClassBatches` as a ``batch_sampler``; epochs come by ``sampler``."""
+
+    def __init__(self, sampler: Any, composition: ClassBatches) -> None:
+        self.sampler = sampler
+        self.composition = composition
+        self.batch_size = composition.batch_size
+        seed = getattr(sampler, 'seed', None)
+        self.seed = sync_random_seed() if seed is None else int(seed)
+
+    def __iter__(self) -> Iterator[list[DrawIndex]]:
+        # a generator, so that seed and epoch count that are set when the first batch is asked for
+        yield from self.composition.batches(self.seed, getattr(self.sampler, 'epoch', 0))
+
+    def __len__(self) -> int:
+        """Batches of this process in an epoch."""
+        return self.composition.count
+
+
+def dataset_of(sampler: Any, name: str) -> Any:
+    """The dataset of the sampler inside a batch sampler.
+
+    Raises:
+        TypeError: the sampler does not know its dataset and epoch.
+    """
+    dataset = getattr(sampler, 'dataset', None)
+    if dataset is None or not hasattr(sampler, 'epoch'):
+        raise TypeError(f'{name} needs a sampler that knows its dataset and epoch, such as '
+                        f'DefaultSampler, got {type(sampler).__name__}.')
+    return dataset
+
+
 @DATA_SAMPLERS.register_module()
-class MPerClassBatchSampler(Sampler):
+class MPerClassSampler(ClassSampler):
+    """m images of each of ``batch_size / m`` classes in every run of ``batch_size`` indices.
+
+    Every class is seen in every epoch, equally often up to one batch; see :class:`ClassBatches`.
+    The length, about ``len(dataset) / world_size``, is a multiple of ``batch_size`` and the same in
+    every epoch. ``batch_size`` has to be that of the dataloader: a sampler is not told. Where that
+    may change, use :class:`MPerClassBatchSampler`, which is told.
+
+    Args:
+        dataset: a dataset with ``labels``, or a wrapper of such.
+        m: images of a class.
+        batch_size: the dataloader's, for one process.
+        seed: what decides, together with the epoch; None draws one that all processes share.
+        round_up: round the number of batches up rather than down.
+
+    Raises:
+        ValueError: the dataset has no labels, m does not divide ``batch_size``, or there are too
+            few classes.
+    """
+
+    def __init__(self, dataset: Sized, m: int, batch_size: int, seed: int | None = None,
+                 round_up: bool = True) -> None:
+        labels = needed_labels(dataset, 'MPerClassSampler')
+        super().__init__(dataset, ClassBatches(labels, batch_size, m, round_up), seed)
+
+
+@DATA_SAMPLERS.register_module()
+class MPerClassBatchSampler(ClassBatchSampler):
     """The batches of :class:`MPerClassSampler`, as a ``batch_sampler``, which knows the batch size.
 
     ``sampler=dict(type='DefaultSampler', shuffle=True)`` stands beside it in the dataloader's
@@ -158,23 +204,9 @@ class MPerClassBatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, batch_size: int, m: int, round_up: bool = True) -> None:
-        dataset = getattr(sampler, 'dataset', None)
-        if dataset is None:
-            raise TypeError(f'MPerClassBatchSampler needs a sampler that knows its dataset, such '
-                            f'as DefaultSampler, got {type(sampler).__name__}.')
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.composition = ClassBatches(_labels(dataset, 'MPerClassBatchSampler'), batch_size, m,
-                                        round_up)
-        seed = getattr(sampler, 'seed', None)
-        self.seed = sync_random_seed() if seed is None else int(seed)
-
-    def __iter__(self) -> Iterator[list[DrawIndex]]:
-        return self.composition.batches(self.seed, getattr(self.sampler, 'epoch', 0))
-
-    def __len__(self) -> int:
-        """Batches of this process in an epoch."""
-        return self.composition.count
+        name = 'MPerClassBatchSampler'
+        labels = needed_labels(dataset_of(sampler, name), name)
+        super().__init__(sampler, ClassBatches(labels, batch_size, m, round_up))
 
 
 @DATA_SAMPLERS.register_module()
@@ -190,9 +222,8 @@ class InfiniteSampler(Sampler):
         seed: what decides, together with the pass; None draws one that all processes share.
 
     Attributes:
-        start: how many indices of this process to leave out at the beginning; a resumed training
-        sets
-            it to those that it has used.
+        start: how many indices of this process to leave out at the beginning;
+            ``ResumableIterTrainLoop`` sets it to those that were used.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:

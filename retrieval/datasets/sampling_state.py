@@ -134,7 +134,8 @@ def seeded(key: Key) -> Iterator[None]:
 
 def wrapped_datasets(dataset: Any) -> list[Any]:
     """The datasets directly inside a wrapper: none for a dataset that wraps nothing."""
-    sliced = vars(dataset).get('_dataset')  # what MMEngine's `num_batch_per_epoch` wraps
+    # what MMEngine's `num_batch_per_epoch` wraps
+    sliced = getattr(dataset, '__dict__', {}).get('_dataset')
     if sliced is not None:
         return [sliced]
     inner = getattr(dataset, 'datasets', None)
@@ -163,6 +164,14 @@ def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
     dataset.set_seed(seed)
     dataset.set_epoch(epoch)
     return 1
+
+
+def set_epoch_of_datasets(dataset: Any, epoch: int) -> None:
+    """Tell a dataset, or those that it wraps, which epoch comes next; their seeds stay."""
+    for wrapped in wrapped_datasets(dataset):
+        set_epoch_of_datasets(wrapped, epoch)
+    if not wrapped_datasets(dataset) and hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(epoch)
 
 
 def _seed_of_part(seed: int | None, part: int) -> int | None:

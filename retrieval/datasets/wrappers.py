@@ -7,7 +7,7 @@ labels.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,30 +17,59 @@ from mmengine.dataset import RepeatDataset as _RepeatDataset
 from torch.utils.data import ConcatDataset as _TorchConcatDataset
 from torch.utils.data import Subset
 
-from ..registry import DATASETS
+from ..registry import DATASETS, unknown_name
 from .base import check_unique
 from .sampling_state import DrawIndex, wrapped_datasets
 
 
 def labels_of(dataset: Any) -> np.ndarray | None:
     """The class of every item of a dataset or wrapper, ``(N,)`` int64, or None where unknown."""
+    def read(leaf: Any) -> np.ndarray | None:
+        labels = getattr(leaf, 'labels', None)
+        return None if labels is None else np.asarray(labels).astype(np.int64)
+    return _column(dataset, read)
+
+
+def metadata_of(dataset: Any, name: str) -> np.ndarray:
+    """One metadata column of a dataset or wrapper, ``(N,)`` object; see
+    :attr:`RetrievalDataset.metadata`.
+
+    Raises:
+        ValueError: a dataset in there has no such column; the nearest names are named.
+    """
+    def read(leaf: Any) -> np.ndarray:
+        columns = getattr(leaf, 'metadata', None) or {}
+        if name not in columns:
+            raise ValueError(unknown_name(f'metadata column of {type(leaf).__name__}', name,
+                                          columns) if columns else
+                             f'{type(leaf).__name__} has no metadata, so no column {name!r}.')
+        values = np.empty(len(columns[name]), dtype=object)
+        values[:] = columns[name]
+        return values
+    column = _column(dataset, read)
+    assert column is not None  # `read` raises where there is none
+    return column
+
+
+def _column(dataset: Any, read: Callable[[Any], np.ndarray | None]) -> np.ndarray | None:
+    """What ``read`` says of the items of the innermost datasets, ``(N,)``, seen through wrappers.
+    """
     wrapped = wrapped_datasets(dataset)
     if not wrapped:
-        labels = getattr(dataset, 'labels', None)
-        return None if labels is None else np.asarray(labels).astype(np.int64)
-    inner = [labels for labels in map(labels_of, wrapped) if labels is not None]
+        return read(dataset)
+    inner = [values for values in (_column(part, read) for part in wrapped) if values is not None]
     if len(inner) < len(wrapped):
         return None
     if isinstance(dataset, _TorchConcatDataset):
         return np.concatenate(inner)
-    labels = inner[0]
+    values = inner[0]
     if isinstance(dataset, Subset):
-        return labels[np.asarray(dataset.indices, dtype=np.int64)]
+        return values[np.asarray(dataset.indices, dtype=np.int64)]
     if isinstance(dataset, _RepeatDataset):
-        return np.tile(labels, dataset.times)
+        return np.tile(values, dataset.times)
     if isinstance(dataset, _ClassBalancedDataset):
-        return labels[np.asarray(dataset.repeat_indices)]
-    return labels[:len(dataset)]
+        return values[np.asarray(dataset.repeat_indices)]
+    return values[:len(dataset)]
 
 
 def _built(dataset: Any) -> Any:

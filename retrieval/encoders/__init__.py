@@ -6,6 +6,12 @@ from __future__ import annotations
 
 from .batch_augments import CutMix, Mixup, RandomBatchAugment
 from .data_preprocessor import RetrievalDataPreprocessor
+from .default_encoder import (
+    DEFAULT_ENCODER,
+    DEFAULT_PIPELINE,
+    DEFAULT_PREPROCESSOR,
+    EfficientNetLite0,
+)
 from .image_encoder import ImageEncoder, Projection
 from .pooling import (
     ClsTokenPooling,
@@ -19,8 +25,9 @@ from .torchvision_backbone import TorchvisionBackbone
 from .weights import WeightReport, load_weights, read_weights
 
 __all__ = [
-    'ClsTokenPooling', 'CutMix', 'GeneralizedMeanPooling', 'GlobalAveragePooling',
-    'GlobalMaxPooling', 'ImageEncoder', 'Mixup', 'Projection', 'RandomBatchAugment',
-    'RetrievalDataPreprocessor', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
-    'build_encoder', 'load_weights', 'read_weights',
+    'ClsTokenPooling', 'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR',
+    'EfficientNetLite0', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
+    'ImageEncoder', 'Mixup', 'Projection', 'RandomBatchAugment', 'RetrievalDataPreprocessor',
+    'TimmBackbone', 'TorchvisionBackbone', 'WeightReport', 'build_encoder', 'load_weights',
+    'read_weights',
 ]

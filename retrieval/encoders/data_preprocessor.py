@@ -136,13 +136,15 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             images = images.flip(1)
         elif self.to_rgb and channels != 1:
             raise ValueError(f'to_rgb reverses three channels, the images have {channels}.')
-        images = images.float()
+        given, images = images, images.float()
         if self._norm is None:
             return images
         if self.mean.shape[0] not in (1, channels):
             raise ValueError(f'mean and std have {self.mean.shape[0]} numbers for images of '
                              f'{channels} channels: give one a channel, or one for all.')
-        return (images - self.mean) / self.std
+        if images is given:  # float32 already, and perhaps the caller's own
+            return (images - self.mean).div_(self.std)
+        return images.sub_(self.mean).div_(self.std)  # in place: fresh memory costs more
 
     def _pad(self, images: Tensor, height: int = 0, width: int = 0) -> Tensor:
         """Pad to this size at least, and to multiples of the divisor."""

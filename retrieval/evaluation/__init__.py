@@ -1,16 +1,22 @@
 """Evaluation: pure functions over exact rankings, and the metrics that a config names."""
 from __future__ import annotations
 
-from .clusters import (
-    adjusted_mutual_information,
-    evaluate_clusters,
-    normalized_mutual_information,
+from .calibration import (
+    MatchCalibration,
+    calibrate,
+    calibrate_pairs,
+    choose_threshold,
+    isotonic_knots,
+    platt_scaling,
 )
+from .clusters import adjusted_mutual_information, evaluate_clusters, normalized_mutual_information
+from .comparison import GalleryComparison, compare_galleries
 from .figures import QueryFigures, compare
 from .functional import DEFAULT_METRICS, evaluate, rank_queries
 from .gathered import GatheredMetric
 from .metrics import EmbeddingMetrics
 from .names import VALID_NAMES, Measure, parse_metric, parse_metrics
+from .pair_scores import PairScores, count_pairs, pairs_within
 from .protocols import (
     PROTOCOLS,
     Level,
@@ -24,14 +30,30 @@ from .query_values import query_values
 from .ranked_lists import RetrievalAveragePrecision, RetrievalRecall
 from .relations import shares_a_label
 from .testers import evaluate_levels, evaluate_splits, evaluate_within_parents
+from .thresholds import (
+    PairFigures,
+    RocCurve,
+    equal_error_rate,
+    figures_at,
+    precision_recall_curve,
+    roc_auc,
+    roc_curve,
+    tar_at_far,
+    threshold_at_best_f1,
+    threshold_at_far,
+    threshold_at_precision,
+)
 
 __all__ = [
-    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GatheredMetric', 'Level', 'Measure',
-    'PROTOCOLS', 'Protocol', 'QueryFigures',
-    'RetrievalAveragePrecision', 'RetrievalRecall', 'VALID_NAMES', 'adjusted_mutual_information',
-    'compare', 'evaluate', 'evaluate_clusters', 'evaluate_levels', 'evaluate_protocol',
-    'evaluate_splits',
-    'evaluate_within_parents', 'normalized_mutual_information', 'parse_metric', 'parse_metrics',
-    'query_values', 'rank_protocol', 'rank_queries',
-    'refuse_beside_protocol', 'resolve_protocol', 'shares_a_label',
+    'DEFAULT_METRICS', 'EmbeddingMetrics', 'GalleryComparison', 'GatheredMetric', 'Level',
+    'MatchCalibration', 'Measure', 'PROTOCOLS', 'PairFigures', 'PairScores', 'Protocol',
+    'QueryFigures', 'RetrievalAveragePrecision', 'RetrievalRecall', 'RocCurve', 'VALID_NAMES',
+    'adjusted_mutual_information', 'calibrate', 'calibrate_pairs', 'choose_threshold',
+    'compare', 'compare_galleries', 'count_pairs', 'equal_error_rate', 'evaluate',
+    'evaluate_clusters', 'evaluate_levels', 'evaluate_protocol', 'evaluate_splits',
+    'evaluate_within_parents', 'figures_at', 'isotonic_knots', 'normalized_mutual_information',
+    'pairs_within', 'parse_metric', 'parse_metrics', 'platt_scaling', 'precision_recall_curve',
+    'query_values', 'rank_protocol', 'rank_queries', 'refuse_beside_protocol',
+    'resolve_protocol', 'roc_auc', 'roc_curve', 'shares_a_label', 'tar_at_far',
+    'threshold_at_best_f1', 'threshold_at_far', 'threshold_at_precision',
 ]

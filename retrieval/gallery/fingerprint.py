@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 _PARTS = {'weights': "the encoder's weights", 'preprocessor': "the data preprocessor's settings",
-          'pipeline': 'the test pipeline'}
+          'pipeline': 'the test pipeline', 'pooling': "the pooling's settings",
+          'whitening': "the whitening's settings"}
 
 
 class FingerprintError(ValueError):
@@ -28,12 +29,23 @@ class Fingerprint:
     weights: str | None = None
     preprocessor: str | None = None
     pipeline: str | None = None
+    pooling: str | None = None
+    whitening: str | None = None
 
     def differences(self, other: Fingerprint) -> list[str]:
         """What differs, in words; a part that either side does not know does not count."""
         return [words for part, words in _PARTS.items()
                 if getattr(self, part) and getattr(other, part)
                 and getattr(self, part) != getattr(other, part)]
+
+    def completed(self, other: Fingerprint) -> Fingerprint:
+        """The parts, and where one is not known that of ``other``."""
+        return Fingerprint(*(getattr(self, part) or getattr(other, part) for part in _PARTS))
+
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, str | None]) -> Fingerprint:
+        """What :meth:`as_dict` returned; parts that this release does not know are left out."""
+        return cls(**{part: parts.get(part) for part in _PARTS})
 
     def as_dict(self) -> dict[str, str | None]:
         """The parts by name, for a manifest."""

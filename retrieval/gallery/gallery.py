@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,23 @@ import torch
 from torch import Tensor
 
 from ..structures import as_labels
+from . import changes
+from .checks import check_length, checked_embeddings, checked_shape
+from .codec import ArrayVectors, Vectors
+from .columns import Column, LazyColumns, column, string_column, value_at
 from .fingerprint import Fingerprint
 from .string_column import StringColumn
-
-Column = StringColumn | Tensor
 
 
 class Gallery:
     """Embeddings, and what is known of each.
 
+    A gallery that was opened from a file reads, checks and decodes a part when it is first
+    asked for.
+
     Args:
-        embeddings: ``(N, D)`` floating point, finite, at least one row; kept as float32.
+        embeddings: ``(N, D)`` floating point, finite, at least one row; used as float32. Or
+            :class:`Vectors`, which keep them as float16 or int8.
         ids: a unique string for each row. Without it the rows are numbered and :attr:`identified`
             is False: no query is then taken for one of them.
         labels: classes, ``(N,)`` integers, or None.
@@ -30,53 +37,127 @@ class Gallery:
         source: how it was made: ``config`` (its text), ``config_file``, ``checkpoint``,
             ``versions``; plain JSON.
         skipped: images that could not be read, id by reason.
+        similarity: the name of the similarity that the embeddings are meant for, or None.
 
     Raises:
         ValueError: it is empty, non-finite, or a column has another length; an id occurs twice.
         TypeError: the embeddings are no array or tensor of floating-point numbers.
     """
 
-    def __init__(self, embeddings: Tensor | np.ndarray, ids: Iterable[str] | None = None,
+    def __init__(self, embeddings: Tensor | np.ndarray | Vectors, ids: Iterable[str] | None = None,
                  labels: Any = None, label_names: Sequence[str] | None = None,
                  metadata: Mapping[str, Any] | None = None,
                  fingerprint: Fingerprint | None = None, source: Mapping[str, Any] | None = None,
-                 skipped: Mapping[str, str] | None = None) -> None:
-        self.embeddings = _checked_embeddings(embeddings)
-        count = len(self.embeddings)
+                 skipped: Mapping[str, str] | None = None, similarity: str | None = None) -> None:
+        if isinstance(embeddings, Vectors):
+            self.vectors = embeddings
+            self._shape = checked_shape(embeddings.shape)
+        else:
+            self.embeddings = checked_embeddings(embeddings)
+            self._shape = checked_shape(self.embeddings.shape)
+        count = len(self)
+        self._later: Mapping[str, Callable[[], Any]] = {}
+        self._files: tuple[Any, ...] = ()
         self.identified = ids is not None
-        self.ids = _string_column(map(str, range(count)) if ids is None else ids)
-        _check_length('ids', self.ids, count)
-        self._rows: dict[str, int] | None = None
+        if ids is not None:
+            self.ids = string_column(ids)
+            check_length('ids', self.ids, count)
         self.labels = None if labels is None else as_labels(labels, 'gallery labels')
         if self.labels is not None:
-            _check_length('labels', self.labels, count)
+            check_length('labels', self.labels, count)
         self.label_names = None if label_names is None else [str(name) for name in label_names]
-        self.metadata = {name: _column(values) for name, values in (metadata or {}).items()}
-        for name, column in self.metadata.items():
-            _check_length(f'metadata column {name!r}', column, count)
-        self.fingerprint = fingerprint or Fingerprint()
-        self.source: dict[str, Any] = dict(source or {})
-        self.skipped: dict[str, str] = dict(skipped or {})
+        self.metadata: Mapping[str, Column] = {
+            name: column(values) for name, values in (metadata or {}).items()}
+        for name, values in self.metadata.items():
+            check_length(f'metadata column {name!r}', values, count)
+        self._set_facts(fingerprint, source, skipped, similarity)
         if self.identified:
             self._check_unique()
 
+    def _set_facts(self, fingerprint: Fingerprint | None, source: Mapping[str, Any] | None,
+                   skipped: Mapping[str, str] | None, similarity: str | None) -> None:
+        self.fingerprint = fingerprint or Fingerprint()
+        self.source: dict[str, Any] = dict(source or {})
+        self.skipped: dict[str, str] = dict(skipped or {})
+        self.similarity = similarity
+
+    @classmethod
+    def opened(cls, vectors: Vectors, later: Mapping[str, Callable[[], Any]],
+               metadata: Mapping[str, Callable[[], Column]], files: Iterable[Any],
+               **facts: Any) -> Gallery:
+        """A gallery whose columns are read when they are first asked for.
+
+        Args:
+            vectors: the embeddings.
+            later: what reads ``ids``, ``labels`` and ``label_names``, each where there are any.
+            metadata: what reads each metadata column.
+            files: what was opened, each with ``verify()``.
+            facts: fingerprint, source, skipped and similarity.
+        """
+        gallery = cls.__new__(cls)
+        gallery.vectors, gallery._shape = vectors, checked_shape(vectors.shape)
+        gallery._later, gallery._files = later, tuple(files)
+        gallery.identified = 'ids' in later
+        gallery.metadata = LazyColumns(metadata)
+        gallery._set_facts(*(facts.get(name) for name in (
+            'fingerprint', 'source', 'skipped', 'similarity')))
+        return gallery
+
+    # What it holds -----------------------------------------------------------------------------
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The embeddings as they are stored."""
+        return ArrayVectors(self.embeddings.cpu().contiguous().numpy())
+
+    @cached_property
+    def embeddings(self) -> Tensor:
+        """``(N, D)`` float32; of a float32 file a view, else decoded when first asked for."""
+        return torch.from_numpy(self.vectors.decoded())
+
+    @cached_property
+    def ids(self) -> StringColumn:
+        """The id of every row."""
+        if self.identified:
+            return self._later['ids']()
+        return StringColumn.from_strings(map(str, range(len(self))))
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The class of every row, ``(N,)`` int64, or None."""
+        return self._later['labels']() if 'labels' in self._later else None
+
+    @cached_property
+    def label_names(self) -> list[str] | None:
+        """The name of class i at place i, or None."""
+        return list(self._later['label_names']()) if 'label_names' in self._later else None
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of every id."""
+        return {name: row for row, name in enumerate(self.ids)}
+
     def __len__(self) -> int:
-        return len(self.embeddings)
+        return self._shape[0]
 
     def __repr__(self) -> str:
-        return f'Gallery({len(self)} x {self.dim}, labels={self.labels is not None})'
+        labelled = 'labels' in self._later or self.labels is not None
+        return f'Gallery({len(self)} x {self.dim}, {self.dtype}, labels={labelled})'
 
     @property
     def dim(self) -> int:
         """The width D of the embeddings."""
-        return self.embeddings.shape[1]
+        return self._shape[1]
 
     @property
-    def rows(self) -> dict[str, int]:
-        """The row of every id."""
-        if self._rows is None:
-            self._rows = {name: row for row, name in enumerate(self.ids)}
-        return self._rows
+    def dtype(self) -> str:
+        """How the embeddings are stored: ``'float32'``, ``'float16'`` or ``'int8'``."""
+        return self.__dict__['vectors'].dtype if 'vectors' in self.__dict__ else 'float32'
+
+    @property
+    def normalised(self) -> bool:
+        """Whether every embedding has length 1, up to the rounding of :attr:`dtype`."""
+        return self.vectors.normalised
 
     def label_name(self, row: int) -> str | None:
         """The name of a row's class, its number where there are no names, None without labels."""
@@ -89,72 +170,141 @@ class Gallery:
 
     def describe(self, row: int) -> dict[str, Any]:
         """The metadata of one row, plain Python values by column."""
-        return {name: column[row] if isinstance(column, StringColumn) else column[row].item()
-                for name, column in self.metadata.items()}
+        return {name: value_at(values, row) for name, values in self.metadata.items()}
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the gallery as one safetensors file, under a temporary name and then renamed."""
-        from .storage import save_gallery
-        save_gallery(self, path)
+    def find(self, ids: Iterable[Any]) -> np.ndarray:
+        """The rows of some ids, ``(n,)`` int64, in their order.
+
+        Raises:
+            UnknownIdError: a ``KeyError`` and ``ValueError``; the gallery does not hold one.
+            TypeError: ``ids`` is one string.
+        """
+        return changes.find(self, ids)
+
+    # Files -------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike, dtype: str | None = None) -> None:
+        """Write the gallery as one safetensors file, under a temporary name and then renamed.
+
+        Args:
+            path: the file.
+            dtype: ``'float32'``, ``'float16'`` (half the size) or ``'int8'`` (a quarter, with a
+                scale for each row); by default as it is stored already.
+
+        Raises:
+            ValueError: the dtype is another one, or a value is too large for float16.
+            OSError: it cannot be written, such as on a full disk; what was there before stays.
+        """
+        from .gallery_file import save_gallery
+        save_gallery(self, path, dtype)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Gallery:
-        """Open a gallery, or a saved tensor ``(N, D)`` (``.pth``, ``.pt``, ``.npy``) as one.
+        """Open a gallery file or store, or saved vectors ``(N, D)`` as one.
+
+        Vectors may be a tensor (``.pth``, ``.pt``; also what mmpretrain's ``dump_prototype``
+        wrote), an array (``.npy``), or either with ids and labels in a dict or ``.npz``.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or holds something else.
         """
-        from .storage import load_gallery
+        from .reading import load_gallery
         return load_gallery(path)
 
+    def verify(self) -> None:
+        """Read everything, and compare it with its checksums and with each other.
+
+        Raises:
+            DamagedError: a ``ValueError`` that names the file, the tensor and the bytes.
+            ValueError: the parts are as they were written, and do not fit each other.
+        """
+        for opened in self._files:
+            opened.verify()
+        if self.identified:
+            self._check_unique()
+        for name in ('ids', 'labels'):
+            if getattr(self, name) is not None:
+                check_length(name, getattr(self, name), len(self))
+        for name, values in self.metadata.items():
+            check_length(f'metadata column {name!r}', values, len(self))
+
+    # Changes: each a new gallery, in memory ----------------------------------------------------
+
+    def subset(self, rows: Any) -> Gallery:
+        """The rows with these numbers, or those where a mask ``(N,)`` is True, in that order.
+
+        Raises:
+            IndexError: there is no such row.
+            ValueError: none is left, one is named twice, or the mask has another length.
+        """
+        return changes.subset(self, rows)
+
+    def filter(self, keep: Any = None, **columns: Any) -> Gallery:
+        """The rows that pass a test.
+
+        Args:
+            keep: a mask ``(N,)`` bool, or a function of a row's description (``id``, ``label``
+                by name, and its metadata) to bool.
+            columns: a value, or a list of values, that a metadata column, ``id`` or ``label``
+                must have.
+
+        Raises:
+            ValueError: there is no such column, or no row is left.
+        """
+        return changes.filtered(self, keep, columns)
+
+    def split(self, by: Any) -> dict[Any, Gallery]:
+        """A gallery for each value of a column.
+
+        Args:
+            by: a metadata column, ``'label'`` (by name), or a value for each row ``(N,)``.
+
+        Raises:
+            ValueError: there is no such column, or it has another length.
+        """
+        return changes.split(self, by)
+
+    def chunks(self, rows: int) -> Iterator[Gallery]:
+        """The gallery in parts of so many rows, in turn."""
+        return (self.subset(np.arange(start, min(start + rows, len(self))))
+                for start in range(0, len(self), rows))
+
+    def add(self, other: Gallery) -> Gallery:
+        """The rows of both. Raises ValueError as :meth:`merge` does."""
+        return changes.merge([self, other])
+
+    @staticmethod
+    def merge(galleries: Sequence[Gallery]) -> Gallery:
+        """The rows of several galleries after one another; labels are matched by their names.
+
+        Raises:
+            FingerprintError: a ``ValueError``; they were made by different models or pipelines.
+            ValueError: an id stands in two of them, they have different widths or columns, or
+                only some have ids, labels or label names.
+        """
+        return changes.merge(galleries)
+
+    def update(self, other: Gallery) -> Gallery:
+        """The rows of ``other`` in place of those with the same ids.
+
+        Raises:
+            UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in this gallery.
+            ValueError: as for :meth:`merge`.
+        """
+        return changes.update(self, other)
+
+    def remove(self, ids: Iterable[Any]) -> Gallery:
+        """The rows without those of some ids.
+
+        Raises:
+            UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in this gallery.
+            ValueError: an id is given twice, or no row is left.
+        """
+        return changes.remove(self, ids)
+
     def _check_unique(self) -> None:
-        if len(self.rows) == len(self):
-            return
-        seen: set[str] = set()
-        twice = next(name for name in self.ids if name in seen or seen.add(name))  # type: ignore
-        raise ValueError(f'The id {twice!r} occurs twice in the gallery. An id stands for one '
-                         'picture: give each row an id (`sample_id`) of its own.')
-
-
-def _checked_embeddings(embeddings: Any) -> Tensor:
-    if isinstance(embeddings, np.ndarray):
-        embeddings = torch.from_numpy(np.ascontiguousarray(embeddings))
-    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
-        kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
-        raise TypeError(f'A gallery wants embeddings (N, D) of floating-point numbers, got {kind}.')
-    if embeddings.ndim != 2:
-        raise ValueError('A gallery wants embeddings of shape (N, D), got '
-                         f'{tuple(embeddings.shape)}.')
-    if embeddings.numel() == 0:
-        raise ValueError(f'The gallery is empty (shape {tuple(embeddings.shape)}): there is '
-                         'nothing to search in. Give a prototype with at least one image.')
-    embeddings = embeddings.detach().to(torch.float32)
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not bool(finite.all()):
-        bad = (~finite).nonzero().flatten()
-        raise ValueError(f'{len(bad)} of {len(embeddings)} gallery embeddings are not finite '
-                         f'(NaN or infinite), the first in row {int(bad[0])}. Encode the gallery '
-                         'again with a model whose weights and inputs are finite.')
-    return embeddings
-
-
-def _string_column(values: Iterable[str]) -> StringColumn:
-    if isinstance(values, StringColumn):
-        return values
-    return StringColumn.from_strings(str(value) for value in values)
-
-
-def _column(values: Any) -> Column:
-    if isinstance(values, (StringColumn, Tensor)):
-        return values
-    array = np.asarray(values)
-    if array.ndim == 1 and array.dtype.kind in 'iufb':
-        return torch.from_numpy(np.ascontiguousarray(array))
-    return _string_column('' if value is None else str(value) for value in values)
-
-
-def _check_length(name: str, column: Any, count: int) -> None:
-    if len(column) != count:
-        raise ValueError(f'The gallery has {count} embeddings but {len(column)} {name}: give one '
-                         'for each row.')
+        twice = self.ids.first_repeated()
+        if twice is not None:
+            raise ValueError(f'The id {twice!r} occurs twice in the gallery. An id stands for one '
+                             'picture: give each row an id (`sample_id`) of its own.')

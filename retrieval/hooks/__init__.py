@@ -3,8 +3,13 @@ from .autocast import AutocastOptimWrapper
 from .prepare_prototype import PreparePrototypeHook
 from .ranking_drawing import RankingDrawingHook, prototype_dataset, ranking_rows
 from .record_predictions import RecordPredictionsHook
-from .reproducible import ReproducibleTrainingHook, ResumableTrainLoop, seed_everything
+from .reproducible import (
+    ReproducibleTrainingHook,
+    ResumableIterTrainLoop,
+    ResumableTrainLoop,
+    seed_everything,
+)
 
 __all__ = ['AutocastOptimWrapper', 'PreparePrototypeHook', 'RankingDrawingHook',
-           'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableTrainLoop',
-           'prototype_dataset', 'ranking_rows', 'seed_everything']
+           'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
+           'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything']

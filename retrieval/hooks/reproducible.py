@@ -3,15 +3,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler as _EngineInfiniteSampler
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 
-from ..datasets import seed_datasets
+from ..datasets import InfiniteSampler, seed_datasets, set_epoch_of_datasets
 from ..distributed import rank
 from ..registry import HOOKS, LOOPS
 
@@ -37,21 +40,29 @@ class ReproducibleTrainingHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
-        """Agree on one seed: a resumed run may have taken it from its checkpoint."""
+        """Agree on one seed: a resumed run may have taken it from its checkpoint.
+
+        Raises:
+            ValueError: a sampler was given another ``batch_size`` than the dataloader has.
+        """
         agreed = [runner.seed]
         broadcast_object_list(agreed)
         self.seed = int(agreed[0])
-        for sampler in _samplers(runner.train_loop.dataloader):
+        loader = runner.train_loop.dataloader
+        for sampler in _samplers(loader):
             if isinstance(getattr(sampler, 'seed', None), int):
                 sampler.seed = self.seed
+        _check_batch_size(loader)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Tell the dataset and every sampler which epoch begins."""
-        loader = runner.train_loop.dataloader
-        seed_datasets(loader.dataset, self.seed, runner.epoch)
-        for sampler in _samplers(loader):
-            if hasattr(sampler, 'set_epoch'):
-                sampler.set_epoch(runner.epoch)
+        loop = runner.train_loop
+        seed_datasets(loop.dataloader.dataset, self.seed, runner.epoch)
+        _set_epoch(loop.dataloader, runner.epoch)
+        if isinstance(getattr(loop, 'dataloader_iterator', None), _InfiniteDataloaderIterator):
+            # It drew its first batches when the loop was built, before there was a seed.
+            _end_workers(loop.dataloader)
+            loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         seed_everything(self.seed, rank(), runner.epoch, 1)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -67,6 +78,24 @@ def _samplers(loader: Any) -> Iterator[Any]:
             if sampler is not None and not any(sampler is other for other in seen):
                 seen.append(sampler)
                 yield sampler
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tell every sampler of a dataloader which epoch begins."""
+    for sampler in _samplers(loader):
+        if hasattr(sampler, 'set_epoch'):
+            sampler.set_epoch(epoch)
+
+
+def _check_batch_size(loader: Any) -> None:
+    """A sampler that composes batches is not told their size, and would compose others."""
+    told = getattr(loader.sampler, 'batch_size', None)
+    if told is not None and loader.batch_size != told:
+        name = type(loader.sampler).__name__
+        raise ValueError(
+            f'{name} composes batches of {told}, the dataloader has batch_size='
+            f'{loader.batch_size}: give both the same, or write {name.replace("Sampler", "")}'
+            'BatchSampler as `batch_sampler`, which is told.')
 
 
 @LOOPS.register_module()
@@ -87,3 +116,60 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 self.run_iter(batch_idx, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+
+
+@LOOPS.register_module()
+class ResumableIterTrainLoop(IterBasedTrainLoop):
+    """MMEngine's iteration-based loop, whose batches depend on the iteration alone.
+
+    The engine's own tells only the sampler that a pass over the dataset begins, so that
+    augmentations repeat; it waits two seconds there; and on resuming it decodes every batch that
+    was used. Here the dataset is told too, and only the present pass is drawn again, with an
+    ``InfiniteSampler`` nothing.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _end_workers(self.dataloader)  # the engine begins to draw here, before there is a seed
+        self.dataloader_iterator = iter(())
+
+    def run(self) -> Any:
+        """Train, from where the checkpoint stopped."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self.dataloader_iterator = self._batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            val_loop = self.runner.val_loop
+            due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+            if val_loop is not None and self._iter >= self.val_begin and due:
+                val_loop.run()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _batches(self) -> Iterator[Any]:
+        """The batches from the present iteration on, pass after pass."""
+        loader = self.dataloader
+        if isinstance(loader.sampler, InfiniteSampler):
+            loader.sampler.start = self._iter * loader.batch_size
+            yield from loader
+        if isinstance(loader.sampler, _EngineInfiniteSampler):
+            yield from islice(loader, self._iter, None)
+        number, done = divmod(self._iter, len(loader))
+        while True:
+            _set_epoch(loader, number)
+            set_epoch_of_datasets(loader.dataset, number)
+            for batch_idx, batch in enumerate(loader):
+                if batch_idx >= done:
+                    yield batch
+            number, done = number + 1, 0
+
+
+def _end_workers(loader: Any) -> None:
+    """End the workers of a dataloader that keeps them; it starts others when it is iterated."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
+        loader._iterator = None

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -28,6 +28,8 @@ class Capabilities:
         filters: ``filter`` and ``exclude`` are honoured without losing results.
         range_search: every row above a threshold can be asked for.
         training: it must see a sample of the vectors before the first rows are added.
+        expressions: rows have metadata, and a filter may be an expression over them, a string.
+        persistent: the rows outlive the process, and ``replace`` replaces those of an earlier one.
     """
 
     exact: bool = False
@@ -35,6 +37,8 @@ class Capabilities:
     filters: bool = False
     range_search: bool = False
     training: bool = False
+    expressions: bool = False
+    persistent: bool = False
 
 
 class Index(ABC):
@@ -70,6 +74,25 @@ class Index(ABC):
             ValueError: an id repeats or is in the index already, the numbers of vectors and ids
                 differ, or the vectors have another width or hold NaN or infinity.
         """
+
+    def replace(self, embeddings: Any, ids: Iterable[Any],
+                metadata: Mapping[str, Any] | None = None) -> None:
+        """Make these the rows; a persistent index leaves its old ones until the new ones are in.
+
+        Args:
+            embeddings: ``(n, D)`` floats.
+            ids: n unique ids.
+            metadata: columns of n values by name, where the index has metadata (``expressions``).
+
+        Raises:
+            TypeError, ValueError: as :meth:`add`; the index has no metadata, or is not persistent
+                and holds rows.
+        """
+        if metadata is not None:
+            raise ValueError(f'A {type(self).__name__} keeps no metadata: leave them out.')
+        if len(self):
+            raise ValueError(f'The {type(self).__name__} holds {len(self)} rows: build a new one.')
+        self.add(embeddings, ids)
 
     @abstractmethod
     def remove(self, ids: Iterable[Any]) -> None:
@@ -169,17 +192,28 @@ def excluded_rows(exclude: Exclude | None, row_of: Callable[[str], int | None], 
     """
     if exclude is None:
         return None
+    lists = [[row for row in map(row_of, names) if row is not None]
+             for names in exclusions(exclude, num_queries)]
+    if all(len(rows) <= 1 for rows in lists):
+        alone = [rows[0] if rows else -1 for rows in lists]
+        return RowSets.from_rows(torch.tensor(alone, dtype=torch.int64), num_rows)
+    return RowSets.from_lists(lists, num_rows)
+
+
+def exclusions(exclude: Exclude, num_queries: int) -> list[list[str]]:
+    """The ids that every query must not find.
+
+    Raises:
+        TypeError: ``exclude`` is one string.
+        ValueError: it has another length than there are queries.
+    """
     if isinstance(exclude, (str, bytes)):
         raise TypeError(f'exclude must be a sequence with one entry for each query, got {exclude!r}'
                         f': write [{exclude!r}].')
     if len(exclude) != num_queries:
         raise ValueError(f'exclude has {len(exclude)} entries for {num_queries} queries: give an '
                          'id, a list of ids or None for each.')
-    lists = [[row for row in map(row_of, _names(item)) if row is not None] for item in exclude]
-    if all(len(rows) <= 1 for rows in lists):
-        alone = [rows[0] if rows else -1 for rows in lists]
-        return RowSets.from_rows(torch.tensor(alone, dtype=torch.int64), num_rows)
-    return RowSets.from_lists(lists, num_rows)
+    return [_names(item) for item in exclude]
 
 
 def _names(item: Any) -> list[str]:

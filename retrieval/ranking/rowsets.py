@@ -129,7 +129,7 @@ class RowSets:
         Raises:
             ValueError: a row is not in the gallery.
         """
-        table = rows.reshape(len(rows), -1)
+        table = rows[:, None] if rows.ndim == 1 else rows
         if table.numel() and int(table.min()) < -1:
             raise ValueError(f'Rows must be -1 or more, got {int(table.min())}.')
         query, column = (table >= 0).nonzero(as_tuple=True)

@@ -1,9 +1,9 @@
 """Encoding a set of images into a gallery, each image once, on any number of processes."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,16 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampl
 from ..distributed import all_gather_list, gather_samples, rank, shard
 from ..gallery import Gallery
 from ..structures import sample_id_of
+
+_Rows = TypeVar('_Rows', bound=Sequence[int])
+
+
+class NothingEncodedError(ValueError):
+    """There was no image that could be encoded; ``skipped`` says of each why not."""
+
+    def __init__(self, message: str, skipped: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.skipped = dict(skipped)
 
 
 @contextmanager
@@ -49,7 +59,7 @@ class _CollateNumbered:
         return [row for row, _ in items], self.collate([item for _, item in items])
 
 
-def _covers_its_dataset(loader: DataLoader) -> bool:
+def covers_its_dataset(loader: DataLoader) -> bool:
     """Whether the loader goes through its dataset once, so that the order can be chosen."""
     from mmengine.dataset import DefaultSampler
     return (hasattr(loader.dataset, '__getitem__') and hasattr(loader.dataset, '__len__')
@@ -62,11 +72,31 @@ def numbered_batches(loader: DataLoader) -> Iterable[tuple[list[int] | None, Any
 
     A loader with a sampler of its own (a subset, say) is gone through as it is, without rows.
     """
-    if not _covers_its_dataset(loader):
+    if not covers_its_dataset(loader):
         return ((None, batch) for batch in loader)
+    return batches_of_rows(loader, own_share(row_batches(loader)))
+
+
+def row_batches(loader: DataLoader) -> list[range]:
+    """The rows of a dataset, in order, in batches of the loader's size.
+
+    Which rows stand in a batch together depends on nothing else, so that an embedding comes out
+    the same to the last bit whichever process makes it.
+    """
+    count, size = len(loader.dataset), loader.batch_size or 1  # type: ignore[arg-type]
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def own_share(batches: Sequence[_Rows]) -> list[_Rows]:
+    """The batches that fall to this process."""
+    return [batches[number] for number in shard(len(batches))]
+
+
+def batches_of_rows(loader: DataLoader,
+                    batches: Sequence[Sequence[int]]) -> Iterable[tuple[list[int], Any]]:
+    """These rows of the loader's dataset in these batches, read and collated as the loader does."""
     return DataLoader(
-        _Numbered(loader.dataset), batch_size=loader.batch_size, shuffle=False,
-        sampler=list(shard(len(loader.dataset))),  # type: ignore[arg-type]
+        _Numbered(loader.dataset), batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=loader.num_workers, pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn, collate_fn=_CollateNumbered(loader.collate_fn))
 
@@ -79,8 +109,8 @@ def _rows_of_batch(batch: Any, rows: list[int] | None, start: int) -> list[int]:
         range(start, start + len(batch['inputs'])))
 
 
-class _Collector:
-    """What one process has encoded so far."""
+class Encoded:
+    """What one process has encoded so far: rows of the dataset, and what belongs to each."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -127,23 +157,30 @@ def encode(model: Any, loader: DataLoader, progress: str | None = None) -> Galle
         one class, the dataset's label names and metadata, and the images that were skipped.
 
     Raises:
-        ValueError: there is nothing to encode, or an embedding is not finite.
+        NothingEncodedError: a ``ValueError``; there is nothing to encode.
+        ValueError: an embedding is not finite.
     """
-    collected = _Collector()
+    collected = Encoded()
     with evaluation_mode(model):
-        for rows, batch in _with_progress(numbered_batches(loader), len(loader), progress):
+        batches = numbered_batches(loader)
+        total = len(batches) if isinstance(batches, DataLoader) else len(loader)
+        for rows, batch in with_progress(batches, total, progress):
             here = _rows_of_batch(batch, rows, len(collected.rows))
-            here = _drop_unreadable(batch, here, collected.skipped)
-            if not here:
-                continue
-            data = model.data_preprocessor(batch, False)
-            embeddings = model.embed(data['inputs'])
-            samples = data.get('data_samples') or [{} for _ in here]
-            collected.add(here, embeddings, samples)
-    return _to_gallery(collected, loader.dataset, exact_rows=_covers_its_dataset(loader))
+            encode_batch(model, batch, here, collected)
+    return _to_gallery(collected, loader.dataset, exact_rows=covers_its_dataset(loader))
 
 
-def _with_progress(batches: Iterable, total: int, title: str | None) -> Iterable:
+def encode_batch(model: Any, batch: dict, rows: list[int], into: Encoded) -> None:
+    """Encode a batch of these rows of a dataset, without the images that could not be read."""
+    rows = _drop_unreadable(batch, rows, into.skipped)
+    if not rows:
+        return
+    data = model.data_preprocessor(batch, False)
+    embeddings = model.embed(data['inputs'])
+    into.add(rows, embeddings, data.get('data_samples') or [{} for _ in rows])
+
+
+def with_progress(batches: Iterable, total: int, title: str | None) -> Iterable:
     if title is None or rank() != 0:
         return batches
     from tqdm import tqdm
@@ -151,7 +188,7 @@ def _with_progress(batches: Iterable, total: int, title: str | None) -> Iterable
                 disable=None)  # None: no bar where nobody watches
 
 
-def _to_gallery(collected: _Collector, dataset: Any, exact_rows: bool) -> Gallery:
+def _to_gallery(collected: Encoded, dataset: Any, exact_rows: bool) -> Gallery:
     width = max(all_gather_list([e.shape[1] for e in collected.embeddings[:1]]), default=0)
     parts = collected.embeddings or [torch.zeros(0, width)]
     index = torch.tensor(collected.rows, dtype=torch.int64)
@@ -159,22 +196,25 @@ def _to_gallery(collected: _Collector, dataset: Any, exact_rows: bool) -> Galler
         index, torch.cat(parts), collected.ids, collected.labels)
     skipped = dict(all_gather_list(list(collected.skipped.items())))
     if not len(rows):
-        raise ValueError('The prototype is empty: its dataloader gave no image that could be '
-                         f'encoded ({len(skipped)} were skipped as unreadable).')
+        raise NothingEncodedError(
+            'The prototype is empty: its dataloader gave no image that could be encoded '
+            f'({len(skipped)} were skipped as unreadable).', skipped)
     known = all(label is not None for label in labels)
     return Gallery(
         embeddings, ids=ids, labels=torch.tensor(labels) if known else None,
-        label_names=_label_names(dataset) if known else None,
-        metadata=_metadata(dataset, rows) if exact_rows else None, skipped=skipped)
+        label_names=label_names_of(dataset) if known else None,
+        metadata=metadata_of(dataset, rows) if exact_rows else None, skipped=skipped)
 
 
-def _label_names(dataset: Any) -> list[str] | None:
+def label_names_of(dataset: Any) -> list[str] | None:
+    """The names of a dataset's classes, or None."""
     metainfo = getattr(dataset, 'metainfo', None)
     names = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
     return None if names is None else [str(name) for name in names]
 
 
-def _metadata(dataset: Any, rows: Tensor) -> dict[str, list]:
+def metadata_of(dataset: Any, rows: Tensor) -> dict[str, list]:
+    """The dataset's metadata columns at some rows."""
     columns = getattr(dataset, 'metadata', None)
     if not isinstance(columns, Mapping):
         return {}

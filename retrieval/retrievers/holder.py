@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..distributed import all_gather_list, rank, world_size
 from ..gallery import Gallery
 from ..index import Index
 
@@ -39,6 +40,41 @@ class PrototypeHolder:
     def clear(self) -> None:
         """Forget what was prepared."""
         self.gallery = self.index = self.version = None
+
+
+def fill_index(index: Index, gallery: Gallery) -> None:
+    """Make the gallery the rows of an index, with its labels and metadata where the index has any.
+
+    Of several processes the first writes to an index that they share; the others then find their
+    rows in it.
+
+    Raises:
+        TypeError, ValueError, OSError: the index refuses the rows, or its server failed.
+    """
+    metadata = _metadata(gallery) if index.capabilities.expressions else None
+    failure: Exception | None = None
+    if index.capabilities.persistent and world_size() > 1:
+        try:
+            if rank() == 0:
+                index.replace(gallery.embeddings, gallery.ids, metadata)
+        except Exception as error:
+            failure = error
+        failed = all_gather_list([] if failure is None else [str(failure)])
+        if failure is not None:
+            raise failure
+        if failed:
+            raise ValueError(f'The first process could not fill the index: {failed[0]}')
+    index.replace(gallery.embeddings, gallery.ids, metadata)
+
+
+def _metadata(gallery: Gallery) -> dict[str, Any]:
+    """The columns of a gallery, its labels as ``label`` and their names as ``label_name``."""
+    columns: dict[str, Any] = {}
+    if gallery.labels is not None:
+        columns['label'] = gallery.labels
+        if gallery.label_names is not None:
+            columns['label_name'] = [gallery.label_name(row) for row in range(len(gallery))]
+    return {**columns, **gallery.metadata}
 
 
 def weights_version(module: nn.Module) -> tuple[int, ...]:

@@ -9,23 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..distributed import rank
 from ..encoders import build_encoder
-from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings, hash_weights
+from ..gallery import Fingerprint, FingerprintError, Gallery
 from ..index import Index
 from ..ranking import as_vectors
 from ..ranking.topk import select
-from ..registry import MODELS, RERANKERS
-from ..similarity import SimilarityFn, resolve_similarity
+from ..registry import MODELS
+from ..rerank import apply_rerankers, build_rerankers, first_state
+from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
 from .arguments import build_index, checked_topk, preprocessor_config
 from .base import BaseRetriever
+from .dumping import check_target, write_gallery
 from .encoding import encode
-from .holder import PrototypeHolder, weights_version
+from .holder import PrototypeHolder, fill_index, weights_version
 from .pretrained import load_pretrained
 from .prototype import (
     build_loader,
     check_prototype,
     difference_message,
+    fingerprint_of,
     is_encoded,
     pipeline_hash,
 )
@@ -50,7 +54,8 @@ class ImageToImageRetriever(BaseRetriever):
         topk: how many results a query gets; -1 for the whole gallery.
         init_cfg: MMEngine's initialisation config.
         index: config of the index that ``predict`` searches.
-        rerank: configs of rerankers, applied in turn to what the index found.
+        rerank: configs of rerankers, applied in turn to what the index found; see
+            :class:`retrieval.rerank.Reranker`.
         check_fingerprint: refuse a gallery that another model or pipeline made.
 
     Raises:
@@ -75,7 +80,7 @@ class ImageToImageRetriever(BaseRetriever):
         self._similarity = resolve_similarity(similarity_fn)
         self.topk = checked_topk(topk)
         self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
-        self.rerankers = [RERANKERS.build(step) for step in rerank or ()]
+        self.rerankers = build_rerankers(rerank, self._similarity)
         self.check_fingerprint = check_fingerprint
         self.query_pipeline: str | None = None
         self.holder = PrototypeHolder(check_prototype(prototype))
@@ -86,6 +91,12 @@ class ImageToImageRetriever(BaseRetriever):
     def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The similarity function, ``(Q, D), (N, D) -> (Q, N)``."""
         return self._similarity.function
+
+    @property
+    def similarity_name(self) -> str | None:
+        """The name of the similarity, None for a function of the user's."""
+        name = self._similarity.name
+        return name if SIMILARITIES.get(name) is self._similarity else None
 
     @property
     def prototype(self) -> Any:
@@ -199,8 +210,11 @@ class ImageToImageRetriever(BaseRetriever):
         if data_samples is not None and gallery.identified:
             exclude = [sample_id_of(sample) for sample in data_samples]
         neighbors = index.search(embeddings, self._result_count(len(gallery)), exclude=exclude)
-        for reranker in self.rerankers:
-            neighbors = reranker(embeddings, gallery, neighbors)
+        if self.rerankers:
+            own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
+            neighbors = apply_rerankers(self.rerankers, first_state(
+                embeddings, gallery, neighbors, self._similarity, own,
+                engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
         return _fill(data_samples, neighbors, embeddings)
 
     def _query_embeddings(self, inputs: Tensor, samples: list[RetrievalDataSample] | None,
@@ -234,10 +248,11 @@ class ImageToImageRetriever(BaseRetriever):
         """
         prototype = self.holder.prototype
         self.holder.clear()
-        gallery = self._make_gallery(prototype)
         device = next((str(weight.device) for weight in self.parameters()), 'cpu')
+        # Before the encoding, which may take hours: a server that is down is seen at once.
         index = build_index(self.index_cfg, self._similarity, device)
-        index.add(gallery.embeddings, gallery.ids)
+        gallery = self._make_gallery(prototype)
+        fill_index(index, gallery)
         self.holder.gallery, self.holder.index = gallery, index
         self.holder.version = weights_version(self.image_encoder)
 
@@ -246,6 +261,7 @@ class ImageToImageRetriever(BaseRetriever):
             loader = prototype if isinstance(prototype, DataLoader) else build_loader(prototype)
             gallery = encode(self, loader, progress='Encoding the prototype')
             gallery.fingerprint = self.fingerprint(loader.dataset)
+            gallery.similarity = self.similarity_name
             return gallery
         if isinstance(prototype, Gallery):
             gallery = prototype
@@ -266,27 +282,23 @@ class ImageToImageRetriever(BaseRetriever):
         """What decides how an image is encoded; the pipeline is the dataset's where one is given,
         else :attr:`query_pipeline`.
         """
-        settings = getattr(self.data_preprocessor, 'settings', None)
-        preprocessor = settings() if callable(settings) else type(self.data_preprocessor).__name__
-        return Fingerprint(
-            weights=hash_weights(self.image_encoder), preprocessor=hash_settings(preprocessor),
-            pipeline=self.query_pipeline if dataset is None else pipeline_hash(dataset))
+        return fingerprint_of(self.image_encoder, self.data_preprocessor,
+                              self.query_pipeline if dataset is None else pipeline_hash(dataset))
 
-    def dump_prototype(self, path: str | os.PathLike, **source: Any) -> None:
+    def dump_prototype(self, path: str | os.PathLike, dtype: str | None = None,
+                       **source: Any) -> None:
         """Write the gallery to a file that can be given as ``prototype``.
 
         Args:
-            path: a ``.safetensors`` file.
+            path: a file ``.safetensors``, or a new store ``.gallery``.
+            dtype: ``'float32'``, ``'float16'`` or ``'int8'``; by default as the gallery is stored.
             source: how it was made (``config``, ``checkpoint``), kept with it.
         """
-        if not str(path).endswith('.safetensors'):
-            raise ValueError(f'A gallery is written as a safetensors file; got {str(path)!r}. '
-                             'Give a path that ends in .safetensors.')
+        check_target(path)
         gallery, _ = self._ready()
         gallery.source.update(source)
-        from ..distributed import rank
         if rank() == 0:
-            gallery.save(path)
+            write_gallery(gallery, path, dtype)
 
     def _result_count(self, rows: int) -> int:
         return rows if self.topk == -1 else min(self.topk, rows)

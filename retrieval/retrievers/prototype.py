@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..gallery import Fingerprint, Gallery, hash_settings
+from ..gallery import Fingerprint, Gallery, hash_settings, hash_weights
 
 KINDS = ('a DataLoader, a dataloader config (dict), the path of a gallery or of a saved tensor, '
          'a tensor (N, D), or a Gallery')
@@ -65,6 +65,40 @@ def pipeline_hash(dataset: Any) -> str | None:
     """The fingerprint of a dataset's pipeline, None where its config is not known."""
     config = pipeline_of(dataset)
     return None if config is None else hash_settings(config)
+
+
+def fingerprint_of(encoder: nn.Module, data_preprocessor: Any,
+                   pipeline: str | None) -> Fingerprint:
+    """The fingerprint of an encoder behind a data preprocessor and a pipeline of that hash."""
+    settings = getattr(data_preprocessor, 'settings', None)
+    preprocessor = settings() if callable(settings) else type(data_preprocessor).__name__
+    return Fingerprint(hash_weights(encoder), hash_settings(preprocessor), pipeline,
+                       _part_hash(encoder, 'pooling'), _part_hash(encoder, 'whitening'))
+
+
+def _part_hash(encoder: nn.Module, part: str) -> str | None:
+    """The hash of the settings of an encoder's pooling or whitening; their weights are among all.
+
+    A pooling without weights (average, maximum) leaves no trace in the encoder's. Counted are the
+    kinds and the plain attributes of the modules in the encoder's attribute of that name.
+
+    Returns:
+        The hash, or None where the encoder has no such part.
+    """
+    module = getattr(encoder, part, None)
+    if not isinstance(module, nn.Module):
+        return None
+    return hash_settings([
+        dict(name=name, type=type(inner).__name__, settings={
+            key: value for key, value in vars(inner).items()
+            if not key.startswith('_') and key != 'training' and _is_plain(value)})
+        for name, inner in module.named_modules()])
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def difference_message(made: Fingerprint, own: Fingerprint) -> str | None:

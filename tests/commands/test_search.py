@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from retrieval.evaluation import MatchCalibration
 from retrieval.gallery import Gallery
 
 from .conftest import run
@@ -51,9 +52,55 @@ def test_a_gallery_picture_does_not_find_itself(gallery, tmp_path):
 
 def test_a_folder_can_be_the_gallery(config, checkpoint, folder, tmp_path):
     status, _, err = run('search', folder, folder / 'class1' / '0.png', '--config', config,
-                         '--checkpoint', checkpoint, '--out', tmp_path, '--topk', 4)
+                         '--checkpoint', checkpoint, '--out', tmp_path, '--topk', 4,
+                         '--no-cache')
     assert status == 0, err
     assert len(json.loads((tmp_path / 'results.json').read_text())[0]['results']) == 4
+
+
+def test_a_bare_folder_is_searched_with_the_default_encoder(folder, tmp_path, monkeypatch):
+    root = tmp_path / 'own pictures'
+    for name in ('class0', 'class1', 'class2'):
+        shutil.copytree(folder / name, root / name)
+    monkeypatch.chdir(tmp_path)
+    query = [root.name + '/class1/0.png', folder / 'class2' / '0.png']
+    status, printed, err = run('search', root.name, *query, '--topk', 3)
+    assert status == 0, err
+    assert '0 images as before, 15 new' in printed
+    own, copy = json.loads((tmp_path / 'work_dirs/search/results.json').read_text())
+    assert str(root / 'class1' / '0.png') not in [hit['path'] for hit in own['results']]
+    assert copy['results'][0]['path'] == str(root / 'class2' / '0.png')
+    assert copy['results'][0]['label'] == 'class2'
+    assert copy['results'][0]['score'] == pytest.approx(1, abs=1e-4)
+    assert (root / '.retrieval' / 'default.safetensors').is_file()
+    (root / 'class0' / '0.png').unlink()
+    shutil.copy(folder / 'class0' / '0.png', root / 'class0' / 'new.png')
+    status, printed, err = run('search', root, *query)
+    assert status == 0 and '14 images as before, 1 new, 0 changed, 1 gone' in printed, err
+
+
+def test_nothing_is_kept_where_it_is_not_wanted(config, checkpoint, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / 'pictures', ignore=shutil.ignore_patterns('.*'))
+    arguments = [tmp_path / 'pictures', folder / 'class1' / '0.png', '--config', config,
+                 '--checkpoint', checkpoint, '--out', tmp_path]
+    status, printed, err = run('search', *arguments, '--no-cache')
+    assert status == 0 and 'as before' not in printed, err
+    assert not (tmp_path / 'pictures' / '.retrieval').exists()
+    status, printed, err = run('search', *arguments)
+    assert status == 0 and '40 new' in printed, err
+    assert (tmp_path / 'pictures' / '.retrieval' / 'small-epoch_2.safetensors').is_file()
+
+
+def test_no_match_is_an_answer(gallery, folder, tmp_path):
+    MatchCalibration(1.5, method='platt', slope=1.).save(tmp_path / 'strict.json')
+    MatchCalibration(-1., method='platt', slope=1.).save(tmp_path / 'lax.json')
+    for name, match in (('strict', False), ('lax', True)):
+        status, printed, err = run('search', gallery, folder / 'class0' / '0.png', '--out',
+                                   tmp_path, '--calibration', tmp_path / f'{name}.json')
+        answer = json.loads((tmp_path / 'results.json').read_text())[0]
+        assert status == 0 and answer['match'] is match, err
+        assert ('no match' in printed) is not match and bool(answer['results']) is match
+    assert 0 < answer['results'][0]['probability'] < 1
 
 
 def test_an_unreadable_query_stops_or_is_reported(gallery, queries, folder, tmp_path):
@@ -81,7 +128,8 @@ def test_a_gallery_of_another_pipeline_is_refused(gallery, folder, tmp_path):
     (['/nowhere/g.safetensors', '{picture}'], 'no gallery'),
     (['{gallery}', '/nowhere/x.png'], '/nowhere/x.png'),
     (['{gallery}', '{picture}', '--topk', '0'], '--topk'),
-    (['{folder}', '{picture}'], '--config'),
+    (['{folder}', '{picture}', '--checkpoint', 'x.pth'], '--config'),
+    (['{folder}', '{picture}', '--cfg-options', 'a=1'], '--config'),
 ])
 def test_wrong_input_gets_one_message(gallery, folder, tmp_path, arguments, words):
     names = dict(gallery=gallery, folder=folder, picture=folder / 'class0' / '0.png')

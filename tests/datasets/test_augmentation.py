@@ -1,6 +1,7 @@
 # ruff: noqa: NPY002  (the global generator is what is tested)
 import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval.datasets import (
     MultiView,
@@ -64,14 +65,30 @@ def test_draws_obey_the_seed_of_the_item(config):
     assert not same(first, items(range(6)))
 
 
-def test_resize_averages_when_it_shrinks():
+@pytest.mark.parametrize('size', [(15, 10), (41, 23), (90, 80), (60, 20), (3, 1)])
+@pytest.mark.parametrize('shape', [(40, 60), (40, 60, 3), (7, 5, 3)])
+def test_resize_is_pillows_bilinear(size, shape):
+    """Within one grey value: antialiased where the picture shrinks, plain where it grows."""
+    image = noise(shape)
+    want = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    for given in (image, np.pad(image, [(1, 1), (2, 2)] + [(0, 0)] * (image.ndim - 2))[1:-1, 2:-2],
+                  image[::-1, ::-1].copy()[::-1, ::-1]):
+        found = resize(given, *size)
+        assert found.dtype == np.uint8 and found.shape == want.shape and found.flags.c_contiguous
+        assert np.abs(found.astype(int) - want).max() <= 1
+    as_float = resize(image.astype(np.float32), *size)
+    assert as_float.dtype == np.float32 and np.abs(as_float - want).max() < 1.01
+
+
+def test_resize_keeps_what_fits_and_the_channel_axis():
     image = noise((40, 60))
-    small = resize(image, 15, 10)
-    blocks = image.reshape(10, 4, 15, 4).mean((1, 3))
-    assert np.abs(small - blocks).max() <= 0.5
     assert resize(image, 60, 40) is image
-    assert resize(image, 90, 80).shape == (80, 90)
     assert resize(image[..., None], 15, 10).shape == (10, 15, 1)
+    assert resize(image[..., None], 15, 10, 'area').shape == (10, 15, 1)
+    blocks = image.reshape(10, 4, 15, 4).mean((1, 3))
+    assert np.abs(resize(image, 15, 10, 'area') - blocks).max() <= 0.5
+    image.flags.writeable = False
+    assert resize(image, 15, 10).shape == (10, 15)
 
 
 @pytest.mark.parametrize('edge, size', [('short', (10, 15)), ('long', (7, 10)),

@@ -46,6 +46,42 @@ def test_every_name_exists_or_says_so():
     assert all(f'torchvision/{name}' in TRANSFORMS for name in NAMES)
 
 
+ARGUMENTS = {
+    'CenterCrop': {'size': 8}, 'ElasticTransform': {'sigma': 1.},
+    'Grayscale': {'num_output_channels': 3}, 'GaussianBlur': {'kernel_size': 3},
+    'Pad': {'padding': 2},
+    'RandomAffine': {'degrees': 5}, 'RandomAdjustSharpness': {'sharpness_factor': 2},
+    'RandomCrop': {'size': 8}, 'RandomPosterize': {'bits': 3},
+    'RandomResize': {'min_size': 8, 'max_size': 12}, 'RandomResizedCrop': {'size': 8},
+    'RandomRotation': {'degrees': 9}, 'RandomShortestSize': {'min_size': 8},
+    'RandomSolarize': {'threshold': 100}, 'Resize': {'size': 9},
+    'ScaleJitter': {'target_size': (20, 20)},
+    **{name: {'transforms': [{'type': 'RandomHorizontalFlip'}]} for name in (
+        'Compose', 'RandomApply', 'RandomChoice', 'RandomOrder')},
+}
+OWN_CASES = ('ToDtype', 'Normalize', 'GaussianNoise', 'JPEG')  # floats; needs compiled code
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name not in OWN_CASES])
+def test_every_name_takes_and_gives_pixels(name):
+    for image in (IMAGE, IMAGE[:, ::-1], IMAGE[..., :1]):
+        results = build(name, **ARGUMENTS.get(name, {}))({'img': image})
+        out = results['img']
+        assert out.dtype == np.uint8 and out.ndim == 3 and out.flags.c_contiguous
+        assert out.shape[2] == (3 if name == 'Grayscale' else image.shape[2])
+        assert results['img_shape'] == out.shape[:2]
+
+
+def test_to_floats_and_normalised():
+    steps = [build('ToDtype', dtype='float32', scale=True),
+             build('Normalize', mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])]
+    results = {'img': IMAGE}
+    for step in steps:
+        results = step(results)
+    np.testing.assert_allclose(results['img'], (IMAGE / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4],
+                               atol=1e-5)
+
+
 def test_bad_names_and_arguments():
     with pytest.raises(UnknownTypeError, match="'torchvision/RandomResizedCrop'"):
         build('RandomResizeCrop', size=3)

@@ -15,21 +15,25 @@ test_pipeline = [
     dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=64, num_workers=4, persistent_workers=True, drop_last=True,
+    batch_size=64, num_workers=4, persistent_workers=True,
     dataset=dict(type='CSVDataset', ann_file=ann_file, data_root=data_root, split='train',
                  pipeline=train_pipeline),
-    sampler=dict(type='MPerClassSampler', m=4, batch_size=64))
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='MPerClassBatchSampler', m=4),
+    collate_fn=dict(type='retrieval.image_collate'))
 test_dataloader = dict(
     batch_size=64, num_workers=4,
     dataset=dict(type='CSVDataset', ann_file=ann_file, data_root=data_root, split='query',
                  pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='retrieval.image_collate'))
 val_dataloader = test_dataloader
 gallery_dataloader = dict(
     batch_size=64, num_workers=4,
     dataset=dict(type='CSVDataset', ann_file=ann_file, data_root=data_root, split='gallery',
                  pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='retrieval.image_collate'))
 
 test_evaluator = [
     dict(type='EmbeddingMetrics', metrics=['Recall@1', 'Recall@10', 'MAP@R', 'mAP']),

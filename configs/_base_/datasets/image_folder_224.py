@@ -14,13 +14,16 @@ test_pipeline = [
     dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=64, num_workers=4, persistent_workers=True, drop_last=True,
+    batch_size=64, num_workers=4, persistent_workers=True,
     dataset=dict(type='ImageFolder', data_root=data_root, split='train', pipeline=train_pipeline),
-    sampler=dict(type='MPerClassSampler', m=4, batch_size=64))
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='MPerClassBatchSampler', m=4),
+    collate_fn=dict(type='retrieval.image_collate'))
 test_dataloader = dict(
     batch_size=64, num_workers=4,
     dataset=dict(type='ImageFolder', data_root=data_root, split='test', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='retrieval.image_collate'))
 val_dataloader = test_dataloader
 gallery_dataloader = test_dataloader
 

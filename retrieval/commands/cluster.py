@@ -1,0 +1,95 @@
+"""Cluster a gallery, and write which image is in which cluster."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .command_line import add_config_options, reports_errors
+from .folders import add_folder_options, open_vectors
+
+_SHOWN = 24
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('cluster', description=__doc__)
+    arguments.add_argument('gallery', help='a gallery file, or a folder of images')
+    arguments.add_argument('--method', default='kmeans', metavar='NAME',
+                           help='kmeans (default), connected or hdbscan')
+    arguments.add_argument('--k', type=int, help='clusters of k-means '
+                           '(default: the square root of half the images)')
+    arguments.add_argument('--threshold', type=float,
+                           help='of connected: images at least so similar are linked '
+                           '(default: 0.8)')
+    arguments.add_argument('--min-size', type=int, default=5,
+                           help='smallest cluster of connected and hdbscan (default: 5)')
+    arguments.add_argument('--seed', type=int, default=0, help='of k-means (default: 0)')
+    arguments.add_argument('--out', default='work_dirs/clusters', metavar='DIR',
+                           help='where clusters.csv, clusters.json and clusters.png go '
+                           '(default: work_dirs/clusters)')
+    add_folder_options(arguments)
+    add_config_options(arguments)
+    return arguments
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    from retrieval.inference import cluster
+
+    gallery, dataset = open_vectors(arguments.gallery, arguments)
+    found = cluster(gallery, arguments.method, k=arguments.k, threshold=arguments.threshold,
+                    min_size=arguments.min_size, seed=arguments.seed)
+    out = Path(arguments.out)
+    write(found, out)
+    draw(found, dataset, out / 'clusters.png')
+    alone = int((found.labels < 0).sum())
+    print(f'{len(found)} clusters of {len(found.labels)} images, the largest has '
+          f'{max(found.sizes, default=0)}; {alone} images are in none')
+    print(f'{out}/clusters.csv, clusters.json and clusters.png hold them.')
+
+
+def write(found: Any, out: Path) -> None:
+    """``clusters.csv`` with the columns ``id,label``, and ``clusters.json`` with the members."""
+    import csv
+    import io
+    import json
+
+    from retrieval.gallery import write_text
+
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator='\n')
+    rows.writerow(['id', 'label'])
+    rows.writerows(zip(found.ids, found.labels.tolist(), strict=True))
+    write_text(out / 'clusters.csv', table.getvalue())
+    members = [[found.ids[row] for row in found.members(label)] for label in range(len(found))]
+    content = dict(method=found.method, sizes=found.sizes, clusters=members,
+                   alone=[found.ids[row] for row in found.members(-1)])
+    write_text(out / 'clusters.json', json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+
+
+def draw(found: Any, dataset: Any, path: Path, columns: int = 10) -> None:
+    """A row of pictures for each of the largest clusters."""
+    from PIL import Image
+
+    from retrieval.visualization import Pictures, draw_image_grid
+
+    pictures, blank = Pictures([dataset]), Image.new('RGB', (8, 8), 'white')
+    images, captions = [], []
+    for label in range(min(len(found), _SHOWN)):
+        rows = found.members(label)
+        chosen = [rows[n * len(rows) // columns] for n in range(columns)] \
+            if len(rows) > columns else rows
+        images += [pictures.of(found.ids[row]) for row in chosen] + [blank] * (
+            columns - len(chosen))
+        captions += [f'{label}: {len(rows)} images'] + [''] * (columns - 1)
+    if images:
+        draw_image_grid(images, captions, path, columns=columns, cell=96,
+                        title=f'{len(found)} clusters, {min(len(found), _SHOWN)} shown')
+
+
+if __name__ == '__main__':
+    main()

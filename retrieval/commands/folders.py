@@ -1,0 +1,118 @@
+"""Folders of images as galleries, for the commands that take one."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a command needs to encode a folder."""
+    parser.add_argument('--config', help='the config (default: the one that a gallery names; for '
+                        'a folder, the default pretrained encoder)')
+    parser.add_argument('--checkpoint', help='the checkpoint (default: as with --config)')
+    parser.add_argument('--no-cache', action='store_true',
+                        help='encode a folder anew, and keep nothing')
+    parser.add_argument('--skip-unreadable', action='store_true',
+                        help='report images that cannot be read instead of stopping')
+
+
+def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> Any:
+    """The inferencer over a folder of images.
+
+    Args:
+        folder: its absolute path.
+        arguments: with the options of :func:`add_folder_options`.
+        options: of the inferencer.
+
+    Raises:
+        ValueError: only one of config and checkpoint was given, or the folder holds no image.
+        ImportError: the default encoder's weights are not installed.
+    """
+    from retrieval.inference import ImageRetrievalInferencer, cache_beside
+
+    from .configuration import build_model, load_config
+
+    model, pipeline, name = None, None, 'default'
+    changes = getattr(arguments, 'cfg_options', None)
+    if arguments.config is not None or arguments.checkpoint is not None:
+        if arguments.config is None or arguments.checkpoint is None:
+            raise ValueError('A folder is encoded with the model of --config and --checkpoint '
+                             'together, or, with neither, with the default pretrained encoder.')
+        config = load_config(arguments.config, changes)
+        model, pipeline = build_model(config, arguments.checkpoint), test_pipeline(config)
+        name = f'{Path(arguments.config).stem}-{Path(arguments.checkpoint).stem}'
+    elif changes:
+        raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
+    cache = None if arguments.no_cache else cache_beside(folder, name)
+    inferencer = ImageRetrievalInferencer(
+        model, folder, cache, num_workers=2, pipeline=pipeline,
+        on_unreadable='skip' if arguments.skip_unreadable else 'raise', **options)
+    if inferencer.cache_report is not None:
+        done = inferencer.cache_report
+        print(f'{folder}: {done.kept} images as before, {done.new} new, {done.changed} changed, '
+              f'{done.removed} gone; kept in {cache}')
+    for image, reason in inferencer.model.gallery.skipped.items():
+        print(f'skipped {image}: {reason}')
+    return inferencer
+
+
+def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The gallery of a folder or a file, and the dataset of its pictures, where there is one.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: it cannot be read.
+    """
+    import os
+
+    from retrieval.gallery import Gallery, is_gallery
+
+    if Path(path).is_dir() and not is_gallery(path):
+        inferencer = open_folder(os.path.abspath(path), arguments)
+        return inferencer.model.gallery, inferencer.gallery_dataset
+    gallery = Gallery.load(path)
+    return gallery, _named_dataset(gallery, Path(path).resolve().parent, arguments)
+
+
+def _named_dataset(gallery: Any, beside: Path, arguments: argparse.Namespace) -> Any:
+    """The dataset that a gallery's config says its pictures are from, None without one."""
+    from retrieval.registry import DATASETS
+
+    from .configuration import load_config
+
+    try:
+        file = arguments.config or named_file(gallery.source, 'config_file', beside)
+        config = None if file is None else load_config(file)
+        prototype = None if config is None else config.model.get('prototype')
+        return DATASETS.build(prototype['dataset']) if isinstance(prototype, dict) else None
+    except OSError:  # its files are elsewhere by now; ids that are paths are drawn all the same
+        return None
+
+
+def named_file(source: dict[str, Any], key: str, folder: Path) -> str | None:
+    """The file that a gallery names, as it is named or beside the gallery."""
+    named = source.get(key)
+    if not named:
+        return None
+    for path in (folder / named, Path(named), folder / Path(named).name):
+        if path.is_file():
+            return str(path)
+    option = '--config' if key == 'config_file' else '--checkpoint'
+    raise FileNotFoundError(f'The gallery names {named!r}, which is not there any more. Give it '
+                            f'with {option}.')
+
+
+def test_pipeline(config: Any) -> list[dict]:
+    """The pipeline that queries go through: the test set's, else the prototype's.
+
+    Raises:
+        ValueError: the config has neither.
+    """
+    from retrieval.inference.building import config_pipeline
+
+    pipeline = config_pipeline(config)
+    if pipeline is None:
+        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
+                         'how to read the queries.')
+    return pipeline

@@ -1,0 +1,185 @@
+"""Look at, check and change gallery files and stores."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .command_line import reports_errors
+
+_NAMES = {'gallery': 'a gallery file or store', 'store': 'a gallery store',
+          'out': 'where the result is written: a file .safetensors, or a new store .gallery'}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('gallery', description=__doc__)
+    commands = arguments.add_subparsers(required=True, metavar='COMMAND')
+
+    def command(run: Callable[[argparse.Namespace], None], *names: str, text: str,
+                many: bool = False) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__.strip('_'), help=text, description=text)
+        added.set_defaults(run=run)
+        for one in names:
+            added.add_argument(one, help=_NAMES[one])
+        if many:
+            added.add_argument('galleries', nargs='+', help='gallery files or stores')
+        return added
+
+    command(_info, 'gallery', text='Print what a gallery holds and what made it.')
+    command(_verify, 'gallery', text='Read everything and compare it with its checksums.')
+    _add_dtype(command(_merge, 'out', text='Write the rows of several galleries as one.',
+                       many=True))
+    filtered = command(_filter, 'gallery', 'out', text='Write the rows that fit.')
+    filtered.add_argument('--where', action='append', default=[], metavar='COLUMN=VALUE',
+                          help='a value that a metadata column, `label` (by name) or `id` must '
+                          'have; of one column several times: one of the values')
+    _add_ids(filtered, 'only the rows with these ids')
+    _add_dtype(filtered)
+    _add_dtype(command(_export, 'gallery', 'out',
+                       text='Write a gallery as one file, or as a new store.'))
+    command(_append, 'store', text='Add the rows of galleries to a store.', many=True)
+    command(_update, 'store', text='Replace rows of a store by those of the same ids.', many=True)
+    _add_ids(command(_remove, 'store', text='Remove rows from a store.'),
+             'the rows with these ids', required=True)
+    command(_compact, 'store', text='Write the rows that are left in a store as one shard.')
+    return arguments
+
+
+def _add_dtype(arguments: argparse.ArgumentParser) -> None:
+    arguments.add_argument('--dtype', help='how embeddings are stored: float32, float16 or int8 '
+                           '(default: as they are)')
+
+
+def _add_ids(arguments: argparse.ArgumentParser, text: str, required: bool = False) -> None:
+    arguments.add_argument('--ids', metavar='FILE', required=required,
+                           help=f'{text}: a text file with one a line')
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    arguments.run(arguments)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery, GalleryStore
+
+    print('\n'.join(f'{name + ":":16}{value}'
+                    for name, value in facts(Gallery.load(arguments.gallery)).items()))
+    if Path(arguments.gallery).is_dir():
+        state = GalleryStore.open(arguments.gallery).state
+        dead = sum(shard.rows - shard.live for shard in state.shards)
+        print(f'{"store:":16}{len(state.shards)} shards, {dead} removed rows in them, '
+              f'{state.generation} changes')
+
+
+def facts(gallery: Any) -> dict[str, Any]:
+    """What a gallery is, by name, in words; nothing of its rows is read but where it must."""
+    made = {part: value[:16] + '…' if value else 'unknown'
+            for part, value in gallery.fingerprint.as_dict().items()}
+    names = gallery.label_names
+    source = {name: value for name, value in gallery.source.items() if name != 'config'}
+    versions = source.pop('versions', {})
+    labels = 'none' if gallery.labels is None else f'{len(set(gallery.labels.tolist()))} classes'
+    return {
+        'rows': len(gallery), 'dimension': gallery.dim, 'dtype': gallery.dtype,
+        'similarity': gallery.similarity or 'unknown',
+        'normalised': 'yes' if gallery.normalised else 'no',
+        'ids': f'such as {gallery.ids[0]!r}' if gallery.identified else 'none',
+        'labels': labels + (f', such as {names[0]!r}' if names else ''),
+        'metadata': ', '.join(gallery.metadata) or 'none', 'skipped': len(gallery.skipped),
+        **made, **source, 'versions': ', '.join(f'{k} {v}' for k, v in versions.items())}
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery
+
+    gallery = Gallery.load(arguments.gallery)
+    gallery.verify()
+    print(f'{arguments.gallery}: {len(gallery)} rows are as they were written')
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery
+
+    _write(Gallery.merge([Gallery.load(path) for path in arguments.galleries]), arguments)
+
+
+def _filter(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery
+
+    gallery = Gallery.load(arguments.gallery)
+    wanted: dict[str, list[str]] = {}
+    for condition in arguments.where:
+        name, equals, value = condition.partition('=')
+        if not equals:
+            raise ValueError(f'--where takes COLUMN=VALUE, got {condition!r}.')
+        wanted.setdefault(name, []).append(value)
+    if arguments.ids is not None:
+        gallery = gallery.subset(gallery.find(_read_ids(arguments.ids)))
+    _write(gallery.filter(None, **wanted), arguments)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery
+
+    _write(Gallery.load(arguments.gallery), arguments)
+
+
+def _append(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery
+
+    store = _store(arguments.store)
+    for path in arguments.galleries:
+        store.append(Gallery.load(path))
+    print(store)
+
+
+def _update(arguments: argparse.Namespace) -> None:
+    from retrieval.gallery import Gallery
+
+    store = _store(arguments.store)
+    for path in arguments.galleries:
+        store.update(Gallery.load(path))
+    print(store)
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    store = _store(arguments.store)
+    store.remove(_read_ids(arguments.ids))
+    print(store)
+
+
+def _compact(arguments: argparse.Namespace) -> None:
+    store = _store(arguments.store)
+    store.compact()
+    print(store)
+
+
+def _store(path: str) -> Any:
+    from retrieval.gallery import GalleryStore
+
+    if Path(path).is_file():
+        raise ValueError(f'{path!r} is a gallery file, and only stores are changed in place: make '
+                         f'one with `export {path} NAME.gallery`.')
+    return GalleryStore.open(path)
+
+
+def _read_ids(path: str) -> list[str]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no file of ids at {path!r}.')
+    return [line for line in Path(path).read_text(encoding='utf-8').split('\n') if line]
+
+
+def _write(gallery: Any, arguments: argparse.Namespace) -> None:
+    from retrieval.retrievers import write_gallery
+
+    write_gallery(gallery, arguments.out, arguments.dtype)
+    print(f'{len(gallery)} rows in {arguments.out}')
+
+
+if __name__ == '__main__':
+    main()

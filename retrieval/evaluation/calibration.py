@@ -1,0 +1,295 @@
+"""Open-set calibration: when a score means a match, and how sure that is."""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..gallery import write_text
+from ..registry import unknown_name
+from ..similarity import Similarity, SimilarityFn, resolve_similarity
+from .pair_scores import PairScores, pairs_within
+from .relations import label_codes
+from .thresholds import (
+    figures_at,
+    threshold_at_best_f1,
+    threshold_at_far,
+    threshold_at_precision,
+)
+
+CRITERIA = ('false_match_rate', 'precision', 'f1')
+METHODS = ('platt', 'isotonic')
+_FORMAT = 'retrieval.MatchCalibration'
+
+
+@dataclass
+class MatchCalibration:
+    """A threshold on scores, thresholds of single classes, and the probability of a match.
+
+    Args:
+        threshold: a score that reaches it is a match.
+        class_thresholds: by class, in the place of ``threshold`` where the class of the gallery's
+            row is known.
+        method: ``'platt'`` or ``'isotonic'``, or None where there are no probabilities.
+        slope, offset: of Platt's sigmoid, ``1 / (1 + exp(-(slope * score + offset)))``.
+        knots: of the isotonic function, ``(score, probability)``, both rising; between them it is
+            linear, and outside it stays as at the ends.
+        similarity: the name of the similarity that the scores are of.
+        measured: what the threshold did to the pairs that it was chosen on.
+
+    Raises:
+        ValueError: the parts do not fit together.
+    """
+
+    threshold: float
+    class_thresholds: dict[str, float] = field(default_factory=dict)
+    method: str | None = None
+    slope: float = 0.
+    offset: float = 0.
+    knots: list[tuple[float, float]] = field(default_factory=list)
+    similarity: str = 'cosine_similarity'
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers = [self.threshold, *self.class_thresholds.values(), self.slope, self.offset,
+                   *(value for knot in self.knots for value in knot)]
+        if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+            raise ValueError('The thresholds and parameters of a calibration must be finite '
+                             'numbers.')
+        if self.method is not None and self.method not in METHODS:
+            raise ValueError(unknown_name('method of calibration', self.method, METHODS))
+        self.knots = [(float(score), float(share)) for score, share in self.knots]
+        if self.method == 'isotonic' and (not self.knots or self.knots != sorted(self.knots)):
+            raise ValueError('An isotonic calibration needs knots with rising scores.')
+
+    def probability(self, scores: Any) -> Any:
+        """The probability of a match.
+
+        Args:
+            scores: a number, an array or a tensor.
+
+        Returns:
+            Values in [0, 1] of the same kind and shape.
+
+        Raises:
+            ValueError: the calibration has no probabilities.
+        """
+        if self.method is None:
+            raise ValueError('This calibration holds thresholds alone: calibrate with '
+                             "method='platt' or 'isotonic' for probabilities.")
+        if isinstance(scores, Tensor):
+            found = self._probability(scores.detach().cpu().double().numpy())
+            return torch.from_numpy(np.asarray(found)).to(scores.device, torch.float32)
+        found = self._probability(np.asarray(scores, dtype=np.float64))
+        return found if isinstance(scores, np.ndarray) else float(found)
+
+    def _probability(self, scores: np.ndarray) -> np.ndarray:
+        if self.method == 'isotonic':
+            at, shares = zip(*self.knots, strict=True)
+            return np.interp(scores, at, shares)
+        exponent = np.clip(self.slope * scores + self.offset, -700, 700)
+        return 1 / (1 + np.exp(-exponent))
+
+    def threshold_of(self, label: Any = None) -> float:
+        """The threshold of a class, by its name or number; the common one where it has none."""
+        return self.class_thresholds.get(str(label), self.threshold)
+
+    def is_match(self, scores: Any, labels: Sequence[Any] | None = None) -> Any:
+        """Whether scores are matches.
+
+        Args:
+            scores: a number, an array ``(n,)`` or a tensor ``(n,)``.
+            labels: the class of each row that was found, for the thresholds of single classes.
+
+        Returns:
+            A bool, or booleans of the same kind and shape.
+        """
+        if labels is None:
+            return scores >= self.threshold
+        bars = [self.threshold_of(label) for label in labels]
+        if isinstance(scores, Tensor):
+            return scores >= torch.tensor(bars, dtype=scores.dtype, device=scores.device)
+        return np.asarray(scores) >= np.asarray(bars)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the calibration as JSON, under a temporary name first."""
+        content = {'format': _FORMAT, 'version': 1, **asdict(self)}
+        write_text(path, json.dumps(content, indent=1) + '\n')
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> MatchCalibration:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged or something else.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'There is no calibration {str(path)!r}.')
+        try:
+            content = json.loads(Path(path).read_text(encoding='utf-8'))
+            if not isinstance(content, dict) or content.pop('format', None) != _FORMAT:
+                raise ValueError('it holds something else')
+            if content.pop('version', None) != 1:
+                raise ValueError('it was written by a later release')
+            return cls(**content)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f'{str(path)!r} is no calibration that can be read: {error}'
+                             ) from error
+
+
+def choose_threshold(pairs: PairScores, criterion: str = 'f1',
+                     target: float | None = None) -> float:
+    """The threshold that meets a criterion on labelled pairs.
+
+    Args:
+        pairs: see :func:`count_pairs` and :func:`pairs_within`.
+        criterion: ``'false_match_rate'``: the lowest threshold whose share of accepted non-matches
+            is at most ``target``; ``'precision'``: the one with most true accepts whose precision
+            is at least ``target``; ``'f1'``: the one with the highest F1.
+        target: 0.001 and 0.99 by default; ``'f1'`` takes none.
+
+    Raises:
+        ValueError: there is no such criterion, no threshold meets it, or the pairs do not suffice.
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(unknown_name('criterion', criterion, CRITERIA))
+    if criterion == 'f1':
+        if target is not None:
+            raise ValueError("criterion='f1' takes no target: the highest F1 is looked for.")
+        return threshold_at_best_f1(pairs)
+    if criterion == 'precision':
+        return threshold_at_precision(pairs, 0.99 if target is None else target)
+    return threshold_at_far(pairs, 1e-3 if target is None else target)
+
+
+def platt_scaling(pairs: PairScores, prior: float | None = None) -> tuple[float, float]:
+    """Slope and offset of the sigmoid that fits labelled pairs best (Platt, "Probabilistic
+    outputs for support vector machines", 1999), with his targets, which are never 0 or 1.
+
+    Args:
+        pairs: labelled pairs, some of each kind.
+        prior: the share of matches that is to be expected where the calibration is used; by
+            default the share among the pairs.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    matches, others = _weighted(pairs, prior)
+    total, rest = float(matches.sum()), float(others.sum())
+    high, low = (total + 1) / (total + 2), 1 / (rest + 2)
+    one = matches * high + others * low
+    zero = matches * (1 - high) + others * (1 - low)
+    centre, scale = _scale_of(pairs, one + zero)
+    x = np.concatenate([pairs.scores, pairs.scores])[:, None]
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    model.fit((x - centre) / scale, np.repeat([1, 0], len(pairs.scores)),
+              sample_weight=np.concatenate([one, zero]) / (total + rest))
+    slope = float(model.coef_[0, 0]) / scale
+    return slope, float(model.intercept_[0]) - slope * centre
+
+
+def isotonic_knots(pairs: PairScores, prior: float | None = None) -> list[tuple[float, float]]:
+    """The rising function that fits labelled pairs best, as ``(score, probability)`` where it
+    bends (Zadrozny and Elkan, 2002). The arguments are those of :func:`platt_scaling`.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    matches, others = _weighted(pairs, prior)
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds='clip')
+    model.fit(pairs.scores, matches / (matches + others), sample_weight=matches + others)
+    return [(float(score), float(share)) for score, share in
+            zip(model.X_thresholds_, model.y_thresholds_, strict=True)]
+
+
+def _weighted(pairs: PairScores, prior: float | None) -> tuple[np.ndarray, np.ndarray]:
+    if not pairs.num_matches or not pairs.num_others:
+        raise ValueError('Probabilities need pairs that match and pairs that do not; there are '
+                         f'{pairs.num_matches} and {pairs.num_others}.')
+    matches, others = pairs.matches.astype(np.float64), pairs.others.astype(np.float64)
+    if prior is None:
+        return matches, others
+    if not 0 < prior < 1:
+        raise ValueError(f'prior must lie between 0 and 1, got {prior!r}.')
+    total = pairs.num_matches + pairs.num_others
+    return (matches * (prior * total / pairs.num_matches),
+            others * ((1 - prior) * total / pairs.num_others))
+
+
+def _scale_of(pairs: PairScores, weights: np.ndarray) -> tuple[float, float]:
+    centre = float(np.average(pairs.scores, weights=weights))
+    spread = float(np.sqrt(np.average((pairs.scores - centre) ** 2, weights=weights)))
+    return centre, spread or 1.
+
+
+def calibrate_pairs(pairs: PairScores, criterion: str = 'f1', target: float | None = None,
+                    method: str | None = 'platt', prior: float | None = None,
+                    similarity: str = 'cosine_similarity') -> MatchCalibration:
+    """A calibration from labelled pairs; see :func:`choose_threshold` and
+    :func:`platt_scaling` for the arguments.
+    """
+    threshold = choose_threshold(pairs, criterion, target)
+    fitted: dict[str, Any] = {}
+    if method == 'platt':
+        fitted['slope'], fitted['offset'] = platt_scaling(pairs, prior)
+    elif method == 'isotonic':
+        fitted['knots'] = isotonic_knots(pairs, prior)
+    elif method is not None:
+        raise ValueError(unknown_name('method of calibration', method, METHODS))
+    measured = {name: None if math.isnan(value) else value
+                for name, value in figures_at(pairs, threshold)._asdict().items()}
+    measured.update(criterion=criterion, target=target, matches=pairs.num_matches,
+                    others=pairs.num_others)
+    return MatchCalibration(threshold, method=method, similarity=similarity, measured=measured,
+                            **fitted)
+
+
+def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float | None = None,
+              method: str | None = 'platt', *, per_class: bool = False,
+              similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
+              neighbors: int | None = None, prior: float | None = None,
+              max_queries: int | None = 10_000, seed: int = 0,
+              label_names: Sequence[str] | None = None) -> MatchCalibration:
+    """A calibration from a gallery's own labels, each row against all others.
+
+    Args:
+        embeddings: ``(N, D)`` floats.
+        labels: ``(N,)`` whole numbers or strings.
+        criterion, target, method, prior: see :func:`calibrate_pairs`.
+        per_class: choose a threshold for every class as well, from the pairs with its rows. A
+            class whose pairs do not suffice keeps the common threshold.
+        similarity, neighbors, max_queries, seed: see :func:`pairs_within`. With ``neighbors=1``
+            the probability is that of a first result.
+        label_names: what the classes are called in :attr:`MatchCalibration.class_thresholds`; by
+            default their own strings or numbers.
+
+    Raises:
+        ValueError: the rows or the labels do not suffice.
+    """
+    measure = resolve_similarity(similarity)
+    options: dict[str, Any] = dict(similarity=measure, neighbors=neighbors, seed=seed)
+    pairs = pairs_within(embeddings, labels, max_queries=max_queries, **options)
+    made = calibrate_pairs(pairs, criterion, target, method, prior, measure.name)
+    if per_class:
+        codes, _, own_names = label_codes(labels)
+        names = own_names if label_names is None else label_names
+        for label in torch.unique(codes).tolist():
+            rows = (codes == label).nonzero()[:, 0]
+            try:
+                own = pairs_within(embeddings, codes, rows=rows, **options)
+                bar = choose_threshold(own, criterion, target)
+            except ValueError:  # a class of one image, or one that never reaches the precision
+                continue
+            made.class_thresholds[_name_of(label, names)] = bar
+    return made
+
+
+def _name_of(label: int, names: Sequence[str]) -> str:
+    return str(names[label]) if 0 <= label < len(names) else str(label)

@@ -1,0 +1,285 @@
+"""A gallery on disk that grows: shards are added, removed rows are marked, until compacted."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import changes
+from .blocks import DamagedError
+from .codec import check_dtype
+from .fingerprint import Fingerprint
+from .folder_lock import folder_lock
+from .gallery import Gallery
+from .gallery_file import open_gallery, save_gallery
+from .joining import fitted, joined
+from .storage import sync_folder
+from .store_state import (
+    Shard,
+    State,
+    clean,
+    is_foreign,
+    is_store,
+    read_state,
+    removed_mask,
+    write_removed,
+    write_state,
+)
+from .string_column import StringColumn
+
+MAX_SHARDS = 64
+_READ_ATTEMPTS = 20
+
+
+class GalleryStore:
+    """A folder with a gallery in shards, which readers may open while one writer changes it.
+
+    Every change is one step: a reader sees the state before it or after it, a process that is
+    killed leaves one of both, and what a method has returned from is on the disk. A gallery
+    that was loaded stays as it is; load again to see a change.
+
+    Args:
+        path: the folder, by convention ``name.gallery``.
+        timeout: for how many seconds a change waits for another writer.
+    """
+
+    def __init__(self, path: str | os.PathLike, timeout: float = 10.0) -> None:
+        self.path = Path(path)
+        self.timeout = timeout
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, gallery: Gallery | None = None,
+               dtype: str = 'float32', timeout: float = 10.0) -> GalleryStore:
+        """Make a store, empty or with its first rows; it appears whole.
+
+        Args:
+            path: a folder that is new or empty.
+            gallery: the first rows, with ids.
+            dtype: how embeddings are stored: ``'float32'``, ``'float16'`` or ``'int8'``.
+            timeout: as in the constructor.
+
+        Raises:
+            FileExistsError: there is a store already, or a folder with something else.
+            ValueError: the dtype is another one, or the gallery has no ids.
+        """
+        check_dtype(dtype)
+        store = cls(path, timeout)
+        if store.path.exists() and not store.path.is_dir():
+            raise FileExistsError(f'{str(path)!r} is a file; a store is a folder.')
+        store.path.mkdir(parents=True, exist_ok=True)
+        if is_store(path) or is_foreign(store.path):
+            raise FileExistsError(f'The folder {str(path)!r} '
+                                  f'{"is a store already" if is_store(path) else "is not empty"}. '
+                                  'Give a new folder, or open the store.')
+        with folder_lock(store.path, timeout):
+            if is_store(path):
+                raise FileExistsError(f'Another process just made the store {str(path)!r}.')
+            state = State(dtype=dtype)
+            clean(store.path, state)
+            write_state(store.path, state if gallery is None else store._appended(state, gallery))
+            sync_folder(store.path.parent)
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, timeout: float = 10.0) -> GalleryStore:
+        """The store in a folder. A link is followed once, so that later a store, and not a name, is
+        read and changed.
+
+        Raises:
+            FileNotFoundError: the folder is no store.
+            DamagedError: a ``ValueError``; its manifest is damaged.
+        """
+        store = cls(os.path.realpath(path), timeout)
+        read_state(store.path)
+        return store
+
+    def __len__(self) -> int:
+        return self.state.rows
+
+    def __repr__(self) -> str:
+        state = self.state
+        return f'GalleryStore({str(self.path)!r}, {state.rows} rows, {len(state.shards)} shards)'
+
+    @property
+    def state(self) -> State:
+        """The state on the disk now."""
+        return read_state(self.path)
+
+    # Changes -----------------------------------------------------------------------------------
+
+    def append(self, gallery: Gallery) -> None:
+        """Add rows behind the others, as a new shard.
+
+        Raises:
+            ValueError: an id is in the store already; the gallery has no ids, another width, other
+                columns, or (``FingerprintError``) another model or pipeline made it.
+            TimeoutError: an ``OSError``; another writer does not end.
+            OSError: it cannot be written, such as on a full disk. In each case nothing is changed.
+        """
+        self._change(lambda state: self._appended(state, gallery))
+
+    def remove(self, ids: Iterable[Any]) -> None:
+        """Mark the rows of some ids as removed.
+
+        Raises:
+            UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in the store.
+            TimeoutError, OSError: as for :meth:`append`.
+        """
+        names = changes.as_names(ids)
+        self._change(lambda state: self._removed(state, names))
+
+    def update(self, gallery: Gallery) -> None:
+        """Replace the rows of the ids of a gallery; the new ones stand behind all others.
+
+        Raises:
+            UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in the store.
+            ValueError, TimeoutError, OSError: as for :meth:`append`.
+        """
+        changes.check_identified([gallery])
+        self._change(lambda state: self._appended(
+            self._removed(state, list(gallery.ids)), gallery, like=state))
+
+    def compact(self) -> None:
+        """Write the rows that are left as one shard, and delete the others.
+
+        Raises:
+            TimeoutError, OSError: as for :meth:`append`; the store is as it was.
+        """
+        def change(state: State) -> State:
+            if not state.rows or (len(state.shards) == 1 and not state.shards[0].removed):
+                return state
+            shard = self._write_shard(state, self._load(state))
+            return state.with_shards([shard])
+        self._change(change)
+
+    def _change(self, change: Callable[[State], State]) -> None:
+        with folder_lock(self.path, self.timeout):
+            state = read_state(self.path)
+            clean(self.path, state)
+            try:
+                after = change(state)
+                if after is not state:
+                    write_state(self.path, after)
+            finally:
+                clean(self.path, read_state(self.path))
+
+    def _appended(self, state: State, gallery: Gallery, like: State | None = None) -> State:
+        """The state with a shard more; its rows must fit those of the state, or of ``like``."""
+        changes.check_identified([gallery])
+        facts: dict[str, Any] = dict(
+            dim=gallery.dim, fingerprint=gallery.fingerprint.as_dict(),
+            similarity=gallery.similarity, source=gallery.source, skipped=gallery.skipped)
+        for rows in self._places(state, gallery.ids):
+            if (rows >= 0).any():
+                there = [gallery.ids[int(place)] for place in np.flatnonzero(rows >= 0)]
+                raise ValueError(f'The store holds {changes.some_of(there)} already; nothing was '
+                                 'added. Replace rows with update, or remove them first.')
+        old = state if like is None else like
+        if old.shards:
+            gallery, facts = fitted(self._example(old), gallery)
+        shard = self._write_shard(state, gallery)
+        return self._merged(state.with_shards([*state.shards, shard], **facts))
+
+    def _places(self, state: State, names: StringColumn) -> Iterator[np.ndarray]:
+        """For each shard the rows of some ids, ``(n,)`` int64, -1 where it does not hold one."""
+        for shard in state.shards:
+            rows = self._open(shard).ids.find(names)
+            if shard.removed and (rows >= 0).any():
+                rows[removed_mask(self.path, shard)[rows] & (rows >= 0)] = -1
+            yield rows
+
+    def _example(self, state: State) -> Gallery:
+        """One row of the store, with its columns, facts and all label names."""
+        example = self._open(state.shards[-1]).subset([0])
+        example.fingerprint = Fingerprint.from_dict(state.facts['fingerprint'])
+        example.similarity = state.facts['similarity']
+        example.source, example.skipped = state.facts['source'], state.facts['skipped']
+        return example
+
+    def _merged(self, state: State) -> State:
+        """The state; where there are many shards, with the last and smallest ones in one.
+
+        A shard is rewritten with those behind it only when these are as large as it together, so
+        that each row is rewritten a number of times that grows with the logarithm of the rows.
+        """
+        if len(state.shards) <= MAX_SHARDS:
+            return state
+        live = [shard.live for shard in state.shards]
+        first = next(i for i in range(len(live)) if live[i] <= sum(live[i + 1:]))
+        tail = self._load(replace(state, shards=state.shards[first:]))
+        return state.with_shards([*state.shards[:first], self._write_shard(state, tail)])
+
+    def _write_shard(self, state: State, gallery: Gallery) -> Shard:
+        name = f'shard-{state.next_file:06d}.safetensors'
+        return Shard(name, len(gallery), save_gallery(gallery, self.path / name, state.dtype))
+
+    def _removed(self, state: State, names: list[str]) -> State:
+        places = list(self._places(state, StringColumn.from_strings(names)))
+        left = np.ones(len(names), dtype=bool)
+        for rows in places:
+            left &= rows < 0
+        if left.any():
+            missing = [names[place] for place in np.flatnonzero(left)]
+            held = self._open(state.shards[0]).ids if state.shards else ()
+            raise changes.unknown_ids(missing, held)
+        shards, number = [], state.next_file
+        for shard, rows in zip(state.shards, places, strict=True):
+            if (rows >= 0).any():
+                removed = removed_mask(self.path, shard)
+                removed[rows[rows >= 0]] = True
+                shard = replace(shard, removed=write_removed(self.path, number, removed))
+                number += 1
+            shards.append(shard)
+        return replace(state.with_shards(shards), next_file=number)
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def load(self) -> Gallery:
+        """The rows as a gallery, read when they are used.
+
+        Raises:
+            ValueError: the store is empty.
+            DamagedError: a ``ValueError``; a file of it is damaged or missing.
+        """
+        for _ in range(_READ_ATTEMPTS):
+            state = read_state(self.path)
+            try:
+                return self._load(state)
+            except FileNotFoundError as error:
+                missing = error  # a writer compacted meanwhile, if the state is another one now
+                if read_state(self.path).generation == state.generation:
+                    break
+        raise DamagedError(f'The store {str(self.path)!r} lacks the file '
+                           f'{missing.filename!r}. Restore it.') from missing
+
+    def export(self, path: str | os.PathLike, dtype: str | None = None) -> None:
+        """Write the rows as one gallery file; see :meth:`Gallery.save`."""
+        self.load().save(path, dtype)
+
+    def verify(self) -> None:
+        """Read every file and compare it with its checksums. Raises DamagedError."""
+        if len(self):
+            self.load().verify()
+
+    def _load(self, state: State) -> Gallery:
+        if not state.shards:
+            raise ValueError(f'The store {str(self.path)!r} is empty: append a gallery first.')
+        opened = [self._open(shard) for shard in state.shards]
+        if len(opened) == 1 and state.shards[0].removed is None:
+            return opened[0]
+        kept = [np.flatnonzero(~removed_mask(self.path, shard)) if shard.removed else None
+                for shard in state.shards]
+        facts = dict(state.facts, fingerprint=Fingerprint.from_dict(state.facts['fingerprint']))
+        return joined(opened, kept, facts)
+
+    def _open(self, shard: Shard) -> Gallery:
+        path = self.path / shard.file
+        gallery = open_gallery(path)
+        if gallery._files[0].checksum != shard.checksum or len(gallery) != shard.rows:
+            raise DamagedError(f'{str(path)!r} is another file than the one that the store wrote. '
+                               'Restore it.')
+        return gallery

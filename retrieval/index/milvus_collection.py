@@ -1,0 +1,274 @@
+"""The Milvus collection of an index: its fields, its limits, and the names that lead to it.
+
+An index called ``products`` is the alias ``products`` of a collection ``products_rows_…`` (filled
+by ``add``) or ``products_gallery_…`` (filled by ``replace``): an alias can be moved to a new
+collection in one step. A second alias, ``products_is_<digest>``, says that the collection holds
+exactly the rows of that digest; it is taken away before the rows change.
+"""
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from ..registry import unknown_name
+from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from .milvus_columns import KINDS, MOST_BYTES, Columns
+from .milvus_connection import Connection, MilvusError, MilvusUnavailable
+
+ID, ROW, EMBEDDING = 'id', 'row', 'embedding'
+METRICS = {'cosine_similarity': 'COSINE', 'inner_product': 'IP', 'euclidean': 'L2'}
+EMBEDDED_INDEXES = ('AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'IVF_FLAT', 'IVF_SQ8')
+MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
+WIDTHS = range(2, 32_769)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a collection is made of.
+
+    Args:
+        width: the number of columns of the vectors.
+        metric: Milvus's name of the similarity.
+        columns: the kind (``int``, ``float``, ``bool``, ``str``) of every metadata column.
+        id_length: the most bytes of an id.
+        index_type: Milvus's index over the vectors.
+        index_params: its parameters.
+    """
+
+    width: int
+    metric: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    id_length: int = 1024
+    index_type: str = 'FLAT'
+    index_params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def checked_name(name: Any) -> str:
+    """``name`` as that of a collection. Raises ValueError where Milvus could not take it."""
+    if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z_]\w{0,199}', name, re.ASCII):
+        raise ValueError(f'collection={name!r} is no name that Milvus takes: write letters, digits '
+                         'and underscores (at most 200), not beginning with a digit.')
+    return name
+
+
+def checked_similarity(similarity: str | SimilarityFn | Similarity) -> Similarity:
+    """A similarity that Milvus knows. Raises ValueError for another, such as a callable."""
+    resolved = resolve_similarity(similarity)
+    if SIMILARITIES.get(resolved.name) is not resolved or resolved.name not in METRICS:
+        raise ValueError(f'Milvus has no similarity {resolved.name!r}: it computes '
+                         f'{", ".join(METRICS)}. Use ExactIndex for one of your own.')
+    return resolved
+
+
+def checked_index_params(given: Mapping[str, Any] | None,
+                         embedded: bool) -> tuple[str, dict[str, Any]]:
+    """The type and the parameters of Milvus's index.
+
+    Raises:
+        ValueError: it names the metric, which the similarity decides, or unknown keys; or a type
+            that the embedded Milvus lacks (a server says so itself).
+    """
+    params = dict(given or {})
+    if 'metric_type' in params:
+        raise ValueError('index_params names a metric_type, which `similarity` decides: leave it '
+                         'out.')
+    kind, inner = params.pop('index_type', 'FLAT'), params.pop('params', {})
+    if params:
+        raise ValueError(unknown_name('key of index_params', next(iter(params)),
+                                      ('index_type', 'params')))
+    if embedded and kind not in EMBEDDED_INDEXES:  # it would take any name, and build nothing
+        raise ValueError(unknown_name('index_type of the embedded Milvus', kind, EMBEDDED_INDEXES))
+    return str(kind), dict(inner)
+
+
+def check_width(width: int) -> None:
+    """Raises ValueError where Milvus has no vectors so wide."""
+    if width not in WIDTHS:
+        raise ValueError(f'embeddings have {width} columns, and Milvus takes {WIDTHS[0]} to '
+                         f'{WIDTHS[-1]:,}: reduce them, or use ExactIndex.')
+
+
+def check_ids(names: list[str], id_length: int) -> None:
+    """Raises ValueError for an id that is too long, or is no text that can be sent."""
+    for name in names:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError as error:
+            raise ValueError(f'The id {name!r} is no valid text: Milvus takes UTF-8 only. Rename '
+                             'the file.') from error
+        if size > id_length:
+            raise ValueError(
+                f'The id {name[:40]!r}… has {size:,} bytes, and this collection takes {id_length:,}'
+                f': shorten it, or build the index with id_length={size} (at most '
+                f'{MOST_BYTES:,}).')
+
+
+def create(connection: Connection, name: str, kind: str, layout: Layout) -> str:
+    """Make and load an empty collection for the index ``name``; it is its own name."""
+    from pymilvus.milvus_client import IndexParams
+    index = IndexParams()
+    index.add_index(EMBEDDING, index_name=EMBEDDING, index_type=layout.index_type,
+                    metric_type=layout.metric, params=dict(layout.index_params))
+    own = f'{name}_{kind}_{uuid4().hex[:16]}'  # new, so whoever answers "it exists" made it for us
+    try:
+        _unless(lambda: connection.call('has_collection', own), connection, 'create_collection',
+                own, schema=_schema(layout), consistency_level='Strong')
+        _unless(lambda: connection.call('list_indexes', own), connection, 'create_index', own,
+                index, sync=False)  # it is empty
+        connection.call('load_collection', own)
+    except ValueError:  # the server is there, and does not want such a collection
+        connection.call('drop_collection', own)
+        raise
+    return own
+
+
+def _unless(done: Callable[[], Any], connection: Connection, method: str, *args: Any,
+            **kwargs: Any) -> None:
+    """Call what must not be done twice: where a repeated call fails since the first was carried
+    out and only its answer lost, ``done()`` is true.
+    """
+    try:
+        connection.call(method, *args, **kwargs)
+    except MilvusUnavailable:
+        raise
+    except (ValueError, MilvusError):
+        if not done():
+            raise
+
+
+def _schema(layout: Layout) -> Any:
+    from pymilvus import CollectionSchema, DataType, FieldSchema
+    fields = [FieldSchema(ID, DataType.VARCHAR, is_primary=True, max_length=layout.id_length),
+              FieldSchema(ROW, DataType.INT64),
+              FieldSchema(EMBEDDING, DataType.FLOAT_VECTOR, dim=layout.width)]
+    for name, kind in layout.columns.items():
+        length = {'max_length': MOST_BYTES} if kind == 'str' else {}
+        fields.append(FieldSchema(name, getattr(DataType, KINDS[kind]), **length))
+    return CollectionSchema(fields, auto_id=False, enable_dynamic_field=False)
+
+
+def find(connection: Connection, name: str) -> str | None:
+    """The collection that an index is the alias of, or None.
+
+    Raises:
+        ValueError: a collection itself, which no index made, has that name.
+    """
+    if not connection.call('has_collection', name):
+        return None
+    try:
+        return connection.call('describe_alias', name)['collection_name']
+    except MilvusUnavailable:
+        raise
+    except (ValueError, MilvusError) as error:
+        raise ValueError(f'Milvus at {connection.uri} has a collection {name!r} that no '
+                         'MilvusIndex made: give another name as `collection`.') from error
+
+
+def read_layout(connection: Connection, own: str) -> Layout:
+    """What a collection is made of.
+
+    Raises:
+        ValueError: it is no collection of a MilvusIndex.
+    """
+    kinds = {milvus: kind for kind, milvus in KINDS.items()}
+    fields = {one['name']: one for one in connection.call('describe_collection', own)['fields']}
+    types = {name: getattr(one['type'], 'name', '') for name, one in fields.items()}
+    needed = {ID: 'VARCHAR', ROW: 'INT64', EMBEDDING: 'FLOAT_VECTOR'}
+    columns = {name: kinds.get(kind) for name, kind in types.items() if name not in needed}
+    if any(types.get(name) != kind for name, kind in needed.items()) or None in columns.values():
+        raise ValueError(f'The Milvus collection {own!r} has the fields {types}, and a MilvusIndex '
+                         f'has {needed} and metadata: give another name as `collection`.')
+    index = connection.call('describe_index', own, EMBEDDING)
+    if not index:
+        raise ValueError(f'The Milvus collection {own!r} has no index over its vectors: it was '
+                         'not made by a MilvusIndex, or not to the end. Give another name.')
+    return Layout(int(fields[EMBEDDING]['params']['dim']), str(index['metric_type']),
+                  {name: str(kind) for name, kind in columns.items()},
+                  int(fields[ID]['params']['max_length']), str(index['index_type']))
+
+
+def claim(connection: Connection, name: str, layout: Layout) -> str:
+    """Make an empty collection and give it a name that was free.
+
+    Raises:
+        MilvusError: another process has taken the name meanwhile.
+    """
+    own = create(connection, name, 'rows', layout)
+    try:
+        _unless(lambda: find(connection, name) == own, connection, 'create_alias', own, name)
+    except (ValueError, MilvusError) as error:
+        if not isinstance(error, MilvusUnavailable) and find(connection, name) is not None:
+            connection.call('drop_collection', own)
+            raise MilvusError(f'Another process has made the collection {name!r} meanwhile: call '
+                              '`refresh` and add again.') from error
+        raise
+    return own
+
+
+def point(connection: Connection, name: str, own: str) -> None:
+    """Make the index ``name`` the alias of a collection, in one step."""
+    if connection.call('has_collection', name):
+        connection.call('alter_alias', own, name)
+    else:
+        _unless(lambda: find(connection, name) == own, connection, 'create_alias', own, name)
+
+
+def seal(connection: Connection, name: str, own: str, digest: str) -> None:
+    """Note that the collection holds exactly the rows of ``digest``."""
+    note = f'{name}_is_{digest}'
+    if connection.call('has_collection', note):
+        connection.call('alter_alias', own, note)
+    else:
+        _unless(lambda: is_sealed(connection, name, own, digest), connection, 'create_alias', own,
+                note)
+
+
+def is_sealed(connection: Connection, name: str, own: str, digest: str) -> bool:
+    """Whether the collection holds exactly the rows of ``digest``."""
+    return f'{name}_is_{digest}' in connection.call('list_aliases', own)['aliases']
+
+
+def unseal(connection: Connection, name: str, own: str) -> None:
+    """Take the note away before the rows change."""
+    for alias in connection.call('list_aliases', own)['aliases']:
+        if alias.startswith(f'{name}_is_'):
+            _unless(partial(_is_free, connection, alias), connection, 'drop_alias', alias)
+
+
+def _is_free(connection: Connection, name: str) -> bool:
+    return not connection.call('has_collection', name)
+
+
+def is_gallery(name: str, own: str) -> bool:
+    """Whether the collection was written by ``replace``, not filled by ``add``."""
+    return own.startswith(f'{name}_gallery_')
+
+
+def digest(layout: Layout, vectors: np.ndarray, names: list[str], columns: Columns) -> str:
+    """32 hexadecimal digits of the rows and of what the collection is made of."""
+    parts = hashlib.blake2b(digest_size=16)
+    parts.update(repr((layout.width, layout.metric, layout.index_type, layout.id_length,
+                       sorted(layout.index_params.items()), names, columns)).encode())
+    parts.update(np.ascontiguousarray(vectors).data)
+    return parts.hexdigest()
+
+
+def drop(connection: Connection, name: str, own: str) -> None:
+    """Drop a collection and the notes on it; its index must have been pointed elsewhere."""
+    unseal(connection, name, own)
+    connection.call('drop_collection', own)
+
+
+def abandoned(connection: Connection, name: str) -> list[str]:
+    """What ``replace`` began and never led the name to, since it was killed."""
+    current = find(connection, name)
+    pattern = re.compile(rf'{re.escape(name)}_(gallery|copy)_[0-9a-f]{{16}}')
+    return [own for own in connection.call('list_collections')
+            if pattern.fullmatch(own) and own != current]

@@ -1,0 +1,287 @@
+"""``InferenceModel``, as pytorch-metric-learning has it, on the package's own engine."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..retrievers import evaluation_mode
+from . import input_batches
+from .faiss_indexer import FaissIndexer, IndexerKNN
+from .faiss_knn import FaissKNN
+from .held_reference import CallableKNN
+from .match_finder import MatchFinder
+
+if TYPE_CHECKING:
+    from ..evaluation.calibration import MatchCalibration
+
+
+class InferenceModel:
+    """A trained model that finds neighbours and matches.
+
+    Args:
+        trunk: the model; its embeddings are ``(B, D)``.
+        embedder: what turns the trunk's output into embeddings; None where nothing does.
+        match_finder: by default ``MatchFinder(CosineSimilarity(), 0.9)``.
+        normalize_embeddings: scale embeddings to length 1.
+        knn_func: by default ``FaissKNN(reset_before=False, reset_after=False)``; a
+            :class:`CustomKNN`, or any ``knn(query, k, reference, ref_includes_query)``.
+        data_device: where batches are put; by default where the model's weights are, and for a
+            model without weights on a GPU where there is one.
+        dtype: what batches are cast to, or None.
+        indexer: in the place of ``knn_func``, an index with the older methods, such as
+            :class:`FaissIndexer`.
+        batch_size: images that are embedded at once, where a call does not say.
+        calibration: makes probabilities of scores, in :meth:`match_probability` and
+            :meth:`identify`; it goes to the match finder. Where no ``match_finder`` is given, its
+            threshold is the default.
+
+    Embedding happens in evaluation mode and without gradients; every submodule has its own mode
+    back afterwards, and no weight is moved.
+
+    Raises:
+        TypeError, ValueError: an argument is of another type, or two contradict each other.
+    """
+
+    def __init__(self, trunk: Any, embedder: Any = None, match_finder: MatchFinder | None = None,
+                 normalize_embeddings: bool = True, knn_func: Any = None,
+                 data_device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+                 *, indexer: Any = None, batch_size: int = 64,
+                 calibration: MatchCalibration | None = None) -> None:
+        for name, part in (('trunk', trunk), ('embedder', embedder)):
+            if not callable(part) and not (name == 'embedder' and part is None):
+                raise TypeError(f'{name} must be a module, got {type(part).__name__}.')
+        self.trunk = trunk
+        self.embedder = nn.Identity() if embedder is None else embedder
+        self.match_finder = _match_finder(match_finder, calibration)
+        self.normalize_embeddings = normalize_embeddings
+        self.knn_func = _knn_function(knn_func, indexer)
+        self.indexer = indexer
+        self.data_device = torch.device(_default_device(self.trunk, self.embedder)
+                                        if data_device is None else data_device)
+        self.dtype = dtype
+        self.batch_size = input_batches.checked_size(batch_size)
+
+    # Embedding -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def get_embeddings(self, x: Any) -> Tensor:
+        """The embeddings ``(n, D)`` of a tensor or a list, in batches; whatever else the trunk
+        takes (a dict of tokens, say) is one batch.
+        """
+        if isinstance(x, (Tensor, np.ndarray, list)):
+            return self.get_embeddings_from_tensor_or_dataset(x, self.batch_size)
+        with self._evaluation():
+            return self._embed(x)
+
+    @torch.no_grad()
+    def get_embeddings_from_tensor_or_dataset(self, inputs: Any,
+                                              batch_size: int | None = None) -> Tensor:
+        """The embeddings ``(N, D)`` of a tensor, array, list, dataset or dataloader."""
+        return self._embeddings_and_labels(inputs, batch_size)[0]
+
+    def _embeddings_and_labels(self, inputs: Any,
+                               batch_size: int | None) -> tuple[Tensor, Tensor | None]:
+        size = self.batch_size if batch_size is None else input_batches.checked_size(batch_size)
+        collected = input_batches.Collected(input_batches.count_of(inputs))
+        with self._evaluation():
+            for batch, labels in input_batches.batches(inputs, size):
+                collected.add(self._embed(batch), labels)
+        return collected.joined()
+
+    def _evaluation(self) -> ExitStack:
+        stack = ExitStack()
+        for part in (self.trunk, self.embedder):
+            if isinstance(part, nn.Module):
+                stack.enter_context(evaluation_mode(part))
+        return stack
+
+    def _embed(self, batch: Any) -> Tensor:
+        embeddings = self.embedder(self.trunk(self._moved(batch)))
+        if not isinstance(embeddings, Tensor) or embeddings.ndim != 2:
+            got = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else \
+                type(embeddings).__name__
+            raise ValueError(f'The model must return embeddings (B, D), got {got}: give an '
+                             'embedder that makes such ones.')
+        return functional.normalize(embeddings, dim=1) if self.normalize_embeddings else embeddings
+
+    def _moved(self, batch: Any) -> Any:
+        if isinstance(batch, Tensor):
+            return batch.to(device=self.data_device, dtype=self.dtype)
+        if isinstance(batch, dict):
+            return {name: self._moved(value) for name, value in batch.items()}
+        return batch
+
+    # Neighbours ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def train_knn(self, inputs: Any, batch_size: int | None = None, *,
+                  ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+        """Make a tensor, array, list, dataset or dataloader what is searched.
+
+        Args:
+            inputs: a dataset's items are ``(input, label)``; integer labels are kept.
+            batch_size: how many are embedded at once.
+            ids: a unique id for each, kept and saved with the index.
+            labels: a class for each, in place of the dataset's.
+        """
+        self._index(self.knn_func.train, inputs, batch_size, ids, labels)
+
+    @torch.no_grad()
+    def add_to_knn(self, inputs: Any, batch_size: int | None = None, *,
+                   ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+        """Add to what is searched; see :meth:`train_knn`."""
+        self._index(self.knn_func.add, inputs, batch_size, ids, labels)
+
+    def _index(self, put: Any, inputs: Any, batch_size: int | None, ids: Any, labels: Any) -> None:
+        embeddings, found = self._embeddings_and_labels(inputs, batch_size)
+        labels = found if labels is None else labels
+        if hasattr(self.knn_func, 'names'):
+            put(embeddings, ids, labels)
+        elif ids is not None:
+            raise TypeError(f'{type(self.knn_func).__name__} keeps no ids: leave them out, or take '
+                            'a FaissKNN or CustomKNN of this package.')
+        else:
+            put(embeddings)
+
+    def get_nearest_neighbors(self, query: Any, k: int) -> tuple[Tensor, Tensor]:
+        """The neighbours of queries among what was indexed.
+
+        Args:
+            query: a tensor or list of inputs, of any number.
+            k: how many neighbours; more than there are gives what there are.
+
+        Returns:
+            Distances ``(Q, k)`` and rows ``(Q, k)``, nearest first.
+
+        Raises:
+            ValueError: nothing was indexed (a ``RuntimeError`` from an older indexer).
+        """
+        return self.knn_func(self.get_embeddings(query), k)
+
+    def identify(self, query: Any, k: int = 1,
+                 threshold: float | None = None) -> list[dict[str, Any]]:
+        """Open-set search: who each query is, or nobody.
+
+        Args:
+            query: a tensor or list of inputs.
+            k: how many neighbours are looked at.
+            threshold: of the match finder's distance, in place of its own.
+
+        Returns:
+            For each query ``dict(match, results)``: ``match`` says whether a neighbour reaches
+            the threshold, and ``results`` holds those that do, as dicts with ``row``, ``id``,
+            ``label`` (None where not known), ``score`` and, with a calibration, ``probability``.
+        """
+        if not hasattr(self.knn_func, 'vectors') or not hasattr(self.knn_func, 'names'):
+            raise TypeError(f'{type(self.knn_func).__name__} cannot give back what it indexed: '
+                            'take a FaissKNN or CustomKNN of this package.')
+        embeddings = self.get_embeddings(query)
+        _, rows = self.knn_func(embeddings, k)
+        answers = []
+        for embedding, found in zip(embeddings, rows, strict=True):
+            near = found[found >= 0]
+            vectors = self.knn_func.vectors(near).to(embedding.device, embedding.dtype)
+            scores = self.match_finder.scores(embedding.expand_as(vectors), vectors)
+            results = [self._described(row, score) for row, score in
+                       zip(near.tolist(), scores.tolist(), strict=True)
+                       if score >= self.match_finder.score_threshold(threshold,
+                                                                     self._label(row))]
+            answers.append(dict(match=bool(results), results=results))
+        return answers
+
+    def _described(self, row: int, score: float) -> dict[str, Any]:
+        names = self.knn_func.names
+        described = dict(row=row, id=str(row) if names.ids is None else names.ids[row],
+                         label=self._label(row), score=score)
+        calibration = self.match_finder.calibration
+        if calibration is not None:
+            described['probability'] = float(calibration.probability(score))
+        return described
+
+    def _label(self, row: int) -> int | None:
+        labels = self.knn_func.names.labels
+        return None if labels is None or labels[row] < 0 else int(labels[row])
+
+    def save_knn_func(self, filename: str | PathLike) -> None:
+        """Write the index with its ids and labels to a file."""
+        self.knn_func.save(filename)
+
+    def load_knn_func(self, filename: str | PathLike) -> None:
+        """Read an index that :meth:`save_knn_func`, or faiss, wrote."""
+        self.knn_func.load(filename)
+
+    # Matches -------------------------------------------------------------------------------------
+
+    def get_matches(self, query: Any, ref: Any = None, threshold: float | None = None,
+                    return_tuples: bool = False) -> np.ndarray | list[tuple[int, int]]:
+        """Which queries match which references; see :meth:`MatchFinder.get_matching_pairs`."""
+        queries = self.get_embeddings(query)
+        references = queries if ref is None else self.get_embeddings(ref)
+        return self.match_finder.get_matching_pairs(queries, references, threshold, return_tuples)
+
+    def is_match(self, x: Any, y: Any, threshold: float | None = None) -> bool | np.ndarray:
+        """Whether each ``x`` matches the ``y`` beside it; see :meth:`MatchFinder.is_match`."""
+        return self.match_finder.is_match(self.get_embeddings(x), self.get_embeddings(y), threshold)
+
+    def match_probability(self, x: Any, y: Any) -> Tensor:
+        """The calibrated probability that each ``x`` matches the ``y`` beside it, ``(n,)``."""
+        return self.match_finder.match_probability(self.get_embeddings(x), self.get_embeddings(y))
+
+    # The names of older releases -----------------------------------------------------------------
+
+    def train_indexer(self, inputs: Any, batch_size: int | None = None) -> None:
+        """The older name of :meth:`train_knn`."""
+        self.train_knn(inputs, batch_size)
+
+    def add_to_indexer(self, inputs: Any, batch_size: int | None = None) -> None:
+        """The older name of :meth:`add_to_knn`."""
+        self.add_to_knn(inputs, batch_size)
+
+    def save_index(self, filename: str | PathLike) -> None:
+        """The older name of :meth:`save_knn_func`."""
+        self.save_knn_func(filename)
+
+    def load_index(self, filename: str | PathLike) -> None:
+        """The older name of :meth:`load_knn_func`."""
+        self.load_knn_func(filename)
+
+
+def _match_finder(finder: MatchFinder | None,
+                  calibration: MatchCalibration | None) -> MatchFinder:
+    if finder is None:
+        from pytorch_metric_learning.distances import CosineSimilarity
+        return MatchFinder(CosineSimilarity(), 0.9 if calibration is None else None,
+                           calibration=calibration)
+    if calibration is not None:
+        if getattr(finder, 'calibration', None) not in (None, calibration):
+            raise ValueError('The match finder has another calibration already: give one of them.')
+        finder.calibration = calibration
+    return finder
+
+
+def _knn_function(knn_func: Any, indexer: Any) -> Any:
+    if indexer is not None:
+        if knn_func is not None:
+            raise ValueError('Give either knn_func or the older indexer, not both.')
+        return indexer.knn if isinstance(indexer, FaissIndexer) else IndexerKNN(indexer)
+    if knn_func is None:
+        return FaissKNN(reset_before=False, reset_after=False)
+    if not callable(knn_func):
+        raise TypeError('knn_func must be a FaissKNN, a CustomKNN or a callable (query, k, '
+                        f'reference, ref_includes_query), got {type(knn_func).__name__}.')
+    return knn_func if hasattr(knn_func, 'train') else CallableKNN(knn_func)
+
+
+def _default_device(*parts: Any) -> torch.device:
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for tensor in [*part.parameters(), *part.buffers()]:
+                return tensor.device
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

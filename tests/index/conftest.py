@@ -1,0 +1,34 @@
+"""One embedded Milvus for all tests of the session; each index has a collection of its own."""
+import itertools
+from tempfile import TemporaryDirectory
+
+import pytest
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope='session')
+def milvus_uri():
+    pytest.importorskip('pymilvus')
+    pytest.importorskip('milvus_lite')
+    from retrieval.index import MilvusIndex
+    with TemporaryDirectory(prefix='retrieval-test-milvus-') as folder:
+        keeper = MilvusIndex(f'{folder}/tests.db', 'keeper')  # the server stays while it is open
+        yield f'{folder}/tests.db'
+        keeper.close()
+
+
+@pytest.fixture
+def new_milvus(milvus_uri):
+    """Builds an index over a new collection; they are closed at the end."""
+    from retrieval.index import MilvusIndex
+    built = []
+
+    def new(*, collection=None, **options):
+        name = collection or f'test{next(NUMBERS)}'
+        built.append(MilvusIndex(milvus_uri, name, **options))
+        return built[-1]
+
+    yield new
+    for index in built:
+        index.close()

@@ -1,0 +1,324 @@
+"""What MilvusIndex does besides the contract of every index."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval.index import ExactIndex, MilvusError, MilvusIndex
+
+WIDTH = 8
+
+
+def names(count, start=0):
+    return [f'picture {row}' for row in range(start, start + count)]
+
+
+@pytest.fixture(scope='module')
+def vectors():
+    return np.random.default_rng(0).normal(size=(60, WIDTH)).astype(np.float32)
+
+
+def exact(vectors, ids, similarity='cosine_similarity'):
+    index = ExactIndex(similarity)
+    index.add(vectors, ids)
+    return index
+
+
+def test_a_collection_is_opened_with_its_rows_in_their_order(new_milvus, vectors):
+    index = new_milvus(collection='kept', batch_size=7)
+    index.add(vectors[:40], names(40))
+    index.remove(['picture 3', 'picture 39'])
+    index.add(vectors[39:], names(21, 39))
+    again = new_milvus(collection='kept')
+    expected = [name for name in names(60) if name != 'picture 3']
+    assert list(again.ids) == list(index.ids) == expected and again.width == WIDTH
+    oracle = exact(vectors[np.arange(60) != 3], expected)
+    for one in (index, again):
+        found, wanted = one.search(vectors[:9], 12), oracle.search(vectors[:9], 12)
+        assert torch.equal(found.indices, wanted.indices)
+    again.add(vectors[3:4], ['picture 3'])
+    assert again.ids[-1] == 'picture 3'
+    index.refresh()
+    assert list(index.ids) == list(again.ids)
+
+
+def test_rows_of_another_writer_are_found(new_milvus, vectors):
+    one = new_milvus(collection='shared')
+    one.add(vectors[:10], names(10))
+    other = new_milvus(collection='shared')
+    other.add(vectors[10:20], names(10, 10))
+    assert one.search(vectors[15:16], 1).ids == [['picture 15']]  # a row that it did not know
+    assert len(one) == 20
+    other.remove(names(5))
+    assert not set(one.search(vectors[:1], 20).ids[0]) & set(names(5))
+
+
+def test_upsert_replaces_vectors_and_keeps_rows(new_milvus, vectors):
+    index = new_milvus()
+    index.add(vectors[:20], names(20), metadata={'price': range(20)})
+    index.upsert(vectors[40:50], names(10, 15), metadata={'price': range(100, 110)})
+    assert list(index.ids) == names(25)
+    held = np.concatenate([vectors[:15], vectors[40:50]])
+    assert index.search(vectors[40:44], 25).ids == exact(held, names(25)).search(
+        vectors[40:44], 25).ids
+    assert [one['price'] for one in index.metadata_of(names(2, 14))] == [14, 100]
+
+
+METADATA = {
+    'label': np.arange(60) % 7,
+    'weight': torch.linspace(0, 1, 60),
+    'sold': [row % 3 == 0 for row in range(60)],
+    'the split': ['train' if row % 2 else 'tést "q"' for row in range(60)],
+    'id': [f'sku-{row}' for row in range(60)],
+}
+
+
+@pytest.mark.parametrize(('expression', 'allowed'), [
+    ('label == 3', lambda row: row % 7 == 3),
+    ('label in [1, 5] and not sold', lambda row: row % 7 in (1, 5) and row % 3),
+    ('weight > 0.5', lambda row: row / 59 > 0.5),
+    ('sold == true or label == 2', lambda row: row % 3 == 0 or row % 7 == 2),
+    ('the_split == "train"', lambda row: row % 2),
+    ('the_split like "tést%" and id_ != "sku-4"', lambda row: row % 2 == 0 and row != 4),
+    ('label > 100', lambda row: False),
+])
+def test_a_filter_over_metadata(new_milvus, vectors, expression, allowed):
+    index = new_milvus()
+    index.add(vectors, names(60), metadata=METADATA)
+    keep = np.array([bool(allowed(row)) for row in range(60)])
+    wanted = exact(vectors, names(60)).search(vectors[:4], 60, filter=keep)
+    found = index.search(vectors[:4], 60, filter=expression)
+    assert torch.equal(found.indices, wanted.indices)
+    assert index.range_search(vectors[:4], -1.0, filter=expression).ids == wanted.ids
+    assert index.search(vectors[:2], 3, ['picture 0', None], expression).ids == exact(
+        vectors, names(60)).search(vectors[:2], 3, ['picture 0', None], keep).ids
+
+
+def test_metadata_is_kept_and_read(new_milvus, vectors):
+    index = new_milvus(metadata=dict(label=int, weight='float', split=str))
+    index.add(vectors[:2], ['a', 'b'], metadata=dict(split=['x', 'y'], label=[1, 2], weight=[1, 2]))
+    index.add(vectors[2:3], ['c'], metadata=dict(split=['z'], label=[3], weight=[0.5]))
+    assert index.metadata_of(['c', 'a']) == [dict(label=3, weight=0.5, split='z'),
+                                             dict(label=1, weight=1.0, split='x')]
+    with pytest.raises(KeyError, match="'nobody'"):
+        index.metadata_of(['nobody'])
+
+
+@pytest.mark.parametrize(('metadata', 'error', 'says'), [
+    (None, ValueError, "'label' is missing"),
+    (dict(label=[1], lable=[1]), ValueError, "'lable'. Did you mean 'label'"),
+    (dict(label=[1, 2]), ValueError, '2 values for 1 embeddings'),
+    (dict(label=['1']), ValueError, 'holds int, got str'),
+    (dict(label=[1.5]), ValueError, 'holds int, got float'),
+    (dict(label=[None]), TypeError, 'one kind'),
+    (dict(label=3), TypeError, 'sequence of values'),
+    (dict(label=[2 ** 63]), ValueError, '64 bits'),
+])
+def test_wrong_metadata(new_milvus, vectors, metadata, error, says):
+    index = new_milvus()
+    index.add(vectors[:3], names(3), metadata=dict(label=[1, 2, 3]))
+    with pytest.raises(error, match=says):
+        index.add(vectors[3:4], ['x'], metadata=metadata)
+    assert len(index) == 3
+
+
+@pytest.mark.parametrize(('metadata', 'error', 'says'), [
+    (dict(a=[float('nan')]), ValueError, 'finite'),
+    (dict(a=['x' * 70_000]), ValueError, '70,000 bytes'),
+    (dict(a=['\udcff']), ValueError, 'UTF-8'),
+    ({'a b': [1], 'a_b': [2]}, ValueError, 'rename one'),
+    (dict(a=[1, 'x']), TypeError, 'one kind'),
+])
+def test_metadata_that_milvus_cannot_keep(new_milvus, vectors, metadata, error, says):
+    index = new_milvus()
+    with pytest.raises(error, match=says):
+        index.add(vectors[:len(next(iter(metadata.values())))], None or [
+            'x', 'y'][:len(next(iter(metadata.values())))], metadata=metadata)
+    assert len(index) == 0
+
+
+@pytest.mark.parametrize(('options', 'error', 'says'), [
+    (dict(uri='localhost:19530'), ValueError, "'http://localhost:19530'"),
+    (dict(uri=5), TypeError, 'a path or an address'),
+    (dict(collection='two words'), ValueError, 'letters, digits'),
+    (dict(similarity='cosine'), ValueError, "Did you mean 'cosine_similarity'"),
+    (dict(similarity=lambda q, g: q @ g.T), ValueError, 'ExactIndex'),
+    (dict(index_params=dict(metric_type='L2')), ValueError, 'similarity'),
+    (dict(index_params=dict(index_type='HSNW')), ValueError, "Did you mean 'HNSW'"),
+    (dict(index_params=dict(M=3)), ValueError, 'index_type, params'),
+    (dict(metadata=dict(a='text')), ValueError, "'text'"),
+    (dict(metadata=['a']), TypeError, 'metadata=dict'),
+    (dict(id_length=70_000), ValueError, '65,535'),
+    (dict(batch_size=0), ValueError, 'at least 1'),
+    (dict(batch_size=1.5), TypeError, 'whole number'),
+    (dict(timeout=0), ValueError, 'more than 0'),
+    (dict(timeout=None), TypeError, 'seconds'),
+])
+def test_wrong_arguments(tmp_path, options, error, says):
+    with pytest.raises(error, match=says):
+        MilvusIndex(**{'uri': str(tmp_path / 'a.db'), **options})
+    assert not (tmp_path / 'a.db').exists()
+
+
+def test_limits_of_milvus(new_milvus, vectors):
+    index = new_milvus(id_length=10)
+    with pytest.raises(ValueError, match='12 bytes.*id_length=12'):
+        index.add(vectors[:2], ['a', 'é' * 6])
+    with pytest.raises(ValueError, match='UTF-8'):
+        index.add(vectors[:1], ['\udcff'])
+    for width in (1, 32_769):
+        with pytest.raises(ValueError, match='2 to 32,768'):
+            index.add(np.ones((1, width), dtype=np.float32), ['a'])
+
+
+@pytest.mark.parametrize(('options', 'says'), [
+    (dict(similarity='euclidean'), 'COSINE for `similarity`, and this index wants L2'),
+    (dict(index_params=dict(index_type='HNSW', params=dict(M=8, efConstruction=64))), 'HNSW'),
+    (dict(metadata=dict(split='str')), 'for `metadata`'),
+])
+def test_a_collection_that_was_made_otherwise_is_refused(new_milvus, vectors, options, says):
+    new_milvus(collection='made').upsert(vectors[:3], names(3), dict(label=[1, 2, 3]))
+    other = new_milvus(collection='made', **options)
+    for use in (lambda: len(other), lambda: other.search(vectors[:1], 1),
+                lambda: other.add(vectors[:1], ['x'])):
+        with pytest.raises(ValueError, match=says):
+            use()
+
+
+def test_a_foreign_collection_is_left_alone(new_milvus, vectors):
+    maker = new_milvus()
+    call = maker._store.connection.call
+    call('create_collection', 'foreign', dimension=4)
+    index = new_milvus(collection='foreign')
+    for use in (lambda: len(index), lambda: index.add(vectors[:1], ['x']),
+                lambda: index.replace(vectors[:1], ['x'])):
+        with pytest.raises(ValueError, match="no MilvusIndex made"):
+            use()
+    call('create_alias', 'foreign', 'led_there')
+    with pytest.raises(ValueError, match='MilvusIndex has'):
+        len(new_milvus(collection='led_there'))
+    assert call('has_collection', 'foreign')
+
+
+def test_an_approximate_index(new_milvus):
+    rows = np.random.default_rng(1).normal(size=(2000, 16)).astype(np.float32)
+    index = new_milvus(index_params=dict(index_type='HNSW', params=dict(M=16, efConstruction=100)),
+                       search_params=dict(ef=100))
+    index.add(rows, names(2000))
+    assert not index.capabilities.exact and new_milvus().capabilities.exact
+    wanted = exact(rows, names(2000)).search(rows[:50] + 0.1, 10).indices
+    found = index.search(rows[:50] + 0.1, 10).indices
+    shared = np.mean([len(set(a) & set(b)) / 10 for a, b in
+                      zip(wanted.tolist(), found.tolist(), strict=True)])
+    assert shared > 0.9
+
+
+def test_replace_switches_when_all_is_there(new_milvus, vectors):
+    index = new_milvus(collection='gallery')
+    index.replace(vectors[:30], names(30), metadata=dict(label=range(30)))
+    first = index._store.own
+    index.replace(vectors[:30], names(30), metadata=dict(label=range(30)))
+    assert index._store.own == first  # the same rows are not written again
+    reader = new_milvus(collection='gallery')
+    assert reader.search(vectors[:1], 1).ids == [['picture 0']]
+    index.replace(vectors[30:, :5], names(30, 30))  # another width, and no metadata
+    assert index._store.own != first and index.width == 5 and list(index.ids) == names(30, 30)
+    with pytest.raises(MilvusError, match='open the index again'):
+        reader.search(vectors[:1], 1)  # never an answer of two galleries at once
+    reader.refresh()
+    assert reader.search(vectors[30:31, :5], 1).ids == [['picture 30']]
+    collections = index._store.connection.call('list_collections')
+    assert [one for one in collections if one.startswith('gallery')] == [index._store.own]
+
+
+def test_rows_that_changed_are_written_again(new_milvus, vectors):
+    index = new_milvus()
+    for change in (lambda: index.add(vectors[30:31], ['new']), lambda: index.remove(['picture 3']),
+                   lambda: index.upsert(vectors[30:31], ['picture 3'])):
+        index.replace(vectors[:30], names(30))
+        own = index._store.own
+        change()
+        index.replace(vectors[:30], names(30))
+        assert index._store.own != own and list(index.ids) == names(30)
+        assert index.search(vectors[3:4], 1).ids == [['picture 3']]
+
+
+def test_added_rows_are_not_replaced_unasked(new_milvus, vectors):
+    new_milvus(collection='products').add(vectors[:30], names(30))
+    with pytest.raises(ValueError, match='overwrite=True'):
+        new_milvus(collection='products').replace(vectors, names(60))
+    assert len(new_milvus(collection='products')) == 30
+    new_milvus(collection='products', overwrite=True).replace(vectors, names(60))
+    assert len(new_milvus(collection='products')) == 60
+
+
+def test_save_and_load_into_a_database(new_milvus, vectors, tmp_path):
+    index = new_milvus(similarity='euclidean', batch_size=9)
+    index.add(vectors, names(60), metadata=METADATA)
+    index.remove(names(10))
+    index.save(tmp_path / 'index')
+    uri = str(tmp_path / 'new' / 'copy.db')
+    loaded = MilvusIndex.load(tmp_path / 'index', uri, 'copied')
+    loaded.close()
+    again = MilvusIndex(uri, 'copied', similarity='euclidean')
+    assert list(again.ids) == names(50, 10)
+    assert again.metadata_of(names(9, 20)) == index.metadata_of(names(9, 20))
+    found = again.search(vectors[:3], 50, filter='label == 2')
+    assert found.ids == index.search(vectors[:3], 50, filter='label == 2').ids
+    with pytest.raises(ValueError, match='holds 50 rows'):
+        MilvusIndex.load(tmp_path / 'index', uri, 'copied')
+    with pytest.raises(ValueError, match='overwrite=True'):
+        again.replace(vectors, names(60))  # a copy is no gallery either
+    again.close()
+
+
+def test_the_server_ends_with_the_last_index(tmp_path, vectors):
+    from milvus_lite.server_manager import server_manager_instance as manager
+    uri = str(tmp_path / 'a.db')
+    one, other = MilvusIndex(uri), MilvusIndex(uri)
+    one.add(vectors, names(60))
+    one.close()
+    assert len(other) == 60 and uri in manager._servers
+    with pytest.raises(ValueError, match='closed'):
+        one.search(vectors[:1], 1)
+    other.close()
+    other.close()
+    assert uri not in manager._servers
+    index = MilvusIndex(uri)
+    assert len(index) == 60
+    del index
+    assert uri not in manager._servers  # left to the garbage collector
+    loaded = MilvusIndex.load(_saved(tmp_path, vectors))
+    folder = loaded._store.connection.uri
+    assert len(loaded) == 60
+    loaded.close()
+    assert folder not in manager._servers
+
+
+def _saved(folder, vectors):
+    index = MilvusIndex(str(folder / 'a.db'))
+    index.save(folder / 'saved')
+    index.close()
+    return folder / 'saved'
+
+
+def test_a_database_that_another_process_has_open(tmp_path):
+    uri = str(tmp_path / 'a.db')
+    index = MilvusIndex(uri)
+    code = f'from retrieval.index import MilvusIndex; MilvusIndex({uri!r})'
+    done = subprocess.run([sys.executable, '-c', code], check=False, capture_output=True, text=True)
+    assert 'One process at a time' in done.stderr.splitlines()[-1]
+    assert 'Traceback' not in done.stderr.split('MilvusError')[-1]
+    index.close()
+    (tmp_path / 'file.db').write_text('x')
+    with pytest.raises(ValueError, match='is a file'):
+        MilvusIndex(str(tmp_path / 'file.db'))
+
+
+@pytest.mark.parametrize('package', ['pymilvus', 'milvus_lite'])
+def test_what_is_not_installed(monkeypatch, tmp_path, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"needs {package}.*pip install 'retrieval\[milvus\]'"):
+        MilvusIndex(str(tmp_path / 'a.db'))

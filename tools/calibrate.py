@@ -1,0 +1,4 @@
+from retrieval.commands.calibrate import main
+
+if __name__ == '__main__':
+    main()
