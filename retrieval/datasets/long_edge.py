@@ -12,12 +12,13 @@ class LimitLongEdge(BaseTransform):
     """Shrink a picture whose longer edge is above ``limit``; the aspect ratio stays.
 
     What is left of a picture after its box was cut out is shrunk by the factor of the whole
-    picture, so that a query and the pictures of the gallery show an object at one scale. This is
-    how the programs around revisited Oxford and Paris resize (Radenović et al., Fine-tuning CNN
-    Image Retrieval with No Human Annotation, 2018); :class:`ResizeEdge` would enlarge the queries.
+    picture, ``ori_shape``, so that a query and the pictures of the gallery show an object at one
+    scale. This is how the programs around revisited Oxford and Paris resize (Radenović et al.,
+    Fine-tuning CNN Image Retrieval with No Human Annotation, 2018); :class:`ResizeEdge` would
+    enlarge the queries.
 
     Args:
-        limit: the longest edge of the whole picture, ``ori_shape``, in pixels.
+        limit: the longest edge of the whole picture, in pixels.
         interpolation: as in :class:`ResizeEdge`.
     """
 
@@ -33,7 +34,8 @@ class LimitLongEdge(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Replace ``img`` and ``img_shape``."""
         height, width = results['img'].shape[:2]
-        longest = max(results.get('ori_shape') or (height, width))
+        cut = results.get('box_is_cropped')
+        longest = max(results['ori_shape'] if cut else (height, width))
         if longest > self.limit:
             factor = self.limit / longest
             results['img'] = resize(results['img'], max(1, round(width * factor)),
