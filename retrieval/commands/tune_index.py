@@ -152,7 +152,7 @@ def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list
     for candidate in candidates(len(tuner.gallery), tuner.gallery.shape[1], arguments.similarity,
                                 arguments.factories):
         if arguments.time_limit and time.perf_counter() - start > arguments.time_limit:
-            print(f'The time limit has passed: {candidate.name} and those behind it were not '
+            print(f'The time limit has passed: {candidate.name()} and those behind it were not '
                   'tried.')
             break
         for one in tuner.trials(candidate, budget.recall):

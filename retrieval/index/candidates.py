@@ -20,17 +20,17 @@ class Candidate:
 
     Args:
         options: arguments of ``FaissIndex``.
+        factors: how many candidates a result are rescored, in turn; none where they are not.
         settings: each a dict of search parameters, from fast to thorough.
     """
 
     options: dict[str, Any]
+    factors: tuple[int, ...] = ()
     settings: tuple[dict[str, Any], ...] = field(default=({},))
 
-    @property
-    def name(self) -> str:
-        """The factory, and whether candidates are rescored."""
-        factor = self.options.get('rescore_factor')
-        return self.options['factory'] + (f' rescored x{factor:g}' if factor else '')
+    def name(self, factor: int | None = None) -> str:
+        """The factory, and how many candidates are rescored."""
+        return self.options['factory'] + (f' rescored x{factor}' if factor else '')
 
 
 def candidates(rows: int, width: int, similarity: str,
@@ -99,10 +99,9 @@ def _of(factory: str, rows: int, similarity: str, coarse: bool) -> Iterator[Cand
         settings = tuple({**one, 'k_factor_rf': factor} for factor in _RESCORED
                          for one in settings)
     if 'LSH' not in factory:
-        yield Candidate(dict(factory=factory), settings)
+        yield Candidate(dict(factory=factory), settings=settings)
     if coarse:
-        for factor in _RESCORED:
-            yield Candidate(dict(factory=factory, rescore=True, rescore_factor=factor), settings)
+        yield Candidate(dict(factory=factory, rescore=True), _RESCORED, settings)
 
 
 def _doubling(first: int, last: int) -> list[int]:

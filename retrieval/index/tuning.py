@@ -22,6 +22,7 @@ from .kept_vectors import KeptVectors
 _LEAST_SECONDS = 0.2  # of repeats of one measurement
 _SINGLE = 100  # queries that are timed alone
 _ENOUGH = 0.9995  # a recall that more effort need not raise
+_PATIENCE, _GAIN = 2, 0.001  # so many settings together must find so much more
 
 
 @dataclass
@@ -134,22 +135,35 @@ class Tuner:
         Args:
             enough: a recall from which on more thorough settings are left out.
         """
-        config = dict(type='retrieval.FaissIndex', **candidate.options)
         try:
             start = time.perf_counter()
             index = FaissIndex(**candidate.options, similarity=self.similarity, seed=self.seed,
                                train_size=self.train_size)
             index.add(self.gallery, range(len(self.gallery)))
-            seconds, size = time.perf_counter() - start, index.nbytes / 1e6
-            for setting in candidate.settings:
-                index.search_parameters = setting
-                one = Trial({**config, **({'search_parameters': setting} if setting else {})},
-                            candidate.name, build_seconds=seconds)
-                yield self._measured(index, one, size)
-                if one.recall >= (_ENOUGH if enough is None else min(enough, _ENOUGH)):
-                    break
+            seconds = time.perf_counter() - start
+            for factor in candidate.factors or (None,):
+                yield from self._settings(index, candidate, factor, seconds, enough)
         except (ValueError, RuntimeError, MemoryError) as error:
-            yield Trial(config, candidate.name, error=str(error))
+            yield Trial(dict(type='retrieval.FaissIndex', **candidate.options), candidate.name(),
+                        error=str(error))
+
+    def _settings(self, index: FaissIndex, candidate: Candidate, factor: int | None,
+                  seconds: float, enough: float | None) -> Iterator[Trial]:
+        """The trials of one index, until they find enough, or more effort finds no more."""
+        config = dict(type='retrieval.FaissIndex', **candidate.options)
+        if factor is not None:
+            config['rescore_factor'] = index.rescore_factor = factor
+        size, seen = index.nbytes / 1e6, [0.0]
+        for setting in candidate.settings:
+            index.search_parameters = setting
+            one = Trial({**config, **({'search_parameters': setting} if setting else {})},
+                        candidate.name(factor), build_seconds=seconds)
+            yield self._measured(index, one, size)
+            if one.recall >= (_ENOUGH if enough is None else min(enough, _ENOUGH)):
+                return
+            seen.append(one.recall)
+            if len(seen) > _PATIENCE and max(seen[-_PATIENCE:]) - seen[-1 - _PATIENCE] < _GAIN:
+                return
 
     def _measured(self, index: Index, one: Trial, size: float | None = None) -> Trial:
         found = index.search(self.queries, self.k, exclude=self.exclude)

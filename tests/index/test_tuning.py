@@ -1,0 +1,115 @@
+"""Trials against exact search, and the choice among them."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval.index import ExactIndex, FaissIndex
+from retrieval.index.candidates import Candidate, candidates
+from retrieval.index.tuning import Budget, Trial, Tuner, held_out
+
+from .toys import WIDTH, blobs
+
+
+def tuner(rows=2000, similarity='cosine_similarity', **options):
+    return Tuner(torch.from_numpy(blobs(rows)), torch.from_numpy(blobs(50, 7)), similarity,
+                 options.pop('k', 10), **options)
+
+
+@pytest.mark.parametrize('similarity', ['cosine_similarity', 'inner_product', 'euclidean'])
+def test_recall_counts_what_exact_search_finds(similarity):
+    tuned = tuner(similarity=similarity)
+    exact = ExactIndex(similarity)
+    exact.add(tuned.gallery, range(2000))
+    best = exact.search(tuned.queries, 20).indices
+    assert tuned.recall(best[:, :10]) == 1
+    assert tuned.recall(best[:, 3:13]) == pytest.approx(0.7, abs=0.005)
+    assert tuned.recall(best[:, 10:]) < 0.005
+    assert tuned.recall(torch.cat([best[:, :4], best.new_full((50, 6), -1)], 1)) == \
+        pytest.approx(0.4)
+
+
+def test_ties_with_the_last_result_count():
+    gallery = torch.eye(4).repeat(5, 1)  # each row five times
+    tuned = Tuner(gallery, torch.eye(4), 'cosine_similarity', 3)
+    assert tuned.recall(torch.tensor([[16, 12, 8], [17, 13, 9], [18, 14, 10], [0, 7, 3]])) == \
+        pytest.approx((3 + 2 / 3) / 4)
+
+
+def test_trials_measure_what_they_say():
+    tuned = tuner()
+    made = list(tuned.trials(Candidate(dict(factory='IVF16,Flat'), settings=(
+        dict(nprobe=1), dict(nprobe=4), dict(nprobe=16)))))
+    recalls = [one.recall for one in made]
+    assert recalls == sorted(recalls) and recalls[-1] > 0.999
+    for one in made:
+        index = FaissIndex(**{key: value for key, value in one.index.items() if key != 'type'})
+        index.add(tuned.gallery, range(2000))
+        assert tuned.recall(index.search(tuned.queries, 10).indices) == pytest.approx(one.recall)
+        assert one.memory_mb == pytest.approx(index.nbytes / 1e6)
+        assert one.queries_per_second > 0 and 0 < one.latency_ms < 1e4
+    stopped = list(tuned.trials(Candidate(dict(factory='IVF16,Flat'), settings=(
+        dict(nprobe=8), dict(nprobe=16))), enough=0.5))
+    assert len(stopped) == 1
+    rescored = list(tuned.trials(Candidate(dict(factory='PQ4x4', rescore=True), (2, 50))))
+    assert [one.index['rescore_factor'] for one in rescored] == [2, 50]
+    assert rescored[0].recall < rescored[1].recall
+
+
+def test_a_failure_is_a_trial():
+    for factory, says in (('IVF4000,Flat', 'at least 4000 rows'), ('PQ7', 'width 16')):
+        failed, = tuner().trials(Candidate(dict(factory=factory)))
+        assert says in failed.error and failed.name == factory
+        assert Budget(recall=0.5).choose([failed]) == (None, None)
+
+
+def test_an_excluded_row_counts_for_nothing():
+    gallery = torch.from_numpy(blobs(500))
+    tuned = Tuner(gallery, gallery[:20], 'cosine_similarity', 5, exclude=list(range(20)))
+    exact = ExactIndex()
+    exact.add(gallery, range(500))
+    assert tuned.exact().recall == 1
+    found = exact.search(gallery[:20], 6).indices
+    assert tuned.recall(found[:, 1:]) == 1
+
+
+def test_candidates_fit_the_gallery():
+    for rows, width in ((200, 6), (5000, 64), (10 ** 6, 128), (10 ** 6, 97)):
+        made = candidates(rows, width, 'cosine_similarity')
+        names = [one.options['factory'] for one in made]
+        assert 'HNSW32' in names and ('IVF1024,Flat' in names) == (rows == 10 ** 6)
+        assert any(name.startswith('IVF') for name in names) == (rows > 200)
+        for one in made:
+            FaissIndex(**one.options)
+            assert all(len(setting) == 1 or one.settings == ({},) for setting in one.settings)
+    given = candidates(1000, WIDTH, 'euclidean', ['IDMap,IVF30,PQ8,RFlat', 'PQ8'])
+    assert [one.options for one in given] == [
+        dict(factory='IVF30,PQ8,RFlat'), dict(factory='PQ8'), dict(factory='PQ8', rescore=True)]
+    assert given[0].settings[-1] == dict(nprobe=30, k_factor_rf=16)
+    with pytest.raises(ValueError, match='cannot build'):
+        candidates(1000, WIDTH, 'euclidean', ['Flatt'])
+
+
+def made(recall, rate, latency, memory):
+    return Trial(dict(type='x'), 'x', recall, rate, latency, memory)
+
+
+def test_the_choice():
+    slow, fast, coarse, small = (made(1.0, 10, 9, 100), made(0.96, 50, 2, 100),
+                                 made(0.7, 90, 1, 100), made(0.8, 20, 5, 10))
+    everything = [slow, fast, coarse, small]
+    assert Budget(recall=0.95).choose(everything)[0] is fast
+    assert Budget(recall=0.97).choose(everything)[0] is slow
+    assert Budget(latency_ms=3).choose(everything)[0] is fast
+    assert Budget(memory_mb=20).choose(everything)[0] is small
+    assert Budget(recall=0.6, latency_ms=1.5).choose(everything)[0] is coarse
+    assert Budget(recall=0.95, memory_mb=20).choose(everything) == (None, small)
+    assert Budget(latency_ms=0.5).choose(everything) == (None, coarse)
+
+
+def test_held_out_rows_are_no_rows_of_the_gallery():
+    asked, kept = held_out(100, 10, seed=1)
+    assert len(asked) == 10 and sorted([*asked.tolist(), *kept.tolist()]) == list(range(100))
+    assert not torch.equal(asked, held_out(100, 10, seed=2)[0])
+    assert np.array_equal(asked, held_out(100, 10, seed=1)[0])

@@ -1,0 +1,24 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.visualization import plot_trade_off
+from retrieval.visualization.trade_off import frontier
+
+
+def test_the_frontier_against_every_pair():
+    numbers = np.random.default_rng(0)
+    points = [(float(x), float(y)) for x, y in numbers.integers(0, 9, (40, 2))]
+    plain = {a for a in points if not any(
+        (b[0] >= a[0] and b[1] >= a[1]) and b != a for b in points)}
+    assert frontier(points) == plain
+
+
+def test_a_picture_is_written(tmp_path):
+    series = {'HNSW16': [(0.9, 500.0), (0.99, 100.0)], 'SQ8': [(0.8, 50.0)]}
+    plot_trade_off(series, tmp_path / 'a.png', 10, exact=20, least=0.95, chosen=(0.99, 100.0))
+    drawn = np.asarray(Image.open(tmp_path / 'a.png').convert('RGB'))
+    assert drawn.shape[1] > 1000 and (drawn.reshape(-1, 3) < 100).any()
+    assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+    with pytest.raises(ValueError, match='nothing to draw'):
+        plot_trade_off({'SQ8': []}, tmp_path / 'b.png', 10)
