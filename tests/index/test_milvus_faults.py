@@ -215,8 +215,39 @@ def test_a_replacement_that_fails_leaves_the_old_rows(proxy, server, opened, vec
     assert index._store.connection.call('list_collections') == [own]  # nothing is left behind
 
 
+@pytest.mark.parametrize('method', [
+    'create_collection', 'create_index', 'create_alias', 'alter_alias', 'drop_alias',
+    'drop_collection', 'load_collection', 'upsert', 'delete', 'flush'])
+def test_an_answer_that_is_lost(new_milvus, vectors, monkeypatch, method):
+    """Each step was carried out, and its repetition, which Milvus may refuse, is no error."""
+    from pymilvus import MilvusClient, MilvusException
+    true, lost = getattr(MilvusClient, method), []
+
+    def call(client, *args, **kwargs):
+        result = true(client, *args, **kwargs)
+        if len(lost) < 9 and args not in lost:  # of each call the first answer
+            lost.append(args)
+            raise MilvusException(2, 'connection lost')
+        return result
+
+    index = new_milvus()
+    monkeypatch.setattr('retrieval.index.milvus_connection.FIRST_PAUSE', 0.01)
+    monkeypatch.setattr('retrieval.index.milvus_store._FLUSH_ROWS', 300)
+    monkeypatch.setattr(MilvusClient, method, call)
+    index.replace(vectors[:50], names(50))
+    index.replace(vectors[:300], names(300))
+    index.add(vectors[300:], names(100, 300))
+    index.remove(names(10))
+    other = new_milvus()
+    other.add(vectors, names(400))
+    assert lost
+    monkeypatch.undo()
+    check(index, vectors[10:], names(390, 10))
+    check(other, vectors, names(400))
+
+
 @pytest.mark.parametrize('what', ['request', 'reply'])
-@pytest.mark.parametrize('after_bytes', range(1, 6000, 1100))
+@pytest.mark.parametrize('after_bytes', [1, 1200, 3000])
 def test_a_connection_lost_while_a_collection_is_made(proxy, opened, vectors, what, after_bytes):
     """The steps that cannot be repeated (create, name) are recognised as done."""
     proxy.cut(after_bytes, what, times=1)
