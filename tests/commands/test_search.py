@@ -144,3 +144,15 @@ def test_a_moved_checkpoint_is_asked_for(gallery, folder, tmp_path):
     opened.save(tmp_path / 'g.safetensors')
     status, _, err = run('search', tmp_path / 'g.safetensors', folder / 'class0' / '0.png')
     assert status == 2 and '--checkpoint' in err
+
+
+def test_a_link_to_a_store_is_searched(gallery, folder, tmp_path):
+    from retrieval.gallery import GalleryStore, switch
+    opened = Gallery.load(gallery)
+    GalleryStore.create(tmp_path / 'v1' / 'g.gallery', opened)
+    shutil.copy(gallery.parent / opened.source['config_file'], tmp_path / 'v1')
+    switch(tmp_path / 'current', tmp_path / 'v1' / 'g.gallery')
+    status, _, err = run('search', tmp_path / 'current', folder / 'class0' / '0.png', '--out',
+                         tmp_path)
+    assert status == 0, err
+    assert len(json.loads((tmp_path / 'results.json').read_text())[0]['results']) == 10

@@ -37,3 +37,13 @@ def test_differences_are_named_and_unknown_parts_pass():
     assert made.differences(Fingerprint('W', 'p', None)) == ["the encoder's weights"]
     assert made.differences(Fingerprint(None, 'P', 'T')) == [
         "the data preprocessor's settings", 'the test pipeline']
+
+
+def test_parts_are_completed_and_read_back():
+    one, two = Fingerprint('w', None, 't'), Fingerprint('x', 'p', None, pooling='o')
+    assert one.completed(two) == Fingerprint('w', 'p', 't', 'o', None)
+    assert Fingerprint.from_dict(two.as_dict()) == two
+    assert Fingerprint.from_dict(dict(weights='w', a_later_part='l')) == Fingerprint('w')
+    assert one.differences(two) == ["the encoder's weights"]
+    assert Fingerprint(pooling='a').differences(Fingerprint(pooling='b')) == [
+        "the pooling's settings"]

@@ -61,3 +61,18 @@ def test_readers_see_one_or_the_other(tmp_path):
     done.set()
     reader.join()
     assert seen == {3, 5}
+
+
+def test_the_link_is_never_missing(tmp_path, monkeypatch):
+    for name in 'ab':
+        example(3).save(tmp_path / f'{name}.safetensors')
+    link = tmp_path / 'current'
+    switch(link, tmp_path / 'a.safetensors')
+    real, looked = os.replace, []
+
+    def replace(source, target):
+        looked.append(os.readlink(link))
+        real(source, target)
+    monkeypatch.setattr(os, 'replace', replace)
+    switch(link, tmp_path / 'b.safetensors')
+    assert looked == ['a.safetensors'] and os.readlink(link) == 'b.safetensors'

@@ -259,6 +259,37 @@ def test_a_gallery_of_another_preprocessing_is_refused(tmp_path):
         other.prepare_prototype()
 
 
+def test_a_gallery_of_another_pooling_is_refused(tmp_path):
+    """Average and maximum have no weights that could differ."""
+    from retrieval.encoders import ImageEncoder
+    encoders = [ImageEncoder(nn.Conv2d(3, 5, 1), dict(type=f'retrieval.{name}'), in_features=5)
+                for name in ('GlobalAveragePooling', 'GlobalMaxPooling', 'GlobalAveragePooling')]
+    for encoder in encoders[1:]:
+        encoder.load_state_dict(encoders[0].state_dict())
+    path = tmp_path / 'gallery.safetensors'
+    retriever(image_encoder=encoders[0]).dump_prototype(path)
+    with pytest.raises(FingerprintError, match="the pooling's settings differ"):
+        retriever(str(path), image_encoder=encoders[1]).prepare_prototype()
+    retriever(str(path), image_encoder=encoders[2]).prepare_prototype()
+
+
+def test_a_store_and_a_link_may_be_the_prototype(tmp_path):
+    from retrieval.gallery import GalleryStore, switch
+    model = retriever()
+    model.dump_prototype(tmp_path / 'one.gallery', dtype='float16')
+    switch(tmp_path / 'current', tmp_path / 'one.gallery')
+    store = GalleryStore.open(tmp_path / 'one.gallery')
+    store.remove(['image2.png'])
+    again = retriever(tmp_path / 'current')
+    again.load_state_dict(model.state_dict())
+    again.prepare_prototype()
+    assert len(again.gallery) == 6 and again.gallery.similarity == 'cosine_similarity'
+    sample, = again.predict(torch.randn(1, 3, 4, 4))
+    assert len(sample.pred_label) == 6
+    with pytest.raises(FileExistsError, match='already'):
+        model.dump_prototype(tmp_path / 'one.gallery')
+
+
 def test_an_encoder_may_return_a_tuple():
     class Tuple(Encoder):
         def forward(self, inputs):

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+
+from retrieval.gallery import StringColumn
+from retrieval.gallery.columns import LazyColumns, column, equal_to, joined, take, value_at
+
+
+def test_numbers_and_strings():
+    numbers, texts = column([3, 1]), column(['x', None])
+    assert isinstance(numbers, torch.Tensor) and numbers.tolist() == [3, 1]
+    assert isinstance(texts, StringColumn) and list(texts) == ['x', '']
+    assert list(column([1, 'x'])) == ['1', 'x'] and column([True, False]).dtype == torch.bool
+    assert (value_at(numbers, 1), value_at(texts, 0)) == (1, 'x')
+    assert take(numbers, np.array([1, 0])).tolist() == [1, 3]
+    assert list(take(texts, np.array([1]))) == ['']
+
+
+def test_joined():
+    assert joined([column([1, 2]), column([0.5])], 'x').tolist() == [1, 2, 0.5]
+    assert list(joined([column(['a']), column(['b', 'c'])], 'x')) == ['a', 'b', 'c']
+    with pytest.raises(ValueError, match="'x' holds numbers in one"):
+        joined([column([1]), column(['b'])], 'x')
+
+
+def test_equal_to():
+    assert equal_to(column([1, 2, 1]), 1).tolist() == [True, False, True]
+    assert equal_to(column([1, 2, 3]), ['1', 3]).tolist() == [True, False, True]
+    assert equal_to(column([0.5, 2.0]), '0.5').tolist() == [True, False]
+    assert equal_to(column(['a', 'b', '1']), ['a', 1]).tolist() == [True, False, True]
+    assert equal_to(column([True, False]), True).tolist() == [True, False]
+    with pytest.raises(ValueError, match="'x' is"):
+        equal_to(column([1]), 'x')
+
+
+def test_columns_are_read_once_and_when_asked_for():
+    read = []
+
+    def reader(name):
+        read.append(name)
+        return column([1])
+    columns = LazyColumns({name: lambda name=name: reader(name) for name in 'ab'})
+    assert list(columns) == ['a', 'b'] and len(columns) == 2 and 'a' in columns
+    assert read == ['a']
+    assert columns['a'] is columns['a'] and read == ['a']
