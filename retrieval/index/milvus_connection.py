@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -82,10 +83,11 @@ class Connection:
     def __init__(self, uri: str, token: str | None = None, timeout: float = 30.0, retries: int = 5,
                  patience: float = 120.0) -> None:
         self.embedded = is_embedded(uri)
-        self.uri, self.token = str(uri), token
+        self._address, self.token = str(uri), token
+        self.uri = re.sub(r'(?<=//)[^/]*@', '', str(uri))  # as messages may show it
         self.timeout, self.retries, self.patience = timeout, retries, patience
         _require('pymilvus')
-        self._server = _Server(self.uri) if self.embedded else None
+        self._server = _Server(self._address) if self.embedded else None
         self._clients: list[Any] = []  # the client, where there is one
         self._folders: list[TemporaryDirectory] = []
         self._finalizer = weakref.finalize(
@@ -140,7 +142,7 @@ class Connection:
     def _client(self, limit: float) -> Any:
         if not self._clients:
             from pymilvus import MilvusClient
-            address = self._server.address if self._server else self.uri
+            address = self._server.address if self._server else self._address
             options = {**_CHANNEL, 'grpc.min_reconnect_backoff_ms': int(1000 * self.timeout)}
             self._clients.append(MilvusClient(address, token=self.token or '', timeout=limit,
                                               dedicated=True, grpc_options=options))

@@ -78,6 +78,13 @@ def test_nobody_listens():
     assert isinstance(caught.value, ConnectionError) and time.monotonic() - began < 10
 
 
+def test_messages_do_not_tell_the_password():
+    uri = f'http://root:secret@127.0.0.1:{free_port()}'
+    with pytest.raises(MilvusUnavailable) as caught:
+        MilvusIndex(uri, token='root:secret', retries=0)
+    assert 'secret' not in str(caught.value) and '127.0.0.1' in str(caught.value)
+
+
 def test_patience_ends_the_retries():
     began = time.monotonic()
     with pytest.raises(MilvusUnavailable):
