@@ -44,7 +44,7 @@ class DatabaseAugmentation(Reranker):
     def refine(self, state: SearchState) -> SearchState:
         gallery = once_for(state.gallery, (type(self), self.top_n, self.alpha, state.similarity),
                            lambda: self._augmented(state))
-        return state.changed(gallery=gallery, engine=None).searched_again()
+        return state.changed(gallery=gallery, engine=None, found=None)
 
     def _augmented(self, state: SearchState) -> Gallery:
         """Of the same rows, ids and labels; it does not refer to the gallery it was made from,

@@ -70,23 +70,23 @@ class Reranker(ABC):
             TypeError, ValueError: the arguments do not fit each other, or the similarity does not
                 fit the step.
         """
-        state = first_state(queries, gallery, neighbors, similarity, own_rows)
+        if len(neighbors) != len(queries):
+            raise ValueError(f'There are neighbors of {len(neighbors)} queries, but {len(queries)} '
+                             'queries.')
+        state = first_state(queries, gallery, neighbors.indices.shape[1], similarity, own_rows,
+                            found=neighbors, gallery_ids=neighbors.gallery_ids)
         self.check_similarity(state.similarity)
         return self.refine(state).neighbors if len(state.queries) and state.k else neighbors
 
 
-def first_state(queries: Any, gallery: Gallery, neighbors: Neighbors,
-                similarity: str | SimilarityFn | Similarity, own_rows: Any = None,
-                **fields: Any) -> SearchState:
+def first_state(queries: Any, gallery: Gallery, k: int, similarity: str | SimilarityFn | Similarity,
+                own_rows: Any = None, **fields: Any) -> SearchState:
     """The state before the first step.
 
     Raises:
         TypeError, ValueError: the arguments do not fit each other.
     """
     vectors = as_vectors(queries, 'queries', gallery.dim)
-    if len(neighbors) != len(vectors):
-        raise ValueError(f'There are neighbors of {len(neighbors)} queries, but {len(vectors)} '
-                         'queries.')
     own = torch.full((len(vectors),), -1) if own_rows is None else torch.as_tensor(own_rows)
     own = own.to(torch.int64) if own.numel() == 0 else own  # an empty list has no type
     if own.dtype.is_floating_point or own.dtype == torch.bool or own.shape != (len(vectors),):
@@ -95,8 +95,8 @@ def first_state(queries: Any, gallery: Gallery, neighbors: Neighbors,
     if len(own) and (int(own.min()) < -1 or int(own.max()) >= len(gallery)):
         raise ValueError(f'own_rows must lie between -1 and {len(gallery) - 1}, got '
                          f'{int(own.min())} to {int(own.max())}.')
-    return SearchState(vectors, gallery, neighbors, resolve_similarity(similarity),
-                       own.to(torch.int64).cpu(), **fields)
+    return SearchState(vectors, gallery, resolve_similarity(similarity),
+                       own.to(torch.int64).cpu(), k, **fields)
 
 
 def positive_integer(name: str, value: Any) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from ..gallery import Gallery
-from ..ranking import as_vectors, topk
+from ..ranking import as_vectors
 from ..registry import RERANKERS
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from ..structures import Neighbors
-from .base import Reranker, first_state
-from .state import SearchState, prepared_gallery
+from .base import Reranker, first_state, positive_integer
+from .state import SearchState
 
 
 def build_rerankers(steps: Any, similarity: Similarity) -> list[Any]:
@@ -53,9 +51,9 @@ def apply_rerankers(rerankers: Sequence[Any], state: SearchState) -> Neighbors:
         TypeError: a step returned no Neighbors.
         ValueError: it returned those of another number of queries.
     """
-    if not len(state.queries) or not state.k:
-        return state.neighbors
     for reranker in rerankers:
+        if not len(state.queries):
+            break
         if isinstance(reranker, Reranker):
             state = reranker.refine(state)
             continue
@@ -66,7 +64,7 @@ def apply_rerankers(rerankers: Sequence[Any], state: SearchState) -> Neighbors:
         if len(neighbors) != len(state.queries):
             raise ValueError(f'The reranker {_name(reranker)} returned neighbors of '
                              f'{len(neighbors)} queries for {len(state.queries)}.')
-        state = state.changed(neighbors=neighbors, searched=False)
+        state = state.changed(found=neighbors)
     return state.neighbors
 
 
@@ -96,13 +94,9 @@ def rerank(queries: Any, gallery: Any, rerankers: Any, k: int | None = None,
     held = gallery if isinstance(gallery, Gallery) else Gallery(as_vectors(gallery, 'gallery'))
     vectors = as_vectors(queries, 'queries', held.dim)
     own = list(own_rows) if isinstance(own_rows, range) else own_rows
-    empty = Neighbors(torch.empty(len(vectors), 0),
-                      torch.empty((len(vectors), 0), dtype=torch.int64),
-                      held.ids if held.identified else None)
-    state = first_state(vectors, held, empty, resolved, own)
-    found = topk(vectors, prepared_gallery(held, resolved, vectors.device), k,
-                 exclude=state.own_rows)
-    return apply_rerankers(steps, state.changed(neighbors=state.named(*found)))
+    count = len(held) if k is None else min(positive_integer('k', k), len(held))
+    return apply_rerankers(steps, first_state(vectors, held, count, resolved, own, gallery_ids=(
+        held.ids if held.identified else None)))
 
 
 def _name(reranker: Any) -> str:

@@ -58,6 +58,8 @@ class Diffusion(Reranker):
                          lambda: self._graph(state))
         size = len(state.gallery) if self.truncation is None else self.truncation
         found = state.nearest(max(size, state.k))
+        if not found.indices.shape[1]:
+            return state.changed(found=found)
         rows, similarity = found.indices.cpu().numpy(), found.scores.cpu().numpy()
         scores = np.zeros(rows.shape, np.float32)
         for query in range(len(rows)):

@@ -46,7 +46,7 @@ class AlphaQueryExpansion(Reranker):
         queries = prepared_rows(state.queries, state.similarity, 'queries').to(gallery.device)
         rows = state.first(self.top_n).indices.to(gallery.device)
         expanded = weighted_means(queries, gallery, rows, self.alpha)
-        return state.changed(queries=expanded.to(state.queries.device)).searched_again()
+        return state.changed(queries=expanded.to(state.queries.device), found=None)
 
 
 @RERANKERS.register_module()

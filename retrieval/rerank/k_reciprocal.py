@@ -1,6 +1,8 @@
 """k-reciprocal re-ranking on a sparse neighbour graph."""
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -10,11 +12,11 @@ from ..ranking import PreparedGallery
 from ..registry import RERANKERS
 from .base import Reranker, number_between, positive_integer
 from .cache import once_for
-from .neighbor_lists import similarities_to
 from .reciprocal_graph import ReciprocalGraph, build_graph, encode_queries, squared_distances
 from .state import SearchState, best, prepared_gallery
 
-_BLOCK = 64  # queries that are compared with all of their candidates together
+_TILE = 2 ** 22  # scores held at once: 16 MB
+_MOST_QUERIES = 256
 
 
 @RERANKERS.register_module()
@@ -65,13 +67,14 @@ class KReciprocal(Reranker):
             columns = graph.columns(len(state.gallery))
         else:
             graph, columns = once_for(state.gallery, self._key(state), lambda: self._made(state))
-        state = state if state.searched else state.searched_again()
+        queries = graph.gallery.prepare_queries(state.queries)
+        height = max(1, min(_MOST_QUERIES, _TILE // len(graph.gallery)))
         parts = []
-        for start in range(0, len(nodes), _BLOCK):
-            part = slice(start, min(start + _BLOCK, len(nodes)))
-            encoded, farthest = self._encoded(state, part, nodes[part], graph)
-            parts.append(best(*self._scored(state, part, encoded, farthest, columns, graph),
-                              state.k))
+        for start in range(0, len(nodes), height):
+            part = slice(start, start + height)
+            scores = self._block(graph, columns, queries[part], nodes[part], state.own_rows[part])
+            scores, rows = best(scores, state.k)
+            parts.append((scores, rows.masked_fill(scores == -torch.inf, -1)))
         return state.ranked(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def _key(self, state: SearchState) -> tuple:
@@ -102,74 +105,57 @@ class KReciprocal(Reranker):
         nodes[strangers] = len(embeddings) + np.arange(len(strangers))
         return build_graph(PreparedGallery(together, state.similarity), self.k1, self.k2), nodes
 
-    @staticmethod
-    def _encoded(state: SearchState, part: slice, nodes: np.ndarray,
-                 graph: ReciprocalGraph) -> tuple[sparse.csr_matrix, np.ndarray]:
-        """The encodings of a block of queries ``(B, N)``, and their largest squared distances."""
-        outside = np.flatnonzero(nodes < 0)
+    def _block(self, graph: ReciprocalGraph, columns: sparse.csc_matrix, queries: Tensor,
+               nodes: np.ndarray, own_rows: Tensor) -> Tensor:
+        """The scores of all rows of the gallery for a block of prepared queries, ``(B, N)``."""
+        tile = graph.gallery.scores(queries)
         encoded, farthest = graph.encoded[nodes], graph.farthest[nodes]
+        outside = np.flatnonzero(nodes < 0)
         if len(outside):
-            chosen = torch.from_numpy(outside)
+            chosen = torch.from_numpy(outside).to(tile.device)
             theirs, farthest[outside] = encode_queries(
-                graph, state.queries[part][chosen.to(state.queries.device)],
-                state.own_rows[part][chosen])
+                graph, queries[chosen], tile[chosen], own_rows[chosen.cpu()])
             place = np.arange(len(nodes))
             place[outside] = len(nodes) + np.arange(len(outside))
             encoded = sparse.vstack([encoded, theirs], format='csr')[place]
-        return encoded, farthest
-
-    def _scored(self, state: SearchState, part: slice, encoded: sparse.csr_matrix,
-                farthest: np.ndarray, columns: sparse.csc_matrix,
-                graph: ReciprocalGraph) -> tuple[Tensor, Tensor]:
-        """For a block of queries the rows ``(B, M)`` that were found, and those whose encoding
-        shares something with the query's, and their scores.
-
-        Any other row is behind as many found ones as are asked for: they are nearer.
-        """
-        found = state.neighbors.indices[part].cpu().numpy()
-        candidates, overlaps = [], []
-        for query, own in enumerate(state.own_rows[part].tolist()):
-            shared = _shared(encoded, query, columns)
-            chosen = shared != 0
-            chosen[found[query][found[query] >= 0]] = True
-            if own >= 0:
-                chosen[own] = False
-            candidates.append(np.flatnonzero(chosen))
-            overlaps.append(shared[candidates[-1]])
-        rows = _padded(candidates, -1)
-        overlap = _padded(overlaps, 0)
-        distance = squared_distances(_similarities(graph, state.queries[part], rows), graph.gallery)
-        distance = np.minimum(distance / np.maximum(farthest, 1e-30)[:, None], 1)
-        scores = 1 - (self.lambda_value * distance
-                      + (1 - self.lambda_value) * (1 - overlap / (2 - overlap)))
-        return torch.from_numpy(rows), torch.from_numpy(scores)
+        far = torch.from_numpy(farthest).clamp(min=1e-30).to(tile.device)
+        tile = squared_distances(tile[:, :columns.shape[0]], graph.gallery)
+        nearness = tile.div_(far[:, None]).clamp_(max=1).neg_().add_(1)
+        shared = torch.from_numpy(shared_weights(encoded, columns)).to(tile.device)
+        nearness.mul_(self.lambda_value)
+        nearness.addcdiv_(shared, 2 - shared, value=1 - self.lambda_value)  # 1 - J
+        query = (own_rows >= 0).nonzero()[:, 0]
+        nearness[query.to(tile.device), own_rows[query].to(tile.device)] = -torch.inf
+        return nearness
 
 
-def _similarities(graph: ReciprocalGraph, queries: Tensor, rows: np.ndarray) -> np.ndarray:
-    """Of queries ``(B, D)`` to their candidates ``(B, M)``, -1 for none."""
-    wanted = np.zeros(len(graph.gallery), bool)
-    wanted[rows[rows >= 0]] = True
-    chosen = np.flatnonzero(wanted)
-    place = np.zeros(len(wanted), np.int64)
-    place[chosen] = np.arange(len(chosen))
-    table = similarities_to(graph.gallery, queries, chosen).cpu().numpy()
-    return np.take_along_axis(table, place[rows], axis=1)
+def shared_weights(encoded: sparse.csr_matrix, columns: sparse.csc_matrix) -> np.ndarray:
+    """The sum over all columns of the lesser of each query's weight and each row's.
 
+    Args:
+        encoded: ``(B, M)``, the queries' encodings.
+        columns: ``(N, M)``, the rows', by column.
 
-def _padded(lists: list[np.ndarray], value: float) -> np.ndarray:
-    """Lists as one array, the shorter ones filled up."""
-    table = np.full((len(lists), max(map(len, lists))), value, lists[0].dtype)
-    for row, values in zip(table, lists, strict=True):
-        row[:len(values)] = values
-    return table
+    Returns:
+        ``(B, N)`` float32.
+    """
+    shared = np.empty((encoded.shape[0], columns.shape[0]), np.float32)
 
+    def fill(queries: range) -> None:
+        for query in queries:
+            part = slice(encoded.indptr[query], encoded.indptr[query + 1])
+            bounds = [slice(columns.indptr[member], columns.indptr[member + 1])
+                      for member in encoded.indices[part].tolist()]
+            holders = np.concatenate([columns.indices[bound] for bound in bounds])
+            weights = np.concatenate([columns.data[bound] for bound in bounds])
+            own = np.repeat(encoded.data[part], [bound.stop - bound.start for bound in bounds])
+            shared[query] = np.bincount(holders, np.minimum(weights, own, out=own), shared.shape[1])
 
-def _shared(encoded: sparse.csr_matrix, query: int, columns: sparse.csc_matrix) -> np.ndarray:
-    """The sum over all columns of the lesser of a query's weight and each row's, ``(N,)``."""
-    part = slice(encoded.indptr[query], encoded.indptr[query + 1])
-    members, weights = encoded.indices[part], encoded.data[part]
-    begins = columns.indptr[members]
-    counts = columns.indptr[members + 1] - begins
-    places = np.arange(counts.sum()) + np.repeat(begins - (counts.cumsum() - counts), counts)
-    lesser = np.minimum(np.repeat(weights, counts), columns.data[places])
-    return np.bincount(columns.indices[places], lesser, columns.shape[0])
+    threads = max(1, min(torch.get_num_threads(), len(shared)))
+    shares = [range(number, len(shared), threads) for number in range(threads)]
+    if threads == 1:
+        fill(shares[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, shares))
+    return shared

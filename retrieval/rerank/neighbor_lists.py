@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,30 +63,6 @@ def _of_block(gallery: PreparedGallery, queries: Tensor, first: int, count: int,
         more, columns = select(tile, min(count, tile.shape[1]))
         values, rows = merge(values, rows, more, columns + start, count)
     return values, rows, least
-
-
-def least_similarities(gallery: PreparedGallery, queries: Tensor) -> Tensor:
-    """The lowest similarity of each query ``(Q, D)`` to any row, ``(Q,)`` float32."""
-    prepared = gallery.prepare_queries(queries)
-    least = prepared.new_full((len(prepared),), torch.inf)
-    height, width = gallery.tiles(len(prepared))
-    for start in range(0, len(prepared), height):
-        part = slice(start, start + height)
-        for begin, end in gallery.column_tiles(width):
-            tile = gallery.scores(prepared[part], begin, end)
-            least[part] = torch.minimum(least[part], tile.amin(dim=1))
-    return least
-
-
-def similarities_to(gallery: PreparedGallery, queries: Tensor, rows: np.ndarray) -> Tensor:
-    """The similarities of queries ``(Q, D)`` to some rows ``(n,)`` int64, ``(Q, n)`` float32."""
-    prepared = gallery.prepare_queries(queries)
-    if len(rows) == len(gallery):
-        return gallery.scores(prepared)
-    chosen = torch.from_numpy(np.pad(rows, (0, -len(rows) % 64))).to(gallery.vectors.device)
-    part = PreparedGallery(gallery.vectors[chosen], gallery.similarity, prepared=True,
-                           count=len(rows))
-    return part.scores(prepared if part.centre is None else prepared - part.centre)
 
 
 def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: Tensor,

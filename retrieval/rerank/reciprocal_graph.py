@@ -8,8 +8,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ..ranking import PreparedGallery, topk
-from .neighbor_lists import least_similarities, neighbor_lists, pair_similarities
+from ..ranking import PreparedGallery
+from .neighbor_lists import neighbor_lists, pair_similarities
+from .state import best
 
 _BLOCK = 1024  # rows whose candidates are compared together: about 5000 comparisons a row
 
@@ -58,7 +59,7 @@ def build_graph(gallery: PreparedGallery, k1: int, k2: int) -> ReciprocalGraph:
     scores = found.scores.cpu().numpy()
     half = half_of(k1)
     half_sets = reciprocal_sets(lists[:, :half + 1])
-    farthest = squared_distances(found.least.cpu().numpy(), gallery)
+    farthest = squared_distances(found.least, gallery).cpu().numpy()
     sets = expanded_sets(reciprocal_sets(lists[:, :k1 + 1]), half_sets)
     plain = _encoded(gallery, gallery.own_queries(), sets, farthest)
     averaged = (_averaging(lists[:, :k2], 0, len(lists)) @ plain).tocsr()
@@ -73,11 +74,11 @@ def _reach(scores: np.ndarray, count: int) -> np.ndarray:
     return scores[:, count - 1] if count else np.full(len(scores), np.inf, np.float32)
 
 
-def squared_distances(similarities: np.ndarray, gallery: PreparedGallery) -> np.ndarray:
+def squared_distances(similarities: Tensor, gallery: PreparedGallery) -> Tensor:
     """The squared Euclidean distances of the compared vectors, for cosine and Euclidean."""
     if gallery.similarity.name == 'euclidean':
-        return np.square(similarities)
-    return np.maximum(2 - 2 * similarities, 0)
+        return similarities.square()
+    return (2 - 2 * similarities).clamp_(min=0)
 
 
 def reciprocal_sets(lists: np.ndarray) -> np.ndarray:
@@ -139,7 +140,7 @@ def _weights(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, row: 
     """
     similarity = pair_similarities(gallery, queries, torch.from_numpy(query).to(queries.device),
                                    torch.from_numpy(row).to(queries.device))
-    distance = squared_distances(similarity.cpu().numpy(), gallery)
+    distance = squared_distances(similarity, gallery).cpu().numpy()
     return np.exp(-distance / np.maximum(farthest[query], 1e-30))
 
 
@@ -168,7 +169,7 @@ def _averaging(chosen: np.ndarray, own: int, rows: int) -> sparse.csr_matrix:
                               np.concatenate([[0], counts.cumsum()])), shape=(len(chosen), rows))
 
 
-def encode_queries(graph: ReciprocalGraph, queries: Tensor,
+def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: Tensor,
                    own_rows: Tensor) -> tuple[sparse.csr_matrix, np.ndarray]:
     """The encodings of queries that are not in the graph, by its rows.
 
@@ -178,21 +179,24 @@ def encode_queries(graph: ReciprocalGraph, queries: Tensor,
 
     Args:
         graph: it stays as it is.
-        queries: ``(B, D)``.
+        queries: ``(B, D)``, prepared.
+        similarities: ``(B, N)``, of the queries to the graph's rows.
         own_rows: ``(B,)`` int64, rows that are left out of the neighbours; -1 for none.
 
     Returns:
         ``(B, N)`` CSR, and the largest squared distances ``(B,)``.
     """
     gallery, k1 = graph.gallery, graph.k1
-    found = topk(queries, gallery, max(k1, graph.k2 - 1), exclude=own_rows)
-    rows, scores = found.indices.cpu().numpy(), found.scores.cpu().numpy()
+    farthest = squared_distances(similarities.amin(dim=1), gallery).cpu().numpy()
+    query = (own_rows >= 0).nonzero()[:, 0]
+    similarities[query.to(similarities.device),
+                 own_rows[query].to(similarities.device)] = -torch.inf
+    scores, rows = (part.cpu().numpy() for part in best(similarities, max(k1, graph.k2 - 1)))
+    rows = np.where(scores > -np.inf, rows, -1)
     near = (rows >= 0) & (np.arange(rows.shape[1]) < k1)
     sets = np.where(near & (scores > graph.reach[rows]), rows, -1)
     held = near & (np.arange(rows.shape[1]) < half_of(k1)) & (scores > graph.half_reach[rows])
-    farthest = squared_distances(least_similarities(gallery, queries).cpu().numpy(), gallery)
-    plain = _encoded(gallery, gallery.prepare_queries(queries),
-                     expanded_sets(sets, graph.half_sets, held), farthest, own=1)
+    plain = _encoded(gallery, queries, expanded_sets(sets, graph.half_sets, held), farthest, own=1)
     chosen = rows[:, :graph.k2 - 1]
     share = 1 / (1 + (chosen >= 0).sum(axis=1))
     averaged = _averaging(chosen, 1, len(gallery)) @ graph.plain

@@ -1,7 +1,7 @@
 """Where a search stands between one reranker and the next."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,69 +23,60 @@ class SearchState:
     Args:
         queries: the vectors that are searched for, ``(Q, D)`` float32.
         gallery: whose embeddings are searched.
-        neighbors: what was found, ``(Q, k)``; the last step's are what the search returns.
         similarity: of queries and embeddings.
         own_rows: ``(Q,)`` int64, the row of the gallery that holds the query itself, which it must
             not find; -1 where there is none.
+        k: how many results a query gets.
+        found: the results so far, ``(Q, k)``; None where they are those of a search for the queries
+            in the gallery, which is made when it is needed.
         engine: ``(queries, k) -> Neighbors``, an index over this gallery that leaves out the own
             rows; exact search where it is None.
-        searched: the neighbors are those that a search for these queries in this gallery finds, and
-            their scores are similarities.
+        gallery_ids: the id of every row, for the result.
     """
 
     queries: Tensor
     gallery: Gallery
-    neighbors: Neighbors
     similarity: Similarity
     own_rows: Tensor
+    k: int
+    found: Neighbors | None = None
     engine: Callable[[Tensor, int], Neighbors] | None = None
-    searched: bool = True
+    gallery_ids: Sequence[str] | None = None
 
     @property
-    def k(self) -> int:
-        """How many results a query gets."""
-        return self.neighbors.indices.shape[1]
+    def neighbors(self) -> Neighbors:
+        """The results at this point."""
+        return self.nearest(self.k) if self.found is None else self.found
 
     def changed(self, **fields: Any) -> SearchState:
         """The state with other fields."""
         return replace(self, **fields)
 
-    def search(self, k: int) -> Neighbors:
-        """The ``k`` nearest rows of every query."""
-        if self.engine is not None:
-            return self.engine(self.queries, k)
-        gallery = prepared_gallery(self.gallery, self.similarity, self.queries.device)
-        found = topk(self.queries, gallery, min(k, len(gallery)), exclude=self.own_rows)
-        return self.named(found.scores, found.indices)
-
-    def searched_again(self) -> SearchState:
-        """The state after a search for its queries in its gallery."""
-        state = self.changed(neighbors=self.search(self.k), searched=True)
-        return state.changed(neighbors=state.named(*state.neighbors))
-
     def nearest(self, count: int) -> Neighbors:
-        """The ``count`` nearest rows, whatever order the last step gave."""
-        return self.first(count) if self.searched else self.search(count)
+        """The ``count`` nearest rows of every query, whatever order the last step gave."""
+        if self.engine is not None:
+            return self.named(*self.engine(self.queries, count))
+        gallery = prepared_gallery(self.gallery, self.similarity, self.queries.device)
+        return self.named(*topk(self.queries, gallery, count, exclude=self.own_rows))
 
     def first(self, count: int) -> Neighbors:
-        """The first ``count`` rows in the present order.
-
-        Where a search found fewer than that because fewer were asked for, it is made again.
+        """The first ``count`` rows in the present order; at most k where a step gave another order
+        than a search.
         """
-        if self.searched and self.k < min(count, len(self.gallery)):
-            return self.search(count)
-        return self.named(self.neighbors.scores[:, :count], self.neighbors.indices[:, :count])
+        if self.found is None:
+            return self.nearest(count)
+        return self.named(self.found.scores[:, :count], self.found.indices[:, :count])
 
     def named(self, scores: Tensor, indices: Tensor) -> Neighbors:
-        """Neighbors with the names that the first search gave."""
-        return Neighbors(scores, indices, self.neighbors.gallery_ids)
+        """Neighbors with the ids of the gallery."""
+        return Neighbors(scores, indices, self.gallery_ids)
 
     def ranked(self, scores: Tensor, rows: Tensor) -> SearchState:
         """The state after a step that gave another order: what :func:`best` returned."""
-        device = self.neighbors.indices.device
         width = int((rows >= 0).sum(dim=1).max()) if rows.numel() else 0
-        neighbors = self.named(scores[:, :width].to(device), rows[:, :width].to(device))
-        return self.changed(neighbors=neighbors, searched=False)
+        device = self.queries.device
+        return self.changed(found=self.named(scores[:, :width].to(device),
+                                             rows[:, :width].to(device)))
 
     def settled(self, found: Neighbors, scores: Tensor, scored: Tensor) -> SearchState:
         """The state where some candidates have new scores and the others keep their order, behind.
@@ -105,23 +96,17 @@ class SearchState:
                             lowest - gap - (highest - found.scores), found.scores)
         rows, order = torch.sort(found.indices, dim=1)
         scores = torch.where(scored, scores, moved).gather(1, order)
-        return self.ranked(*best(rows, scores, self.k))
+        scores, columns = best(scores.masked_fill(rows < 0, -torch.inf), self.k)
+        return self.ranked(scores, rows.gather(1, columns))
 
 
-def best(rows: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of candidates, the lower row first among equals.
+def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of ``scores (Q, M)``, -inf for none, and their columns.
 
-    Args:
-        rows: ``(Q, M)`` int64, rising for each query; -1 for none.
-        scores: ``(Q, M)``.
-
-    Returns:
-        Scores ``(Q, w)`` float32 descending and rows ``(Q, w)``, where w is k or M; short ones end
-        in ``-inf`` and -1.
+    Both are ``(Q, k)``, or ``(Q, M)`` where there are fewer: float32 descending, the lower column
+    first among equals.
     """
-    scores = scores.float().masked_fill(rows < 0, -torch.inf)
-    scores, columns = select(scores, min(k, rows.shape[1]))
-    return scores, rows.gather(1, columns)
+    return select(scores.float(), min(k, scores.shape[1]))
 
 
 def prepared_gallery(gallery: Gallery, similarity: Similarity,

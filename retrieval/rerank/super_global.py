@@ -52,6 +52,8 @@ class SuperGlobalReranking(Reranker):
         prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
         queries = prepared.prepare_queries(state.queries)
         found = state.first(max(self.top_m, state.k))
+        if not found.indices.shape[1]:
+            return state.changed(found=found)
         rows = found.indices[:, :self.top_m].to(queries.device)
         scores = torch.zeros_like(found.scores)
         size = rows.shape[1] * (rows.shape[1] + 2 * queries.shape[1])

@@ -210,12 +210,13 @@ class ImageToImageRetriever(BaseRetriever):
         exclude = None
         if data_samples is not None and gallery.identified:
             exclude = [sample_id_of(sample) for sample in data_samples]
-        neighbors = index.search(embeddings, self._result_count(len(gallery)), exclude=exclude)
-        if self.rerankers:
-            own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
-            neighbors = apply_rerankers(self.rerankers, first_state(
-                embeddings, gallery, neighbors, self._similarity, own,
-                engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
+        count = self._result_count(len(gallery))
+        if not self.rerankers:
+            return _fill(data_samples, index.search(embeddings, count, exclude=exclude), embeddings)
+        own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
+        neighbors = apply_rerankers(self.rerankers, first_state(
+            embeddings, gallery, count, self._similarity, own, gallery_ids=gallery.ids,
+            engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
         return _fill(data_samples, neighbors, embeddings)
 
     def _query_embeddings(self, inputs: Tensor, samples: list[RetrievalDataSample] | None,
