@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.machinery import PathFinder
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -77,3 +77,21 @@ def allow_checkpoint_globals() -> None:
         HistoryBuffer, np.ndarray, np.dtype, history_statistic,
         *cast(list[Callable], [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
         *(type(np.dtype(code)) for code in codes)])
+
+
+@lru_cache(maxsize=1)
+def load_pymilvus() -> Any:
+    """The module ``pymilvus``, imported without its configuration of logging.
+
+    It calls ``logging.config.dictConfig`` when it is imported, which closes every handler that
+    there is: the engine's log file would get no line any more. Its loggers keep Python's defaults.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    from unittest.mock import patch
+
+    with patch('logging.config.dictConfig'):
+        import pymilvus
+        import pymilvus.milvus_client
+    return pymilvus

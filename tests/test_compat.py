@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -35,3 +38,18 @@ def test_the_allow_list_lets_nothing_else_through(tmp_path, payload):
     torch.save(dict(state_dict=payload), path)
     with pytest.raises(Exception, match=r'(does not|Weights only|not loaded|Unsupported)'):
         torch.load(path, weights_only=True)
+
+
+def test_log_files_stay_open_when_milvus_is_imported(tmp_path):
+    pytest.importorskip('pymilvus')
+    code = f'''
+import logging
+handler = logging.FileHandler({str(tmp_path / 'log')!r}, mode='w')
+logging.getLogger('mine').addHandler(handler)
+from retrieval.compat import load_pymilvus
+assert load_pymilvus().MilvusClient
+assert handler.stream is not None, 'the handler was closed'
+logging.getLogger('mine').warning('still written')
+'''
+    subprocess.run([sys.executable, '-c', code], check=True)
+    assert 'still written' in (tmp_path / 'log').read_text()

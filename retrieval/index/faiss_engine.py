@@ -20,6 +20,17 @@ _WIDER = 4  # how much more of the lists each further effort looks at
 _NSG_ROWS = 101  # faiss builds no smaller neighbour graph
 
 
+def plain_search(index: Any, queries: np.ndarray, fetch: int,
+                 **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """faiss's own search of arrays, which takes ``params``.
+
+    ``faiss.contrib.torch_utils``, which pytorch-metric-learning imports, replaces the method of
+    every index by one that does not.
+    """
+    search = getattr(index, 'search_numpy', index.search)
+    return search(queries, fetch, **options)
+
+
 class FaissEngine:
     """A faiss index, trained or not.
 
@@ -137,10 +148,10 @@ class FaissEngine:
         if effort and self.exhausted(effort):
             raw, slots = self._scan(self.index, queries, fetch, chosen)
         elif chosen is None and not effort:
-            raw, slots = self.index.search(queries, fetch)
+            raw, slots = plain_search(self.index, queries, fetch)
         else:
-            raw, slots = self.index.search(
-                queries, fetch, params=_parameters(self.parts, chosen, _WIDER ** effort))
+            settings = _parameters(self.parts, chosen, _WIDER ** effort)
+            raw, slots = plain_search(self.index, queries, fetch, params=settings)
         return (-raw if self.l2 else raw), slots
 
     def exhausted(self, effort: int) -> bool:
@@ -164,10 +175,10 @@ class FaissEngine:
             return self._scan(index.storage, queries, fetch, chosen)
         if isinstance(index, faiss.IndexIVF):
             settings = faiss.SearchParametersIVF(sel=chosen, nprobe=index.nlist, max_codes=0)
-            return index.search(queries, fetch, params=settings)
+            return plain_search(index, queries, fetch, params=settings)
         if chosen is None:
-            return index.search(queries, fetch)
-        return index.search(queries, fetch, params=faiss.SearchParameters(sel=chosen))
+            return plain_search(index, queries, fetch)
+        return plain_search(index, queries, fetch, params=faiss.SearchParameters(sel=chosen))
 
     def exact_keys(self, queries: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """The keys of these slots ``(Q, C)``, each computed alone, so that equal vectors tie and

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from ..compat import load_pymilvus
 from ..registry import unknown_name
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
 from .milvus_columns import KINDS, MOST_BYTES, Columns
@@ -112,8 +113,7 @@ def check_ids(names: list[str], id_length: int) -> None:
 
 def create(connection: Connection, name: str, kind: str, layout: Layout) -> str:
     """Make and load an empty collection for the index ``name``; it is its own name."""
-    from pymilvus.milvus_client import IndexParams
-    index = IndexParams()
+    index = load_pymilvus().milvus_client.IndexParams()
     index.add_index(EMBEDDING, index_name=EMBEDDING, index_type=layout.index_type,
                     metric_type=layout.metric, params=dict(layout.index_params))
     own = f'{name}_{kind}_{uuid4().hex[:16]}'  # new, so whoever answers "it exists" made it for us
@@ -144,14 +144,15 @@ def _unless(done: Callable[[], Any], connection: Connection, method: str, *args:
 
 
 def _schema(layout: Layout) -> Any:
-    from pymilvus import CollectionSchema, DataType, FieldSchema
+    pymilvus = load_pymilvus()
+    DataType, FieldSchema = pymilvus.DataType, pymilvus.FieldSchema
     fields = [FieldSchema(ID, DataType.VARCHAR, is_primary=True, max_length=layout.id_length),
               FieldSchema(ROW, DataType.INT64),
               FieldSchema(EMBEDDING, DataType.FLOAT_VECTOR, dim=layout.width)]
     for name, kind in layout.columns.items():
         length = {'max_length': MOST_BYTES} if kind == 'str' else {}
         fields.append(FieldSchema(name, getattr(DataType, KINDS[kind]), **length))
-    return CollectionSchema(fields, auto_id=False, enable_dynamic_field=False)
+    return pymilvus.CollectionSchema(fields, auto_id=False, enable_dynamic_field=False)
 
 
 def find(connection: Connection, name: str) -> str | None:

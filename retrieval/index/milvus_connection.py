@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..compat import load_pymilvus
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds; each pause is twice the one before
 _PASSING = {'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED', 'ABORTED', 'INTERNAL', 'UNKNOWN'}
 _CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED = 2, 8, 101
@@ -87,6 +89,7 @@ class Connection:
         self.uri = re.sub(r'(?<=//)[^/]*@', '', str(uri))  # as messages may show it
         self.timeout, self.retries, self.patience = timeout, retries, patience
         _require('pymilvus')
+        load_pymilvus()
         self._server = _Server(self._address) if self.embedded else None
         self._clients: list[Any] = []  # the client, where there is one
         self._folders: list[TemporaryDirectory] = []
@@ -141,7 +144,7 @@ class Connection:
 
     def _client(self, limit: float) -> Any:
         if not self._clients:
-            from pymilvus import MilvusClient
+            MilvusClient = load_pymilvus().MilvusClient
             address = self._server.address if self._server else self._address
             options = {**_CHANNEL, 'grpc.min_reconnect_backoff_ms': int(1000 * self.timeout)}
             self._clients.append(MilvusClient(address, token=self.token or '', timeout=limit,

@@ -377,3 +377,14 @@ def test_a_gpu_answers_plain_searches(monkeypatch):
     index.remove(['#0'])
     assert '#0' not in index.search(vectors[:1], 7).ids[0]
     assert len(copies) == 2
+
+
+def test_beside_what_replaces_the_search_of_faiss():
+    import faiss.contrib.torch_utils  # noqa: F401  (as pytorch-metric-learning does)
+    vectors = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    index = FaissIndex('IVF4,Flat', search_parameters=dict(nprobe=4))
+    index.add(vectors, range(400))
+    found = index.search(vectors[:5], 3, exclude=[str(row) for row in range(5)])
+    exact = ExactIndex()
+    exact.add(vectors, range(400))
+    assert found.ids == exact.search(vectors[:5], 3, [str(row) for row in range(5)]).ids
