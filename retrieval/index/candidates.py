@@ -51,7 +51,17 @@ def candidates(rows: int, width: int, similarity: str,
         return [candidate for factory in factories
                 for candidate in _of(plain_factory(factory), rows, similarity, _is_coarse(factory))]
     return [candidate for factory, coarse in _defaults(rows, width)
+            if _is_known(factory, similarity)
             for candidate in _of(factory, rows, similarity, coarse)]
+
+
+def _is_known(factory: str, similarity: str) -> bool:
+    """Whether this release of faiss builds it."""
+    try:
+        trial(factory, similarity)
+    except ValueError:
+        return False
+    return True
 
 
 def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
