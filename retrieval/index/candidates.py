@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .faiss_factory import knobs, plain_factory, trial
 
-_ROWS_A_LIST = 39  # faiss asks for as many training rows a centroid
-_STEPS = {'nprobe': 1, 'efSearch': 16, 'search_L': 16, 'k_factor_rf': 2}
-_HIGHEST = {'nprobe': 2 ** 12, 'efSearch': 1024, 'search_L': 1024, 'k_factor_rf': 64}
+_ROWS_A_LIST = 20  # fewer train no centroid well
+_MANY_LISTS = 1024  # from here on a graph finds the nearest lists faster than comparing them all
+_STEPS = {'nprobe': 1, 'efSearch': 16, 'search_L': 16}
+_HIGHEST = {'nprobe': 2 ** 12, 'efSearch': 1024, 'search_L': 1024}
 _RESCORED = (4, 16)  # candidates a result
 
 
@@ -20,17 +21,19 @@ class Candidate:
 
     Args:
         options: arguments of ``FaissIndex``.
-        factors: how many candidates a result are rescored, in turn; none where they are not.
+        factors: how many candidates a result are rescored, in turn, each ``dict(rescore_factor=…)``
+            or faiss's ``dict(k_factor_rf=…)``; an empty dict where none are.
         settings: each a dict of search parameters, from fast to thorough.
     """
 
     options: dict[str, Any]
-    factors: tuple[int, ...] = ()
+    factors: tuple[dict[str, Any], ...] = field(default=({},))
     settings: tuple[dict[str, Any], ...] = field(default=({},))
 
-    def name(self, factor: int | None = None) -> str:
+    def name(self, factor: Mapping[str, Any] | None = None) -> str:
         """The factory, and how many candidates are rescored."""
-        return self.options['factory'] + (f' rescored x{factor}' if factor else '')
+        return self.options['factory'] + ''.join(
+            f' rescored x{count}' for count in (factor or {}).values())
 
 
 def candidates(rows: int, width: int, similarity: str,
@@ -48,7 +51,17 @@ def candidates(rows: int, width: int, similarity: str,
         return [candidate for factory in factories
                 for candidate in _of(plain_factory(factory), rows, similarity, _is_coarse(factory))]
     return [candidate for factory, coarse in _defaults(rows, width)
+            if _is_known(factory, similarity)
             for candidate in _of(factory, rows, similarity, coarse)]
+
+
+def _is_known(factory: str, similarity: str) -> bool:
+    """Whether this release of faiss builds it."""
+    try:
+        trial(factory, similarity)
+    except ValueError:
+        return False
+    return True
 
 
 def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
@@ -62,6 +75,8 @@ def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
     yield f'PQ{fast}x4fs', True
     for lists in _list_counts(rows):
         yield f'IVF{lists},Flat', False
+        if lists >= _MANY_LISTS:
+            yield f'IVF{lists}_HNSW32,Flat', False
         yield f'IVF{lists},SQ8', False
         yield f'IVF{lists},PQ{_divisor(width, width // 4)}', True
         yield f'IVF{lists},PQ{fast}x4fs', True
@@ -87,21 +102,20 @@ def _is_coarse(factory: str) -> bool:
 
 def _of(factory: str, rows: int, similarity: str, coarse: bool) -> Iterator[Candidate]:
     valid = knobs(trial(factory, similarity))
-    name = next((name for name in ('nprobe', 'efSearch', 'search_L', 'k_factor_rf')
-                 if name in valid), None)
+    name = next((name for name in _STEPS if name in valid), None)
     settings: tuple[dict[str, Any], ...] = ({},)
     if name is not None:
         highest = min(_HIGHEST[name], max(1, rows))
         if name == 'nprobe':
             highest = min(highest, valid['nprobe'].owner.nlist)
         settings = tuple({name: value} for value in _doubling(_STEPS[name], highest))
-    if name == 'nprobe' and 'k_factor_rf' in valid:
-        settings = tuple({**one, 'k_factor_rf': factor} for factor in _RESCORED
-                         for one in settings)
+    refined = tuple(dict(k_factor_rf=factor) for factor in _RESCORED)
     if 'LSH' not in factory:
-        yield Candidate(dict(factory=factory), settings=settings)
+        yield Candidate(dict(factory=factory), refined if 'k_factor_rf' in valid else ({},),
+                        settings)
     if coarse:
-        yield Candidate(dict(factory=factory, rescore=True), _RESCORED, settings)
+        yield Candidate(dict(factory=factory, rescore=True),
+                        tuple(dict(rescore_factor=factor) for factor in _RESCORED), settings)
 
 
 def _doubling(first: int, last: int) -> list[int]:

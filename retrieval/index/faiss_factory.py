@@ -222,7 +222,7 @@ def _knobs(index: Any) -> Iterator[tuple[str, Knob]]:
             yield 'search_L', Knob(part.nsg, 'search_L')
         if isinstance(part, (faiss.IndexPQ, faiss.IndexIVFPQ)):
             yield 'ht', Knob(part, 'polysemous_ht', 0)
-        if isinstance(part, (faiss.IndexRaBitQ, faiss.IndexIVFRaBitQ)):
+        if hasattr(part, 'qb'):  # RaBitQ, which older releases of faiss do not have
             yield 'qb', Knob(part, 'qb', 0)
 
 

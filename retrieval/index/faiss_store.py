@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -116,7 +117,8 @@ class FaissStore:
             self.engine.reset()
             self.next_slot = 0
         elif self.removed > self.max_removed * len(self.engine):
-            self.compact()
+            with suppress(ValueError):  # what cannot be built anew goes on hiding its rows
+                self.compact()
 
     def compact(self) -> None:
         """Build the engine anew without what was removed.

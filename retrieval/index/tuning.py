@@ -22,6 +22,7 @@ from .kept_vectors import KeptVectors
 _LEAST_SECONDS = 0.2  # of repeats of one measurement
 _SINGLE = 100  # queries that are timed alone
 _ENOUGH = 0.9995  # a recall that more effort need not raise
+_HALVINGS = 3
 _PATIENCE, _GAIN = 2, 0.001  # so many settings together must find so much more
 
 
@@ -141,25 +142,36 @@ class Tuner:
                                train_size=self.train_size)
             index.add(self.gallery, range(len(self.gallery)))
             seconds = time.perf_counter() - start
-            for factor in candidate.factors or (None,):
+            for factor in candidate.factors:
                 yield from self._settings(index, candidate, factor, seconds, enough)
         except (ValueError, RuntimeError, MemoryError) as error:
             yield Trial(dict(type='retrieval.FaissIndex', **candidate.options), candidate.name(),
                         error=str(error))
 
-    def _settings(self, index: FaissIndex, candidate: Candidate, factor: int | None,
+    def _settings(self, index: FaissIndex, candidate: Candidate, factor: dict[str, Any],
                   seconds: float, enough: float | None) -> Iterator[Trial]:
         """The trials of one index, until they find enough, or more effort finds no more."""
-        config = dict(type='retrieval.FaissIndex', **candidate.options)
-        if factor is not None:
-            config['rescore_factor'] = index.rescore_factor = factor
-        size, seen = index.nbytes / 1e6, [0.0]
-        for setting in candidate.settings:
-            index.search_parameters = setting
-            one = Trial({**config, **({'search_parameters': setting} if setting else {})},
-                        candidate.name(factor), build_seconds=seconds)
-            yield self._measured(index, one, size)
+        size = index.nbytes / 1e6
+
+        def measured(setting: dict[str, Any]) -> Trial:
+            config, parameters = dict(type='retrieval.FaissIndex', **candidate.options), {**setting}
+            if 'rescore_factor' in factor:
+                config['rescore_factor'] = index.rescore_factor = factor['rescore_factor']
+            else:
+                parameters.update(factor)
+            index.search_parameters = parameters
+            if parameters:
+                config['search_parameters'] = parameters
+            return self._measured(index, Trial(config, candidate.name(factor),
+                                               build_seconds=seconds), size)
+
+        seen = [0.0]
+        for number, setting in enumerate(candidate.settings):
+            one = measured(setting)
+            yield one
             if one.recall >= (_ENOUGH if enough is None else min(enough, _ENOUGH)):
+                if enough is not None and number:
+                    yield from _between(candidate.settings[number - 1], setting, enough, measured)
                 return
             seen.append(one.recall)
             if len(seen) > _PATIENCE and max(seen[-_PATIENCE:]) - seen[-1 - _PATIENCE] < _GAIN:
@@ -190,6 +202,19 @@ class Tuner:
         hits = (scores >= (self._last - slack)[:, None]).sum(axis=1)
         known = self._counts > 0
         return float((np.minimum(hits, self._counts)[known] / self._counts[known]).mean())
+
+
+def _between(fails: dict[str, Any], meets: dict[str, Any], enough: float,
+             measured: Callable[[dict[str, Any]], Trial]) -> Iterator[Trial]:
+    """Trials that halve the gap between a setting that finds too little and one that does not."""
+    name, low, high = next(iter(meets)), *(one[next(iter(meets))] for one in (fails, meets))
+    for _ in range(_HALVINGS):
+        middle = (low + high) // 2
+        if middle in (low, high):
+            return
+        one = measured({name: middle})
+        yield one
+        low, high = (low, middle) if one.recall >= enough else (middle, high)
 
 
 def _seconds(run: Callable[[], Any]) -> float:

@@ -248,6 +248,16 @@ def test_tombstones_are_compacted_by_themselves_and_on_demand():
     assert never.removed == 0 and never.search(blobs(1), 5).ids == [['#99']]
 
 
+def test_a_removal_stands_where_nothing_can_be_built_anew():
+    index = FaissIndex('NSG16', max_removed=0.1)
+    index.add(blobs(150), ids(150))
+    index.remove(ids(90))
+    assert index.removed == 90 and sorted(index.search(blobs(1), 99).ids[0]) == sorted(ids(60, 90))
+    with pytest.raises(ValueError, match='at least 101 rows; there would be 60'):
+        index.compact()
+    assert len(index) == 60 and index.search(blobs(150)[95:96], 1).ids == [['#95']]
+
+
 def test_earlier_results_keep_their_ids():
     index = FaissIndex()
     index.add(torch.eye(3), list('abc'))

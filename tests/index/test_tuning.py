@@ -52,7 +52,15 @@ def test_trials_measure_what_they_say():
     stopped = list(tuned.trials(Candidate(dict(factory='IVF16,Flat'), settings=(
         dict(nprobe=8), dict(nprobe=16))), enough=0.5))
     assert len(stopped) == 1
-    rescored = list(tuned.trials(Candidate(dict(factory='PQ4x4', rescore=True), (2, 50))))
+    halved = list(tuned.trials(Candidate(dict(factory='IVF16,Flat'), settings=(
+        dict(nprobe=1), dict(nprobe=16))), enough=0.9))
+    tried = [one.index['search_parameters']['nprobe'] for one in halved]
+    assert tried[:3] == [1, 16, 8] and len(tried) == 5
+    fewest = min(number for number, one in zip(tried, halved, strict=True) if one.recall >= 0.9)
+    assert all(one.recall < 0.9 for number, one in zip(tried, halved, strict=True)
+               if number < fewest)
+    rescored = list(tuned.trials(Candidate(dict(factory='PQ4x4', rescore=True), (
+        dict(rescore_factor=2), dict(rescore_factor=50)))))
     assert [one.index['rescore_factor'] for one in rescored] == [2, 50]
     assert rescored[0].recall < rescored[1].recall
 
@@ -86,7 +94,8 @@ def test_candidates_fit_the_gallery():
     given = candidates(1000, WIDTH, 'euclidean', ['IDMap,IVF30,PQ8,RFlat', 'PQ8'])
     assert [one.options for one in given] == [
         dict(factory='IVF30,PQ8,RFlat'), dict(factory='PQ8'), dict(factory='PQ8', rescore=True)]
-    assert given[0].settings[-1] == dict(nprobe=30, k_factor_rf=16)
+    assert given[0].settings[-1] == dict(nprobe=30)
+    assert given[0].factors == (dict(k_factor_rf=4), dict(k_factor_rf=16))
     with pytest.raises(ValueError, match='cannot build'):
         candidates(1000, WIDTH, 'euclidean', ['Flatt'])
 
