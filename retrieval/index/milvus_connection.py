@@ -120,19 +120,19 @@ class Connection:
         """
         if self.closed:
             raise ValueError('This Milvus index is closed: build it again.')
-        began, pause, attempt = time.monotonic(), FIRST_PAUSE, 0
+        spent, pause, attempt = 0.0, FIRST_PAUSE, 0
         while True:
             attempt += 1
-            left = self.patience - (time.monotonic() - began)
+            began, limit = time.monotonic(), max(min(self.timeout, self.patience - spent), 0.05)
             try:
                 with _quiet():
-                    limit = max(min(self.timeout, left), 0.05)
                     return getattr(self._client(limit), method)(*args, timeout=limit, **kwargs)
             except Exception as error:
                 if not _passes(error):
                     raise _explained(error, method, self.uri) from error
                 self._recover(error, args)
-                spent = time.monotonic() - began
+                # Longer than that it does not wait: this process was stopped, or the machine.
+                spent += min(time.monotonic() - began, 2 * limit)
                 if attempt > self.retries or spent + pause >= self.patience:
                     raise MilvusUnavailable(
                         f'Milvus at {self.uri} did not answer {method!r}: {attempt} attempts in '
@@ -140,6 +140,7 @@ class Connection:
                         'reachable? Start it or correct `uri`; where it is only slow, give a '
                         'longer `timeout` or a smaller `batch_size`.') from error
             time.sleep(pause)
+            spent += pause
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _client(self, limit: float) -> Any:

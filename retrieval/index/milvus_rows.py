@@ -58,7 +58,7 @@ class RowTable:
 
 def read_table(connection: Connection, own: str) -> RowTable:
     """The rows of a collection, as they are now."""
-    size = 250_000 if connection.embedded else _PAGE_ROWS
+    size = 50_000 if connection.embedded else _PAGE_ROWS
     return RowTable((one[ROW], one[ID]) for page in _pages(connection, own, [ID, ROW], size)
                     for one in page)
 
