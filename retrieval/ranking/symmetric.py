@@ -19,7 +19,8 @@ from .selection import best_columns, best_keys, from_keys, keys_of
 from .threads import in_order
 
 DEEPEST = 64      # beyond that many rows for each query the lists cost more than the second half
-_STRIP = 512      # rows of a tile
+_STRIP = 768      # rows of a tile
+_TILE_SHARE = 2   # a tile is passed over twice: half of the budget stays nearer
 _PENDING = 2 ** 17
 
 
@@ -122,7 +123,7 @@ def _strips(gallery: PreparedGallery, budget: int, part: int,
     """The strips of one share, each its tiles on and right of the diagonal."""
     count = len(gallery)
     height = max(64, min(_STRIP, budget // 64) // 64 * 64)
-    width = max(height, budget // height // 64 * 64)
+    width = max(height, budget // _TILE_SHARE // height // 64 * 64)
     for top in range(height * part, count, height * parts):
         bottom = min(top + height, count)
         yield [(top, bottom, left, min(left + width, len(gallery.vectors)))
