@@ -8,6 +8,8 @@ import torch
 
 from retrieval.index import ExactIndex, MilvusError, MilvusIndex
 
+pytest.importorskip('milvus_lite')
+
 WIDTH = 8
 
 
@@ -134,8 +136,8 @@ def test_wrong_metadata(new_milvus, vectors, metadata, error, says):
 def test_metadata_that_milvus_cannot_keep(new_milvus, vectors, metadata, error, says):
     index = new_milvus()
     with pytest.raises(error, match=says):
-        index.add(vectors[:len(next(iter(metadata.values())))], None or [
-            'x', 'y'][:len(next(iter(metadata.values())))], metadata=metadata)
+        count = len(next(iter(metadata.values())))
+        index.add(vectors[:count], names(count), metadata=metadata)
     assert len(index) == 0
 
 
