@@ -265,15 +265,25 @@ def growth(arguments: argparse.Namespace) -> bool:
         print(f'  {size:7d} rows  {run["seconds"]:8.2f} s  {run["memory"] / 2 ** 20:8.0f} MB',
               flush=True)
     if arguments.plot:
-        from matplotlib import pyplot
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5))
-        left.loglog(sizes, [run['seconds'] for run in found], 'o-')
-        right.plot(sizes, [run['memory'] / 2 ** 20 for run in found], 'o-')
-        left.set(xlabel='rows', ylabel='seconds')
-        right.set(xlabel='rows', ylabel='MB beside the embeddings', ylim=(0, None))
-        figure.tight_layout()
-        figure.savefig(arguments.plot)
+        plot_growth(sizes, [run['seconds'] for run in found],
+                    [run['memory'] / 2 ** 20 for run in found], arguments.plot)
     return True
+
+
+def plot_growth(sizes: list[int], seconds: list[float], megabytes: list[float], path: str) -> None:
+    """Draw time and memory over the number of rows."""
+    from matplotlib import pyplot
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5))
+    left.loglog(sizes, seconds, 'o-')
+    right.plot(sizes, megabytes, 'o-')
+    for axes in (left, right):
+        axes.set_xticks(sizes, [f'{size // 1000}k' for size in sizes])
+        axes.minorticks_off()
+    left.set_yticks([0.25, 0.5, 1, 2, 4, 8], ['0.25', '0.5', '1', '2', '4', '8'])
+    left.set(xlabel='rows', ylabel='seconds')
+    right.set(xlabel='rows', ylabel='MB beside the embeddings', ylim=(0, None))
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 def run_child(words: list[str]) -> dict[str, Any]:
