@@ -222,3 +222,20 @@ def test_half_precision_gives_the_same(alone):
     for metrics in (('Recall@1', 'Precision@5', 'MAP@R', 'mAP@20'), ('mAP', 'MRR')):
         found = evaluate(vectors, labels, metrics=metrics, precision='half', **side)
         assert found == pytest.approx(evaluate(vectors, labels, metrics=metrics, **side))
+
+
+def test_negative_similarities_are_ranked_like_others():
+    gallery, labels = -torch.rand(60, 3) - 0.1, torch.arange(60) % 7
+    queries, own = torch.rand(20, 3) + 0.1, torch.arange(20) % 7
+    found = evaluate(queries, own, gallery, labels, ('Recall@1', 'MAP@R', 'mAP', 'MRR'),
+                     'inner_product')
+    shifted = torch.cat([gallery, torch.full((60, 1), 50.0)], dim=1)  # the same order, all above 0
+    assert found == evaluate(torch.cat([queries, torch.ones(20, 1)], dim=1).double(), own,
+                             shifted.double(), labels, ('Recall@1', 'MAP@R', 'mAP', 'MRR'),
+                             'inner_product')
+
+
+def test_a_class_of_one_is_left_out_and_counted():
+    vectors = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])
+    found = evaluate(vectors, [5, 5, 8], metrics=('Recall@1', 'mAP'))
+    assert found == {'Recall@1': 100, 'mAP': 100, 'num_queries': 3, 'num_skipped_queries': 1}
