@@ -53,7 +53,7 @@ class DatabaseAugmentation(Reranker):
         old = state.gallery
         prepared = prepared_gallery(old, state.similarity, state.queries.device)
         vectors = prepared_vectors(state)
-        near = neighbor_lists(prepared, self.top_n).rows
+        near = torch.from_numpy(neighbor_lists(prepared, self.top_n).rows).to(vectors.device)
         own = torch.arange(len(vectors), device=near.device)[:, None]
         means = weighted_means(vectors, vectors, torch.cat([own, near], dim=1), self.alpha, True)
         return Gallery(means.to(old.embeddings.device), old.ids if old.identified else None,

@@ -77,8 +77,8 @@ class Diffusion(Reranker):
         prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
         found = neighbor_lists(prepared, self.k)
         count, width = found.rows.shape
-        weights = found.scores.clamp(min=0).double().cpu().numpy() ** self.gamma
-        joined = sparse.csr_matrix((weights.ravel(), found.rows.cpu().numpy().ravel(),
+        weights = np.maximum(found.scores, 0).astype(np.float64) ** self.gamma
+        joined = sparse.csr_matrix((weights.ravel(), found.rows.ravel(),
                                     np.arange(count + 1) * width), shape=(count, count))
         mutual = joined.minimum(joined.T)  # 0 where only one has the other
         sums = np.asarray(mutual.sum(axis=1)).ravel()

@@ -24,8 +24,8 @@ class AlphaQueryExpansion(Reranker):
     are compared: of unit length for cosine, as they are otherwise.
 
     Args:
-        top_n: how many rows are added. Where the search found fewer because it was asked for fewer,
-            it is made again for as many; a gallery with fewer gives all it has.
+        top_n: how many rows are added, whatever number of results is asked for; a gallery with
+            fewer gives all it has, and so does a step before this one that gave another order.
         alpha: 0 weighs all alike (average query expansion), higher values trust only the nearest.
 
     Scores are similarities to the expanded query. With ``alpha`` above 0 the similarity must be

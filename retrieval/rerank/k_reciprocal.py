@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking on a sparse neighbour graph."""
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -9,14 +9,17 @@ from scipy import sparse
 from torch import Tensor
 
 from ..ranking import PreparedGallery
+from ..ranking.selection import best_columns
+from ..ranking.threads import in_order
 from ..registry import RERANKERS
 from .base import Reranker, number_between, positive_integer
 from .cache import once_for
+from .neighbor_lists import score_tiles
 from .reciprocal_graph import ReciprocalGraph, build_graph, encode_queries, squared_distances
-from .state import SearchState, best, prepared_gallery
+from .state import SearchState, prepared_gallery
 
-_TILE = 2 ** 22  # scores held at once: 16 MB
-_MOST_QUERIES = 256
+_TILE = 2 ** 20  # scores that a thread holds at once: 4 MB
+_MOST_QUERIES = 128
 
 
 @RERANKERS.register_module()
@@ -44,7 +47,8 @@ class KReciprocal(Reranker):
             searched batch by batch.
 
     The similarity must be cosine or Euclidean. Cost: once for a gallery a search of it in itself;
-    for a query some hundred rows of inverted lists. Memory is O(N k).
+    for a query one pass over the gallery, as in exact search, and some hundred inverted lists.
+    Memory is O(N k).
     """
 
     similarities = ('cosine_similarity', 'euclidean')
@@ -69,13 +73,16 @@ class KReciprocal(Reranker):
             graph, columns = once_for(state.gallery, self._key(state), lambda: self._made(state))
         queries = graph.gallery.prepare_queries(state.queries)
         height = max(1, min(_MOST_QUERIES, _TILE // len(graph.gallery)))
-        parts = []
-        for start in range(0, len(nodes), height):
+
+        def search(start: int) -> tuple[np.ndarray, np.ndarray]:
             part = slice(start, start + height)
-            scores = self._block(graph, columns, queries[part], nodes[part], state.own_rows[part])
-            scores, rows = best(scores, state.k)
-            parts.append((scores, rows.masked_fill(scores == -torch.inf, -1)))
-        return state.ranked(*(torch.cat(values) for values in zip(*parts, strict=True)))
+            return best_columns(self._block(graph, columns, queries[part], nodes[part],
+                                            state.own_rows[part].numpy()), state.k)
+
+        threads = None if graph.gallery.on_cpu else 1
+        found = in_order(search, range(0, len(nodes), height), threads)
+        scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return state.ranked(torch.from_numpy(scores), torch.from_numpy(rows))
 
     def _key(self, state: SearchState) -> tuple:
         return type(self), self.k1, self.k2, state.similarity, str(state.queries.device)
@@ -106,27 +113,30 @@ class KReciprocal(Reranker):
         return build_graph(PreparedGallery(together, state.similarity), self.k1, self.k2), nodes
 
     def _block(self, graph: ReciprocalGraph, columns: sparse.csc_matrix, queries: Tensor,
-               nodes: np.ndarray, own_rows: Tensor) -> Tensor:
+               nodes: np.ndarray, own_rows: np.ndarray) -> np.ndarray:
         """The scores of all rows of the gallery for a block of prepared queries, ``(B, N)``."""
-        tile = graph.gallery.scores(queries)
+        (_, tile), = score_tiles(graph.gallery, queries, len(graph.gallery.vectors))
         encoded, farthest = graph.encoded[nodes], graph.farthest[nodes]
         outside = np.flatnonzero(nodes < 0)
         if len(outside):
-            chosen = torch.from_numpy(outside).to(tile.device)
             theirs, farthest[outside] = encode_queries(
-                graph, queries[chosen], tile[chosen], own_rows[chosen.cpu()])
+                graph, queries[torch.from_numpy(outside).to(queries.device)], tile[outside],
+                own_rows[outside])
             place = np.arange(len(nodes))
             place[outside] = len(nodes) + np.arange(len(outside))
             encoded = sparse.vstack([encoded, theirs], format='csr')[place]
-        far = torch.from_numpy(farthest).clamp(min=1e-30).to(tile.device)
-        tile = squared_distances(tile[:, :columns.shape[0]], graph.gallery)
-        nearness = tile.div_(far[:, None]).clamp_(max=1).neg_().add_(1)
-        shared = torch.from_numpy(shared_weights(encoded, columns)).to(tile.device)
-        nearness.mul_(self.lambda_value)
-        nearness.addcdiv_(shared, 2 - shared, value=1 - self.lambda_value)  # 1 - J
-        query = (own_rows >= 0).nonzero()[:, 0]
-        nearness[query.to(tile.device), own_rows[query].to(tile.device)] = -torch.inf
-        return nearness
+        scores = squared_distances(tile[:, :columns.shape[0]], graph.gallery)
+        scores /= np.maximum(farthest, 1e-30)[:, None]
+        np.minimum(scores, 1, out=scores)
+        scores *= -self.lambda_value
+        scores += self.lambda_value
+        shared = shared_weights(encoded, columns)
+        shared /= 2 - shared  # 1 less the Jaccard distance
+        shared *= 1 - self.lambda_value
+        scores += shared
+        known = np.flatnonzero(own_rows >= 0)
+        scores[known, own_rows[known]] = -np.inf
+        return scores
 
 
 def shared_weights(encoded: sparse.csr_matrix, columns: sparse.csc_matrix) -> np.ndarray:
@@ -140,22 +150,12 @@ def shared_weights(encoded: sparse.csr_matrix, columns: sparse.csc_matrix) -> np
         ``(B, N)`` float32.
     """
     shared = np.empty((encoded.shape[0], columns.shape[0]), np.float32)
-
-    def fill(queries: range) -> None:
-        for query in queries:
-            part = slice(encoded.indptr[query], encoded.indptr[query + 1])
-            bounds = [slice(columns.indptr[member], columns.indptr[member + 1])
-                      for member in encoded.indices[part].tolist()]
-            holders = np.concatenate([columns.indices[bound] for bound in bounds])
-            weights = np.concatenate([columns.data[bound] for bound in bounds])
-            own = np.repeat(encoded.data[part], [bound.stop - bound.start for bound in bounds])
-            shared[query] = np.bincount(holders, np.minimum(weights, own, out=own), shared.shape[1])
-
-    threads = max(1, min(torch.get_num_threads(), len(shared)))
-    shares = [range(number, len(shared), threads) for number in range(threads)]
-    if threads == 1:
-        fill(shares[0])
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, shares))
+    begins, ends = columns.indptr[:-1].tolist(), columns.indptr[1:].tolist()
+    for query, (first, last) in enumerate(pairwise(encoded.indptr.tolist())):
+        members = encoded.indices[first:last]
+        bounds = [slice(begins[member], ends[member]) for member in members.tolist()]
+        holders = np.concatenate([columns.indices[bound] for bound in bounds])
+        weights = np.concatenate([columns.data[bound] for bound in bounds])
+        own = np.repeat(encoded.data[first:last], np.diff(columns.indptr)[members])
+        shared[query] = np.bincount(holders, np.minimum(weights, own, out=own), shared.shape[1])
     return shared

@@ -4,13 +4,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import sparse
 from torch import Tensor
 
 from ..ranking import PreparedGallery
+from ..ranking.selection import best_columns
 from .neighbor_lists import neighbor_lists, pair_similarities
-from .state import best
 
 _BLOCK = 1024  # rows whose candidates are compared together: about 5000 comparisons a row
 
@@ -54,16 +53,15 @@ def half_of(k1: int) -> int:
 def build_graph(gallery: PreparedGallery, k1: int, k2: int) -> ReciprocalGraph:
     """The encodings of every row among all of them."""
     found = neighbor_lists(gallery, max(k1, k2 - 1))
-    own = torch.arange(len(gallery), device=found.rows.device)[:, None]
-    lists = torch.cat([own, found.rows], dim=1).cpu().numpy()
-    scores = found.scores.cpu().numpy()
+    lists = np.concatenate([np.arange(len(gallery))[:, None], found.rows], axis=1)
     half = half_of(k1)
     half_sets = reciprocal_sets(lists[:, :half + 1])
-    farthest = squared_distances(found.least, gallery).cpu().numpy()
+    farthest = squared_distances(found.least, gallery)
     sets = expanded_sets(reciprocal_sets(lists[:, :k1 + 1]), half_sets)
     plain = _encoded(gallery, gallery.own_queries(), sets, farthest)
     averaged = (_averaging(lists[:, :k2], 0, len(lists)) @ plain).tocsr()
-    return ReciprocalGraph(gallery, k1, k2, _reach(scores, k1), _reach(scores, half), half_sets,
+    return ReciprocalGraph(gallery, k1, k2, _reach(found.scores, k1),
+                           _reach(found.scores, half), half_sets,
                            farthest, plain, averaged)
 
 
@@ -74,11 +72,15 @@ def _reach(scores: np.ndarray, count: int) -> np.ndarray:
     return scores[:, count - 1] if count else np.full(len(scores), np.inf, np.float32)
 
 
-def squared_distances(similarities: Tensor, gallery: PreparedGallery) -> Tensor:
-    """The squared Euclidean distances of the compared vectors, for cosine and Euclidean."""
+def squared_distances(similarities: np.ndarray, gallery: PreparedGallery) -> np.ndarray:
+    """The squared Euclidean distances of the compared vectors, for cosine and Euclidean; they are
+    written over the similarities.
+    """
     if gallery.similarity.name == 'euclidean':
-        return similarities.square()
-    return (2 - 2 * similarities).clamp_(min=0)
+        return np.square(similarities, out=similarities)
+    np.multiply(similarities, -2, out=similarities)
+    similarities += 2
+    return np.maximum(similarities, 0, out=similarities)
 
 
 def reciprocal_sets(lists: np.ndarray) -> np.ndarray:
@@ -138,9 +140,7 @@ def _weights(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, row: 
     """``exp(-d)`` of pairs of a prepared query and a row; d is the squared distance over the
     query's largest one.
     """
-    similarity = pair_similarities(gallery, queries, torch.from_numpy(query).to(queries.device),
-                                   torch.from_numpy(row).to(queries.device))
-    distance = squared_distances(similarity, gallery).cpu().numpy()
+    distance = squared_distances(pair_similarities(gallery, queries, query, row), gallery)
     return np.exp(-distance / np.maximum(farthest[query], 1e-30))
 
 
@@ -169,8 +169,8 @@ def _averaging(chosen: np.ndarray, own: int, rows: int) -> sparse.csr_matrix:
                               np.concatenate([[0], counts.cumsum()])), shape=(len(chosen), rows))
 
 
-def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: Tensor,
-                   own_rows: Tensor) -> tuple[sparse.csr_matrix, np.ndarray]:
+def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: np.ndarray,
+                   own_rows: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
     """The encodings of queries that are not in the graph, by its rows.
 
     A row and a query are reciprocal neighbours where the row is among the query's first k1, and
@@ -180,19 +180,17 @@ def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: Tensor
     Args:
         graph: it stays as it is.
         queries: ``(B, D)``, prepared.
-        similarities: ``(B, N)``, of the queries to the graph's rows.
+        similarities: ``(B, N)``, of the queries to the graph's rows; they are written to.
         own_rows: ``(B,)`` int64, rows that are left out of the neighbours; -1 for none.
 
     Returns:
         ``(B, N)`` CSR, and the largest squared distances ``(B,)``.
     """
     gallery, k1 = graph.gallery, graph.k1
-    farthest = squared_distances(similarities.amin(dim=1), gallery).cpu().numpy()
-    query = (own_rows >= 0).nonzero()[:, 0]
-    similarities[query.to(similarities.device),
-                 own_rows[query].to(similarities.device)] = -torch.inf
-    scores, rows = (part.cpu().numpy() for part in best(similarities, max(k1, graph.k2 - 1)))
-    rows = np.where(scores > -np.inf, rows, -1)
+    farthest = squared_distances(similarities.min(axis=1), gallery)
+    known = np.flatnonzero(own_rows >= 0)
+    similarities[known, own_rows[known]] = -np.inf
+    scores, rows = best_columns(similarities, max(k1, graph.k2 - 1))
     near = (rows >= 0) & (np.arange(rows.shape[1]) < k1)
     sets = np.where(near & (scores > graph.reach[rows]), rows, -1)
     held = near & (np.arange(rows.shape[1]) < half_of(k1)) & (scores > graph.half_reach[rows])

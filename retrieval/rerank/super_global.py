@@ -25,8 +25,8 @@ class SuperGlobalReranking(Reranker):
     official code, so the score can pass 1; negative similarities count as 0.
 
     Args:
-        top_m: how many rows are re-ranked. Where the search found fewer because it was asked for
-            fewer, it is made again for as many.
+        top_m: how many rows are re-ranked, whatever number of results is asked for; where a step
+            before this one gave another order, at most as many as it gave.
         top_k: how many neighbours refine a descriptor.
         beta: the weight of the neighbours.
         pooling: ``'max'``, or ``'mean'`` for descriptors whose elements are negative as often as
