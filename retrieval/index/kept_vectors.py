@@ -9,7 +9,7 @@ from ..registry import unknown_name
 
 DTYPES = {'float16': torch.float16, 'float32': torch.float32}
 _HALF_LARGEST = 65504.0
-_BLOCK = 2 ** 22  # numbers that are gathered at once
+_BLOCK = 2 ** 18  # numbers that are gathered at once: they stay in the cache
 
 
 class KeptVectors:

@@ -57,7 +57,8 @@ def _fill_in(config: dict[str, Any], kind: Any, similarity: Similarity, device: 
 def _load_index(kind: Any, path: str, config: dict[str, Any], similarity: Similarity, device: str,
                 gallery: Gallery) -> Index:
     options = {name: value for name, value in config.items() if name != 'type'}
-    accepted = set(inspect.signature(kind.load).parameters) - {'path', 'similarity'}
+    parameters = set(inspect.signature(kind.load).parameters)
+    accepted = parameters - {'path', 'similarity'}
     unknown = sorted(set(options) - accepted)
     if unknown:
         raise ValueError(f'An index that is read from {str(path)!r} has its settings there; '
@@ -65,6 +66,8 @@ def _load_index(kind: Any, path: str, config: dict[str, Any], similarity: Simila
                          f'{", ".join(sorted(accepted))}.')
     if getattr(kind, 'follows_device', False):
         options.setdefault('device', device)
+    if 'similarity' in parameters and similarity is not SIMILARITIES.get(similarity.name):
+        options['similarity'] = similarity.function  # a callable is not written into a file
     index = kind.load(path, **options)
     if index.similarity.name != similarity.name:
         raise ValueError(f'The index {str(path)!r} searches by {index.similarity.name}, the '

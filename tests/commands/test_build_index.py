@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retrieval.gallery import Gallery
-from retrieval.index import ExactIndex, FaissIndex, check_gallery
+from retrieval.index import ExactIndex, FaissIndex, check_gallery, gallery_digest
 from retrieval.retrievers import ImageToImageRetriever
 
 from .conftest import run
@@ -84,6 +84,21 @@ def test_an_index_of_another_gallery_is_refused(gallery, tmp_path):
     index.save(tmp_path / 'unbound')
     with pytest.raises(ValueError, match='does not say over which'):
         prepare(gallery, type='retrieval.ExactIndex', path=str(tmp_path / 'unbound'))
+
+
+def test_a_callable_similarity_is_the_retrievers(gallery, tmp_path):
+    def manhattan(queries, rows):
+        return -torch.cdist(queries, rows, p=1)
+
+    index = ExactIndex(manhattan)
+    index.add(gallery.embeddings, gallery.ids)
+    index.gallery_digest = gallery_digest(gallery.embeddings, gallery.ids)
+    index.save(tmp_path / 'x')
+    model = ImageToImageRetriever(torch.nn.Flatten(), gallery, topk=4, similarity_fn=manhattan,
+                                  index=dict(type='ExactIndex', path=str(tmp_path / 'x'))).eval()
+    queries = torch.randn(2, 3, 4, 4)
+    wanted = manhattan(queries.flatten(1), gallery.embeddings).topk(4).indices
+    assert [s.pred_label.tolist() for s in model.predict(queries)] == wanted.tolist()
 
 
 def test_other_types_configs_and_options(gallery, tmp_path):
