@@ -79,7 +79,6 @@ def allow_checkpoint_globals() -> None:
         *(type(np.dtype(code)) for code in codes)])
 
 
-@lru_cache(maxsize=1)
 def load_pymilvus() -> Any:
     """The module ``pymilvus``, imported without its configuration of logging.
 

@@ -36,10 +36,13 @@ class Command(Protocol):
 def reports_errors(command: Command) -> Command:
     """Turn an error of the user's input into one message and exit status 2.
 
-    With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown.
+    With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
+    that the command joined is left at its end: a process that ends in it may be aborted by the
+    threads of the group.
     """
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> None:
+        joined_before = _in_group()
         try:
             command(argv)
         except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
@@ -49,4 +52,13 @@ def reports_errors(command: Command) -> Command:
                   file=sys.stderr)
             sys.stdout.flush()
             raise SystemExit(2) from error
+        finally:
+            if not joined_before and _in_group():
+                sys.modules['torch.distributed'].destroy_process_group()
     return wrapped
+
+
+def _in_group() -> bool:
+    """Whether this process is in a process group; torch is not imported to find out."""
+    distributed = sys.modules.get('torch.distributed')
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()

@@ -50,12 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.skip_unreadable:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
-    try:
-        model = build_model(config, arguments.checkpoint)
-        dump(model, config, arguments.checkpoint, arguments.out, dtype=arguments.dtype,
-             shard_rows=arguments.shard_rows, resume=arguments.resume)
-    finally:
-        leave_processes()
+    model = build_model(config, arguments.checkpoint)
+    dump(model, config, arguments.checkpoint, arguments.out, dtype=arguments.dtype,
+         shard_rows=arguments.shard_rows, resume=arguments.resume)
 
 
 def start_processes(launcher: str) -> None:
@@ -67,13 +64,6 @@ def start_processes(launcher: str) -> None:
     init_cpu_group(launcher)
     if launcher != 'none' and not distributed.is_initialized():
         init_dist(launcher)
-
-
-def leave_processes() -> None:
-    """Leave the group, so that a process that ends does not take another's connections along."""
-    from torch import distributed
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> None:

@@ -89,7 +89,6 @@ class Connection:
         self.uri = re.sub(r'(?<=//)[^/]*@', '', str(uri))  # as messages may show it
         self.timeout, self.retries, self.patience = timeout, retries, patience
         _require('pymilvus')
-        load_pymilvus()
         self._server = _Server(self._address) if self.embedded else None
         self._clients: list[Any] = []  # the client, where there is one
         self._folders: list[TemporaryDirectory] = []
@@ -167,7 +166,7 @@ def _require(package: str) -> Any:
     # Workers of a dataloader are forked and make no calls; gRPC need not stop its threads for it.
     os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', '0')
     try:
-        return __import__(package)
+        return load_pymilvus() if package == 'pymilvus' else __import__(package)
     except ImportError as error:
         raise ImportError(f'MilvusIndex needs {package}, which is not installed: write '
                           "`pip install 'retrieval[milvus]'`.") from error

@@ -1,4 +1,5 @@
 """One embedded Milvus for all tests of the session; each index has a collection of its own."""
+import importlib.util
 import itertools
 from tempfile import TemporaryDirectory
 
@@ -9,8 +10,9 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope='session')
 def milvus_uri():
-    pytest.importorskip('pymilvus')
-    pytest.importorskip('milvus_lite')
+    # Looked for and not imported: the import of pymilvus closes the log files that are open.
+    if not all(map(importlib.util.find_spec, ('pymilvus', 'milvus_lite'))):
+        pytest.skip('needs pymilvus and milvus-lite')
     from retrieval.index import MilvusIndex
     with TemporaryDirectory(prefix='retrieval-test-milvus-') as folder:
         keeper = MilvusIndex(f'{folder}/tests.db', 'keeper')  # the server stays while it is open
