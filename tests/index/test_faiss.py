@@ -120,16 +120,20 @@ def test_capabilities_say_the_truth(factory, exact, training):
 @pytest.mark.parametrize('queries', [1, 3, 64])
 def test_flat_ties_at_the_cut_rank_by_row_however_many_queries(queries):
     """faiss scores larger batches in blocks, whose edges round otherwise."""
-    numbers = np.random.default_rng(0)
-    base = numbers.normal(size=(40, 33)).astype(np.float32)
-    vectors = np.tile(base, (50, 1))  # every vector fifty times
+    base = np.random.default_rng(0).normal(size=(40, 33)).astype(np.float32)
+    vectors = np.tile(base, (150, 1))  # every vector 150 times
     for similarity in ('cosine_similarity', 'inner_product', 'euclidean'):
         index = FaissIndex('Flat', similarity)
-        index.add(vectors, range(2000))
-        found = index.search(base[:1].repeat(queries, 0), 7)
-        assert found.indices.tolist() == [list(range(0, 280, 40))] * queries
-        alone = index.search(base[:1], 7)
-        assert torch.equal(found.scores[-1], alone.scores[0])
+        index.add(vectors, range(6000))
+        for k in (7, 200):
+            found = index.search(base[:1].repeat(queries, 0), k)
+            # all copies of the best vector, from the lower row on, then those of the second
+            groups = found.indices[0] % 40
+            best = [int(groups[0]), int(groups[-1])]
+            wanted = [*range(best[0], 6000, 40), *range(best[1], 6000, 40)][:k]
+            assert found.indices.tolist() == [wanted] * queries
+            alone = index.search(base[:1], k)
+            assert torch.equal(found.scores[-1], alone.scores[0])
 
 
 def test_training_says_how_many_rows_it_needs():
