@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..registry import unknown_name
 from . import columns
-from .codec import ArrayVectors, JoinedVectors
+from .codec import JoinedVectors
 from .fingerprint import Fingerprint, FingerprintError
 from .string_column import StringColumn
 
@@ -199,10 +199,9 @@ def merge(galleries: Sequence[Gallery]) -> Gallery:
     labels, names = joined_labels(galleries)
     ids = StringColumn.joined([gallery.ids for gallery in galleries]) if first.identified else None
     joined = JoinedVectors([(gallery.vectors, None) for gallery in galleries])
-    data, scales = joined.stored(0, len(joined))
     skipped = {name: why for gallery in galleries for name, why in gallery.skipped.items()}
     return type(first)(
-        ArrayVectors(data, scales, joined._normalised), ids, labels, names,
+        joined, ids, labels, names,
         {name: columns.joined(parts, name) for name, parts in joined_metadata(galleries).items()},
         fingerprint, first.source, skipped, similarity)
 
