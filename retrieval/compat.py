@@ -7,11 +7,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any, cast
 
 import torch
 
+_SCHEDULERS = 'mmengine.optim.scheduler.param_scheduler'
 _LIBRARIES: list[torch.library.Library] = []  # a library's definitions live as long as it does
 
 
@@ -58,23 +60,31 @@ def allow_checkpoint_globals() -> None:
 
     The message hub stores its scalar histories (``HistoryBuffer``) with numpy arrays inside;
     since torch 2.6 the unpickler refuses both. Only these inert types are added to its list. A
-    history also names its own statistics through ``getattr``, which must not be allowed as such:
-    the unpickler is given a stand-in that reaches those statistics and nothing else.
+    history also names its own statistics through ``getattr``, and a one-cycle schedule its
+    annealing, which must not be allowed as such: the unpickler is given a stand-in that reaches
+    those and nothing else, and a stand-in for the schedule's class, which costs no import.
     """
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    def history_statistic(owner: object, name: str) -> object:
+    class OneCycleParamScheduler:
+        """Stands for MMEngine's class of that name."""
+
+    def attribute(owner: object, name: str) -> object:
         if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current', 'statistics'):
             return getattr(HistoryBuffer, name)
+        if owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear'):
+            return getattr(import_module(_SCHEDULERS).OneCycleParamScheduler, name)
         raise ValueError(f'The checkpoint asks for {name!r} of {owner!r}, which no checkpoint of '
                          'MMEngine does; it is not loaded.')
 
-    history_statistic.__module__ = 'builtins'
-    history_statistic.__name__ = history_statistic.__qualname__ = 'getattr'
+    attribute.__module__ = 'builtins'
+    attribute.__name__ = attribute.__qualname__ = 'getattr'
+    OneCycleParamScheduler.__module__ = _SCHEDULERS
+    OneCycleParamScheduler.__qualname__ = 'OneCycleParamScheduler'
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, history_statistic,
+        HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype, attribute,
         *cast(list[Callable], [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
         *(type(np.dtype(code)) for code in codes)])
 

@@ -23,9 +23,41 @@ def test_a_checkpoint_with_histories_loads_with_weights_only(tmp_path):
     assert other.get_scalar('loss').current() == 2.0
 
 
+@pytest.mark.parametrize('strategy', ['cos', 'linear'])
+def test_a_checkpoint_with_a_one_cycle_schedule_loads_with_weights_only(tmp_path, strategy):
+    def schedule():
+        from mmengine.optim.scheduler import OneCycleLR
+        weight = torch.nn.Parameter(torch.zeros(1))
+        return OneCycleLR(torch.optim.SGD([weight], lr=1.), eta_max=1., total_steps=9,
+                          anneal_strategy=strategy, verbose=False)
+
+    def rest(scheduler, steps):
+        values = []
+        for _ in range(steps):
+            scheduler.optimizer.step()
+            scheduler.step()
+            values.append(scheduler.optimizer.param_groups[0]['lr'])
+        return values
+
+    whole = rest(schedule(), 8)
+    first = schedule()
+    assert rest(first, 3) == whole[:3]
+    path = tmp_path / 'checkpoint.pth'
+    torch.save([first.state_dict()], path)
+    second = schedule()
+    second.load_state_dict(torch.load(path, weights_only=True)[0])
+    assert rest(second, 5) == whole[3:]
+
+
 class _Escape:
     def __reduce__(self):
         return getattr, (HistoryBuffer, '__init__')
+
+
+class _EscapeOfTheSchedule:
+    def __reduce__(self):
+        from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+        return getattr, (OneCycleParamScheduler, '__subclasses__')
 
 
 class _Runs:
@@ -33,7 +65,7 @@ class _Runs:
         return eval, ('1 + 1',)
 
 
-@pytest.mark.parametrize('payload', [_Escape(), _Runs()])
+@pytest.mark.parametrize('payload', [_Escape(), _EscapeOfTheSchedule(), _Runs()])
 def test_the_allow_list_lets_nothing_else_through(tmp_path, payload):
     path = tmp_path / 'bad.pth'
     torch.save(dict(state_dict=payload), path)
