@@ -153,15 +153,14 @@ def glyphs(options: argparse.Namespace) -> bool:
 
 def _near(rows: int) -> list[str]:
     root = 2 ** round(np.log2(np.sqrt(rows)))
-    return ['HNSW16', 'HNSW32', f'IVF{2 * root},Flat', f'IVF{4 * root}_HNSW16,Flat',
-            f'IVF{4 * root}_HNSW16,SQ8', f'IVF{2 * root},PQ{WIDTH // 2}x4fs,RFlat']
+    return ['HNSW16', 'HNSW32', *(f'IVF{times * root},{codes}' for times in (2, 4)
+                                  for codes in ('Flat', 'SQfp16'))]
 
 
 def _near_million(rows: int) -> list[str]:
     """Inverted lists, which are built in minutes; a graph of a million rows takes many more."""
     root = 2 ** round(np.log2(np.sqrt(rows)))
-    return [f'IVF{root},Flat', f'IVF{4 * root}_HNSW32,Flat', f'IVF{4 * root}_HNSW32,SQ8',
-            f'IVF{root},PQ{WIDTH // 2}x4fs,RFlat']
+    return [f'IVF{root},Flat', f'IVF{4 * root}_HNSW32,Flat', f'IVF{4 * root}_HNSW32,SQfp16']
 
 
 def tune(gallery: Tensor, queries: Tensor, reach: float, options: argparse.Namespace, by: str,
@@ -171,9 +170,10 @@ def tune(gallery: Tensor, queries: Tensor, reach: float, options: argparse.Names
     from retrieval.index.tuning import Tuner
     from retrieval.registry import INDEXES
 
-    tuner = Tuner(gallery, queries[::2], 'inner_product', 10)
+    tuner = Tuner(gallery, queries[::2], 'cosine_similarity', 10)
     reached = reach + 0.005
-    trials = [one for candidate in candidates(len(gallery), gallery.shape[1], 'inner_product',
+    trials = [one for candidate in candidates(len(gallery), gallery.shape[1],
+                                              'cosine_similarity',
                                               options.factories or factories)
               for one in tuner.trials(candidate, reached)]
     meeting = [one for one in trials if one.error is None and one.recall >= reached]
@@ -181,7 +181,7 @@ def tune(gallery: Tensor, queries: Tensor, reach: float, options: argparse.Names
         raise SystemExit(f'No index reaches recall {reach}: {[one.error for one in trials]}')
     best = (min if by == 'latency_ms' else max)(meeting, key=lambda one: getattr(one, by))
     print(f'  tuned: {best.index}, built in {best.build_seconds:.1f} s, {best.memory_mb:.1f} MB')
-    index = INDEXES.build({**best.index, 'similarity': 'inner_product'})
+    index = INDEXES.build({**best.index, 'similarity': 'cosine_similarity'})
     index.add(gallery, range(len(gallery)))
     return index
 
@@ -191,7 +191,8 @@ def recall(index: Any, gallery: Tensor, queries: Tensor) -> float:
     from retrieval.index.tuning import Tuner
 
     queries = queries[1::2]
-    return Tuner(gallery, queries, 'inner_product', 10).recall(index.search(queries, 10).indices)
+    judge = Tuner(gallery, queries, 'cosine_similarity', 10)
+    return judge.recall(index.search(queries, 10).indices)
 
 
 def base_vectors(options: argparse.Namespace) -> Tensor:

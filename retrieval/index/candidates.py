@@ -77,6 +77,7 @@ def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
         yield f'IVF{lists},Flat', False
         if lists >= _MANY_LISTS:
             yield f'IVF{lists}_HNSW32,Flat', False
+        yield f'IVF{lists},SQfp16', False
         yield f'IVF{lists},SQ8', False
         yield f'IVF{lists},PQ{_divisor(width, width // 4)}', True
         yield f'IVF{lists},PQ{fast}x4fs', True

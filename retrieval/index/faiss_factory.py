@@ -56,16 +56,18 @@ def plain_factory(factory: Any) -> str:
 def build(factory: str, width: int, similarity: str) -> Any:
     """The empty faiss index of a factory string.
 
-    Cosine is an inner product of vectors of length 1; factories that know only the L2 metric get
-    that, which ranks such vectors the same.
+    Cosine is an inner product of vectors of length 1, and the L2 metric ranks such vectors the
+    same. Inverted lists get the latter: their centroids then stay where the vectors are instead
+    of on the sphere, and as many lists hold more of the neighbours. So do factories that know
+    nothing else.
 
     Raises:
         ValueError: faiss knows no such factory, or not for this width or similarity.
     """
     faiss = load_faiss()
-    metrics = {'cosine_similarity': (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2),
-               'inner_product': (faiss.METRIC_INNER_PRODUCT,),
-               'euclidean': (faiss.METRIC_L2,)}[similarity]
+    both = (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2)
+    metrics = {'cosine_similarity': both[::-1] if 'IVF' in factory else both,
+               'inner_product': both[:1], 'euclidean': both[1:]}[similarity]
     why = ''
     for metric in metrics:
         try:

@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/models/resnet10_glyphs.py',
+    '../_base_/datasets/glyphs_40.py',
+    '../_base_/schedules/adamw_cosine_2e.py',
+    '../_base_/default_runtime.py',
+]
+# SoftTriple (Qian et al., ICCV 2019): lambda 20, gamma 0.1, margin 0.01, two centres a class
+# as the paper takes for classes of a few images; centres at a larger learning rate.
+model = dict(
+    prototype={{_base_.gallery_dataloader}},
+    head=dict(
+        type='MetricHead',
+        loss=dict(type='PML.SoftTripleLoss', num_classes=1433, embedding_size=128,
+                  centers_per_class=2, la=20, gamma=0.1, margin=0.01)))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.losses': dict(
+    lr_mult=10, decay_mult=0)}))

@@ -1,0 +1,15 @@
+_base_ = [
+    '../_base_/models/resnet10_glyphs.py',
+    '../_base_/datasets/glyphs_40.py',
+    '../_base_/schedules/adamw_cosine_2e.py',
+    '../_base_/default_runtime.py',
+]
+# Triplet loss over the semi-hard triplets of the batch (Schroff et al., CVPR 2015): margin 0.2.
+model = dict(
+    prototype={{_base_.gallery_dataloader}},
+    head=dict(
+        type='MetricHead',
+        loss=dict(type='PML.TripletMarginLoss', margin=0.2),
+        miner=dict(type='PML.TripletMarginMiner', margin=0.2, type_of_triplets='semihard')))
+train_dataloader = dict(
+    sampler=dict(_delete_=True, type='MPerClassSampler', m=4, batch_size=128))
