@@ -136,7 +136,7 @@ def glyphs(options: argparse.Namespace) -> bool:
     vectors = base_vectors(options)
     vectors = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))]
     vectors = vectors[:max(2_000, int(len(vectors) * options.scale))]
-    asked = min(2_000, len(vectors) // 10)
+    asked = min(4_000, len(vectors) // 8)
     queries, gallery = vectors[:asked], vectors[asked:]
     index = ExactIndex('inner_product')
     index.add(gallery, range(len(gallery)))
@@ -171,7 +171,7 @@ def tune(gallery: Tensor, queries: Tensor, reach: float, options: argparse.Names
     from retrieval.registry import INDEXES
 
     tuner = Tuner(gallery, queries[::2], 'cosine_similarity', 10)
-    reached = reach + 0.005
+    reached = reach + 0.008  # what is measured on other queries is less by chance
     trials = [one for candidate in candidates(len(gallery), gallery.shape[1],
                                               'cosine_similarity',
                                               options.factories or factories)
