@@ -104,8 +104,9 @@ def test_batch_norm_always(tmp_path, affine, modules):
 
 @pytest.mark.parametrize('hook, killed_at', [
     (dict(type='FreezeHook', modules=LAYERS, epochs=1), 5),  # resumed while it is frozen
-    (dict(type='FreezeHook', modules=LAYERS, iterations=7, norm_eval=True), 11),  # and after
-    (dict(type='FreezeBatchNormHook', affine=True), 6)])
+    pytest.param(dict(type='FreezeHook', modules=LAYERS, iterations=7, norm_eval=True), 11,
+                 marks=pytest.mark.slow),  # and after
+    pytest.param(dict(type='FreezeBatchNormHook', affine=True), 6, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_exactly(tmp_path, hook, killed_at):
     whole, resumed = assert_resumes_exactly(tmp_path, killed_at, [hook])
     wanted, found = (run.optim_wrapper.state_dict()['state'] for run in (whole, resumed))

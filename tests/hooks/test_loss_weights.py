@@ -73,7 +73,8 @@ def test_the_only_loss_and_other_heads(tmp_path):
     assert Weights.seen == [2.0] * 6 + [3.0] * 6
 
 
-@pytest.mark.parametrize('options', [dict(end=3), dict(end=15, by_epoch=False)])
+@pytest.mark.parametrize('options', [
+    dict(end=15, by_epoch=False), pytest.param(dict(end=3), marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_exactly(tmp_path, options):
     assert_resumes_exactly(tmp_path, 11, [hook(loss='pairs', weights=[1, 0.1], **options)],
                            change=two_losses)
