@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from .extra import checked_extra, refuse_untaken, taken_extra
 from .limits import Limits, limits_of
 from .targets import check_classes, class_labels
 
@@ -61,6 +62,7 @@ class MetricHead(BaseModule):
         if not self.losses:
             raise ValueError("loss is an empty list: name at least one, as dict(type='PML.…').")
         self._keys = {name: 'loss' if single else f'loss_{name}' for name in self.losses}
+        self._taken = {name: taken_extra(part) for name, part in self.losses.items()}
         self._limits = {name: limits_of(part) for name, part in self.losses.items()}
         widths = {limits.embedding_size for limits in self._limits.values()} - {None}
         if len(widths) > 1:
@@ -83,13 +85,20 @@ class MetricHead(BaseModule):
             self.miners[name] = _build(miner, 'miner')
         self.weights[name] = loss_weight * options.get('loss_weight', 1.0)
 
-    def loss(self, feats: Feats, data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
+    def loss(self, feats: Feats, data_samples: Sequence[BaseDataElement],
+             ref_emb: Tensor | None = None, ref_labels: Tensor | None = None,
+             enqueue_mask: Tensor | None = None) -> dict[str, Tensor]:
         """The losses of a batch.
 
         Args:
             feats: embeddings ``(B, D)``; of a tuple the last counts; a list holds several views
                 ``(B, D)`` of the same samples, which are all embeddings of their classes.
             data_samples: a sample an embedding, with ``gt_label``.
+            ref_emb: embeddings ``(R, D)`` that those of the batch are compared with, instead of
+                with each other; for the losses and miners that take them.
+            ref_labels: their classes, ``(R,)`` int64.
+            enqueue_mask: ``(B,)`` bool, or ``(V · B,)`` for V views one after another; which rows
+                a memory takes in, and does not train on; for the losses that take it.
 
         Returns:
             ``loss``, or ``loss_<name>`` of each of several, scalars float32; with a miner also
@@ -104,27 +113,32 @@ class MetricHead(BaseModule):
         _refuse_mixed(data_samples)
         labels = class_labels(data_samples, len(embeddings) // views).repeat(views)
         labels = labels.to(embeddings.device)
+        extra = checked_extra(embeddings, views, ref_emb, ref_labels, enqueue_mask)
+        refuse_untaken(extra, self.losses, self._taken)
         results: dict[str, Tensor] = {}
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
             for name in self.losses:
                 _check_limits(name, self._limits[name], embeddings, labels, data_samples)
-                results.update(self._term(name, embeddings, labels))
+                results.update(self._term(name, embeddings, labels, {
+                    key: value for key, value in extra.items() if key in self._taken[name]}))
         return results
 
-    def _term(self, name: str, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _term(self, name: str, embeddings: Tensor, labels: Tensor,
+              extra: dict[str, Tensor]) -> dict[str, Tensor]:
         """One loss, and how much its miner found."""
         key = self._keys[name]
         suffix = key.removeprefix('loss')
         mined: dict[str, Tensor] = {}
         try:
             if name in self.miners:
-                indices = self.miners[name](embeddings, labels)
-                value = self.losses[name](embeddings, labels, indices)
+                reference = {key: extra[key] for key in ('ref_emb', 'ref_labels') if key in extra}
+                indices = self.miners[name](embeddings, labels, **reference)
+                value = self.losses[name](embeddings, labels, indices, **extra)
                 mined = {what + suffix: embeddings.new_tensor(float(count))
                          for what, count in _count(indices).items()}
             else:
-                value = self.losses[name](embeddings, labels)
+                value = self.losses[name](embeddings, labels, **extra)
         except AssertionError as error:
             raise ValueError(f'The loss {name!r} refuses the batch of {len(embeddings)} '
                              f'embeddings: {error or "no reason given"}.') from error
