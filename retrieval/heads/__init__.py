@@ -6,6 +6,10 @@ pytorch-metric-learning is imported when one of its parts is first asked for, no
 from __future__ import annotations
 
 from .classification_head import ClassificationHead
+from .embedding_queue import EmbeddingQueue
+from .memory import CrossBatchMemory
 from .metric_head import MetricHead
+from .paired_views import PairedViewLoss
 
-__all__ = ['ClassificationHead', 'MetricHead']
+__all__ = ['ClassificationHead', 'CrossBatchMemory', 'EmbeddingQueue', 'MetricHead',
+           'PairedViewLoss']
