@@ -70,9 +70,9 @@ def build_projector(config: Any, encoder: nn.Module) -> nn.Module | None:
 def instance_labels(data_samples: Sequence[BaseDataElement] | None, count: int) -> Tensor:
     """A number for each image, ``(B,)`` int64, the same for every view of it.
 
-    It is taken from the sample's identity (see :func:`retrieval.structures.sample_id_of`), so that
-    it is the same on all processes, in all epochs and after resuming; two images share one of the
-    2^63 numbers by chance in one of 10^7 data sets of a million images.
+    It is the sample's row in its dataset (``sample_idx``), so it is the same on all processes, in
+    all epochs and after resuming. Where not every sample has one, 63 bits of a digest of the
+    identity (:func:`retrieval.structures.sample_id_of`) take its place.
 
     Raises:
         ValueError: another number of samples than of images, or one without an identity.
@@ -81,9 +81,12 @@ def instance_labels(data_samples: Sequence[BaseDataElement] | None, count: int) 
         given = 'no' if data_samples is None else len(data_samples)
         raise ValueError(f'The loss was given {count} images and {given} data samples: give one '
                          'sample an image, which tells its views from those of others.')
+    rows = [sample.get('sample_idx') for sample in data_samples]
+    if None not in rows:
+        return torch.tensor([int(row) for row in rows])
     names = [sample_id_of(sample) for sample in data_samples]
     if None in names:
-        raise ValueError('A data sample has no sample_id, img_path or sample_idx, so it is unknown '
+        raise ValueError('A data sample has no sample_idx, sample_id or img_path, so it is unknown '
                          'which views belong together: does the pipeline end in PackInputs?')
     digests = [blake2b(str(name).encode(), digest_size=8).digest() for name in names]
     return torch.tensor([int.from_bytes(digest, 'big') >> 1 for digest in digests])
