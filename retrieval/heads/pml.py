@@ -97,7 +97,7 @@ def _factory(cls: type) -> Callable[..., Any]:
         values = {name: _convert(cls, name, build_component(value))
                   for name, value in kwargs.items()}
         try:
-            return cls(*(build_component(value) for value in args), **values)
+            return _with_state(cls(*(build_component(value) for value in args), **values))
         except (TypeError, KeyError) as error:  # a few read their arguments from a dict
             reason = f'argument {error} is missing' if isinstance(error, KeyError) else error
             raise TypeError(f'{SCOPE}{cls.__name__} cannot be built: {reason}. It takes: '
@@ -140,6 +140,14 @@ def _convert(cls: type, name: str, value: Any) -> Any:
     if cls is reducers.ClassWeightedReducer and name == 'weights':
         return torch.as_tensor(value, dtype=torch.float32)
     return value
+
+
+def _with_state(component: Any) -> Any:
+    """The same object; what a resumed run needs and the library keeps apart becomes a buffer."""
+    if isinstance(component, losses.DynamicSoftMarginLoss):
+        histogram = vars(component).pop('hist_')
+        component.register_buffer('hist_', histogram)
+    return component
 
 
 def register() -> None:
