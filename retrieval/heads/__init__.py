@@ -9,7 +9,5 @@ from .classification_head import ClassificationHead
 from .embedding_queue import EmbeddingQueue
 from .memory import CrossBatchMemory
 from .metric_head import MetricHead
-from .paired_views import PairedViewLoss
 
-__all__ = ['ClassificationHead', 'CrossBatchMemory', 'EmbeddingQueue', 'MetricHead',
-           'PairedViewLoss']
+__all__ = ['ClassificationHead', 'CrossBatchMemory', 'EmbeddingQueue', 'MetricHead']

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +10,20 @@ from torch import Tensor, nn
 NAMES = ('ref_emb', 'ref_labels', 'enqueue_mask')
 
 
-def taken_extra(loss: nn.Module) -> set[str]:
-    """Which of :data:`NAMES` a loss takes.
+def refuses(loss: nn.Module, what: str) -> bool:
+    """Whether a loss of the library refuses ``'labels'``, ``'ref'`` or ``'indices_tuple'``.
 
-    Every loss of the library has ``ref_emb`` in its signature; those with class weights refuse it
-    when they are called, by a function of that name.
+    All its losses have these in their signatures; those that cannot use them call a function named
+    after what they refuse, which raises.
     """
-    taken = set(NAMES) & set(inspect.signature(loss.forward).parameters)
     compute = getattr(getattr(type(loss), 'compute_loss', None), '__code__', None)
-    if compute is not None and 'ref_not_supported' in compute.co_names:
-        taken -= {'ref_emb', 'ref_labels'}
-    return taken
+    return compute is not None and f'{what}_not_supported' in compute.co_names
+
+
+def taken_extra(loss: nn.Module) -> set[str]:
+    """Which of :data:`NAMES` a loss takes."""
+    taken = set(NAMES) & set(inspect.signature(loss.forward).parameters)
+    return taken - {'ref_emb', 'ref_labels'} if refuses(loss, 'ref') else taken
 
 
 def checked_extra(embeddings: Tensor, views: int, ref_emb: Tensor | None,
@@ -60,7 +63,7 @@ def checked_extra(embeddings: Tensor, views: int, ref_emb: Tensor | None,
 
 
 def refuse_untaken(extra: Iterable[str], losses: nn.ModuleDict,
-                   taken: Mapping[str, set[str]]) -> None:
+                   taken: Iterable[Collection[str]]) -> None:
     """Refuse what was given and would reach no loss.
 
     Args:
@@ -71,7 +74,8 @@ def refuse_untaken(extra: Iterable[str], losses: nn.ModuleDict,
     Raises:
         ValueError: no loss takes one of them.
     """
+    reached = {name for names in taken for name in names}
     for given in extra:
-        if not any(given in names for names in taken.values()):
+        if given not in reached:
             kinds = ', '.join(type(loss).__name__ for loss in losses.values())
             raise ValueError(f'{given} was given, and none of the losses takes it: {kinds}.')

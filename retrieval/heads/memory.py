@@ -2,15 +2,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from . import terms
 from .embedding_queue import EmbeddingQueue
-from .extra import taken_extra
+from .extra import refuses, taken_extra
 from .limits import limits_of
 
 ORDERS = ('before', 'after')
@@ -60,8 +60,8 @@ class CrossBatchMemory(nn.Module):
             raise ValueError(f'warmup_iters must be an integer of at least 0, got '
                              f'{warmup_iters!r}.')
         self.queue = EmbeddingQueue(memory_size, embedding_size)
-        self.loss = _component(loss, 'loss')
-        self.miner = None if miner is None else _component(miner, 'miner')
+        self.loss = terms.build(loss, 'loss')
+        self.miner = None if miner is None else terms.build(miner, 'miner')
         _check_loss(self.loss, embedding_size, enqueue == 'before' or miner is not None)
         self.embedding_size = embedding_size
         self.memory_size = memory_size
@@ -138,17 +138,6 @@ def _without_copies(indices: tuple[Tensor, ...], own: Tensor) -> tuple[Tensor, .
     return (indices[0][apart], indices[1][apart], *indices[2:])
 
 
-def _component(cfg: Any, what: str) -> nn.Module:
-    if isinstance(cfg, Mapping):
-        from .pml import build_component  # late: it imports the library
-
-        cfg = build_component(cfg)
-    if not isinstance(cfg, nn.Module):
-        raise TypeError(f"The {what} of CrossBatchMemory must be a config such as "
-                        f"dict(type='PML.…', …) or a module, got {type(cfg).__name__}.")
-    return cfg
-
-
 def _check_loss(loss: nn.Module, embedding_size: int, with_indices: bool) -> None:
     """Refuse a loss that cannot be used with a memory, before the first batch."""
     name = type(loss).__name__
@@ -156,14 +145,12 @@ def _check_loss(loss: nn.Module, embedding_size: int, with_indices: bool) -> Non
     if width not in (None, embedding_size):
         raise ValueError(f'The memory has embedding_size={embedding_size}, and its loss {name} was '
                          f'built for {width}: give both the same.')
-    compute = getattr(getattr(type(loss), 'compute_loss', None), '__code__', None)
-    refused = set() if compute is None else set(compute.co_names)
-    if 'ref_emb' not in taken_extra(loss) or 'labels_not_supported' in refused:
+    if 'ref_emb' not in taken_extra(loss) or refuses(loss, 'labels'):
         raise ValueError(f'{name} compares no embeddings with labelled ones of a memory: name a '
                          'loss of pairs or triplets, such as PML.ContrastiveLoss, '
                          'PML.TripletMarginLoss, PML.MultiSimilarityLoss or PML.SupConLoss.')
     takes = ('indices_tuple' in inspect.signature(loss.forward).parameters
-             and 'indices_tuple_not_supported' not in refused)
+             and not refuses(loss, 'indices_tuple'))
     if with_indices and not takes:
         raise ValueError(f'{name} takes no indices of pairs, by which a miner chooses and a sample '
                          "is kept from its own copy: give no miner, and enqueue='after'.")

@@ -97,7 +97,7 @@ def _factory(cls: type) -> Callable[..., Any]:
         values = {name: _convert(cls, name, build_component(value))
                   for name, value in kwargs.items()}
         try:
-            return _with_state(cls(*(build_component(value) for value in args), **values))
+            return _mended(cls(*(build_component(value) for value in args), **values))
         except (TypeError, KeyError) as error:  # a few read their arguments from a dict
             reason = f'argument {error} is missing' if isinstance(error, KeyError) else error
             raise TypeError(f'{SCOPE}{cls.__name__} cannot be built: {reason}. It takes: '
@@ -142,12 +142,21 @@ def _convert(cls: type, name: str, value: Any) -> Any:
     return value
 
 
-def _with_state(component: Any) -> Any:
-    """The same object; what a resumed run needs and the library keeps apart becomes a buffer."""
-    if isinstance(component, losses.DynamicSoftMarginLoss):
-        histogram = vars(component).pop('hist_')
-        component.register_buffer('hist_', histogram)
-    return component
+def _mended(part: Any) -> Any:
+    """A part of the library without what keeps it from being trained, or resumed.
+
+    ``DynamicSoftMarginLoss`` averages a histogram over the batches, whose graph it keeps, so that
+    the second step fails, and which is not saved.
+    """
+    if type(part) is losses.DynamicSoftMarginLoss:
+        histogram = vars(part).pop('hist_')
+        part.register_buffer('hist_', histogram)
+        part.register_forward_hook(_forget_graph)
+    return part
+
+
+def _forget_graph(loss: nn.Module, *_: Any) -> None:
+    loss.hist_ = loss.hist_.detach()  # type: ignore[operator]
 
 
 def register() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..distributed import all_gather_rows, rank, world_size
+from ..distributed import all_gather_rows, rank, shard, world_size
 from ..heads import EmbeddingQueue
 from ..heads.targets import class_labels
 from ..registry import MODELS
@@ -38,8 +38,8 @@ class MomentumRetriever(ImageToImageRetriever):
 
     *With a head* it learns from classes: the queries are compared by ``head.loss(feats,
     data_samples, ref_emb, ref_labels)`` with the queue and, where there are two views, with the
-    keys of the batch. With one view no sample meets its own key; a first batch is compared with
-    itself.
+    keys of the batch. With one view no sample meets its own key, but in the first batch, which has
+    nothing else to be compared with.
 
     The queue takes in the keys of all processes. Batch normalisation sees only the images of one
     process, and a query could tell its key by their common statistics; so, as in the paper, on
@@ -109,18 +109,18 @@ class MomentumRetriever(ImageToImageRetriever):
         queries, keyed = self._two_views(inputs)
         count = len(queries)
         labels = (instance_labels if self.head is None else class_labels)(data_samples, count)
+        labels = labels.to(queries.device)
         feats = self._projected(self.embed(queries), self.projector)
         keys, own = self._keys(keyed)
         if self.head is None:
             feats, keys = (functional.normalize(part.float()) for part in (feats, keys))
-            losses = {'loss': self._info_nce(feats, keys[own], labels.to(feats.device))}
-            everyone = all_gather_rows(labels.to(feats.device))
+            losses = {'loss': self._info_nce(feats, keys[own], labels)}
         else:
-            everyone = all_gather_rows(labels.to(feats.device))
-            reference = self._reference(keys, everyone, keyed is not queries)
+            with_keys = keyed is not queries or not int(self.queue.filled)
+            reference = self._reference(keys, labels, own, with_keys)
             losses = self.head.loss(feats, data_samples, **reference)
         if self.training:
-            self.queue.put(keys, everyone)
+            self.queue.put(keys, all_gather_rows(labels))
         return losses
 
     def _two_views(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -143,12 +143,22 @@ class MomentumRetriever(ImageToImageRetriever):
             logits = torch.cat([positive, negative], dim=1) / self.temperature
             return functional.cross_entropy(logits, labels.new_zeros(len(labels)))
 
-    def _reference(self, keys: Tensor, labels: Tensor, two_views: bool) -> dict[str, Tensor]:
-        """What the head compares the queries with, as its arguments; nothing for the batch."""
+    def _reference(self, keys: Tensor, labels: Tensor, own: slice,
+                   with_keys: bool) -> dict[str, Tensor]:
+        """What the head compares the queries with, as its arguments.
+
+        A head that gathers the reference sets of all processes is given a part of the queue, which
+        they all have, and this process's keys.
+        """
         rows, classes = self.queue.rows()
-        if two_views:
-            rows, classes = torch.cat([keys.to(rows), rows]), torch.cat([labels, classes])
-        return {'ref_emb': rows, 'ref_labels': classes} if len(rows) else {}
+        gathers = getattr(self.head, 'gather', False)
+        if gathers:
+            part = shard(len(rows))
+            rows, classes = rows[part.start:part.stop], classes[part.start:part.stop]
+        if with_keys:
+            rows = torch.cat([(keys[own] if gathers else keys).to(rows), rows])
+            classes = torch.cat([labels if gathers else all_gather_rows(labels), classes])
+        return {'ref_emb': rows, 'ref_labels': classes}
 
     @torch.no_grad()
     def _keys(self, images: Tensor) -> tuple[Tensor, slice]:

@@ -19,8 +19,8 @@ class SelfSupervisedRetriever(ImageToImageRetriever):
     The pipeline makes the views (``MultiView``). Views of one image are embeddings of one class,
     those of other images of other classes, for any loss of labelled embeddings in the head:
     ``PML.NTXentLoss`` makes it SimCLR (Chen et al., ICML 2020). Labels of the samples are not
-    looked at. ``retrieval.PairedViewLoss`` is for losses that take two sets of views
-    (``PML.VICRegLoss``).
+    looked at. A loss that compares two sets of views, as ``PML.VICRegLoss`` (Bardes et al., ICLR
+    2022), is given the two.
 
     Args:
         image_encoder, prototype: as of :class:`ImageToImageRetriever`.

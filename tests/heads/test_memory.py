@@ -210,9 +210,9 @@ def test_a_loss_without_indices_compares_with_past_batches():
     (dict(embedding_size=2.5), ValueError, 'embedding_size.*2.5'),
     (dict(warmup_iters=-1), ValueError, 'warmup_iters.*-1'),
     (dict(enqueue='first'), ValueError, "'before' or 'after'.*'first'"),
-    (dict(loss='ContrastiveLoss'), TypeError, 'loss of CrossBatchMemory.*str'),
+    (dict(loss='ContrastiveLoss'), TypeError, 'loss must be.*str'),
     (dict(loss=dict(type='ContrastivLoss')), ValueError, "'ContrastiveLoss'"),
-    (dict(miner=3), TypeError, 'miner of CrossBatchMemory.*int'),
+    (dict(miner=3), TypeError, 'miner must be.*int'),
 ])
 def test_bad_arguments(options, error, says):
     with pytest.raises(error, match=says):

@@ -67,7 +67,7 @@ def test_any_loss_of_pairs_takes_the_views_as_classes(name):
 
 
 def test_two_sets_of_views():
-    model = retriever(dict(type='retrieval.PairedViewLoss', loss=dict(type='PML.VICRegLoss')))
+    model = retriever('VICRegLoss')
     given = views()
     value = model.eval()(given, unlabelled(), mode='loss')['loss']
     first, second = (model.image_encoder(view) for view in given)
