@@ -1,5 +1,6 @@
 """Hooks, loops and optimiser wrappers for MMEngine's Runner."""
 from .autocast import AutocastOptimWrapper
+from .check_head import CheckHeadHook
 from .prepare_prototype import PreparePrototypeHook
 from .ranking_drawing import RankingDrawingHook, prototype_dataset, ranking_rows
 from .record_predictions import RecordPredictionsHook
@@ -10,6 +11,6 @@ from .reproducible import (
     seed_everything,
 )
 
-__all__ = ['AutocastOptimWrapper', 'PreparePrototypeHook', 'RankingDrawingHook',
+__all__ = ['AutocastOptimWrapper', 'CheckHeadHook', 'PreparePrototypeHook', 'RankingDrawingHook',
            'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
            'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything']
