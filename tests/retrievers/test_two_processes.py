@@ -1,4 +1,4 @@
-"""Two processes with batches of B train as one with batches of 2 B, memories and queues included."""
+"""Two processes train as one with twice the batch, with memories and queues too."""
 import pytest
 import torch
 import torch.distributed as dist
