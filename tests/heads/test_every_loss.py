@@ -75,9 +75,9 @@ def train(head, two_views=False, rows=slice(None)):
     encoder = nn.Linear(INPUT, WIDTH)
     views, samples = data()
     parameters = [*encoder.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=0.05)
+    optimizer = torch.optim.Adam(parameters, lr=0.1)
     values = []
-    for _ in range(40):
+    for _ in range(20):
         torch.manual_seed(1)
         feats = [encoder(view[rows]) for view in views[:1 + two_views]]
         out = head.loss(feats if two_views else feats[0],
