@@ -1,17 +1,20 @@
 """Heads: from embeddings and labels to losses.
 
 pytorch-metric-learning is imported when one of its parts is first asked for, not here: the scope
-``PML`` of :mod:`retrieval.registry` loads :mod:`retrieval.heads.pml`.
-"""
+``PML`` of :mod:`retrieval.registry` loads :mod:`retrieval.heads.pml`."""
 from __future__ import annotations
 
 from .average_precision import RoadmapLoss, SmoothAveragePrecisionLoss
 from .classification_head import ClassificationHead
 from .distance_weighted import DistanceWeightedTripletMiner
+from .embedding_queue import EmbeddingQueue
 from .margin_softmax import AdaptiveSubCenterArcFaceLoss, adaptive_margins
+from .memory import CrossBatchMemory
 from .metric_head import MetricHead
 from .temperature_softmax import LearnableTemperatureSoftmaxLoss
 
-__all__ = ['AdaptiveSubCenterArcFaceLoss', 'ClassificationHead', 'DistanceWeightedTripletMiner',
-           'LearnableTemperatureSoftmaxLoss', 'MetricHead', 'RoadmapLoss',
-           'SmoothAveragePrecisionLoss', 'adaptive_margins']
+__all__ = [
+    'AdaptiveSubCenterArcFaceLoss', 'ClassificationHead', 'CrossBatchMemory',
+    'DistanceWeightedTripletMiner', 'EmbeddingQueue', 'LearnableTemperatureSoftmaxLoss',
+    'MetricHead', 'RoadmapLoss', 'SmoothAveragePrecisionLoss', 'adaptive_margins',
+]

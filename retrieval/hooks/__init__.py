@@ -1,6 +1,9 @@
 """Hooks, loops and optimiser wrappers for MMEngine's Runner."""
+from __future__ import annotations
+
 from .adaptive_margins import AdaptiveMarginHook
 from .autocast import AutocastOptimWrapper
+from .check_head import CheckHeadHook
 from .freezing import FreezeBatchNormHook, FreezeHook
 from .loss_weights import LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
@@ -13,7 +16,9 @@ from .reproducible import (
     seed_everything,
 )
 
-__all__ = ['AdaptiveMarginHook', 'AutocastOptimWrapper', 'FreezeBatchNormHook', 'FreezeHook',
-           'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
-           'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
-           'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything']
+__all__ = [
+    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'FreezeBatchNormHook',
+    'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
+    'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
+    'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything',
+]
