@@ -103,7 +103,7 @@ processor's for training with one thread.
 
 Two epochs are little, and none of the hyper-parameters was searched for on this dataset: they are the papers', which are for
 other data and pretrained encoders. The order says what learns fast here, not which loss is best.
-'''
+'''  # noqa: E501
 
 
 def write_page(folder: Path) -> None:

@@ -99,7 +99,49 @@ def build_runner(config: Any, launcher: str) -> Any:
         wrapping.setdefault('type', 'MMDistributedDataParallel')
         config.model_wrapper_cfg = dict(wrapping, device_ids=None)
     logging.getLogger('matplotlib').setLevel(logging.WARNING)
-    return Runner.from_cfg(config)
+    options = compile_options(config.pop('compile', None))
+    runner = Runner.from_cfg(config)
+    if options is not None:
+        getattr(runner.model, 'module', runner.model).image_encoder.compile(**options)
+    return runner
+
+
+def compile_options(wanted: Any) -> dict[str, Any] | None:
+    """The arguments for ``torch.compile`` of the image encoder, None where it is not wanted.
+
+    MMEngine compiles the whole training step, which breaks into dozens of graphs at the labels and
+    the loss, takes minutes, and leaves testing as it was. The encoder is one graph.
+
+    Args:
+        wanted: ``compile`` of the config: a bool, or arguments of ``torch.compile``.
+
+    Raises:
+        TypeError, ValueError: it is neither, or the default backend has no compiler to call.
+    """
+    import inspect
+    import shutil
+
+    import torch
+
+    from retrieval.registry import unknown_name
+
+    if wanted is None or wanted is False:
+        return None
+    if wanted is not True and not isinstance(wanted, dict):
+        raise TypeError("`compile` must be True or arguments of torch.compile such as dict(mode="
+                        f"'reduce-overhead'), got {wanted!r}.")
+    options = {} if wanted is True else dict(wanted)
+    valid = [name for name in inspect.signature(torch.compile).parameters if name != 'model']
+    for name in options:
+        if name not in valid:
+            raise ValueError(unknown_name('argument of torch.compile', name, valid))
+    compiler = os.environ.get('CXX', 'g++')
+    if (options.get('backend', 'inductor') == 'inductor' and not torch.cuda.is_available()
+            and not (shutil.which(compiler) or shutil.which('clang++'))):
+        raise ValueError(f'compile was asked for, and its backend inductor wants a C++ compiler; '
+                         f'{compiler!r} is not there. Install one, or write '
+                         "compile=dict(backend='aot_eager'), or leave compile out.")
+    return options
 
 
 def build_model(config: Any, checkpoint: str | os.PathLike | None,

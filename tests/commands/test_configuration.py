@@ -1,7 +1,13 @@
 import pytest
+import torch
+import torch._dynamo.utils
 from mmengine.config import Config
 
-from retrieval.commands.configuration import complete
+from retrieval.commands.configuration import compile_options, complete
+
+from .conftest import run
+
+counters = torch._dynamo.utils.counters
 
 
 @pytest.mark.parametrize('given, want', [
@@ -18,3 +24,40 @@ def test_every_run_gets_its_hooks_once(given):
     config = complete(Config(dict(model=dict(), custom_hooks=given)))
     kinds = sorted(hook.type.rsplit('.', 1)[-1] for hook in config.custom_hooks)
     assert kinds == ['CheckHeadHook', 'PreparePrototypeHook', 'ReproducibleTrainingHook']
+
+
+@pytest.mark.parametrize('given, want', [
+    (None, None), (False, None), (dict(backend='aot_eager'), dict(backend='aot_eager'))])
+def test_compile_takes_what_torch_takes(given, want):
+    assert compile_options(given) == want
+
+
+@pytest.mark.parametrize('given, error, says', [
+    ('yes', TypeError, 'must be True or arguments'),
+    (dict(backend='eager', fullgrph=True), ValueError, "'fullgrph'.*Did you mean 'fullgraph'")])
+def test_compile_refuses_what_torch_does_not_take(given, error, says):
+    with pytest.raises(error, match=says):
+        compile_options(given)
+
+
+def test_compile_says_that_a_compiler_is_missing(monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(ValueError, match="'no-such-compiler' is not there.*aot_eager"):
+        compile_options(True)
+    assert compile_options(dict(backend='aot_eager'))
+
+
+def test_a_compiled_encoder_trains_to_the_same_weights(config, tmp_path):
+    counters.clear()
+    weights = []
+    for options in ([], ['--cfg-options', 'compile.backend=eager']):
+        out = tmp_path / str(len(options))
+        status, _, err = run('train', config, '--work-dir', out, '--no-validate', *options)
+        assert status == 0, err
+        weights.append(torch.load(out / 'epoch_2.pth', weights_only=True)['state_dict'])
+    assert counters['frames']['ok'] > 0
+    assert list(weights[0]) == list(weights[1])
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
