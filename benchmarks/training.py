@@ -21,10 +21,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
@@ -63,25 +64,16 @@ class MemoryPictures(RetrievalDataset):
 
 
 @HOOKS.register_module()
-class StepClock:
+class StepClock(Hook):
     """Notes when each step begins."""
 
-    def __new__(cls) -> Any:
-        from mmengine.hooks import Hook
+    priority = 'VERY_HIGH'
+    times: ClassVar[list[float]] = []
 
-        class Clock(Hook):
-            priority = 'VERY_HIGH'
-            times: list[float] = []
-
-            def before_train_epoch(self, runner: Any) -> None:
-                type(self).times = []
-
-            def before_train_iter(self, runner: Any, batch_idx: int,
-                                  data_batch: Any = None) -> None:
-                synchronize()
-                self.times.append(time.perf_counter())
-        cls.last = Clock()  # type: ignore[attr-defined]
-        return cls.last  # type: ignore[attr-defined]
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Note the time, when the GPU has done what was before."""
+        synchronize()
+        self.times.append(time.perf_counter())
 
 
 def synchronize() -> None:
@@ -131,8 +123,9 @@ def runner_of(folder: str, steps: int) -> Any:
 def ours_steps(folder: str, steps: int) -> list[float]:
     """Seconds from step to step of an epoch through the Runner, without the first three."""
     runner = runner_of(folder, steps)
+    StepClock.times.clear()
     runner.train()
-    return np.diff(StepClock.last.times)[3:].tolist()  # type: ignore[attr-defined]
+    return np.diff(np.array(StepClock.times))[3:].tolist()
 
 
 def bare_steps(steps: int) -> list[float]:
@@ -156,7 +149,7 @@ def bare_steps(steps: int) -> list[float]:
         optimizer.step()
         scheduler.step()
         value.item()  # logged
-    return np.diff(times)[3:].tolist()
+    return np.diff(np.array(times))[3:].tolist()
 
 
 def step(options: argparse.Namespace) -> bool:

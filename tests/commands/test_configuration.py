@@ -49,6 +49,7 @@ def test_compile_says_that_a_compiler_is_missing(monkeypatch):
     assert compile_options(dict(backend='aot_eager'))
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_trains_to_the_same_weights(config, tmp_path):
     counters.clear()
     weights = []

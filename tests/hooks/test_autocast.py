@@ -12,7 +12,7 @@ LOSSES = dict(
     arcface=dict(type='PML.ArcFaceLoss', num_classes=CLASSES, embedding_size=16, margin=28.6,
                  scale=64),
     multi_similarity=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5),
-    smooth_ap=dict(type='PML.SmoothAPLoss', temperature=0.01))
+    smooth_ap=dict(type='retrieval.SmoothAveragePrecisionLoss', temperature=0.01))
 
 
 def retriever(loss):
@@ -41,7 +41,7 @@ def train(model, wrapper):
     model.train()
     losses = []
     for _ in range(STEPS):
-        losses.append(float(model.train_step(batch(generator), wrapper)['loss']))
+        losses.append(model.train_step(batch(generator), wrapper)['loss'].item())
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
     assert torch.isfinite(torch.tensor(losses)).all()
     return losses
