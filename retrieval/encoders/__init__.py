@@ -5,6 +5,7 @@ timm and torchvision are imported when a backbone of theirs is built, not here.
 from __future__ import annotations
 
 from .batch_augments import CutMix, Mixup, RandomBatchAugment
+from .batch_norm_neck import BatchNormNeck
 from .data_preprocessor import RetrievalDataPreprocessor
 from .default_encoder import (
     DEFAULT_ENCODER,
@@ -25,7 +26,8 @@ from .torchvision_backbone import TorchvisionBackbone
 from .weights import WeightReport, load_weights, read_weights
 
 __all__ = [
-    'ClsTokenPooling', 'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR',
+    'BatchNormNeck', 'ClsTokenPooling', 'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE',
+    'DEFAULT_PREPROCESSOR',
     'EfficientNetLite0', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
     'ImageEncoder', 'Mixup', 'Projection', 'RandomBatchAugment', 'RetrievalDataPreprocessor',
     'TimmBackbone', 'TorchvisionBackbone', 'WeightReport', 'build_encoder', 'load_weights',

@@ -5,7 +5,8 @@ pytorch-metric-learning is imported when one of its parts is first asked for, no
 """
 from __future__ import annotations
 
+from .bn_neck_head import BNNeckHead
 from .classification_head import ClassificationHead
 from .metric_head import MetricHead
 
-__all__ = ['ClassificationHead', 'MetricHead']
+__all__ = ['BNNeckHead', 'ClassificationHead', 'MetricHead']
