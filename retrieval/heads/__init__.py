@@ -5,8 +5,14 @@ pytorch-metric-learning is imported when one of its parts is first asked for, no
 """
 from __future__ import annotations
 
+from .average_precision import RoadmapLoss, SmoothAveragePrecisionLoss
 from .bn_neck_head import BNNeckHead
 from .classification_head import ClassificationHead
+from .distance_weighted import DistanceWeightedTripletMiner
+from .margin_softmax import AdaptiveSubCenterArcFaceLoss, adaptive_margins
 from .metric_head import MetricHead
+from .temperature_softmax import LearnableTemperatureSoftmaxLoss
 
-__all__ = ['BNNeckHead', 'ClassificationHead', 'MetricHead']
+__all__ = ['AdaptiveSubCenterArcFaceLoss', 'BNNeckHead', 'ClassificationHead',
+           'DistanceWeightedTripletMiner', 'LearnableTemperatureSoftmaxLoss', 'MetricHead',
+           'RoadmapLoss', 'SmoothAveragePrecisionLoss', 'adaptive_margins']

@@ -1,5 +1,8 @@
 """Hooks, loops and optimiser wrappers for MMEngine's Runner."""
+from .adaptive_margins import AdaptiveMarginHook
 from .autocast import AutocastOptimWrapper
+from .freezing import FreezeBatchNormHook, FreezeHook
+from .loss_weights import LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
 from .ranking_drawing import RankingDrawingHook, prototype_dataset, ranking_rows
 from .record_predictions import RecordPredictionsHook
@@ -10,6 +13,7 @@ from .reproducible import (
     seed_everything,
 )
 
-__all__ = ['AutocastOptimWrapper', 'PreparePrototypeHook', 'RankingDrawingHook',
+__all__ = ['AdaptiveMarginHook', 'AutocastOptimWrapper', 'FreezeBatchNormHook', 'FreezeHook',
+           'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
            'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
            'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything']

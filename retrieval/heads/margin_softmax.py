@@ -1,0 +1,168 @@
+"""Sub-centre ArcFace with a margin for each class."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..registry import MODELS
+from .pairs import Indices, element_weights
+
+# Where the sine of an angle is taken as no smaller: its gradient there has no bound in float32.
+_SQUARED_SINE = 1e-7
+
+
+def adaptive_margins(class_counts: Any, factor: float = 28.65, offset: float = 2.86,
+                     exponent: float = 0.25) -> Tensor:
+    """The margin of each class, ``factor * count ** -exponent + offset``: larger where rarer.
+
+    Q. Ha et al., "Google Landmark Recognition 2020 Competition Third Place Solution"
+    (arXiv:2010.05350), with its numbers (0.5 and 0.05 radians, 1/4) as the defaults.
+
+    Args:
+        class_counts: how many samples each class has, ``(C,)``; a class without any counts as one
+            sample.
+        factor: a, in degrees.
+        offset: b, in degrees.
+        exponent: lambda.
+
+    Returns:
+        ``(C,)`` float32, in degrees.
+
+    Raises:
+        ValueError: counts that are negative or of another shape, or margins outside [0, 180).
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    if counts.ndim != 1 or not len(counts) or not bool((counts >= 0).all()):
+        raise ValueError('class_counts must be the number of samples of each class, a list of '
+                         f'non-negative numbers; got shape {tuple(counts.shape)}'
+                         + (f', smallest {float(counts.min())}.' if counts.numel() else '.'))
+    return _checked(factor * counts.clamp(min=1) ** -exponent + offset)
+
+
+def _checked(margins: Tensor) -> Tensor:
+    if not bool(((margins >= 0) & (margins < 180)).all()):
+        raise ValueError(f'Margins are degrees in [0, 180), got {float(margins.min()):g} to '
+                         f'{float(margins.max()):g}.')
+    return margins.float()
+
+
+@MODELS.register_module()
+class AdaptiveSubCenterArcFaceLoss(nn.Module):
+    r"""Cross entropy of cosines, that of the own class made worse by the class's own margin.
+
+    Each class has several centres, of which the nearest counts; with the angle
+    :math:`\theta` to it the own class's logit is :math:`s \cos(\theta + m_c)`, or beyond
+    :math:`\theta = 180° - m_c`, where that would rise again, :math:`s (\cos\theta - m_c \sin m_c)`.
+
+    J. Deng et al., "ArcFace", CVPR 2019, and "Sub-center ArcFace", ECCV 2020; the margins are those
+    of :func:`adaptive_margins`. pytorch-metric-learning's ``SubCenterArcFaceLoss`` has one margin,
+    and like its ``ArcFaceLoss`` the gradient NaN where an embedding meets its centre; here it is
+    finite. With ``sub_centers=1`` and one margin this is plain ArcFace.
+
+    Args:
+        num_classes: how many classes there are, C.
+        embedding_size: the embeddings' width, D.
+        sub_centers: centres of each class, K.
+        margins: in degrees, one for all classes or a list of one a class; by default 28.6, until
+            class counts are known.
+        class_counts: how many samples each class has, in place of ``margins``. In a config for
+            several datasets ``AdaptiveMarginHook`` counts them instead.
+        factor: a of :func:`adaptive_margins`, in degrees.
+        offset: b, in degrees.
+        exponent: lambda.
+        scale: s.
+
+    Attributes:
+        W: the centres ``(D, C * K)``, those of a class side by side, as in the library.
+        margins: ``(C,)`` float32, in degrees; a buffer, so a checkpoint has them.
+
+    Raises:
+        ValueError: both margins and counts, or a wrong number of them, or one out of its range.
+    """
+
+    margins: Tensor
+
+    def __init__(self, num_classes: int, embedding_size: int, sub_centers: int = 3,
+                 margins: float | Sequence[float] | None = None,
+                 class_counts: Sequence[int] | None = None, factor: float = 28.65,
+                 offset: float = 2.86, exponent: float = 0.25, scale: float = 64.0) -> None:
+        super().__init__()
+        for name, value in (('num_classes', num_classes), ('embedding_size', embedding_size),
+                            ('sub_centers', sub_centers)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a positive integer, got {value!r}.')
+        if margins is not None and class_counts is not None:
+            raise ValueError('Give margins or class_counts, not both: the counts decide margins.')
+        self.num_classes = num_classes
+        self.embedding_size = embedding_size
+        self.sub_centers = sub_centers
+        self.scale = scale
+        self.factor, self.offset, self.exponent = factor, offset, exponent
+        self.W = nn.Parameter(torch.randn(embedding_size, num_classes * sub_centers))
+        self.register_buffer('margins', torch.zeros(num_classes))
+        if class_counts is not None:
+            self.set_class_counts(class_counts)
+        else:
+            self.set_margins(28.6 if margins is None else margins)
+
+    def set_margins(self, margins: Any) -> None:
+        """Set the margins, in degrees, one or ``(C,)``.
+
+        Raises:
+            ValueError: another number of them, or one outside [0, 180).
+        """
+        values = torch.as_tensor(margins, dtype=torch.float64)
+        if values.ndim and values.shape != (self.num_classes,):
+            raise ValueError(f'The loss has {self.num_classes} classes, and margins of shape '
+                             f'{tuple(values.shape)} were given: one number, or one a class.')
+        self.margins.copy_(_checked(values).expand(self.num_classes))
+
+    def set_class_counts(self, class_counts: Any) -> None:
+        """Set the margins from how many samples each class has, ``(C,)``.
+
+        Raises:
+            ValueError: see :func:`adaptive_margins`; or counts for another number of classes.
+        """
+        self.set_margins(adaptive_margins(class_counts, self.factor, self.offset, self.exponent))
+
+    def get_cosine(self, embeddings: Tensor) -> Tensor:
+        """The cosine to the nearest centre of each class, ``(B, C)``."""
+        every = functional.normalize(embeddings) @ functional.normalize(self.W, dim=0)
+        return every.view(len(embeddings), self.num_classes, self.sub_centers).amax(2)
+
+    def get_logits(self, embeddings: Tensor) -> Tensor:
+        """The logits of embeddings without a class, ``(B, C)``: without margins."""
+        return self.get_cosine(embeddings) * self.scale
+
+    def forward(self, embeddings: Tensor, labels: Tensor,
+                indices_tuple: Indices | None = None) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            embeddings: ``(B, D)`` float, of any length.
+            labels: ``(B,)`` int64 below ``num_classes``.
+            indices_tuple: of a miner; embeddings count by how often it named them.
+        """
+        cosine = self.get_cosine(embeddings)
+        own = cosine.gather(1, labels[:, None])
+        logits = cosine.scatter(1, labels[:, None], self._with_margin(
+            own, torch.deg2rad(self.margins.to(own))[labels][:, None]))
+        losses = functional.cross_entropy(logits * self.scale, labels, reduction='none')
+        return (losses * element_weights(embeddings, indices_tuple)).mean()
+
+    @staticmethod
+    def _with_margin(cosine: Tensor, margin: Tensor) -> Tensor:
+        """The cosine of an angle with the margin (radians) added; falling over all angles."""
+        sine = (1 - cosine.square()).clamp(min=_SQUARED_SINE).sqrt()
+        turned = cosine * margin.cos() - sine * margin.sin()
+        return torch.where(cosine >= -margin.cos(), turned, cosine - margin * margin.sin())
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return (f'num_classes={self.num_classes}, embedding_size={self.embedding_size}, '
+                f'sub_centers={self.sub_centers}, scale={self.scale}, margins='
+                f'{float(self.margins.min()):g}° to {float(self.margins.max()):g}°')
