@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
@@ -115,8 +116,11 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
     Processes may hold different numbers of rows, also none, of one dtype and row shape.
     """
-    if world_size() == 1:
-        return rows
+    return rows if world_size() == 1 else _gather_rows(rows)[0]
+
+
+def _gather_rows(rows: Tensor) -> tuple[Tensor, list[int]]:
+    """All processes' rows one after another, and how many each has."""
     device = _communication_device()
     local = rows.detach().contiguous().to(device)
     count = torch.tensor([len(local)], device=device)
@@ -128,7 +132,43 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)
     joined = torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
-    return joined.to(rows.device)
+    return joined.to(rows.device), lengths
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """:func:`all_gather_rows`, whose gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        joined, lengths = _gather_rows(rows)
+        start = sum(lengths[:rank()])
+        ctx.own = slice(start, start + len(rows))
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.to(_communication_device(), copy=True).contiguous()
+        dist.all_reduce(total)
+        return total[ctx.own].to(gradient.device)
+
+
+def all_gather_with_gradient(rows: Tensor) -> Tensor:
+    """:func:`all_gather_rows` that can be differentiated, on every process at once.
+
+    The gradient of a process's rows is the sum over the processes of what each makes of them. Where
+    every process computes the same loss from all rows, that is ``world_size`` times the loss's
+    gradient, and DistributedDataParallel, which averages over the processes, makes it the gradient
+    of one process that holds all rows. Weights of the loss itself are averaged likewise, from equal
+    gradients, and want no factor.
+
+    Args:
+        rows: ``(n_p, …)`` float; n_p may differ between processes.
+
+    Returns:
+        ``(sum of n_p, …)``, process after process.
+    """
+    return rows if world_size() == 1 else _GatherWithGradient.apply(rows)
 
 
 def all_gather_list(items: Sequence[Any]) -> list[Any]:

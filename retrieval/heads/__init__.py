@@ -9,10 +9,12 @@ from .average_precision import RoadmapLoss, SmoothAveragePrecisionLoss
 from .bn_neck_head import BNNeckHead
 from .classification_head import ClassificationHead
 from .distance_weighted import DistanceWeightedTripletMiner
+from .embedding_queue import EmbeddingQueue
 from .margin_softmax import AdaptiveSubCenterArcFaceLoss, adaptive_margins
+from .memory import CrossBatchMemory
 from .metric_head import MetricHead
 from .temperature_softmax import LearnableTemperatureSoftmaxLoss
 
-__all__ = ['AdaptiveSubCenterArcFaceLoss', 'BNNeckHead', 'ClassificationHead',
-           'DistanceWeightedTripletMiner', 'LearnableTemperatureSoftmaxLoss', 'MetricHead',
-           'RoadmapLoss', 'SmoothAveragePrecisionLoss', 'adaptive_margins']
+__all__ = ['AdaptiveSubCenterArcFaceLoss', 'BNNeckHead', 'ClassificationHead', 'CrossBatchMemory',
+           'DistanceWeightedTripletMiner', 'EmbeddingQueue', 'LearnableTemperatureSoftmaxLoss',
+           'MetricHead', 'RoadmapLoss', 'SmoothAveragePrecisionLoss', 'adaptive_margins']

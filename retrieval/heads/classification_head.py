@@ -92,8 +92,20 @@ class ClassificationHead(BaseModule):
         if target is None:
             target = class_labels(data_samples, len(logits))
             check_classes(target, self.num_classes, data_samples, 'the classifier')
+        return {'loss': self._compare(logits, target) * self.loss_weight}
+
+    def value(self, feats: Tensor, target: Tensor) -> Tensor:
+        """The loss before ``loss_weight``, a scalar float32.
+
+        Args:
+            feats: embeddings ``(B, in_features)``.
+            target: classes ``(B,)`` int64, or mixed labels ``(B, num_classes)`` float32.
+        """
+        return self._compare(self(feats), target)
+
+    def _compare(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            return {'loss': self.loss_module(logits, target.to(logits.device)) * self.loss_weight}
+            return self.loss_module(logits, target.to(logits.device))
 
     def predict(self, feats: Tensor | tuple[Tensor, ...],
                 data_samples: Sequence[BaseDataElement] | None = None,

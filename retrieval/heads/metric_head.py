@@ -1,9 +1,7 @@
 """Metric-learning losses over embeddings."""
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,8 +10,12 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .limits import Limits, limits_of
-from .targets import check_classes, class_labels
+from . import terms
+from .extra import checked_extra, refuse_untaken
+from .gathering import Batch, gathered
+from .limits import check_count, check_sample_limits, common_width
+from .positives import refuse_without_positives
+from .targets import class_labels
 
 Feats = Tensor | tuple[Tensor, ...] | list[Tensor]
 
@@ -23,73 +25,94 @@ class MetricHead(BaseModule):
     """One or several losses of embeddings and their classes, each with a miner if wanted.
 
     Losses and miners come from pytorch-metric-learning by name (``PML.X`` or ``X``), from the
-    registry of models, or as modules. Their weights (proxies, class centres) are the head's
-    parameters, so they are optimised and saved with the model. All of it runs in float32.
+    registry of models, or as modules; a ``ClassificationHead`` may be one of them. Their weights
+    (proxies, class centres) are the head's parameters, ``head.losses.<name>.…``, so they are
+    optimised and saved with the model, and ``paramwise_cfg=dict(custom_keys={
+    'head.losses.proxy_anchor': dict(lr_mult=100, decay_mult=0)})`` gives them settings of their
+    own. All of it runs in float32.
+
+    On several processes every loss sees the samples of all, with their gradient, so that training
+    on W processes with batches of B is training on one with a batch of W · B, where
+    DistributedDataParallel averages the gradients.
 
     Args:
         loss: a config or a module that is called ``loss(embeddings, labels)``, or with a miner
-            ``loss(embeddings, labels, indices)``. A list makes several losses; beside its own
-            arguments each config may then have ``name`` (in the logs; by default the type's),
-            ``loss_weight`` and ``miner``. ``CrossBatchMemory`` keeps its own argument ``miner``,
-            which mines among the memory.
+            ``loss(embeddings, labels, indices)``. A list makes several losses of one batch; beside
+            its own arguments each config may then have ``name`` (in the logs; by default the
+            type's), ``loss_weight`` and ``miner``. ``CrossBatchMemory`` keeps its own argument
+            ``miner``, which mines among the memory. A loss without classes (``VICRegLoss``,
+            ``SelfSupervisedLoss``) compares two views.
         miner: a config or module, ``miner(embeddings, labels) -> indices``, for a single loss.
         loss_weight: every loss is multiplied by this.
+        gather: whether the losses see the samples of all processes; else each process its own.
         init_cfg: MMEngine's initialisation.
 
     Attributes:
         num_classes: labels must be below this; None where the losses take any.
         embedding_size: the embeddings' width; None where the losses take any.
+        batch_size: the most embeddings in a batch, of all processes; None where any.
+        weights: what each loss is multiplied by, by name.
 
     Raises:
-        ValueError: an unknown type, two losses of one name, a miner beside a list, or losses that
-            disagree on the embedding's width.
+        ValueError: an unknown type, two losses of one name, a miner beside a list or for a loss
+            that takes none, or losses that disagree on the embedding's width.
         TypeError: a loss that is neither config nor module, or arguments that it does not take.
     """
 
     def __init__(self, loss: Any, miner: Any = None, loss_weight: float = 1.0,
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict | None = None, gather: bool = True) -> None:
         super().__init__(init_cfg)
         single = not isinstance(loss, (list, tuple))
         if not single and miner is not None:
             raise ValueError('With several losses, write each miner into the loss that it is for: '
                              "loss=[dict(type=…, miner=dict(type=…)), …].")
+        self.gather = gather
         self.losses = nn.ModuleDict()
         self.miners = nn.ModuleDict()
         self.weights: dict[str, float] = {}
-        for term in [loss] if single else loss:
-            self._add(term, miner, loss_weight)
+        self._terms: dict[str, terms.Term] = {}
+        for config in [loss] if single else loss:
+            self._add(config, miner, loss_weight)
         if not self.losses:
             raise ValueError("loss is an empty list: name at least one, as dict(type='PML.…').")
         self._keys = {name: 'loss' if single else f'loss_{name}' for name in self.losses}
-        self._limits = {name: limits_of(part) for name, part in self.losses.items()}
-        widths = {limits.embedding_size for limits in self._limits.values()} - {None}
-        if len(widths) > 1:
-            raise ValueError(f'The losses want embeddings of different widths: {self._limits}.')
-        self.embedding_size = next(iter(widths), None)
-        classes = [limits.num_classes for limits in self._limits.values() if limits.num_classes]
-        self.num_classes = min(classes, default=None)
+        limits = {name: term.limits for name, term in self._terms.items()}
+        self.embedding_size = common_width(limits)
+        self.num_classes = min((one.num_classes for one in limits.values() if one.num_classes),
+                               default=None)
+        self.batch_size = min((one.batch_size for one in limits.values() if one.batch_size),
+                              default=None)
 
-    def _add(self, term: Any, miner: Any, loss_weight: float) -> None:
+    def _add(self, config: Any, miner: Any, loss_weight: float) -> None:
         """Build one loss and its miner."""
-        term, options = _split(term)
-        module = _build(term, 'loss')
-        name = options.get('name') or _name_of(module)
+        config, options = terms.split(config)
+        module = terms.build(config, 'loss')
+        name = options.get('name') or terms.name_of(module)
         if name in self.losses:
             raise ValueError(f'Two losses are called {name!r}: give each its name=….')
-        _check_signature(module)
-        self.losses[name] = module
         miner = options.get('miner', miner)
         if miner is not None:
-            self.miners[name] = _build(miner, 'miner')
+            self.miners[name] = miner = terms.build(miner, 'miner')
+        self._terms[name] = terms.describe(module, miner)
+        self.losses[name] = module
         self.weights[name] = loss_weight * options.get('loss_weight', 1.0)
 
-    def loss(self, feats: Feats, data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
+    def loss(self, feats: Feats, data_samples: Sequence[BaseDataElement],
+             ref_emb: Tensor | None = None, ref_labels: Tensor | None = None,
+             enqueue_mask: Tensor | None = None) -> dict[str, Tensor]:
         """The losses of a batch.
 
         Args:
             feats: embeddings ``(B, D)``; of a tuple the last counts; a list holds several views
                 ``(B, D)`` of the same samples, which are all embeddings of their classes.
             data_samples: a sample an embedding, with ``gt_label``.
+            ref_emb: embeddings ``(R, D)`` that those of the batch are compared with, instead of
+                with each other; for the losses and miners that take them. Several processes have
+                each a part of them.
+            ref_labels: their classes, ``(R,)`` int64.
+            enqueue_mask: ``(B,)`` bool, or ``(V · B,)`` for V views one after another; which rows
+                a memory takes in, and does not train on; for the losses that take it. The others
+                train on all rows.
 
         Returns:
             ``loss``, or ``loss_<name>`` of each of several, scalars float32; with a miner also
@@ -97,89 +120,49 @@ class MetricHead(BaseModule):
 
         Raises:
             ValueError: a sample without a class or with a mixed label, a class outside
-                ``num_classes``, embeddings of another width than the loss's, or a batch that the
-                library refuses.
+                ``num_classes``, embeddings of another width than the loss's, a batch without two
+                samples of one class for a loss that compares them, one that the library refuses,
+                or a reference set or mask of another shape, or that no loss takes.
         """
         embeddings, views = _join(feats)
-        _refuse_mixed(data_samples)
-        labels = class_labels(data_samples, len(embeddings) // views).repeat(views)
-        labels = labels.to(embeddings.device)
+        labels = self._labels(data_samples, len(embeddings) // views).repeat(views)
+        for name, term in self._terms.items():
+            check_sample_limits(name, term.limits, embeddings, labels, data_samples)
+        extra = checked_extra(embeddings, views, ref_emb, ref_labels, enqueue_mask)
+        refuse_untaken(extra, self.losses, [term.taken for term in self._terms.values()])
         results: dict[str, Tensor] = {}
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.float()
+            batch = Batch(embeddings.float(), labels.to(embeddings.device), views, extra)
+            batch = gathered(batch) if self.gather else batch
             for name in self.losses:
-                _check_limits(name, self._limits[name], embeddings, labels, data_samples)
-                results.update(self._term(name, embeddings, labels))
+                results.update(self._value(name, batch))
         return results
 
-    def _term(self, name: str, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _labels(self, data_samples: Sequence[BaseDataElement], count: int) -> Tensor:
+        """The classes of the samples ``(B,)``; zeros where no loss is given any."""
+        if any(term.form in terms.LABELLED for term in self._terms.values()):
+            _refuse_mixed(data_samples)
+            return class_labels(data_samples, count)
+        return torch.zeros(count, dtype=torch.int64)
+
+    def _value(self, name: str, batch: Batch) -> dict[str, Tensor]:
         """One loss, and how much its miner found."""
-        key = self._keys[name]
-        suffix = key.removeprefix('loss')
-        mined: dict[str, Tensor] = {}
+        term, key = self._terms[name], self._keys[name]
+        check_count(name, term.limits, len(batch.embeddings))
         try:
-            if name in self.miners:
-                indices = self.miners[name](embeddings, labels)
-                value = self.losses[name](embeddings, labels, indices)
-                mined = {what + suffix: embeddings.new_tensor(float(count))
-                         for what, count in _count(indices).items()}
-            else:
-                value = self.losses[name](embeddings, labels)
+            indices = terms.mine(self.miners[name], batch) if name in self.miners else None
+            if term.needs_positives and 'ref_emb' not in batch.extra:
+                refuse_without_positives(name, batch.labels, indices)
+            value = terms.call(self.losses[name], term, batch, indices)
         except AssertionError as error:
-            raise ValueError(f'The loss {name!r} refuses the batch of {len(embeddings)} '
+            raise ValueError(f'The loss {name!r} refuses the batch of {len(batch.embeddings)} '
                              f'embeddings: {error or "no reason given"}.') from error
+        mined = {what + key.removeprefix('loss'): batch.embeddings.new_tensor(float(count))
+                 for what, count in terms.count_mined(indices).items()}
         return {key: value * self.weights[name], **mined}
 
     def predict(self, feats: Feats, data_samples: Any = None) -> None:
         """Nothing: the embeddings themselves are searched with."""
-
-
-def _split(term: Any) -> tuple[Any, dict[str, Any]]:
-    """The loss's own config, and what of it is for the head."""
-    if not isinstance(term, Mapping):
-        return term, {}
-    if 'type' not in term:
-        raise ValueError(f'The loss has no type, it has only {sorted(term)}: give '
-                         "dict(type='PML.…', …).")
-    taken = {'name', 'loss_weight'}
-    if 'miner' in term and not _takes_miner(term['type']):
-        taken.add('miner')
-    return ({key: value for key, value in term.items() if key not in taken},
-            {key: term[key] for key in taken & set(term)})
-
-
-def _takes_miner(kind: Any) -> bool:
-    from .pml import resolve  # late: it imports the library
-
-    return 'miner' in inspect.signature(resolve(kind)).parameters
-
-
-def _build(cfg: Any, what: str) -> nn.Module:
-    if isinstance(cfg, Mapping):
-        if 'type' not in cfg:
-            raise ValueError(f"The {what} has no type: give dict(type='PML.…', …).")
-        from .pml import build_component  # late: it imports the library
-
-        cfg = build_component(cfg)
-    if not isinstance(cfg, nn.Module):
-        raise TypeError(f"{what} must be a config such as dict(type='PML.…', …) or a module, got "
-                        f'{type(cfg).__name__}.')
-    return cfg
-
-
-def _name_of(loss: nn.Module) -> str:
-    """``MultiSimilarityLoss -> multi_similarity``."""
-    name = type(loss).__name__.removesuffix('Loss') or 'loss'
-    return re.sub(r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])', '_', name).lower()
-
-
-def _check_signature(loss: nn.Module) -> None:
-    """Refuse what compares two sets of embeddings, before the first batch."""
-    taken = inspect.signature(loss.forward).parameters
-    if 'ref_emb' in taken and 'labels' not in taken:
-        raise ValueError(f'{type(loss).__name__} takes ({", ".join(taken)}), and MetricHead gives '
-                         'embeddings and labels: name a loss of those, not a distance, nor a '
-                         'wrapper that pairs two sets.')
 
 
 def _join(feats: Feats) -> tuple[Tensor, int]:
@@ -202,25 +185,3 @@ def _refuse_mixed(data_samples: Sequence[BaseDataElement] | None) -> None:
         raise ValueError('The samples have mixed labels (gt_score), and a metric loss needs one '
                          'class a sample: take the ClassificationHead, or leave the batch '
                          'augmentation (train_cfg, batch_augments, to_onehot) out.')
-
-
-def _check_limits(name: str, limits: Limits, embeddings: Tensor, labels: Tensor,
-                  data_samples: Sequence[BaseDataElement]) -> None:
-    if limits.embedding_size not in (None, embeddings.shape[1]):
-        raise ValueError(f'The loss {name!r} was built with embedding_size='
-                         f'{limits.embedding_size}, and the encoder gives embeddings of width '
-                         f'{embeddings.shape[1]}: write that into the loss, or project to it.')
-    if limits.batch_size is not None and len(embeddings) > limits.batch_size:
-        raise ValueError(f'The batch has {len(embeddings)} embeddings, and the memory of the loss '
-                         f'{name!r} only memory_size={limits.batch_size}: make it larger.')
-    if limits.num_classes is not None:
-        check_classes(labels, limits.num_classes, data_samples, f'the loss {name!r}')
-
-
-def _count(indices: Any) -> dict[str, int]:
-    """How much a miner found, from its indices of triplets or of pairs."""
-    if isinstance(indices, (tuple, list)) and len(indices) == 3:
-        return {'mined_triplets': len(indices[0])}
-    if isinstance(indices, (tuple, list)) and len(indices) == 4:
-        return {'mined_positives': len(indices[0]), 'mined_negatives': len(indices[2])}
-    return {}

@@ -97,7 +97,7 @@ def _factory(cls: type) -> Callable[..., Any]:
         values = {name: _convert(cls, name, build_component(value))
                   for name, value in kwargs.items()}
         try:
-            return cls(*(build_component(value) for value in args), **values)
+            return _mended(cls(*(build_component(value) for value in args), **values))
         except (TypeError, KeyError) as error:  # a few read their arguments from a dict
             reason = f'argument {error} is missing' if isinstance(error, KeyError) else error
             raise TypeError(f'{SCOPE}{cls.__name__} cannot be built: {reason}. It takes: '
@@ -140,6 +140,23 @@ def _convert(cls: type, name: str, value: Any) -> Any:
     if cls is reducers.ClassWeightedReducer and name == 'weights':
         return torch.as_tensor(value, dtype=torch.float32)
     return value
+
+
+def _mended(part: Any) -> Any:
+    """A part of the library without what keeps it from being trained, or resumed.
+
+    ``DynamicSoftMarginLoss`` averages a histogram over the batches, whose graph it keeps, so that
+    the second step fails, and which is not saved.
+    """
+    if type(part) is losses.DynamicSoftMarginLoss:
+        histogram = vars(part).pop('hist_')
+        part.register_buffer('hist_', histogram)
+        part.register_forward_hook(_forget_graph)
+    return part
+
+
+def _forget_graph(loss: nn.Module, *_: Any) -> None:
+    loss.hist_ = loss.hist_.detach()  # type: ignore[operator]
 
 
 def register() -> None:

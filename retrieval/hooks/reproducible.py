@@ -13,9 +13,10 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch import Tensor
 
 from ..datasets import InfiniteSampler, seed_datasets, set_epoch_of_datasets
-from ..distributed import rank
+from ..distributed import rank, world_size
 from ..registry import HOOKS, LOOPS
 
 
@@ -35,9 +36,16 @@ class ReproducibleTrainingHook(Hook):
     batch augmentation by (seed, process, iteration). MMEngine restores no random state on
     resuming; with this there is none to restore, so a run that is killed and resumed ends with
     the weights of one that was not.
+
+    Gradients that are still being accumulated (``accumulative_counts``) go into the checkpoint,
+    which the engine leaves out. Several processes hold different ones: there, let checkpoints fall
+    on whole steps.
     """
 
     priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._gradients: dict[str, Tensor] = {}
 
     def before_train(self, runner: Any) -> None:
         """Agree on one seed: a resumed run may have taken it from its checkpoint.
@@ -53,6 +61,21 @@ class ReproducibleTrainingHook(Hook):
             if isinstance(getattr(sampler, 'seed', None), int):
                 sampler.seed = self.seed
         _check_batch_size(loader)
+        for name, weight in runner.model.named_parameters():
+            if name in self._gradients:
+                weight.grad = self._gradients[name].to(weight)
+        self._gradients = {}
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Add the gradients that no step has used yet; after a step there are none."""
+        gradients = {name: weight.grad.cpu() for name, weight in runner.model.named_parameters()
+                     if weight.grad is not None}
+        if gradients and world_size() == 1:
+            checkpoint['gradients'] = gradients
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Keep the gradients for the step that they are for."""
+        self._gradients = checkpoint.get('gradients', {}) if runner._resume else {}
 
     def before_train_epoch(self, runner: Any) -> None:
         """Tell the dataset and every sampler which epoch begins."""

@@ -5,11 +5,15 @@ from .base import BaseRetriever
 from .dumping import RefusedElsewhere, check_target, dump_in_parts, write_gallery
 from .encoding import NothingEncodedError, encode, evaluation_mode
 from .image_to_image import ImageToImageRetriever
+from .momentum import MomentumRetriever
 from .pretrained import check_encoder, load_pretrained, read_state_dict
 from .prototype import pipeline_hash, pipeline_of
+from .self_supervised import SelfSupervisedRetriever
+from .views import ProjectionMLP
 
 __all__ = [
-    'BaseRetriever', 'ImageToImageRetriever', 'NothingEncodedError', 'RefusedElsewhere',
-    'check_encoder', 'check_target', 'dump_in_parts', 'encode', 'evaluation_mode',
-    'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict', 'write_gallery',
+    'BaseRetriever', 'ImageToImageRetriever', 'MomentumRetriever', 'NothingEncodedError',
+    'ProjectionMLP', 'RefusedElsewhere', 'SelfSupervisedRetriever', 'check_encoder',
+    'check_target', 'dump_in_parts', 'encode', 'evaluation_mode', 'load_pretrained',
+    'pipeline_hash', 'pipeline_of', 'read_state_dict', 'write_gallery',
 ]

@@ -285,8 +285,11 @@ def test_feats_that_are_no_embeddings(batch, feats, says):
     (dict(loss=[ARCFACE], miner=dict(type='BatchHardMiner')), ValueError, 'write each miner'),
     (dict(loss=[ARCFACE, ARCFACE]), ValueError, "called 'arc_face'.*name="),
     (dict(loss=[ARCFACE, {**ARCFACE, 'embedding_size': 5, 'name': 'b'}]), ValueError, 'widths'),
-    (dict(loss=dict(type='PML.SelfSupervisedLoss', loss=dict(type='NTXentLoss'))), ValueError,
-     'wrapper'),
+    (dict(loss=dict(type='PML.PNPLoss'), miner=dict(type='BatchHardMiner')), ValueError,
+     'PNPLoss takes no indices.*BatchHardMiner'),
+    (dict(loss=[dict(type='ClassificationHead', num_classes=4, in_features=6,
+                     miner=dict(type='BatchHardMiner'))]), ValueError, 'takes no indices'),
+    (dict(loss=dict(type='ClassificationHead', num_classes=4)), TypeError, 'in_features'),
 ])
 def test_bad_arguments(options, error, says):
     with pytest.raises(error, match=says):
