@@ -5,6 +5,7 @@ import torch.multiprocessing as mp
 
 from retrieval.distributed import (
     all_gather_rows,
+    all_gather_with_gradient,
     first_of_each,
     gather_samples,
     rank,
@@ -31,6 +32,8 @@ def test_one_process_only_sorts():
         torch.tensor([2, 0, 1]), torch.tensor([20., 0., 10.]), ['c', 'a', 'b'])
     assert index.tolist() == [0, 1, 2] and values.tolist() == [0, 10, 20]
     assert names == ['a', 'b', 'c'] and world_size() == 1 and rank() == 0
+    rows = torch.rand(3, 2, requires_grad=True)
+    assert all_gather_with_gradient(rows) is rows
     with pytest.raises(ValueError, match='1 entries for 2'):
         gather_samples(torch.tensor([0, 1]), ['a'])
 
@@ -49,7 +52,21 @@ def process(number, world, path):
     assert index.tolist() == wanted
     assert vectors.tolist() == [[i, -i] for i in wanted]
     assert names == [f'n{i}' for i in wanted]
+    check_gradient(number, world)
+    mask = all_gather_rows(torch.tensor([True] * number + [False]))
+    assert mask.tolist() == [one for n in range(world) for one in [True] * n + [False]]
     dist.destroy_process_group()
+
+
+def check_gradient(number, world):
+    """Process p holds p rows; its own loss weighs row i of all by (p + 1) · (i + 1)."""
+    mine = torch.full((number, 2), float(number)).requires_grad_()
+    rows = all_gather_with_gradient(mine)
+    assert rows.tolist() == [[p, p] for p in range(world) for _ in range(p)]
+    places = torch.arange(1., len(rows) + 1)[:, None]
+    ((number + 1) * places * rows).sum().backward()
+    start, factor = sum(range(number)), sum(range(1, world + 1))
+    assert mine.grad.tolist() == [[factor * (start + i + 1)] * 2 for i in range(number)]
 
 
 @pytest.mark.parametrize('world', [2, 3])

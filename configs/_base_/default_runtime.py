@@ -12,7 +12,8 @@ default_hooks = dict(
 
 custom_hooks = [
     dict(type='PreparePrototypeHook'),
-    dict(type='ReproducibleTrainingHook')]
+    dict(type='ReproducibleTrainingHook'),
+    dict(type='CheckHeadHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -9,6 +9,7 @@ from typing import Any
 HOOKS = {
     'PreparePrototypeHook': ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook'),
     'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
+    'CheckHeadHook': ('CheckHeadHook',),
 }
 
 

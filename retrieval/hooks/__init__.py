@@ -1,6 +1,7 @@
 """Hooks, loops and optimiser wrappers for MMEngine's Runner."""
 from .adaptive_margins import AdaptiveMarginHook
 from .autocast import AutocastOptimWrapper
+from .check_head import CheckHeadHook
 from .freezing import FreezeBatchNormHook, FreezeHook
 from .loss_weights import LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
@@ -13,7 +14,7 @@ from .reproducible import (
     seed_everything,
 )
 
-__all__ = ['AdaptiveMarginHook', 'AutocastOptimWrapper', 'FreezeBatchNormHook', 'FreezeHook',
-           'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
+__all__ = ['AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'FreezeBatchNormHook',
+           'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
            'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
            'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything']

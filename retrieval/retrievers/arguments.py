@@ -37,6 +37,22 @@ def read_index(config: Mapping[str, Any], similarity: Similarity, device: str,
     return _load_index(_kind(config), path, config, similarity, device, gallery)
 
 
+def check_head(encoder: nn.Module, head: Any) -> None:
+    """Refuse a head whose losses want embeddings of another width than the encoder's.
+
+    Raises:
+        ValueError: both say their ``embedding_size``, and not the same.
+    """
+    given = getattr(encoder, 'embedding_size', None)
+    wanted = getattr(head, 'embedding_size', None)
+    if isinstance(given, int) and isinstance(wanted, int) and given != wanted:
+        raise ValueError(
+            f'The encoder gives embeddings of width {given}, and the losses of '
+            f'{type(head).__name__} want {wanted}: write embedding_size={given} into the loss '
+            f'(in_features of a ClassificationHead), or project to it, '
+            f"image_encoder=dict(type='ImageEncoder', projection={wanted}, …).")
+
+
 def _kind(config: Mapping[str, Any]) -> Any:
     kind = config.get('type')
     return INDEXES.get(kind) if isinstance(kind, str) else kind

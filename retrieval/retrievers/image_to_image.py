@@ -19,7 +19,7 @@ from ..registry import MODELS
 from ..rerank import apply_rerankers, build_rerankers, first_state
 from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
-from .arguments import checked_topk, new_index, preprocessor_config, read_index
+from .arguments import check_head, checked_topk, new_index, preprocessor_config, read_index
 from .base import BaseRetriever
 from .dumping import check_target, write_gallery
 from .encoding import encode
@@ -78,6 +78,7 @@ class ImageToImageRetriever(BaseRetriever):
                          data_preprocessor=preprocessor_config(data_preprocessor, train_cfg))
         self.image_encoder = build_encoder(image_encoder)
         self.head: Any = MODELS.build(head) if isinstance(head, dict) else head
+        check_head(self.image_encoder, self.head)
         self._similarity = resolve_similarity(similarity_fn)
         self.topk = checked_topk(topk)
         self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
