@@ -18,5 +18,5 @@ model = dict(
         type='MetricHead',
         loss=[
             dict(name='batch', **contrastive),
-            dict(name='memory', type='CrossBatchMemory', loss=contrastive, embedding_size=128,
-                 memory_size=55000, warmup_iters=1000)]))
+            dict(name='memory', type='retrieval.CrossBatchMemory', loss=contrastive,
+                 embedding_size=128, memory_size=55000, warmup_iters=1000)]))

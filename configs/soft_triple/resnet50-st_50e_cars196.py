@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # SoftTriple (Qian et al., ICCV 2019) and its authors' code, which trains BN-Inception: lambda 20,
-# gamma 0.1, margin 0.01, 10 centres a class drawn together with weight 0.2, batches of 32 at
+# gamma 0.1, margin 0.01, 10 centres a class, drawn together with weight 0.2, batches of 32 at
 # random, Adam with eps 0.01 at 1e-4, centres at 100 times that, a tenth every 20 epochs, width
 # 512, batch norms frozen.
 model = dict(

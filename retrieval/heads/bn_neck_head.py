@@ -24,6 +24,9 @@ class BNNeckHead(BaseModule):
         after: config or module of a head, such as ``ClassificationHead``.
         init_cfg: MMEngine's initialisation.
 
+    Attributes:
+        num_classes: labels must be below this; None where the heads take any.
+
     Raises:
         ValueError: a config without a type.
         TypeError: a head that is neither config nor module, or that has no ``loss``.
@@ -34,6 +37,8 @@ class BNNeckHead(BaseModule):
         super().__init__(init_cfg)
         self.before: Any = _build(before, 'before')
         self.after: Any = _build(after, 'after')
+        known = (getattr(head, 'num_classes', None) for head in (self.before, self.after))
+        self.num_classes: int | None = min((one for one in known if one), default=None)
 
     def loss(self, feats: Any, data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """The losses of a batch.
