@@ -37,6 +37,7 @@ from .whitening import (
     fit_pca_whitening,
     fit_whitening,
     fit_zca_whitening,
+    principal_components,
 )
 
 __all__ = [
@@ -46,5 +47,6 @@ __all__ = [
     'MultiScale', 'MultiScaleEncoder', 'Projection', 'RMAC', 'RandomBatchAugment', 'RegionalGeM',
     'RetrievalDataPreprocessor', 'SPoC', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
     'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening', 'fit_pca_whitening',
-    'fit_whitening', 'fit_zca_whitening', 'load_weights', 'read_weights',
+    'fit_whitening', 'fit_zca_whitening', 'load_weights', 'principal_components',
+    'read_weights',
 ]
