@@ -193,9 +193,16 @@ class _Start(Hook):
 
 
 def _run_config(config: Any, name: str) -> Any:
-    """A copy with a name of its own, which the engine wants of every run in a process."""
+    """A copy with a name of its own, which the engine wants of every run in a process.
+
+    Its text is not formatted: the engine writes it out several times a run, and formatting it
+    takes longer than the training.
+    """
     import secrets
 
-    changed = copy.deepcopy(config)
+    from mmengine.config import Config
+
+    changed = Config(config.to_dict(), format_python_code=False)
+    changed.visualizer = None
     changed.experiment_name = f'embeddings-{name}-{secrets.token_hex(4)}'
     return changed
