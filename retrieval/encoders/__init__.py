@@ -38,6 +38,7 @@ from .whitening import (
     fit_pca_whitening,
     fit_whitening,
     fit_zca_whitening,
+    principal_components,
 )
 
 __all__ = [
@@ -47,5 +48,6 @@ __all__ = [
     'MultiScale', 'MultiScaleEncoder', 'Projection', 'RMAC', 'RandomBatchAugment', 'RegionalGeM',
     'RetrievalDataPreprocessor', 'SPoC', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
     'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening', 'fit_pca_whitening',
-    'fit_whitening', 'fit_zca_whitening', 'load_weights', 'read_weights',
+    'fit_whitening', 'fit_zca_whitening', 'load_weights', 'principal_components',
+    'read_weights',
 ]

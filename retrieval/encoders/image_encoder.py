@@ -153,8 +153,8 @@ class ImageEncoder(BaseModule):
             self.backbone, self.pooling, self.projection if whole else None,
             self.normalize and whole, in_features=self.in_features,
             multi_scale=self.multi_scale if whole else None)
-        shortened.frozen = self.frozen
-        return shortened.train(self.training)
+        shortened.frozen, shortened.training = self.frozen, self.training
+        return shortened
 
 
 def _check_images(images: Tensor) -> None:

@@ -41,7 +41,8 @@ class RMAC(Pooling):
 
     def pool(self, positions: Tensor) -> Tensor:
         total = functional.normalize(positions.amax((2, 3)), dim=1)
-        for top, left, side in regions(*positions.shape[2:], self.levels):
+        height, width = positions.shape[2:]
+        for top, left, side in regions(height, width, self.levels):
             region = positions[:, :, top:top + side, left:left + side]
             total = total + functional.normalize(region.amax((2, 3)), dim=1)
         return total

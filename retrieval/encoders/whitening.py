@@ -5,7 +5,6 @@ The maps are fitted in float64 by the eigenvalues of a symmetric matrix.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..registry import MODELS
+from ..registry import MODELS, unknown_name
 
 _CHUNK = 8192  # rows that are held in float64 at a time
 
@@ -97,6 +96,22 @@ class Whitening(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.in_features}, {self.out_features}, fitted={bool(self.fitted)}'
+
+
+def principal_components(embeddings: Any, dim: int | None = None) -> WhiteningFit:
+    """The directions of most variance, without scaling: a projection that keeps what it can.
+
+    Args:
+        embeddings: array or tensor ``(N, D)``.
+        dim: how many, at most D; None: all.
+
+    Raises:
+        ValueError: fewer than two embeddings, one that is not finite, or a ``dim`` outside its
+            range.
+    """
+    rows, dim = _checked(embeddings, dim)
+    mean, covariance = _moments(rows)
+    return WhiteningFit(mean, _eigen(covariance)[1][:dim])
 
 
 def fit_pca_whitening(embeddings: Any, dim: int | None = None,
@@ -192,7 +207,6 @@ def fit_whitening(embeddings: Any, method: str = 'pca', labels: Any = None, pair
     if method == 'learned':
         return fit_learned_whitening(embeddings, labels, pairs, dim, shrinkage)
     if method not in METHODS:
-        from ..registry import unknown_name
         raise ValueError(unknown_name('method of whitening', method, METHODS))
     fit = fit_pca_whitening if method == 'pca' else fit_zca_whitening
     return fit(embeddings, dim, shrinkage)
@@ -303,7 +317,7 @@ def _check_rank(values: np.ndarray, dim: int, what: str) -> None:
                          'as 0.1.')
 
 
-def build_whitening(whitening: Sequence | int | dict | nn.Module | None,
+def build_whitening(whitening: int | dict | nn.Module | None,
                     in_features: int | None) -> nn.Module:
     """A whitening from its width, config or module; identity for None.
 
