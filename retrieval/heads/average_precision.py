@@ -47,6 +47,8 @@ class SmoothAveragePrecisionLoss(nn.Module):
         ValueError: the temperature is not positive.
     """
 
+    needs_positives = True  # a batch without any teaches it nothing, which a head may refuse
+
     def __init__(self, temperature: float = 0.01, count_query: bool = False) -> None:
         super().__init__()
         _check_positive('temperature', temperature)
@@ -118,6 +120,8 @@ class RoadmapLoss(nn.Module):
         ValueError: a number outside the range that is named here, or the positive margin below
             the negative one.
     """
+
+    needs_positives = True
 
     def __init__(self, calibration_weight: float = 0.5, temperature: float = 0.01,
                  slope: float = 100.0, saturation: float = 0.05, positive_margin: float = 0.9,

@@ -81,7 +81,7 @@ class LossWeightScheduleHook(Hook):
         share = min(max((count - self.begin) / (self.end - self.begin), 0.0), 1.0)
         if self.schedule == 'cosine':
             share = (1 - math.cos(math.pi * share)) / 2
-        return first + (last - first) * share
+        return first * (1 - share) + last * share
 
     def before_train(self, runner: Any) -> None:
         """Find the loss."""

@@ -201,7 +201,7 @@ class TestBoth:
         name = type(loss).__name__
         for kind in (f'retrieval.{name}', name):
             head = MODELS.build(dict(type='retrieval.MetricHead', loss=dict(type=kind)))
-            assert isinstance(head, MetricHead)
+            assert isinstance(head, MetricHead) and loss.needs_positives
             assert type(next(iter(head.losses.values()))) is type(loss)
 
 

@@ -53,8 +53,9 @@ def test_evaluation_and_gallery_use_the_average(tmp_path):
     torch.testing.assert_close(saved['state_dict'][name], used[name])
 
 
-@pytest.mark.parametrize('more', [[], [dict(type='FreezeHook', modules='image_encoder.layers.1',
-                                            iterations=9)]])
+@pytest.mark.parametrize('more', [
+    [dict(type='FreezeHook', modules='image_encoder.layers.1', iterations=9)],
+    pytest.param([], marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_exactly(tmp_path, more):
     whole, resumed = assert_resumes_exactly(tmp_path, 11, [*EMA[:1], *more])
     averages = [next(hook for hook in run.hooks if type(hook).__name__ == 'EMAHook')
