@@ -1,8 +1,8 @@
 """Every shipped config is built, with weights off and a tiny dataset, so that none rots.
 
 A recipe comes for four datasets whose configs differ in a few numbers. One of them is built as a
-run builds it and steps, the datasets taking turns; of the others the model, head, optimiser and hooks are
-built, and the numbers are compared with the dataset's and with each other.
+run builds it and steps, the datasets taking turns; of the others the model, head, optimiser and
+hooks are built, and the numbers are compared with the dataset's and with each other.
 """
 import ast
 import functools
@@ -155,7 +155,9 @@ def test_a_config_builds_and_steps(path, own_images, benchmarks, monkeypatch, tm
     runner = Runner.from_cfg(config)
     model = runner.model
     batch = next(iter(runner.build_dataloader(config.train_dataloader)))
-    small = {key: value[:8] for key, value in batch.items()}
+    views = isinstance(batch['inputs'][0], (list, tuple))
+    small = dict(inputs=[view[:8] for view in batch['inputs']] if views else batch['inputs'][:8],
+                 data_samples=batch['data_samples'][:8])
     if path in STEPPED:
         small['inputs'] = [image[:, :64, :64] for image in small['inputs']]
     losses = model(**model.data_preprocessor(small, True), mode='loss')

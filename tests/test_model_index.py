@@ -8,6 +8,7 @@ from retrieval.evaluation.names import parse_metric
 
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / 'model-index.yml'
+LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 FILES = [ROOT / name for name in yaml.safe_load(INDEX.read_text())['Import']]
 MODELS = [(path, model) for path in FILES for model in yaml.safe_load(path.read_text())['Models']]
 NAMES = [model['Name'] for _, model in MODELS]
@@ -19,14 +20,12 @@ def metric_of(name):
 
 
 def test_every_folder_of_configs_is_imported():
-    folders = {path.parent for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts}
-    assert FILES == sorted(folder / 'metafile.yml' for folder in folders)
+    assert sorted({path.parent / 'metafile.yml' for path in LEAVES}) == FILES
 
 
 def test_every_config_has_one_entry_in_its_folder():
-    leaves = {path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts}
     configs = [ROOT / model['Config'] for _, model in MODELS]
-    assert set(configs) == leaves and len(configs) == len(leaves)
+    assert sorted(configs) == LEAVES
     for path, model in MODELS:
         config = ROOT / model['Config']
         assert config.parent == path.parent and config.stem == model['Name']

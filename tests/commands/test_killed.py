@@ -11,6 +11,8 @@ import torch
 
 import retrieval.registry  # noqa: F401  (lets the checkpoints load)
 
+from ..hooks.running import differences, essence
+
 OPTIONS = ['train_cfg.max_epochs=30', 'default_hooks.checkpoint.max_keep_ckpts=2']
 
 
@@ -40,3 +42,42 @@ def test_killed_and_resumed_training_ends_with_the_same_weights(config, tmp_path
     wanted, found = (torch.load(tmp_path / name / 'epoch_30.pth', weights_only=True)['state_dict']
                      for name in ('whole', 'killed'))
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+MEMORIES = """
+_base_ = [{config!r}]
+model = dict({model})
+custom_hooks = [dict(type='EMAHook', momentum=0.1)]
+default_hooks = dict(checkpoint=dict(by_epoch=False))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', [
+    """type='MomentumRetriever', queue_size=20, momentum=0.9, head=dict(
+        _delete_=True, type='MetricHead', loss=dict(type='PML.ContrastiveLoss'))""",
+    """head=dict(_delete_=True, type='MetricHead', loss=dict(
+        type='retrieval.CrossBatchMemory', loss=dict(type='ContrastiveLoss'), embedding_size=8,
+        memory_size=20, warmup_iters=3))"""])
+def test_queue_memory_and_average_go_on_after_kills_between_iterations(model, config, tmp_path):
+    path = tmp_path / 'memories.py'
+    path.write_text(MEMORIES.format(config=str(config), model=model))
+    whole = start(path, tmp_path / 'whole', 0)
+    resume: list[str] = []
+    for _ in range(3):
+        killed = start(path, tmp_path / 'killed', 0, *resume)
+        resume = ['--resume']
+        seen = (tmp_path / 'killed' / 'last_checkpoint')
+        before = seen.read_text() if seen.exists() else None
+        deadline = time.monotonic() + 120
+        while not seen.exists() or seen.read_text() == before:
+            assert time.monotonic() < deadline and killed.poll() is None
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.5))
+        os.killpg(killed.pid, signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL, 'it was done before it was killed'
+    assert start(path, tmp_path / 'killed', 0, *resume).wait(120) == 0
+    assert whole.wait(120) == 0
+    wanted, found = (essence(torch.load(tmp_path / name / 'iter_60.pth', weights_only=True))
+                     for name in ('whole', 'killed'))
+    assert 'ema_state_dict' in wanted and differences(wanted, found) == []

@@ -117,3 +117,22 @@ def close_all():
         iterator = getattr(getattr(loader, 'dataloader', None), '_iterator', None)
         if iterator is not None:
             iterator._shutdown_workers()
+
+
+def differences(one, other, name=''):
+    """The names of the parts of two checkpoints that are not equal, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [name]
+    if isinstance(one, (dict, list, tuple)):
+        keys = list(one) if isinstance(one, dict) else range(len(one))
+        if len(one) != len(other):
+            return [name]
+        return [wrong for key in keys for wrong in differences(one[key], other[key],
+                                                               f'{name}.{key}')]
+    return [] if one == other else [name]
+
+
+def essence(saved):
+    """All of a checkpoint but its logs, the date and the folder's name."""
+    return {key: value for key, value in saved.items() if key not in ('meta', 'message_hub')} | {
+        key: saved['meta'][key] for key in ('epoch', 'iter', 'seed')}

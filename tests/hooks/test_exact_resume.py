@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from retrieval.hooks import seed_everything
 
-from .running import BUILT, config
+from .running import BUILT, config, differences, essence
 
 ITERATIONS = 6  # of two epochs
 VIEWS = [dict(type='MultiView', num_views=2, transforms=[dict(type='ToyNoise')]),
@@ -74,25 +74,6 @@ def runner(work_dir, *, model=(), views=False, hooks=(), sampler=None, scheduler
 
 def checkpoint(folder, iteration):
     return torch.load(Path(folder) / f'iter_{iteration}.pth', weights_only=True)
-
-
-def differences(one, other, name=''):
-    """The names of the parts of two checkpoints that are not equal, bit by bit."""
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) else [name]
-    if isinstance(one, (dict, list, tuple)):
-        keys = list(one) if isinstance(one, dict) else range(len(one))
-        if len(one) != len(other):
-            return [name]
-        return [wrong for key in keys for wrong in differences(one[key], other[key],
-                                                               f'{name}.{key}')]
-    return [] if one == other else [name]
-
-
-def essence(saved):
-    """All of a checkpoint but its logs, the date and the folder's name."""
-    return {key: value for key, value in saved.items() if key not in ('meta', 'message_hub')} | {
-        key: saved['meta'][key] for key in ('epoch', 'iter', 'seed')}
 
 
 @pytest.mark.parametrize('kind', KINDS)
