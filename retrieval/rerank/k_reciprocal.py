@@ -20,6 +20,7 @@ from .state import SearchState, prepared_gallery
 
 _TILE = 2 ** 20  # scores that a thread holds at once: 4 MB
 _MOST_QUERIES = 128
+_ROWS = 1024  # queries that are compared with their rows together
 
 
 @RERANKERS.register_module()
@@ -71,12 +72,12 @@ class KReciprocal(Reranker):
             columns = graph.columns(len(state.gallery))
         else:
             graph, columns = once_for(state.gallery, self._key(state), lambda: self._made(state))
-        queries = graph.gallery.prepare_queries(state.queries)
         height = max(1, min(_MOST_QUERIES, _TILE // len(graph.gallery)))
 
         def search(start: int) -> tuple[np.ndarray, np.ndarray]:
             part = slice(start, start + height)
-            return best_columns(self._block(graph, columns, queries[part], nodes[part],
+            queries = graph.gallery.prepare_queries(state.queries[part])
+            return best_columns(self._block(graph, columns, queries, nodes[part],
                                             state.own_rows[part].numpy()), state.k)
 
         threads = None if graph.gallery.on_cpu else 1
@@ -97,11 +98,12 @@ class KReciprocal(Reranker):
 
         A query whose vector is no longer its row's (it was expanded) is none either.
         """
-        own = state.own_rows
-        embeddings = state.gallery.embeddings
-        rows = embeddings[own.clamp(min=0).to(embeddings.device)].to(state.queries.device)
-        apart = (state.queries - rows).norm(dim=1) > 1e-3 * rows.norm(dim=1)
-        return own.masked_fill(apart.cpu(), -1).numpy()
+        own, embeddings = state.own_rows, state.gallery.embeddings
+        apart = []
+        for chosen, queries in zip(own.split(_ROWS), state.queries.split(_ROWS), strict=True):
+            rows = embeddings[chosen.clamp(min=0).to(embeddings.device)].to(queries.device)
+            apart.append(((queries - rows).norm(dim=1) > 1e-3 * rows.norm(dim=1)).cpu())
+        return own.masked_fill(torch.cat(apart), -1).numpy()
 
     def _joint_graph(self, state: SearchState,
                      nodes: np.ndarray) -> tuple[ReciprocalGraph, np.ndarray]:

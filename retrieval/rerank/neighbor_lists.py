@@ -90,7 +90,8 @@ def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: np.ndarr
     """
     euclidean = gallery.similarity is SIMILARITIES['euclidean']
     height = max(1, _GATHERED // queries.shape[1])
-    parts = [np.empty(0, np.float32)]
+    # Small results that are kept between large pieces that are freed would pin the heap.
+    similarities = np.empty(len(query), np.float32)
     for start in range(0, len(query), height):
         left, right = (side[torch.from_numpy(places[start:start + height]).to(side.device)]
                        for side, places in ((queries, query), (gallery.vectors, row)))
@@ -98,5 +99,5 @@ def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: np.ndarr
             part = left.sub_(right).square_().sum(dim=1).sqrt_().neg_()
         else:
             part = left.mul_(right).sum(dim=1)
-        parts.append(part.cpu().numpy())
-    return np.concatenate(parts)
+        similarities[start:start + height] = part.cpu().numpy()
+    return similarities
