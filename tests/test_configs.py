@@ -121,7 +121,7 @@ def recorded(folder):
 def check_numbers(config, path):
     """The losses have as many classes as the dataset, in every place that names them, and the
     schedule as many epochs as the name says."""
-    given = found(config.model.head.to_dict(), 'num_classes')
+    given = found(config.model.to_dict(), 'num_classes')
     assert set(given) <= {CLASSES.get(dataset_of(path).split('-')[0])}
     assert config.train_cfg.max_epochs == recorded(path.parent)[path.stem]['Epochs']
 
