@@ -45,7 +45,7 @@ def test_each_head_is_given_its_side():
     head = build()
     before, after = torch.randn(6, 4) * 3, torch.randn(6, 4)
     losses = head.loss((before, after), SAMPLES)
-    assert float(losses['loss_before']) == pytest.approx(batch_hard(before), rel=1e-5)
+    assert float(losses['loss_before'].detach()) == pytest.approx(batch_hard(before), rel=1e-5)
     torch.testing.assert_close(losses['loss_after'],
                                smoothed_cross_entropy(after @ head.after.fc.weight.T))
     assert float(losses['mined_triplets_before']) == 6
