@@ -7,6 +7,8 @@ from importlib import import_module
 
 COMMANDS = {
     'train': 'train a retriever from a config',
+    'train_on_embeddings': 'train a projection and a head on features that are extracted once',
+    'fit_whitening': 'fit a whitening and store it in a checkpoint',
     'test': 'test a checkpoint',
     'dump_prototype': 'encode the prototype of a config into a gallery file',
     'gallery': 'look at, check, merge, filter and change galleries',

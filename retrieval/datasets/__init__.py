@@ -4,6 +4,7 @@ from __future__ import annotations
 from .augmentation import MultiView, RandomAffine, RandomCrop, RandomResizedCrop, ResizeEdge, resize
 from .base import RetrievalDataset, build_pipeline, plain_config
 from .benchmark_dataset import BenchmarkDataset, Listing
+from .cached_features import LoadCachedFeatures
 from .cars196 import Cars196
 from .collating import image_collate
 from .csv_dataset import CSVDataset
@@ -33,10 +34,10 @@ __all__ = [
     'BenchmarkDataset', 'CSVDataset', 'CUB200', 'Cars196', 'ClassBalancedDataset',
     'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex', 'Glyphs', 'GoogleLandmarksV2',
     'HierarchicalBatchSampler', 'HierarchicalSampler', 'INaturalist2018', 'ImageFolder',
-    'ImageList', 'InShop', 'InfiniteSampler', 'LimitLongEdge', 'Listing', 'LoadImage',
-    'LoadImageFromFile', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501',
-    'MissingImageError', 'MultiView', 'NotPlainError', 'PackInputs', 'RandomAffine',
-    'RandomCrop', 'RandomResizedCrop', 'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge',
+    'ImageList', 'InShop', 'InfiniteSampler', 'LimitLongEdge', 'Listing', 'LoadCachedFeatures',
+    'LoadImage', 'LoadImageFromFile', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501',
+    'MissingImageError', 'MultiView', 'NotPlainError', 'PackInputs', 'RandomAffine', 'RandomCrop',
+    'RandomResizedCrop', 'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge',
     'RetrievalDataset', 'RevisitedOxford', 'RevisitedParis', 'SamplingState',
     'StanfordOnlineProducts', 'TorchvisionTransform', 'UnreadableImageError', 'VeRi776',
     'build_pipeline', 'find_images', 'image_collate', 'labels_of', 'load_plain_pickle',

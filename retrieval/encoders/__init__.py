@@ -4,7 +4,10 @@ timm and torchvision are imported when a backbone of theirs is built, not here.
 """
 from __future__ import annotations
 
+from .attention_pooling import AttentionPooling
 from .batch_augments import CutMix, Mixup, RandomBatchAugment
+from .batch_norm_neck import BatchNormNeck
+from .cached_features import CachedFeatures
 from .data_preprocessor import RetrievalDataPreprocessor
 from .default_encoder import (
     DEFAULT_ENCODER,
@@ -12,22 +15,39 @@ from .default_encoder import (
     DEFAULT_PREPROCESSOR,
     EfficientNetLite0,
 )
-from .image_encoder import ImageEncoder, Projection
+from .image_encoder import ImageEncoder
+from .multi_scale import MultiScale, MultiScaleEncoder
 from .pooling import (
     ClsTokenPooling,
+    GeMPlus,
     GeneralizedMeanPooling,
     GlobalAveragePooling,
     GlobalMaxPooling,
+    SPoC,
 )
+from .projection import Projection
+from .regional_pooling import RMAC, RegionalGeM
 from .sequence import build_encoder
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
 from .weights import WeightReport, load_weights, read_weights
+from .whitening import (
+    Whitening,
+    WhiteningFit,
+    fit_learned_whitening,
+    fit_pca_whitening,
+    fit_whitening,
+    fit_zca_whitening,
+    principal_components,
+)
 
 __all__ = [
-    'ClsTokenPooling', 'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR',
-    'EfficientNetLite0', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
-    'ImageEncoder', 'Mixup', 'Projection', 'RandomBatchAugment', 'RetrievalDataPreprocessor',
-    'TimmBackbone', 'TorchvisionBackbone', 'WeightReport', 'build_encoder', 'load_weights',
+    'AttentionPooling', 'BatchNormNeck', 'CachedFeatures', 'ClsTokenPooling', 'CutMix',
+    'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0', 'GeMPlus',
+    'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling', 'ImageEncoder', 'Mixup',
+    'MultiScale', 'MultiScaleEncoder', 'Projection', 'RMAC', 'RandomBatchAugment', 'RegionalGeM',
+    'RetrievalDataPreprocessor', 'SPoC', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
+    'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening', 'fit_pca_whitening',
+    'fit_whitening', 'fit_zca_whitening', 'load_weights', 'principal_components',
     'read_weights',
 ]

@@ -1,4 +1,4 @@
-"""From images to embeddings: backbone, pooling, projection, length 1."""
+"""From images to embeddings: backbone, pooling, projection, whitening, length 1."""
 from __future__ import annotations
 
 from typing import Any
@@ -8,49 +8,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..registry import MODELS
+from .multi_scale import build_multi_scale
 from .pooling import ClsTokenPooling, Pooling
+from .projection import build_projection
 from .sequence import build_encoder
+from .whitening import Whitening, build_whitening
 
 _WIDTHS = ('num_features', 'feat_dim', 'embed_dims')  # what backbones call their channels
 
 
 @MODELS.register_module()
-class Projection(nn.Module):
-    """A linear layer, and batch normalisation after it on request: ``(B, C) -> (B, D)``.
-
-    Args:
-        in_features: C.
-        out_features: D; None leaves the linear layer out, so that only the norm is left.
-        bias: whether the linear layer has one.
-        norm: whether batch normalisation follows (a batch-norm neck, Luo et al., "Bag of Tricks
-            and a Strong Baseline for Deep Person Re-identification", 2019).
-
-    Raises:
-        ValueError: a width that is not a positive integer, or neither a width nor a norm.
-    """
-
-    def __init__(self, in_features: int, out_features: int | None = None, bias: bool = True,
-                 norm: bool = False) -> None:
-        super().__init__()
-        if out_features is None and not norm:
-            raise ValueError('A projection needs out_features or norm=True, else it does nothing.')
-        for name, value in (('in_features', in_features), ('out_features', out_features)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)
-                                      or value < 1):
-                raise ValueError(f'{name} of a projection must be a positive integer, got '
-                                 f'{value!r}.')
-        self.out_features = in_features if out_features is None else out_features
-        self.linear = (nn.Identity() if out_features is None
-                       else nn.Linear(in_features, out_features, bias=bias))
-        self.norm = nn.BatchNorm1d(self.out_features) if norm else nn.Identity()
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.norm(self.linear(features))
-
-
-@MODELS.register_module()
 class ImageEncoder(BaseModule):
-    """Backbone, pooling, optional projection and L2 norm: ``(B, 3, H, W) -> (B, D)`` float32.
+    """Backbone, pooling, projection, whitening and L2 norm: ``(B, 3, H, W) -> (B, D)`` float32.
+
+    All but the backbone may be left out. With a whitening, the embeddings have length 1 before it
+    as well as after it; of several scales, those embeddings are joined before it.
 
     Args:
         backbone: a config, a list of configs in a row, or a module. Its output is a feature map,
@@ -63,9 +35,10 @@ class ImageEncoder(BaseModule):
         in_features: the backbone's number of channels, where it does not say itself (as
             ``num_features``, ``feat_dim`` or ``embed_dims``).
         init_cfg: MMEngine's initialisation.
-
-    Attributes:
-        embedding_size: D, or None where a foreign backbone or projection does not say its width.
+        whitening: None, an output width, or a config: ``dict(out_features)``, with ``type`` for
+            another module than :class:`Whitening`; it is built with ``in_features``.
+        multi_scale: None, or a dict of the arguments of :class:`MultiScale`: how an image is
+            encoded in evaluation; training always sees one size.
 
     Raises:
         ValueError: a part's config is refused, or the backbone's width is needed and unknown.
@@ -76,15 +49,19 @@ class ImageEncoder(BaseModule):
                  pooling: Any = dict(type='retrieval.GlobalAveragePooling'),  # noqa: B006, C408
                  projection: int | dict | nn.Module | None = None, normalize: bool = True,
                  frozen: bool = False, in_features: int | None = None,
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict | None = None, *, whitening: Any = None,
+                 multi_scale: Any = None) -> None:
         super().__init__(init_cfg)
         self.backbone = build_encoder(backbone, 'backbone')
-        self.pooling = nn.Identity() if pooling is None else build_encoder(pooling, 'pooling')
-        self._tell_tokens()
         width = in_features if in_features is not None else _width(self.backbone)
-        self.projection = _build_projection(projection, width)
-        self.embedding_size: int | None = (
+        self.pooling = _build_pooling(pooling, width)
+        self._tell_tokens()
+        self.projection = build_projection(projection, width)
+        self.in_features = width
+        self._projected: int | None = (
             width if projection is None else getattr(self.projection, 'out_features', None))
+        self.whitening = build_whitening(whitening, self._projected)
+        self.multi_scale = build_multi_scale(multi_scale)
         self.normalize = normalize
         self.frozen = False
         if frozen:
@@ -93,13 +70,22 @@ class ImageEncoder(BaseModule):
     def _tell_tokens(self) -> None:
         """Tell the pooling which of the backbone's tokens are no patches."""
         tokens = getattr(self.backbone, 'num_prefix_tokens', None)
-        if isinstance(self.pooling, Pooling) and self.pooling.num_prefix_tokens is None:
-            self.pooling.num_prefix_tokens = tokens
+        for part in self.pooling.modules():
+            if isinstance(part, Pooling) and part.num_prefix_tokens is None:
+                part.num_prefix_tokens = tokens
         if isinstance(self.pooling, ClsTokenPooling) and not getattr(
                 self.backbone, 'has_class_token', True):
             raise ValueError('ClsTokenPooling needs a class token, and '
                              f'{getattr(self.backbone, "model_name", "the backbone")} has none: '
                              'take GlobalAveragePooling or GeM.')
+
+    @property
+    def embedding_size(self) -> int | None:
+        """D, or None where a foreign part does not say its width."""
+        if isinstance(self.whitening, nn.Identity) or (
+                isinstance(self.whitening, Whitening) and not bool(self.whitening.fitted)):
+            return self._projected
+        return getattr(self.whitening, 'out_features', None)
 
     def freeze(self, frozen: bool = True) -> None:
         """Take the backbone out of training, or put it back."""
@@ -121,14 +107,54 @@ class ImageEncoder(BaseModule):
             TypeError: the images are not floating point.
         """
         _check_images(images)
+        described = self.describe(images)
+        if isinstance(self.whitening, nn.Identity):
+            return described
+        return self._scaled(self.whitening(described).float())
+
+    def describe(self, images: Tensor) -> Tensor:
+        """What the whitening is given, ``(B, D)`` float32: projected, of length 1 where
+        ``normalize``, and in evaluation joined from all scales.
+        """
+        if self.multi_scale is None or self.training:
+            return self._describe(images)
+        return self._scaled(self.multi_scale(self._describe, images))
+
+    def _describe(self, images: Tensor) -> Tensor:
+        return self._scaled(self.projection(self.pool(images)).float())
+
+    def _scaled(self, embeddings: Tensor) -> Tensor:
+        return functional.normalize(embeddings, dim=1) if self.normalize else embeddings
+
+    def pool(self, images: Tensor) -> Tensor:
+        """What the projection is given: the pooled features ``(B, C)``."""
         pooled = self.pooling(self.backbone(images))
         if isinstance(pooled, (tuple, list)):
             pooled = pooled[-1]
         if pooled.ndim != 2:
             raise ValueError(f'The features {tuple(pooled.shape)} are not pooled to (B, C): set '
                              "pooling, as dict(type='GlobalAveragePooling').")
-        embeddings = self.projection(pooled).float()
-        return functional.normalize(embeddings, dim=1) if self.normalize else embeddings
+        return pooled
+
+    def up_to(self, part: str) -> ImageEncoder:
+        """An encoder that ends early and shares this one's modules.
+
+        Args:
+            part: ``'pooling'`` for the features that the projection is given, of one size of the
+                image and any length; ``'projection'`` for what the whitening is given.
+
+        Raises:
+            ValueError: another part.
+        """
+        if part not in ('pooling', 'projection'):
+            raise ValueError(f"part must be 'pooling' or 'projection', got {part!r}.")
+        whole = part == 'projection'
+        shortened = ImageEncoder(
+            self.backbone, self.pooling, self.projection if whole else None,
+            self.normalize and whole, in_features=self.in_features,
+            multi_scale=self.multi_scale if whole else None)
+        shortened.frozen, shortened.training = self.frozen, self.training
+        return shortened
 
 
 def _check_images(images: Tensor) -> None:
@@ -148,18 +174,13 @@ def _width(backbone: nn.Module) -> int | None:
     return next((width for width in found if isinstance(width, int)), None)
 
 
-def _build_projection(projection: Any, in_features: int | None) -> nn.Module:
-    if projection is None:
+def _build_pooling(pooling: Any, in_features: int | None) -> nn.Module:
+    """A pooling, told the width of the features where it has weights of that width."""
+    if pooling is None:
         return nn.Identity()
-    if isinstance(projection, nn.Module):
-        return projection
-    if isinstance(projection, int) and not isinstance(projection, bool):
-        projection = {'out_features': projection}
-    if not isinstance(projection, dict):
-        raise TypeError('projection must be a width, a config such as dict(out_features=128) or a '
-                        f'module, got {type(projection).__name__}.')
-    if in_features is None and 'in_features' not in projection:
-        raise ValueError("The backbone does not say how wide its features are: give the encoder "
-                         'in_features.')
-    return MODELS.build({'type': 'retrieval.Projection', 'in_features': in_features,
-                         **projection})
+    if isinstance(pooling, dict) and 'in_features' not in pooling and in_features is not None:
+        kind = pooling.get('type')
+        cls = MODELS.get(kind) if isinstance(kind, str) else kind
+        if getattr(cls, 'takes_in_features', False):
+            pooling = {**pooling, 'in_features': in_features}
+    return build_encoder(pooling, 'pooling')

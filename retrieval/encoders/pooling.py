@@ -5,6 +5,8 @@ which the last counts, and returns ``(B, C)`` float32.
 """
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,9 @@ class Pooling(nn.Module):
         num_prefix_tokens: how many tokens before the patch tokens (class token, registers) are
             left out; None takes it from the backbone (:class:`ImageEncoder` hands it on), else 0.
     """
+
+    #: Whether the pooling has weights that are as wide as the features, and wants ``in_features``.
+    takes_in_features = False
 
     def __init__(self, num_prefix_tokens: int | None = None) -> None:
         super().__init__()
@@ -44,6 +49,24 @@ class Pooling(nn.Module):
         raise ValueError(f'{type(self).__name__} pools a feature map (B, C, H, W) or tokens '
                          f'(B, N, C), got shape {tuple(features.shape)}. Where the backbone has '
                          'pooled already, set pooling=None.')
+
+    def feature_map(self, features: Tensor) -> Tensor:
+        """A feature map ``(B, C, H, W)``; patch tokens of a square image are put back into one.
+
+        Raises:
+            ValueError: it is neither a feature map nor tokens, or the number of tokens is no
+                square.
+        """
+        if features.ndim == 4:
+            return features
+        positions = Pooling.positions(self, features)
+        side = round(positions.shape[2] ** 0.5)
+        if side * side != positions.shape[2]:
+            raise ValueError(f'{type(self).__name__} needs to know where each token lies, and '
+                             f'{positions.shape[2]} patch tokens are no square image: give square '
+                             'images, num_prefix_tokens=… where some are no patches, or another '
+                             'pooling (GeM).')
+        return positions.unflatten(2, (side, side))
 
     def pool(self, positions: Tensor) -> Tensor:
         """``(B, C, P) -> (B, C)``."""
@@ -71,12 +94,44 @@ class GlobalAveragePooling(Pooling):
         return positions.mean(2)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['GlobalMaxPooling', 'MAC'])
 class GlobalMaxPooling(Pooling):
-    """The maximum over all positions (of patch tokens, without the class token)."""
+    """The maximum over all positions (of patch tokens, without the class token); as MAC, maximum
+    activations of convolutions, in Tolias et al., "Particular Object Retrieval with Integral
+    Max-Pooling of CNN Activations", ICLR 2016.
+    """
 
     def pool(self, positions: Tensor) -> Tensor:
         return positions.amax(2)
+
+
+@MODELS.register_module()
+class SPoC(Pooling):
+    """The sum over all positions, with a weight for the middle of the image on request (Babenko
+    and Lempitsky, "Aggregating Deep Convolutional Features for Image Retrieval", ICCV 2015).
+
+    Args:
+        center_prior: weigh a position by ``exp(-r^2 / (2 s^2))``, where r is its distance from the
+            centre, and s a third of the distance from the centre to the nearest border.
+        num_prefix_tokens: see :class:`Pooling`.
+    """
+
+    def __init__(self, center_prior: bool = False, num_prefix_tokens: int | None = None) -> None:
+        super().__init__(num_prefix_tokens)
+        self.center_prior = center_prior
+
+    def positions(self, features: Tensor) -> Tensor:
+        return self.feature_map(features) if self.center_prior else super().positions(features)
+
+    def pool(self, positions: Tensor) -> Tensor:
+        if not self.center_prior:
+            return positions.sum(2)
+        height, width = positions.shape[2:]
+        across, down = (torch.arange(size, device=positions.device) + 0.5 - size / 2
+                        for size in (width, height))
+        squares = down[:, None] ** 2 + across ** 2
+        spread = min(height, width) / 2 / 3
+        return (positions * torch.exp(-squares / (2 * spread ** 2))).sum((2, 3))
 
 
 @MODELS.register_module(name=['GeneralizedMeanPooling', 'GeM'])
@@ -113,6 +168,41 @@ class GeneralizedMeanPooling(Pooling):
 
     def extra_repr(self) -> str:
         return f'p={self.p.item():.4g}, eps={self.eps}, p_trainable={self.p.requires_grad}'
+
+
+@MODELS.register_module(name=['GeMPlus', 'GeM+'])
+class GeMPlus(GeneralizedMeanPooling):
+    """Generalised mean whose power is not learned but tuned on the evaluation (GeM+ in Shao et al.,
+    "Global Features are All You Need for Image Retrieval and Reranking", ICCV 2023).
+
+    The power is a setting, not a weight: a checkpoint that was trained with another pooling loads
+    as it is. In the paper :class:`RegionalGeM` comes before it, and images are encoded at several
+    scales whose embeddings are joined by their maximum (Scale-GeM, see :class:`MultiScale`).
+
+    Args:
+        p: the power; 4.6 is what the paper found.
+        eps: smaller features count as this.
+        num_prefix_tokens: see :class:`Pooling`.
+
+    Raises:
+        ValueError: ``p`` or ``eps`` is not above 0.
+    """
+
+    def __init__(self, p: float = 4.6, eps: float = 1e-8,
+                 num_prefix_tokens: int | None = None) -> None:
+        super().__init__(p, eps, p_trainable=False, num_prefix_tokens=num_prefix_tokens)
+        power = self.p.detach()
+        del self.p
+        self.register_buffer('p', power, persistent=False)
+        self.power = float(p)  # a plain attribute, so that fingerprints tell two powers apart
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Leave out the power that was learned with the generalised mean in this place."""
+        state_dict.pop(f'{prefix}p', None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        return f'p={self.power:.4g}, eps={self.eps}'
 
 
 @MODELS.register_module()

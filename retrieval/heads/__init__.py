@@ -5,6 +5,7 @@ pytorch-metric-learning is imported when one of its parts is first asked for, no
 from __future__ import annotations
 
 from .average_precision import RoadmapLoss, SmoothAveragePrecisionLoss
+from .bn_neck_head import BNNeckHead
 from .classification_head import ClassificationHead
 from .distance_weighted import DistanceWeightedTripletMiner
 from .embedding_queue import EmbeddingQueue
@@ -14,7 +15,7 @@ from .metric_head import MetricHead
 from .temperature_softmax import LearnableTemperatureSoftmaxLoss
 
 __all__ = [
-    'AdaptiveSubCenterArcFaceLoss', 'ClassificationHead', 'CrossBatchMemory',
+    'AdaptiveSubCenterArcFaceLoss', 'BNNeckHead', 'ClassificationHead', 'CrossBatchMemory',
     'DistanceWeightedTripletMiner', 'EmbeddingQueue', 'LearnableTemperatureSoftmaxLoss',
     'MetricHead', 'RoadmapLoss', 'SmoothAveragePrecisionLoss', 'adaptive_margins',
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 from .base import BaseRetriever
 from .dumping import RefusedElsewhere, check_target, dump_in_parts, write_gallery
 from .encoding import NothingEncodedError, encode, evaluation_mode
+from .feature_cache import cache_features
 from .image_to_image import ImageToImageRetriever
 from .momentum import MomentumRetriever
 from .pretrained import check_encoder, load_pretrained, read_state_dict
@@ -13,7 +14,7 @@ from .views import ProjectionMLP
 
 __all__ = [
     'BaseRetriever', 'ImageToImageRetriever', 'MomentumRetriever', 'NothingEncodedError',
-    'ProjectionMLP', 'RefusedElsewhere', 'SelfSupervisedRetriever', 'check_encoder',
-    'check_target', 'dump_in_parts', 'encode', 'evaluation_mode', 'load_pretrained',
-    'pipeline_hash', 'pipeline_of', 'read_state_dict', 'write_gallery',
+    'ProjectionMLP', 'RefusedElsewhere', 'SelfSupervisedRetriever', 'cache_features',
+    'check_encoder', 'check_target', 'dump_in_parts', 'encode', 'evaluation_mode',
+    'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict', 'write_gallery',
 ]

@@ -73,26 +73,28 @@ def fingerprint_of(encoder: nn.Module, data_preprocessor: Any,
     settings = getattr(data_preprocessor, 'settings', None)
     preprocessor = settings() if callable(settings) else type(data_preprocessor).__name__
     return Fingerprint(hash_weights(encoder), hash_settings(preprocessor), pipeline,
-                       _part_hash(encoder, 'pooling'), _part_hash(encoder, 'whitening'))
+                       _part_hash(encoder, 'pooling', 'multi_scale'),
+                       _part_hash(encoder, 'whitening'))
 
 
-def _part_hash(encoder: nn.Module, part: str) -> str | None:
+def _part_hash(encoder: nn.Module, *parts: str) -> str | None:
     """The hash of the settings of an encoder's pooling or whitening; their weights are among all.
 
     A pooling without weights (average, maximum) leaves no trace in the encoder's. Counted are the
-    kinds and the plain attributes of the modules in the encoder's attribute of that name.
+    kinds and the plain attributes of the modules in the encoder's attributes of these names.
 
     Returns:
         The hash, or None where the encoder has no such part.
     """
-    module = getattr(encoder, part, None)
-    if not isinstance(module, nn.Module):
+    found = [module for part in parts
+             if isinstance(module := getattr(encoder, part, None), nn.Module)]
+    if not found:
         return None
     return hash_settings([
         dict(name=name, type=type(inner).__name__, settings={
             key: value for key, value in vars(inner).items()
             if not key.startswith('_') and key != 'training' and _is_plain(value)})
-        for name, inner in module.named_modules()])
+        for module in found for name, inner in module.named_modules()])
 
 
 def _is_plain(value: Any) -> bool:

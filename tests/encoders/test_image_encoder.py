@@ -1,11 +1,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from retrieval.encoders import GlobalMaxPooling, ImageEncoder, Projection
+from retrieval.encoders import GlobalMaxPooling, ImageEncoder, Projection, WhiteningFit
 from retrieval.registry import MODELS
 
 
@@ -125,7 +126,40 @@ def test_weights_survive_saving():
     assert torch.equal(first.eval()(images), second.eval()(images))
 
 
+def test_a_hidden_layer_stands_before_the_linear_one():
+    projection = Projection(5, 3, hidden_features=4).eval()
+    features = torch.randn(6, 5)
+    first, norm, _ = projection.hidden
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.randn(4))
+        hidden = (features @ first.weight.T - norm.running_mean) / (1 + norm.eps) ** 0.5
+        expected = hidden.clamp(min=0) @ projection.linear.weight.T + projection.linear.bias
+    torch.testing.assert_close(projection(features), expected)
+    assert list(Projection(5, 3).state_dict()) == ['linear.weight', 'linear.bias']
+
+
+def test_an_encoder_that_ends_early_shares_the_modules():
+    encoder = ImageEncoder(backbone(), projection=4, whitening=2, multi_scale=(1, 0.5)).eval()
+    encoder.whitening.set(WhiteningFit(np.zeros(4), np.eye(2, 4)))
+    images = torch.rand(2, 3, 9, 9)
+    pooled = encoder.up_to('pooling')
+    torch.testing.assert_close(pooled(images), encoder.backbone(images).mean((2, 3)))
+    assert pooled.backbone is encoder.backbone and pooled.embedding_size == 6
+    described = encoder.up_to('projection')(images)
+    torch.testing.assert_close(described, encoder.describe(images))
+    torch.testing.assert_close(encoder(images), nn.functional.normalize(described[:, :2]))
+    with pytest.raises(ValueError, match='up_to|part'):
+        encoder.up_to('whitening')
+
+
 @pytest.mark.parametrize('options, error, says', [
+    (dict(backbone=backbone(), projection=dict(norm=True, hidden_features=3)), ValueError,
+     'out_features'),
+    (dict(backbone=backbone(), whitening=7), ValueError, 'at most in_features'),
+    (dict(backbone=backbone(), whitening=True), TypeError, 'bool'),
+    (dict(backbone=nn.Conv2d(3, 4, 3), whitening=8), ValueError, 'in_features'),
+    (dict(backbone=backbone(), multi_scale=2), TypeError, 'scales'),
+    (dict(backbone=backbone(), multi_scale=dict(scales=())), ValueError, 'at least one'),
     (dict(backbone=None), TypeError, 'backbone'),
     (dict(backbone=nn.Conv2d(3, 4, 3), projection=8), ValueError, 'in_features'),
     (dict(backbone=backbone(), projection=0), ValueError, 'out_features'),

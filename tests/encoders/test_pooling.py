@@ -5,9 +5,12 @@ import torch
 
 from retrieval.encoders import (
     ClsTokenPooling,
+    GeMPlus,
     GeneralizedMeanPooling,
     GlobalAveragePooling,
     GlobalMaxPooling,
+    ImageEncoder,
+    SPoC,
 )
 from retrieval.registry import MODELS
 
@@ -28,6 +31,8 @@ POOLINGS = [
     (GlobalMaxPooling(), max),
     (GeneralizedMeanPooling(), generalized_mean),
     (GeneralizedMeanPooling(p=1.7, eps=0.1), lambda v: generalized_mean(v, 1.7, 0.1)),
+    (SPoC(), math.fsum),
+    (GeMPlus(), lambda v: generalized_mean(v, 4.6, 1e-8)),
 ]
 
 
@@ -84,8 +89,47 @@ def test_half_precision_is_pooled_in_float32():
         torch.testing.assert_close(out, loop(features.float(), reduce))
 
 
+def test_the_centre_prior_of_spoc_weighs_the_middle():
+    features = torch.rand(2, 3, 4, 6)
+    expected = torch.zeros(2, 3)
+    spread = min(4, 6) / 2 / 3
+    for y in range(4):
+        for x in range(6):
+            squared = (y + 0.5 - 2) ** 2 + (x + 0.5 - 3) ** 2
+            expected += features[:, :, y, x] * math.exp(-squared / (2 * spread ** 2))
+    pooling = SPoC(center_prior=True)
+    torch.testing.assert_close(pooling(features), expected)
+    square = torch.rand(2, 3, 3, 3)
+    tokens = torch.cat([torch.rand(2, 1, 3), square.flatten(2).transpose(1, 2)], dim=1)
+    told = SPoC(center_prior=True, num_prefix_tokens=1)
+    torch.testing.assert_close(told(tokens), pooling(square))
+    with pytest.raises(ValueError, match='10 patch tokens are no square'):
+        pooling(tokens)
+
+
+def test_the_power_of_gem_plus_is_a_setting():
+    pooling = GeMPlus(p=2.5)
+    assert not list(pooling.parameters()) and not pooling.state_dict()
+    learned = GeneralizedMeanPooling(p=3.0)
+    pooling.load_state_dict(learned.state_dict())  # a checkpoint that was trained with GeM
+    features = torch.rand(1, 2, 3, 3)
+    torch.testing.assert_close(pooling(features), GeneralizedMeanPooling(p=2.5)(features))
+
+
+def test_poolings_in_a_row_are_told_of_prefix_tokens():
+    class Tokens(torch.nn.Module):
+        num_features, num_prefix_tokens = 3, 2
+
+        def forward(self, images):
+            return images.flatten(2).transpose(1, 2)
+
+    encoder = ImageEncoder(Tokens(), [dict(type='RegionalGeM', size=3), dict(type='GeM+')])
+    assert [part.num_prefix_tokens for part in encoder.pooling] == [2, 2]
+
+
 def test_names():
     assert MODELS.get('GeM') is MODELS.get('GeneralizedMeanPooling') is GeneralizedMeanPooling
+    assert MODELS.get('MAC') is GlobalMaxPooling and MODELS.get('GeM+') is GeMPlus
     assert isinstance(MODELS.build(dict(type='retrieval.GlobalMaxPooling')), GlobalMaxPooling)
 
 

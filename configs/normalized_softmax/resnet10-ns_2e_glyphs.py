@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/models/resnet10_glyphs.py',
+    '../_base_/datasets/glyphs_40.py',
+    '../_base_/schedules/adamw_cosine_2e.py',
+    '../_base_/default_runtime.py',
+]
+# Normalised softmax (Zhai and Wu, BMVC 2019): temperature 0.05 at the start, and learned; proxies
+# at a larger learning rate.
+model = dict(
+    prototype={{_base_.gallery_dataloader}},
+    head=dict(
+        type='MetricHead',
+        loss=dict(type='LearnableTemperatureSoftmaxLoss', num_classes=1433,
+                  embedding_size=128, temperature=0.05)))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={
+    'head.losses': dict(lr_mult=10, decay_mult=0), 'log_temperature': dict(decay_mult=0)}))

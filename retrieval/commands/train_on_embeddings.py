@@ -1,0 +1,139 @@
+"""Train what stands behind a frozen encoder, in seconds, on features that are extracted once.
+
+Backbone and pooling stay as they are. Their features of the training and the validation set are
+kept in the work dir and used again as long as they fit; on them the config's projection and head
+are trained with its loss, optimiser and sampler. What was trained is put into OUT.pth, which,
+with the config beside it, OUT.config.py, is for test, dump_prototype and search.
+
+CONFIG may be a folder with one sub-folder a class: then the default pretrained encoder's features
+are projected to 128 numbers.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .command_line import add_config_options, reports_errors
+from .folding import check_out, load_features, write_checkpoint
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser('train_on_embeddings', description=__doc__,
+                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument('config', help='the config file, or a folder of class folders')
+    arguments.add_argument('checkpoint', nargs='?', help='weights to start from; its projection '
+                           'and head are used too, where they fit (default: those that the config '
+                           'gives its backbone)')
+    arguments.add_argument('--out', required=True, metavar='OUT.pth',
+                           help='the checkpoint to write')
+    arguments.add_argument('--projection', type=int, metavar='D',
+                           help="project to D numbers, in the place of the config's projection")
+    arguments.add_argument('--hidden', type=int, metavar='H',
+                           help='a hidden layer of H numbers before the projection')
+    arguments.add_argument('--init', choices=['pca', 'random'], default='pca',
+                           help='how a projection starts that no checkpoint has: at the principal '
+                           'components of the features (default), or as the config says')
+    arguments.add_argument('--epochs', type=int, help="train so long with AdamW and a cosine, in "
+                           "the place of the config's schedule")
+    arguments.add_argument('--lr', type=float, help='the learning rate of that (default: 0.001)')
+    arguments.add_argument('--work-dir', help='where features are kept '
+                           '(default: work_dirs/ and the name of the config or folder)')
+    arguments.add_argument('--anew', action='store_true',
+                           help='extract the features, even if they are there')
+    add_config_options(arguments)
+    return arguments
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    import time
+
+    arguments = parser().parse_args(argv)
+    check_out(arguments.out)
+    from . import embedding_training as training
+
+    config = _config(arguments)
+    training.check_trainable(config)
+    training.set_projection(config, arguments.projection, arguments.hidden)
+    training.set_schedule(config, arguments.epochs, arguments.lr)
+    model, projected = _model(config, arguments.checkpoint)
+    if config.model.image_encoder.get('multi_scale'):
+        print('The figures here are of one size of the image; multi_scale acts in test and search.')
+    sets = training.FeatureSets(model, config, config.work_dir, arguments.anew)
+    if not projected and arguments.init == 'pca':
+        _start_at_components(model.image_encoder.projection, sets.training)
+    start = training.trained_weights(model.cpu().state_dict())
+    before = training.evaluate(sets.config, start, projected)
+    began = time.monotonic()
+    trained = training.train(sets.config, start)
+    took = time.monotonic() - began
+    after = training.evaluate(sets.config, trained)
+    _print_figures(before, after)
+    print(f'trained in {took:.1f} s')
+    model.load_state_dict(training.trained_weights(trained), strict=False)
+    write_checkpoint(model, config, arguments.out)
+
+
+def _config(arguments: argparse.Namespace) -> Any:
+    from .configuration import complete, load_config
+
+    if not Path(arguments.config).is_dir():
+        return load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
+    from .folder_config import folder_config
+
+    config = folder_config(arguments.config)
+    if arguments.cfg_options:
+        config.merge_from_dict(arguments.cfg_options)
+    config.work_dir = arguments.work_dir or str(
+        Path('work_dirs') / Path(arguments.config).resolve().name)
+    return complete(config)
+
+
+def _model(config: Any, checkpoint: str | None) -> tuple[Any, bool]:
+    """The retriever, and whether its projection is a checkpoint's."""
+    from .configuration import build_model
+
+    model = build_model(config, None)
+    if checkpoint is None:
+        return model, False
+    given, own = load_features(model, checkpoint), model.state_dict()
+    wanted = [name for name in own if name.startswith('image_encoder.projection.')]
+    return model, all(name in given and given[name].shape == own[name].shape for name in wanted)
+
+
+def _start_at_components(projection: Any, features: Any) -> None:
+    """Let a linear projection start at the principal components, as far as there are so many."""
+    import torch
+    from torch import nn
+
+    from retrieval.encoders import Projection, principal_components
+
+    if not isinstance(projection, Projection) or not isinstance(projection.linear, nn.Linear):
+        return
+    linear = projection.linear
+    if not isinstance(projection.hidden, nn.Identity) or linear.out_features > linear.in_features:
+        return
+    fit = principal_components(features.embeddings, linear.out_features)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(fit.projection))
+        if linear.bias is not None:
+            linear.bias.copy_(torch.from_numpy(-fit.projection @ fit.mean))
+
+
+def _print_figures(before: dict[str, float], after: dict[str, float]) -> None:
+    if not after:
+        print('The config has no val or test set with an evaluator, so there are no figures.')
+        return
+    figures = {name: value for name, value in after.items() if '/num_' not in name}
+    width = max(map(len, figures))
+    print(f'{"":{width}}  before   after')
+    for name, value in figures.items():
+        print(f'{name:{width}}  {before.get(name, float("nan")):6.2f}  {value:6.2f}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,46 @@
+"""The neck against the formula of batch normalisation."""
+import pytest
+import torch
+
+from retrieval.encoders import BatchNormNeck
+
+
+def test_training_returns_both_sides_of_the_norm():
+    neck = BatchNormNeck(3).train()
+    features = torch.randn(6, 3) * 4 + 7
+    before, after = neck(features)
+    mean = sum(row for row in features) / 6
+    variance = sum((row - mean) ** 2 for row in features) / 6
+    assert torch.equal(before, features)
+    torch.testing.assert_close(after, (features - mean) / (variance + 1e-5).sqrt())
+
+
+def test_evaluation_returns_embeddings_after_the_norm_by_its_statistics():
+    neck = BatchNormNeck(2).eval()
+    neck.norm.running_mean.copy_(torch.tensor([1.0, -2.0]))
+    neck.norm.running_var.copy_(torch.tensor([4.0, 9.0]))
+    # (3 - 1) / 2 = 1 and (4 + 2) / 3 = 2, over the length sqrt(5)
+    torch.testing.assert_close(neck(torch.tensor([[3.0, 4.0]])),
+                               torch.tensor([[1.0, 2.0]]) / 5 ** 0.5, rtol=1e-5, atol=1e-5)
+    plain = BatchNormNeck(2, normalize=False).eval()
+    torch.testing.assert_close(plain(torch.tensor([[3.0, 4.0]])), torch.tensor([[3.0, 4.0]]),
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_the_shift_is_not_trained():
+    neck = BatchNormNeck(4)
+    assert {name for name, weight in neck.named_parameters() if weight.requires_grad} == {
+        'norm.weight'}
+
+
+@pytest.mark.parametrize('width', [0, -1, 2.5, True, '8'])
+def test_a_width_that_is_none(width):
+    with pytest.raises(ValueError, match='positive integer'):
+        BatchNormNeck(width)
+
+
+def test_features_of_another_width():
+    with pytest.raises(ValueError, match=r'in_features=4.*\(2, 3\)'):
+        BatchNormNeck(4)(torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r'\(2, 4, 7, 7\)'):
+        BatchNormNeck(4)(torch.ones(2, 4, 7, 7))
