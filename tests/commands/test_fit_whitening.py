@@ -43,6 +43,8 @@ def test_the_checkpoint_whitens_by_the_training_set(config, checkpoint, gallery,
     np.testing.assert_allclose(white.embeddings.numpy(), by_hand, atol=2e-4)
     status, found, err = run('search', tmp_path / 'g.safetensors', list(white.ids)[0])
     assert status == 0 and 'png' in found, err
+    if method != 'pca':
+        return
     # neither gallery is searched by the other's model
     for name, model in ((gallery, (tmp_path / 'white.config.py', out)),
                         (tmp_path / 'g.safetensors', (config, checkpoint))):
