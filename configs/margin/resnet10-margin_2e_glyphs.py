@@ -11,6 +11,7 @@ model = dict(
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.MarginLoss', margin=0.2, beta=1.2, learn_beta=True),
-        miner=dict(type='PML.DistanceWeightedMiner', cutoff=0.5, nonzero_loss_cutoff=1.4)))
+        miner=dict(type='retrieval.DistanceWeightedTripletMiner', cutoff=0.5,
+                   nonzero_loss_cutoff=1.4)))
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='MPerClassSampler', m=4, batch_size=128))

@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/resnet10_glyphs.py',
     '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_onecycle_4e.py',
+    '../_base_/schedules/adamw_cosine_2e.py',
     '../_base_/default_runtime.py',
 ]
 train_dataloader = dict(
