@@ -45,6 +45,8 @@ def reports_errors(command: Command) -> Command:
         joined_before = _in_group()
         try:
             command(argv)
+            if not joined_before and _in_group():  # who leaves first may cut off who still reads
+                sys.modules['torch.distributed'].barrier()
         except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
             if os.environ.get(TRACEBACK):
                 raise
