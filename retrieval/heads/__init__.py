@@ -6,6 +6,7 @@ pytorch-metric-learning is imported when one of its parts is first asked for, no
 from __future__ import annotations
 
 from .classification_head import ClassificationHead
+from .logits_head import LogitsHead
 from .metric_head import MetricHead
 
-__all__ = ['ClassificationHead', 'MetricHead']
+__all__ = ['ClassificationHead', 'LogitsHead', 'MetricHead']
