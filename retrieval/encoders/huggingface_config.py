@@ -33,6 +33,8 @@ def read_config(model_name: Any, settings: dict[str, Any]) -> tuple[str | None, 
                         f'{model_name!r}.')
     if model_name in CONFIG_MAPPING:
         return None, _of_type(model_name, settings)
+    read: Any
+    guard: Any
     if Path(model_name).is_dir():
         read, guard = checked, nullcontext()
     elif model_name.count('/') == 1 and not model_name.startswith(('.', '/', '~')):

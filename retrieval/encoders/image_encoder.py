@@ -10,8 +10,11 @@ from torch.nn import functional
 from ..registry import MODELS
 from .pooling import ClsTokenPooling, Pooling
 from .sequence import build_encoder
+from .weight_files import KeyMapping
+from .weights import load_checkpoint
 
-_WIDTHS = ('num_features', 'feat_dim', 'embed_dims')  # what backbones call their channels
+# What backbones call the number of their channels.
+_WIDTHS = ('num_features', 'feat_dim', 'channels', 'embed_dims')
 
 
 @MODELS.register_module()
@@ -63,6 +66,9 @@ class ImageEncoder(BaseModule):
         in_features: the backbone's number of channels, where it does not say itself (as
             ``num_features``, ``feat_dim`` or ``embed_dims``).
         init_cfg: MMEngine's initialisation.
+        checkpoint: load the weights of the whole encoder from this local file, also out of a
+            retriever's checkpoint.
+        checkpoint_prefix, key_mapping, checkpoint_strict: see :func:`load_weights`.
 
     Attributes:
         embedding_size: D, or None where a foreign backbone or projection does not say its width.
@@ -76,7 +82,9 @@ class ImageEncoder(BaseModule):
                  pooling: Any = dict(type='retrieval.GlobalAveragePooling'),  # noqa: B006, C408
                  projection: int | dict | nn.Module | None = None, normalize: bool = True,
                  frozen: bool = False, in_features: int | None = None,
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict | None = None, *, checkpoint: str | None = None,
+                 checkpoint_prefix: str | None = None, key_mapping: KeyMapping | None = None,
+                 checkpoint_strict: bool = True) -> None:
         super().__init__(init_cfg)
         self.backbone = build_encoder(backbone, 'backbone')
         self.pooling = nn.Identity() if pooling is None else build_encoder(pooling, 'pooling')
@@ -89,6 +97,9 @@ class ImageEncoder(BaseModule):
         self.frozen = False
         if frozen:
             self.freeze()
+        load_checkpoint(self, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict)
+        # MMEngine initialises after this constructor, parts of its own libraries among them.
+        self._keep_weights = checkpoint is not None
 
     def _tell_tokens(self) -> None:
         """Tell the pooling which of the backbone's tokens are no patches."""
@@ -100,6 +111,11 @@ class ImageEncoder(BaseModule):
             raise ValueError('ClsTokenPooling needs a class token, and '
                              f'{getattr(self.backbone, "model_name", "the backbone")} has none: '
                              'take GlobalAveragePooling or GeM.')
+
+    def init_weights(self) -> None:
+        """MMEngine's initialisation, unless the weights came from a file."""
+        if not self._keep_weights:
+            super().init_weights()
 
     def freeze(self, frozen: bool = True) -> None:
         """Take the backbone out of training, or put it back."""
@@ -145,7 +161,10 @@ def _width(backbone: nn.Module) -> int | None:
     """The number of channels that a backbone, or the last part of a sequence, says it has."""
     speakers = [backbone, backbone[-1] if isinstance(backbone, nn.Sequential) else backbone]
     found = (getattr(speaker, name, None) for speaker in speakers for name in _WIDTHS)
-    return next((width for width in found if isinstance(width, int)), None)
+    # Some of mmpretrain's list the width of each stage.
+    last = (widths[-1] if isinstance(widths, (list, tuple)) and widths else widths
+            for widths in found)
+    return next((width for width in last if isinstance(width, int)), None)
 
 
 def _build_projection(projection: Any, in_features: int | None) -> nn.Module:

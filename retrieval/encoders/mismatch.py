@@ -74,10 +74,10 @@ def extra_blocks(names: Iterable[str], known: Iterable[str]) -> list[str]:
     found: dict[str, None] = {}
     for name in names:
         parts = name.split('.')[:-1]
-        at = next((at for at in range(len(parts))
-                   if '.'.join(parts[:at + 1]) not in modules), None)
-        if at is not None and parts[at].isdigit() and '.'.join(parts[:at]) in rows:
-            found['.'.join(parts[:at + 1])] = None
+        new = next((at for at in range(len(parts))
+                    if '.'.join(parts[:at + 1]) not in modules), None)
+        if new is not None and parts[new].isdigit() and '.'.join(parts[:new]) in rows:
+            found['.'.join(parts[:new + 1])] = None
     return list(found)
 
 
@@ -111,7 +111,7 @@ def _other_beginning(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
                 'a wrapper for several processes' if prefix.startswith('module.') else
                 'a whole retriever' if prefix.startswith('image_encoder.') else 'a larger model')
         return (f'the names begin with {prefix!r} in the file, as those of {kind}; '
-                f'checkpoint_prefix={prefix!r} removes it.')
+                f'remove it, by checkpoint_prefix={prefix!r} where a part of a config names the file.')
     part = find_prefix(own, given)
     if part and sum(part + name in own for name in given) > mismatch.fitting:
         return (f'it holds the weights of {part.rstrip(".")!r} alone; give it to that part, as '

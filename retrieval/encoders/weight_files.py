@@ -28,7 +28,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f'There is no weight file {str(path)!r}{is_folder}.')
     with path.open('rb') as file:
         start = file.read(512)
-    if start[8:9] == b'{' and not start[:1] == b'\x80':
+    # safetensors: the header's length in eight bytes, then the header, which is JSON.
+    if start[6:9] == b'\0\0{':
         return _read_safetensors(path)
     if start[:2] == b'PK' or start[:1] == b'\x80':
         return _unwrap(_unpickle(path), path)
@@ -67,16 +68,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> object:
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with path.open('rb') as file:  # by its path torch would judge it by its suffix
+            return torch.load(file, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged archive or pickle may raise anything
-        reason = str(error).strip().split('\n')[0]
-        whole = 'weights only' in reason.lower()
+        # torch's own text advises to load without the restriction, which nobody should follow.
+        named = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+        first = str(error).strip().split('\n')[0]
+        reason = (f'it names {named[1]}, and objects other than tensors could run code' if named
+                  else 'it is damaged, only a part, or something else'
+                  + ('' if 'weights_only' in first or not first else f': {first}'))
         raise ValueError(
-            f'{str(path)!r} is no weight file that can be read safely ({reason}). '
-            + ('It holds objects that could run code, and is not loaded. ' if whole else
-               'It is damaged, only a part, or something else. ')
-            + 'Save a dict of tensors, as torch.save(model.state_dict(), path) or as '
-              '.safetensors.') from error
+            f'{str(path)!r} is no weight file that can be read safely ({reason}). Save a dict of '
+            'tensors, as torch.save(model.state_dict(), path) or as .safetensors.') from error
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
