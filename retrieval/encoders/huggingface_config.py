@@ -42,8 +42,8 @@ def read_config(model_name: Any, settings: dict[str, Any]) -> tuple[str | None, 
     elif '/' in model_name:
         raise FileNotFoundError(f'There is no folder {model_name!r}.')
     else:
-        vision = [name for name in CONFIG_MAPPING if _is_vision(name)]
-        raise ValueError(unknown_name('type of vision model of transformers', model_name, vision))
+        raise ValueError(unknown_name('type of vision model of transformers', model_name,
+                                      _vision_types()))
     with guard:
         whole = read(lambda: AutoConfig.from_pretrained(model_name), model_name)
         config = _vision_part(whole, model_name)
@@ -72,15 +72,23 @@ def _vision_part(config: Any, name: str) -> Any:
     return config
 
 
+def _vision_types() -> list[str]:
+    """Types for images by their names: to look at the models would import all of them."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto
+    return sorted({*modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+                   *(name for name in CONFIG_MAPPING if name.endswith('vision_model'))})
+
+
 def _is_vision(model_type: str) -> bool:
     """Whether transformers builds a model of images for a type: of it, or of its vision part."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
     try:
         kind = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+        kind = kind[0] if isinstance(kind, tuple) else kind
+        if getattr(kind, 'main_input_name', None) != 'pixel_values':
+            return False
     except (KeyError, ImportError, AttributeError):
-        return False
-    kind = kind[0] if isinstance(kind, tuple) else kind
-    if getattr(kind, 'main_input_name', None) != 'pixel_values':
         return False
     needed = [name for name, one in list(inspect.signature(kind.forward).parameters.items())[1:]
               if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
@@ -96,10 +104,16 @@ def _check_settings(config: Any, settings: dict[str, Any]) -> None:
                             f'nearest are {near}.')
 
 
+def _strict_errors() -> tuple[type[Exception], ...]:
+    from huggingface_hub import errors
+    kind = getattr(errors, 'StrictDataclassError', None)  # where the hub's client checks types
+    return () if kind is None else (kind,)
+
+
 def checked(build: Any, name: str) -> Any:
     try:
         return build()
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, *_strict_errors()) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'transformers refuses the configuration of {name!r}: {reason}'
                          ) from error
