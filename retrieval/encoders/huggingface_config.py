@@ -104,16 +104,16 @@ def _check_settings(config: Any, settings: dict[str, Any]) -> None:
                             f'nearest are {near}.')
 
 
-def _strict_errors() -> tuple[type[Exception], ...]:
+def _refusals() -> tuple[type[Exception], ...]:
     from huggingface_hub import errors
-    kind = getattr(errors, 'StrictDataclassError', None)  # where the hub's client checks types
-    return () if kind is None else (kind,)
+    strict = getattr(errors, 'StrictDataclassError', ValueError)  # where its client checks types
+    return ValueError, TypeError, OSError, KeyError, strict
 
 
 def checked(build: Any, name: str) -> Any:
     try:
         return build()
-    except (ValueError, TypeError, OSError, KeyError, *_strict_errors()) as error:
+    except _refusals() as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'transformers refuses the configuration of {name!r}: {reason}'
                          ) from error

@@ -111,7 +111,8 @@ def _other_beginning(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
                 'a wrapper for several processes' if prefix.startswith('module.') else
                 'a whole retriever' if prefix.startswith('image_encoder.') else 'a larger model')
         return (f'the names begin with {prefix!r} in the file, as those of {kind}; '
-                f'remove it, by checkpoint_prefix={prefix!r} where a part of a config names the file.')
+                f'remove it, by checkpoint_prefix={prefix!r} where a part of a config names the '
+                'file.')
     part = find_prefix(own, given)
     if part and sum(part + name in own for name in given) > mismatch.fitting:
         return (f'it holds the weights of {part.rstrip(".")!r} alone; give it to that part, as '

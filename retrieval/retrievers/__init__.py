@@ -17,5 +17,6 @@ from .prototype import pipeline_hash, pipeline_of
 __all__ = [
     'BaseRetriever', 'ImageToImageRetriever', 'NothingEncodedError', 'RefusedElsewhere',
     'check_backbone', 'check_encoder', 'check_model', 'check_target', 'dump_in_parts', 'encode',
-    'evaluation_mode', 'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict', 'write_gallery',
+    'evaluation_mode', 'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict',
+    'write_gallery',
 ]

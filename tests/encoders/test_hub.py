@@ -22,10 +22,10 @@ def test_the_hub_is_offline_only_where_it_is_not_reached(monkeypatch, no_network
     before = constants.HF_HUB_OFFLINE
     with hub():
         assert constants.HF_HUB_OFFLINE
-    assert constants.HF_HUB_OFFLINE == before
+    assert before == constants.HF_HUB_OFFLINE
     monkeypatch.setattr(hub_module, 'getproxies', lambda: {'https': 'http://proxy:3128'})
     with hub():
-        assert constants.HF_HUB_OFFLINE == before
+        assert before == constants.HF_HUB_OFFLINE
 
 
 def test_without_a_network_timm_ends_at_once(no_network, monkeypatch):
