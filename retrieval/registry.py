@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
 
 from mmengine.registry import Registry as _Registry
 from mmengine.registry import root
@@ -41,6 +42,19 @@ class UnknownTypeError(KeyError, ValueError):
         return str(self.args[0])
 
 
+def _check_package(key: str) -> None:
+    """Refuse a name whose scope is a package that is missing or does not import."""
+    package = key.partition('.')[0]
+    if package == 'mmpretrain':
+        try:
+            import_module('mmpretrain.registry')
+        except (ImportError, AssertionError) as error:
+            raise UnknownTypeError(
+                f'{key!r} is a part of mmpretrain, which cannot be imported ({error}). Install it: '
+                "pip install 'retrieval[mmpretrain]'; docs/mmpretrain.md says what it needs."
+            ) from error
+
+
 class Registry(_Registry):
     """A registry that answers a wrong name with the nearest right ones."""
 
@@ -56,6 +70,7 @@ class Registry(_Registry):
         """
         found = self.find(key)
         if found is None:
+            _check_package(key)
             raise UnknownTypeError(unknown_name(f'{self.name} type', key, self.names()))
         return found
 

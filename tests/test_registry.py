@@ -60,3 +60,9 @@ def test_importing_the_package_pulls_in_no_runner():
 def test_what_broke_beside_a_cpu_torch_imports(module):
     done = run(f'import retrieval.registry\nimport {module}\nprint({module}.__name__)')
     assert done.stdout.strip() == module, done.stderr
+
+
+def test_a_part_of_mmpretrain_without_mmpretrain(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'mmpretrain.registry', None)
+    with pytest.raises(ValueError, match=r"mmpretrain.ResNett.*retrieval\[mmpretrain\]"):
+        MODELS.get('mmpretrain.ResNett')

@@ -60,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_from = config.get('load_from')  # type: ignore[attr-defined]
     if load_from and '://' not in load_from and not Path(load_from).is_file():
         raise FileNotFoundError(f'There is no checkpoint {load_from!r} to start from.')
-    build_runner(config, arguments.launcher).train()
+    runner = build_runner(config, arguments.launcher)
+    if load_from and '://' not in load_from:
+        from retrieval.retrievers import check_backbone, check_model, read_state_dict
+        check = check_model if config.get('resume') else check_backbone  # type: ignore[attr-defined]
+        check(getattr(runner.model, 'module', runner.model), read_state_dict(load_from), load_from)
+    runner.train()
 
 
 if __name__ == '__main__':

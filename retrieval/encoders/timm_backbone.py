@@ -1,14 +1,17 @@
 """Any model of timm as a backbone."""
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..registry import MODELS, unknown_name
+from .hub import HINT, hub
 from .sequence import keep_weights
-from .weights import load_weights
+from .weight_files import KeyMapping
+from .weights import load_checkpoint
 
 
 @MODELS.register_module()
@@ -24,6 +27,8 @@ class TimmBackbone(BaseModule):
         checkpoint: load weights from this local file instead (``.safetensors``, or a checkpoint
             of torch).
         init_cfg: MMEngine's initialisation.
+        checkpoint_prefix, key_mapping, checkpoint_strict: how the names of ``checkpoint`` are
+            translated, and whether all must fit; see :func:`load_weights`.
         kwargs: handed to ``timm.create_model``: ``in_chans``, ``img_size``, ``drop_path_rate`` …
 
     Attributes:
@@ -40,15 +45,17 @@ class TimmBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str, pretrained: bool = False, checkpoint: str | None = None,
-                 init_cfg: dict | None = None, **kwargs: Any) -> None:
+                 init_cfg: dict | None = None, *, checkpoint_prefix: str | None = None,
+                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True,
+                 **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if pretrained and checkpoint is not None:
             raise ValueError('Give either pretrained=True or a checkpoint, not both: the file '
                              'would overwrite what was fetched.')
         self.model_name = model_name
         self.model = keep_weights(_create(model_name, pretrained, kwargs))
-        if checkpoint is not None:
-            load_weights(self.model, checkpoint, ignore=_classifier_names(self.model))
+        load_checkpoint(self.model, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict,
+                        ignore=_classifier_names(self.model))
         self.num_features: int = self.model.num_features  # type: ignore[assignment]
         self.has_class_token = getattr(self.model, 'cls_token', None) is not None
         self.num_prefix_tokens: int = getattr(self.model, 'num_prefix_tokens',
@@ -89,8 +96,9 @@ def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Mod
     # Most heads leave nothing behind when asked for no pooling; a few know only poolings of theirs.
     for options in ({'global_pool': ''}, {}):
         try:
-            return timm.create_model(model_name, pretrained=pretrained, num_classes=0,
-                                     **{**options, **kwargs})
+            with hub() if pretrained else nullcontext():
+                return timm.create_model(model_name, pretrained=pretrained, num_classes=0,
+                                         **{**options, **kwargs})
         except (AssertionError, TypeError) as error:
             refusal = error
         except RuntimeError as error:  # no such tag, or a model that was never trained
@@ -102,7 +110,6 @@ def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Mod
                 raise
             raise ConnectionError(
                 f'The weights of {model_name!r} could not be fetched ({type(error).__name__}). '
-                'Without a network, give a local file: checkpoint="path/to/model.safetensors", '
-                'or train from scratch: pretrained=False.') from error
+                f'{HINT}: pretrained=False.') from error
     raise TypeError(f'timm refuses the arguments {kwargs} for {model_name!r}: {refusal}'
                     ) from refusal

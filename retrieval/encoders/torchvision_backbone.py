@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..registry import MODELS, unknown_name
-from .weights import load_weights
+from .hub import HINT
+from .weight_files import KeyMapping
+from .weights import load_checkpoint
 
 # The children that come after the features; every other child is run in turn.
 _HEAD = ('avgpool', 'flatten', 'dropout', 'fc', 'classifier', 'head', 'heads', 'aux1', 'aux2',
@@ -31,6 +33,8 @@ class TorchvisionBackbone(BaseModule):
             ``IMAGENET1K_V2``; they are fetched.
         checkpoint: load weights from this local file instead.
         init_cfg: MMEngine's initialisation.
+        checkpoint_prefix, key_mapping, checkpoint_strict: how the names of ``checkpoint`` are
+            translated, and whether all must fit; see :func:`load_weights`.
         kwargs: handed to torchvision. A local file of googlenet or inception_v3 that was trained
             by torchvision wants ``transform_input=True``.
 
@@ -48,21 +52,23 @@ class TorchvisionBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str, weights: str | None = None, checkpoint: str | None = None,
-                 init_cfg: dict | None = None, **kwargs: Any) -> None:
+                 init_cfg: dict | None = None, *, checkpoint_prefix: str | None = None,
+                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True,
+                 **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if weights is not None and checkpoint is not None:
             raise ValueError('Give either weights or a checkpoint, not both: the file would '
                              'overwrite what was fetched.')
         self.model_name = model_name
-        self.model = _create(model_name, weights, kwargs)
+        self.model = create_classifier(model_name, weights, kwargs)
         self.num_features = _width(self.model)
         self.has_class_token = hasattr(self.model, 'class_token')
         self.num_prefix_tokens = int(self.has_class_token)
         for name in _HEAD:
             if name in dict(self.model.named_children()):
                 delattr(self.model, name)
-        if checkpoint is not None:
-            load_weights(self.model, checkpoint, ignore=[f'{name}.' for name in _HEAD])
+        load_checkpoint(self.model, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict,
+                        ignore=[f'{name}.' for name in _HEAD])
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch of images.
@@ -115,13 +121,27 @@ def _width(model: nn.Module) -> int:
     raise ValueError(f'{type(model).__name__} has no classifier whose width is known.')
 
 
-def _create(model_name: str, weights: str | None, kwargs: dict[str, Any]) -> nn.Module:
+def create_classifier(model_name: str, weights: Any = None,
+                      kwargs: dict[str, Any] | None = None) -> nn.Module:
+    """A classifier of torchvision, without auxiliary classifiers.
+
+    Args:
+        model_name: its name.
+        weights: the name of pretrained weights, or a member of torchvision's enumeration.
+        kwargs: handed to torchvision.
+
+    Raises:
+        ValueError: no classifier or weights of that name; the nearest are named.
+        TypeError: an argument that the model does not take.
+        ConnectionError: the weights cannot be fetched.
+    """
     from torchvision import models
 
+    kwargs = dict(kwargs or {})
     names = models.list_models(module=models)
     if model_name not in names:
         raise ValueError(unknown_name('torchvision classifier', model_name, names))
-    if weights is not None:
+    if isinstance(weights, str):
         known = models.get_model_weights(model_name).__members__
         if weights not in {*known, 'DEFAULT'}:
             raise ValueError(unknown_name(f'weights of {model_name}', weights,
@@ -129,12 +149,22 @@ def _create(model_name: str, weights: str | None, kwargs: dict[str, Any]) -> nn.
     if model_name in ('googlenet', 'inception_v3') and weights is None:
         kwargs = {'init_weights': True, 'aux_logits': False, **kwargs}
     try:
-        return models.get_model(model_name, weights=weights, **kwargs)
+        return _without_auxiliary(models.get_model(model_name, weights=weights, **kwargs))
     except TypeError as error:
         raise TypeError(f'torchvision refuses the arguments {kwargs} for {model_name!r}: {error}'
                         ) from error
     except URLError as error:
         raise ConnectionError(
             f'The weights {weights} of {model_name!r} could not be fetched ({error.reason}). '
-            'Without a network, give a local file: checkpoint="path/to/model.pth", or train from '
-            'scratch: weights=None.') from error
+            f'{HINT}: weights=None.') from error
+
+
+def _without_auxiliary(model: Any) -> nn.Module:
+    """googlenet and inception_v3 come with them where weights are fetched; the loss that they
+    were for is not taken here, so they would never get a gradient.
+    """
+    for name in ('aux1', 'aux2', 'AuxLogits'):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, None)
+            model.aux_logits = False
+    return model

@@ -7,7 +7,7 @@ from .encoding import NothingEncodedError, encode, evaluation_mode
 from .feature_cache import cache_features
 from .image_to_image import ImageToImageRetriever
 from .momentum import MomentumRetriever
-from .pretrained import check_encoder, load_pretrained, read_state_dict
+from .pretrained import check_backbone, check_encoder, check_model, load_pretrained, read_state_dict
 from .prototype import pipeline_hash, pipeline_of
 from .self_supervised import SelfSupervisedRetriever
 from .views import ProjectionMLP
@@ -15,6 +15,7 @@ from .views import ProjectionMLP
 __all__ = [
     'BaseRetriever', 'ImageToImageRetriever', 'MomentumRetriever', 'NothingEncodedError',
     'ProjectionMLP', 'RefusedElsewhere', 'SelfSupervisedRetriever', 'cache_features',
-    'check_encoder', 'check_target', 'dump_in_parts', 'encode', 'evaluation_mode',
-    'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict', 'write_gallery',
+    'check_backbone', 'check_encoder', 'check_model', 'check_target', 'dump_in_parts', 'encode',
+    'evaluation_mode', 'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict',
+    'write_gallery',
 ]

@@ -1,15 +1,14 @@
 """Loading a checkpoint into a retriever."""
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
-from typing import Any
 
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..encoders import read_weights
+from ..encoders.mismatch import compare, extra_blocks, refusal
+from ..encoders.weights import report_mismatch
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -27,18 +26,52 @@ def check_encoder(module: nn.Module, given: Mapping[str, Tensor], path: str | os
     """Refuse a checkpoint without every weight of the model's ``image_encoder``.
 
     Raises:
-        ValueError: one is missing or of another shape; the message lists some.
+        ValueError: one is missing or of another shape; the message lists what is missing,
+            unexpected and of another shape, and the likely cause.
     """
-    wanted = {name: value.shape for name, value in module.state_dict().items()
-              if name.startswith('image_encoder.')}
-    wrong = [name for name, shape in wanted.items()
-             if name not in given or given[name].shape != shape]
-    if wrong:
-        held = [name for name in given if name.startswith('image_encoder.')] or list(given)
-        raise ValueError(
-            f'{str(path)!r} is not a checkpoint of this model: {len(wrong)} of {len(wanted)} '
-            f'encoder weights are missing or of another shape, such as {_some(wrong)}; it holds '
-            f'{_some(held)}. Give the config that it was trained with.')
+    _check(module, given, path, 'image_encoder.')
+
+
+def check_backbone(module: nn.Module, given: Mapping[str, Tensor],
+                   path: str | os.PathLike) -> None:
+    """Refuse a checkpoint, to start training from, of another backbone.
+
+    The backbone is the encoder's largest part; the others, as a projection of another width, and
+    the head may differ.
+
+    Raises:
+        ValueError: as :func:`check_encoder`, of the backbone.
+    """
+    encoder = getattr(module, 'image_encoder', None)
+    if not isinstance(encoder, nn.Module):
+        return
+    sizes = {name: sum(value.numel() for value in child.parameters())
+             for name, child in encoder.named_children()}
+    largest = max(sizes, key=lambda name: sizes[name], default='')
+    _check(module, given, path,
+           f'image_encoder.{largest}.' if sizes.get(largest) else 'image_encoder.')
+
+
+def check_model(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    """Refuse a checkpoint, to resume training from, of another model.
+
+    Raises:
+        ValueError: as :func:`check_encoder`, of the whole model.
+    """
+    _check(module, given, path, '')
+
+
+def _check(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike,
+           prefix: str) -> None:
+    """Refuse a checkpoint that does not fit the weights whose names begin with ``prefix``."""
+    own = {name: value for name, value in module.state_dict().items() if name.startswith(prefix)}
+    part = {name: value for name, value in given.items() if name.startswith(prefix)}
+    mismatch = compare(own, part)
+    lacks = [name for name in mismatch.missing if own[name].is_floating_point()]
+    if own and (lacks or mismatch.different or extra_blocks(mismatch.unexpected, own)):
+        message = refusal(os.fspath(path), own, part or given, compare(own, part or given),
+                          'this model')
+        raise ValueError(f'{message} Give the config that it was trained with.')
 
 
 def load_pretrained(module: nn.Module, path: str | os.PathLike,
@@ -48,30 +81,17 @@ def load_pretrained(module: nn.Module, path: str | os.PathLike,
     Args:
         module: a retriever.
         path: the checkpoint.
-        whole_encoder: refuse one that lacks a weight of the encoder; see :func:`check_encoder`.
+        whole_encoder: refuse one that lacks a weight of the encoder (:func:`check_encoder`);
+            otherwise only one of another backbone (:func:`check_backbone`).
 
     Raises:
-        ValueError: none fits: the checkpoint is another model's.
+        ValueError: the checkpoint is another model's.
     """
     given = read_state_dict(path)
-    if whole_encoder:
-        check_encoder(module, given, path)
+    (check_encoder if whole_encoder else check_backbone)(module, given, path)
     own = module.state_dict()
-    fitting = {name: value for name, value in given.items()
-               if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise ValueError(
-            f'No weight of {str(path)!r} fits this model: the checkpoint holds {_some(given)}, the '
-            f'model wants {_some(own)}. Is it the checkpoint of another architecture?')
-    module.load_state_dict(fitting, strict=False)
-    missing = sorted(set(own) - set(fitting))
-    unused = sorted(set(given) - set(fitting))
-    if missing or unused:
-        print_log(f'{path}: {len(fitting)} weights loaded; not in the checkpoint: '
-                  f'{_some(missing)}; not used: {_some(unused)}.', 'current', logging.WARNING)
-
-
-def _some(names: Any) -> str:
-    names = list(names)
-    return (', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')
-            if names else 'none')
+    mismatch = compare(own, given)
+    different = set(mismatch.different)
+    module.load_state_dict({name: value for name, value in given.items()
+                            if name in own and name not in different}, strict=False)
+    report_mismatch(mismatch, len(own), os.fspath(path))

@@ -88,3 +88,24 @@ def test_it_runs_and_ranks_the_same(config, tmp_path):
     assert status == 0, err
     ours = [entry['pred_label'] for entry in json.loads(out.read_text())]
     assert len(ours) == 4 and ours == theirs(config, str(checkpoint))
+
+
+@pytest.mark.parametrize('backbone, pooling, width', [
+    (dict(type='mmpretrain.ResNet', depth=18), True, 512),
+    (dict(type='mmpretrain.ConvNeXt', arch=dict(depths=[1] * 4, channels=[4, 4, 8, 8])), False, 8),
+    (dict(type='mmpretrain.SwinTransformer', img_size=64, window_size=2, arch=dict(
+        embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)), True, 64),
+    (dict(type='mmpretrain.VisionTransformer', img_size=64, patch_size=16, arch=dict(
+        embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)), False, 16),
+])
+def test_a_backbone_of_mmpretrain_in_our_encoder(backbone, pooling, width):
+    from retrieval.encoders import ImageEncoder
+    torch.manual_seed(0)
+    encoder = ImageEncoder(backbone, projection=5, normalize=False,
+                           **({} if pooling else dict(pooling=None))).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        features = encoder.backbone(images)[-1]
+        expected = encoder.projection(features.mean((2, 3)) if pooling else features)
+        torch.testing.assert_close(encoder(images), expected)
+    assert features.shape[1] == width

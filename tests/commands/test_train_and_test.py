@@ -104,3 +104,18 @@ def test_wrong_input_gets_one_message(config, checkpoint, tmp_path, arguments, w
 def test_print_config_shows_what_is_inherited(config):
     status, out, _ = run('print_config', config, '--cfg-options', 'model.topk=3')
     assert status == 0 and 'topk=3' in out and 'PreparePrototypeHook' in out
+
+
+def test_a_checkpoint_of_another_architecture(config, checkpoint, tmp_path):
+    deeper = 'model.image_encoder.backbone.layers=[2,1,1,1]'
+    for command, *arguments in (('test', config, checkpoint),
+                                ('train', config, '--resume', checkpoint)):
+        status, _, err = run(command, *arguments, '--work-dir', tmp_path, '--cfg-options', deeper)
+        assert status == 2 and 'lacks blocks of the model' in err, err
+    status, _, err = run('train', config, '--work-dir', tmp_path, '--cfg-options', deeper,
+                         f'load_from={checkpoint}')
+    assert status == 2 and 'lacks blocks of the model' in err, err
+    assert not list(tmp_path.glob('*.pth'))
+    (tmp_path / 'page.pth').write_text('<html>not found</html>')
+    status, _, err = run('test', config, tmp_path / 'page.pth', '--work-dir', tmp_path)
+    assert status == 2 and 'web page' in err and 'Traceback' not in err

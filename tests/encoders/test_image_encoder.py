@@ -204,3 +204,35 @@ def test_importing_encoders_and_heads_imports_no_model_library():
             'if m in sys.modules])')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'
+
+
+def test_a_whole_encoder_from_a_file(tmp_path):
+    def build(width=4, **options):
+        return MODELS.build(dict(
+            type='ImageEncoder', projection=width, **options,
+            backbone=dict(type='TimmBackbone', model_name='test_resnet')))
+
+    source = build()
+    torch.save({f'image_encoder.{name}': value for name, value in source.state_dict().items()}
+               | {'head.weight': torch.zeros(3)}, tmp_path / 'a.pth')
+    encoder = build(checkpoint=str(tmp_path / 'a.pth'))
+    encoder.init_weights()
+    assert all(torch.equal(value, encoder.state_dict()[name])
+               for name, value in source.state_dict().items())
+    with pytest.raises(ValueError, match='Likely cause: another width of the projection'):
+        build(width=5, checkpoint=str(tmp_path / 'a.pth'))
+    torch.save(source.backbone.model.state_dict(), tmp_path / 'b.pth')
+    with pytest.raises(ValueError, match="weights of 'backbone.model' alone"):
+        build(checkpoint=str(tmp_path / 'b.pth'))
+    partly = build(checkpoint=str(tmp_path / 'b.pth'), checkpoint_strict=False,
+                   key_mapping={'^': 'backbone.model.'})
+    assert torch.equal(partly.backbone.model.conv1[0].weight,
+                       source.backbone.model.conv1[0].weight)
+
+
+@pytest.mark.parametrize('name, widths, expected', [
+    ('num_features', [8, 16], 16), ('channels', (4, 8), 8), ('embed_dims', 12, 12)])
+def test_backbones_that_list_the_width_of_each_stage(name, widths, expected):
+    backbone = nn.Identity()
+    setattr(backbone, name, widths)
+    assert ImageEncoder(backbone).embedding_size == expected

@@ -340,7 +340,7 @@ def test_pretrained_loads_a_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none\.pth'):
         retriever(pretrained=str(tmp_path / 'none.pth'))
     torch.save(dict(other=torch.zeros(1)), path)
-    with pytest.raises(ValueError, match='No weight.*another architecture'):
+    with pytest.raises(ValueError, match='not a checkpoint of this model.*another architecture'):
         retriever(pretrained=str(path))
 
 
