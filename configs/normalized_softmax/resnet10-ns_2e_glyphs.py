@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # Normalised softmax (Zhai and Wu, BMVC 2019): temperature 0.05 at the start, and learned; proxies
-# at a larger learning rate.
+# at three times the learning rate.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(

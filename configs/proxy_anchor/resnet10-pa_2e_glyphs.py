@@ -4,7 +4,8 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_2e.py',
     '../_base_/default_runtime.py',
 ]
-# Proxy-Anchor (Kim et al., CVPR 2020): margin 0.1, alpha 32, proxies at a rate near the 0.01 of the paper.
+# Proxy-Anchor (Kim et al., CVPR 2020): margin 0.1, alpha 32; proxies at a rate near the 0.01 of
+# the paper.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_2e.py',
     '../_base_/default_runtime.py',
 ]
-# ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at a rate near the 0.01 of the paper.
+# ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at three times the rate.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(
