@@ -1,4 +1,4 @@
-"""Train and test every recipe on Glyphs, some seeds each, and write the table of results.
+"""Train and test every recipe on Glyphs, some seeds each; write the table and the metadata.
 
     python benchmarks/results.py                             what was not run yet, then the table
     python benchmarks/results.py --configs configs/arcface/resnet10-arcface_2e_glyphs.py
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -101,14 +102,27 @@ processor's for training with one thread.
 
 {table}
 
+Without training, the pixels themselves reach 67.80, 36.08 and 43.66 (Recall@1, MAP@R, mAP) and the random network 62.62, 29.58
+and 35.17 (`make demo`). MoCo and SimCLR (self supervised) never see a class.
+
 Two epochs are little, and none of the hyper-parameters was searched for on this dataset: they are the papers', which are for
 other data and pretrained encoders. The order says what learns fast here, not which loss is best.
 '''  # noqa: E501
 
 
-def write_page(folder: Path) -> None:
+def write_page(found: dict[str, list[dict[str, float]]]) -> None:
     """Write ``docs/results.md``."""
-    (ROOT / 'docs' / 'results.md').write_text(PAGE.format(table=table(collected(folder))))
+    (ROOT / 'docs' / 'results.md').write_text(PAGE.format(table=table(found)))
+
+
+def write_metadata(found: dict[str, list[dict[str, float]]]) -> None:
+    """Write the mean Recall@1 of each recipe into its ``metafile.yml``, the rest as it is."""
+    for name, runs in found.items():
+        path = next(ROOT.glob(f'configs/*/{name}.py')).with_name('metafile.yml')
+        value = statistics.fmean(one['Recall@1'] for one in runs)
+        before, start, entry = path.read_text().partition(f'- Name: {name}\n')
+        entry = re.sub(r'("Recall@1": )\S+', rf'\g<1>{value:.2f}', entry, count=1)
+        path.write_text(before + start + entry)
 
 
 def main() -> None:
@@ -129,8 +143,10 @@ def main() -> None:
         done = [pool.submit(run, config, seed, options.folder.resolve(), options.threads)
                 for config, seed in tasks]
         failed = [str(one.exception()) for one in done if one.exception()]
-    if collected(options.folder):
-        write_page(options.folder)
+    found = collected(options.folder)
+    if found:
+        write_page(found)
+        write_metadata(found)
     if failed:
         raise SystemExit('\n'.join(failed))
 
