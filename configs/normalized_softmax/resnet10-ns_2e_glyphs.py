@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # Normalised softmax (Zhai and Wu, BMVC 2019): temperature 0.05 at the start, and learned; proxies
-# at three times the learning rate.
+# at ten times the learning rate.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(
@@ -13,4 +13,4 @@ model = dict(
         loss=dict(type='LearnableTemperatureSoftmaxLoss', num_classes=1433,
                   embedding_size=128, temperature=0.05)))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={
-    'head.losses': dict(lr_mult=3, decay_mult=0), 'log_temperature': dict(decay_mult=0)}))
+    'head.losses': dict(lr_mult=10, decay_mult=0), 'log_temperature': dict(decay_mult=0)}))

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_2e.py',
     '../_base_/default_runtime.py',
 ]
-# ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at three times the rate.
+# ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at ten times the rate.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(
@@ -14,4 +14,4 @@ model = dict(
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='MPerClassSampler', m=4, batch_size=128))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.losses': dict(
-    lr_mult=3, decay_mult=0)}))
+    lr_mult=10, decay_mult=0)}))

@@ -13,3 +13,5 @@ model = dict(
         loss=dict(type='AdaptiveSubCenterArcFaceLoss', num_classes=1433,
                   embedding_size=128, sub_centers=2, scale=24)))
 custom_hooks = [*_base_.custom_hooks, dict(type='AdaptiveMarginHook')]
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.losses': dict(
+    lr_mult=10, decay_mult=0)}))  # class weights are drawn with deviation 1
