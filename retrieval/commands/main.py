@@ -53,4 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
               + (f' Did you mean {" or ".join(near)}?' if near else '') + f'\n\n{usage()}',
               file=sys.stderr)
         raise SystemExit(2)
-    import_module(f'retrieval.commands.{name}').main(arguments[1:])
+    command = import_module(f'retrieval.commands.{name}').main
+    if argv is not None:
+        command(arguments[1:])
+        return
+    sys.argv[1:] = arguments[1:]  # the process is this command
+    command()

@@ -64,3 +64,28 @@ def test_a_launcher_without_its_environment_is_explained(config, checkpoint, tmp
     if torch.cuda.is_available():
         pytest.skip('the engine answers where there is a GPU')
     assert status == 2 and 'torchrun' in err
+
+
+def test_a_process_ends_after_what_is_registered_for_its_end(tmp_path):
+    code = '''
+import atexit, sys, torch.distributed
+from retrieval.commands.command_line import reports_errors
+@reports_errors
+def command(argv=None):
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0,
+                                         world_size=1)
+    atexit.register(lambda: print('registered in it'))
+class Destroyed:
+    def __del__(self): print('destroyed')
+kept = Destroyed()
+atexit.register(lambda: print('registered before'))
+command(*([None] if sys.argv[1] == 'as a command' else [[]]))
+print('back', torch.distributed.is_initialized())
+'''
+    outputs = {}
+    for way in ('as a command', 'from Python'):
+        done = subprocess.run([sys.executable, '-c', code, way], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outputs[way] = done.stdout.split('\n')[:-1]
+    assert outputs['as a command'] == ['back False', 'registered in it', 'registered before']
+    assert outputs['from Python'] == [*outputs['as a command'], 'destroyed']
