@@ -6,11 +6,10 @@ _base_ = [
 ]
 # Proxy-Anchor (Kim et al., CVPR 2020): margin 0.1, alpha 32. The proxies
 # are drawn short here (0.04 a number), so that the network's own rate moves them fast enough.
+# Batches are drawn at random, as there: by class each proxy would meet its own seven times.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ProxyAnchorLoss', num_classes=1433, embedding_size=128,
                   margin=0.1, alpha=32)))
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='MPerClassSampler', m=4, batch_size=128))

@@ -5,13 +5,12 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at ten times the rate.
+# Batches are drawn at random: by class, as there, each proxy would meet its own seven times.
 model = dict(
     prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ProxyNCALoss', num_classes=1433, embedding_size=128,
                   softmax_scale=9)))
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='MPerClassSampler', m=4, batch_size=128))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.losses': dict(
     lr_mult=10, decay_mult=0)}))
