@@ -192,12 +192,12 @@ class FaissEngine:
             faiss.swig_ptr(slots))
         return -keys if self.l2 else keys
 
-    def similarities(self, keys: np.ndarray) -> np.ndarray:
-        """The similarities that keys stand for."""
+    def similarities(self, keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """The similarities that keys ``(Q, C)`` of prepared queries ``(Q, D)`` stand for."""
         if not self.l2:
             return keys
-        if self.similarity == 'cosine_similarity':  # |q - g|² = 2 - 2 cos
-            return 1 + keys / 2
+        if self.similarity == 'cosine_similarity':  # |q - g|² = |q|² + 1 - 2 cos; q may be zero
+            return (np.where(queries.any(axis=1), 1, 0.5)[:, None] + keys / 2).astype(np.float32)
         return -np.sqrt(np.maximum(-keys, 0))
 
     def reconstruct(self, slots: np.ndarray) -> np.ndarray:

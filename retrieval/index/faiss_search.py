@@ -160,7 +160,7 @@ class FaissSearch:
             values = self.kept.scores(queries, rows)
         else:
             values = self.engine.similarities(
-                self.engine.exact_keys(queries, slots) if self.engine.exact else keys)
+                self.engine.exact_keys(queries, slots) if self.engine.exact else keys, queries)
         if not np.isfinite(values[rows >= 0]).all():
             raise ValueError('faiss returned scores that are no numbers: the vectors are out of '
                              'the range of this factory. Divide them by a constant.')

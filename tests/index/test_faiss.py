@@ -289,6 +289,13 @@ def test_zero_vectors():
     with pytest.raises(ValueError, match='row 256 is'):
         by_distance.add(np.concatenate([blobs(256), blobs(1) * 0]), range(257))
     assert len(by_distance) == 0
+    lists = FaissIndex('IVF4,Flat', search_parameters=dict(nprobe=4))
+    lists.add(blobs(200), ids(200))
+    exact = ExactIndex()
+    exact.add(blobs(200), ids(200))
+    queries = np.concatenate([blobs(1) * 0, blobs(3)])
+    np.testing.assert_allclose(lists.search(queries, 5).scores, exact.search(queries, 5).scores,
+                               atol=1e-6)
 
 
 @pytest.mark.parametrize(('options', 'error', 'says'), [
