@@ -6,6 +6,7 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from ..processes import leave_group
 from .toys import Toy
 
 
@@ -60,7 +61,7 @@ def process(number, world, folder):
         found[name] = dict(epochs=epochs, length=len(loader))
     with open(f'{folder}/{number}.json', 'w') as file:
         json.dump(found, file)
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.fixture(scope='module')

@@ -18,6 +18,8 @@ from retrieval.evaluation import (
 )
 from retrieval.structures import RetrievalDataSample
 
+from ..processes import leave_group
+
 COUNT = 23  # divides by neither number of processes
 
 
@@ -56,7 +58,7 @@ def process(part, parts, folder, numbered):
     found = figures(part, parts, numbered)
     with open(f'{folder}/{part}.json', 'w') as file:
         json.dump(found, file)
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.parametrize(('parts', 'numbered'), [(2, True), (3, True), (2, False)])
@@ -77,7 +79,7 @@ def process_without_samples(part, parts, folder):
     evaluator.process(make_samples() if part else [])
     found = evaluator.evaluate(COUNT)
     assert found['embedding/num_queries'] == COUNT
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_a_process_may_have_no_samples(tmp_path):
@@ -99,7 +101,7 @@ def process_of_shared_work(part, parts, folder):
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
                             world_size=parts)
     assert shared_work(True) == shared_work(False)
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.parametrize('parts', [2, 3])
@@ -146,7 +148,7 @@ def process_of_protocols(part, parts, folder):
                             world_size=parts)
     found = {name: protocol_figures(name, part, parts) for name in PROTOCOLS}
     (folder / f'{part}.json').write_text(json.dumps(found))
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.parametrize('parts', [2, 3])

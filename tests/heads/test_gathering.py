@@ -14,6 +14,8 @@ from retrieval.heads import MetricHead
 from retrieval.registry import MODELS
 from retrieval.structures import RetrievalDataSample
 
+from ..processes import leave_group
+
 LABELS = [[0, 1, 2, 0, 1, 2], [1, 3, 0, 2, 3, 1]]  # of each process
 UNEVEN = [[0, 1, 2, 0, 1, 2, 3], [3, 3, 0, 2]]
 WEIGHTED = dict(num_classes=4, embedding_size=5)
@@ -128,7 +130,7 @@ def process(number, world, folder):
     found['engine'] = engine_steps(MMDistributedDataParallel(Model(CASES['arcface'][0], True)),
                                    [number])
     torch.save(found, f'{folder}/{number}.pt')
-    dist.destroy_process_group()
+    leave_group()
 
 
 def engine_steps(model, processes):

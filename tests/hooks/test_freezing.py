@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retrieval.hooks import FreezeBatchNormHook, FreezeHook
 from retrieval.registry import HOOKS
 
+from ..processes import leave_group
 from .interrupting import assert_resumes_exactly, build
 
 LAYERS = 'image_encoder.layers'
@@ -182,6 +183,11 @@ def test_a_wrapper_for_several_processes(tmp_path):
         dist.destroy_process_group()
 
 
+def process_that_ends(number, store, world):
+    process(number, store, world)
+    leave_group()
+
+
 @pytest.mark.slow
 def test_on_two_processes(tmp_path):
-    mp.spawn(process, args=(tmp_path / 'store', 2), nprocs=2)
+    mp.spawn(process_that_ends, args=(tmp_path / 'store', 2), nprocs=2)

@@ -12,6 +12,7 @@ from retrieval.index import MilvusIndex
 from retrieval.retrievers import ImageToImageRetriever
 
 from ..hooks import running
+from ..processes import leave_group
 from .toy import Encoder, Images, loader
 
 pytest.importorskip('milvus_lite')
@@ -102,7 +103,7 @@ def process(number, world, path, uri):
         retriever(dict(type='retrieval.MilvusIndex', uri=uri,
                        collection='products')).prepare_prototype()
     index.close()
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_two_processes_fill_one_collection(tmp_path):
