@@ -280,24 +280,6 @@ def test_bit_codes_are_scored_by_their_vectors():
     assert [row[0] for row in index.search(vectors[:9], 3).ids] == ids(9)
 
 
-def test_zero_vectors():
-    index = FaissIndex()
-    index.add(np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]), list('abc'))
-    found = index.search(np.array([[2.0, 0.0]]), 3)
-    assert found.ids == [['a', 'b', 'c']] and found.scores.tolist() == [[1.0, 0.0, -1.0]]
-    by_distance = FaissIndex('HNSW8_PQ8')
-    with pytest.raises(ValueError, match='row 256 is'):
-        by_distance.add(np.concatenate([blobs(256), blobs(1) * 0]), range(257))
-    assert len(by_distance) == 0
-    lists = FaissIndex('IVF4,Flat', search_parameters=dict(nprobe=4))
-    lists.add(blobs(200), ids(200))
-    exact = ExactIndex()
-    exact.add(blobs(200), ids(200))
-    queries = np.concatenate([blobs(1) * 0, blobs(3)])
-    np.testing.assert_allclose(lists.search(queries, 5).scores, exact.search(queries, 5).scores,
-                               atol=1e-6)
-
-
 @pytest.mark.parametrize(('options', 'error', 'says'), [
     (dict(factory='Flatt'), ValueError, "cannot build the factory 'Flatt'.*could not parse"),
     (dict(factory='IVF16'), ValueError, "cannot build the factory 'IVF16'"),

@@ -158,3 +158,13 @@ def test_bad_arguments(arguments, message):
 def test_an_inner_product_is_refused():
     with pytest.raises(ValueError, match="'cosine_similarity' or 'euclidean', got 'inner_product'"):
         rerank(torch.randn(2, 4), torch.randn(5, 4), KReciprocal(), similarity='inner_product')
+
+
+def test_how_the_work_is_cut_changes_nothing(monkeypatch):
+    vectors = torch.randn(90, 8, generator=torch.Generator().manual_seed(3))
+    whole = rerank(vectors, vectors.clone(), KReciprocal(k1=6, k2=3), 20, own_rows=range(90))
+    monkeypatch.setattr('retrieval.rerank.neighbor_lists._GATHERED', 8 * 7)
+    monkeypatch.setattr('retrieval.rerank.k_reciprocal._ROWS', 4)
+    cut = rerank(vectors, vectors.clone(), KReciprocal(k1=6, k2=3), 20, own_rows=range(90))
+    assert torch.equal(cut.indices, whole.indices)
+    torch.testing.assert_close(cut.scores, whole.scores, atol=1e-6, rtol=0)
