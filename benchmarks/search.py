@@ -166,8 +166,7 @@ def _near_million(rows: int) -> list[str]:
 def tune(gallery: Tensor, queries: Tensor, reach: float, options: argparse.Namespace, by: str,
          factories: list[str]) -> Any:
     """The best index that reaches a recall, with a little to spare, for every second query."""
-    from retrieval.index.candidates import candidates
-    from retrieval.index.tuning import Tuner
+    from retrieval.index.tuning import Tuner, candidates
     from retrieval.registry import INDEXES
 
     tuner = Tuner(gallery, queries[::2], 'cosine_similarity', 10)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from .version import __version__
+__version__ = '0.1.0'
 
-_PARTS = ('commands', 'compat', 'datasets', 'distributed', 'encoders', 'evaluation', 'gallery',
-          'heads', 'hooks', 'index', 'inference', 'ranking', 'registry', 'rerank', 'retrievers',
-          'similarity', 'structures', 'visualization')
+_PARTS = ('checks', 'commands', 'compat', 'datasets', 'distributed', 'encoders', 'evaluation',
+          'gallery', 'files', 'heads', 'hooks', 'index', 'inference', 'losses', 'ranking',
+          'registry', 'rerank', 'retrievers', 'runs', 'search', 'similarity', 'structures',
+          'tensor_file', 'visualization')
 
 __all__ = ['__version__']
 

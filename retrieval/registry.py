@@ -113,4 +113,4 @@ EMPTY = [_child(parent.name, parent) for parent in (
     root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS, root.PARAM_SCHEDULERS,
     root.RUNNER_CONSTRUCTORS, root.RUNNERS, root.STRATEGIES, root.TASK_UTILS, root.VISBACKENDS,
     root.VISUALIZERS, root.WEIGHT_INITIALIZERS)]
-PML = Registry('model', parent=root.MODELS, scope='PML', locations=['retrieval.heads.pml'])
+PML = Registry('model', parent=root.MODELS, scope='PML', locations=['retrieval.losses.pml'])

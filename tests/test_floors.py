@@ -1,4 +1,4 @@
-"""A module imports only from lower floors, and from its own folder."""
+"""A module imports only from lower floors and its own package; no imports run in a circle."""
 import ast
 from pathlib import Path
 
@@ -8,34 +8,36 @@ import retrieval
 
 ROOT = Path(retrieval.__file__).parent
 FLOORS = [
-    {'registry', 'compat', 'distributed', 'version'},
-    {'structures', 'similarity'},
+    {'registry', 'compat', 'checks', 'distributed', 'files'},
+    {'structures', 'similarity', 'tensor_file'},
     {'gallery', 'ranking'},
-    {'datasets', 'encoders', 'heads', 'index', 'rerank', 'evaluation', 'visualization'},
+    {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
+    {'heads'},
     {'retrievers'},
-    {'hooks', 'inference'},
+    {'hooks', 'search', 'inference'},
+    {'runs'},
     {'commands'},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-# registry.py is mended by compat.py, and the rest of the lowest floor imports nothing of it
-SAME_FLOOR = {('registry', 'compat'), ('gallery', 'version')}
+SAME_FLOOR = {('registry', 'compat')}  # the mends stand before anything is registered
 
 
-def imported_parts(path, package):
-    """The parts of the package that a module imports, wherever the import stands."""
+def imported_names(path, package):
+    """The dotted names that a module imports, wherever the import stands."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             base = package[:len(package) - node.level + 1] if node.level else []
             names = (node.module or '').split('.') if node.module else []
             full = [*base, *names] if node.level else names
-            tails = [[*full, alias.name] for alias in node.names]
+            yield from ((*full, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            tails = [alias.name.split('.') for alias in node.names]
-        else:
-            continue
-        for tail in tails:
-            if tail[0] == 'retrieval' and len(tail) > 1 and tail[1] in FLOOR:
-                yield tail[1]
+            yield from (tuple(alias.name.split('.')) for alias in node.names)
+
+
+def imported_parts(path, package):
+    """The parts of the package that a module imports."""
+    return [name[1] for name in imported_names(path, package)
+            if name[0] == 'retrieval' and len(name) > 1 and name[1] in FLOOR]
 
 
 def violations(path):
@@ -47,10 +49,54 @@ def violations(path):
             and FLOOR[other] >= FLOOR[part]]
 
 
+def circles(root):
+    """Modules below a folder that import each other, each set sorted.
+
+    A name that a package's ``__init__`` hands on counts as an import of the module that defines
+    it, so the packages themselves stand in no circle.
+    """
+    def dotted(path):
+        parts = path.relative_to(root.parent).with_suffix('').parts
+        return parts[:-1] if parts[-1] == '__init__' else parts
+
+    paths = {dotted(path): path for path in root.rglob('*.py')}
+
+    def package_of(name):
+        return list(name if paths[name].stem == '__init__' else name[:-1])
+
+    handed_on = {}
+    for name, path in paths.items():
+        if path.stem == '__init__':
+            for imported in imported_names(path, package_of(name)):
+                handed_on[(*name, imported[-1])] = imported[:-1]
+    edges = {}
+    for name, path in paths.items():
+        found = set()
+        for imported in imported_names(path, package_of(name)):
+            if imported in paths:
+                found.add(imported)
+            else:
+                found.add(handed_on.get(imported, imported[:-1]))
+        edges[name] = {other for other in found if other in paths and other != name}
+    reached = {}
+    for name in edges:
+        seen, todo = set(), [name]
+        while todo:
+            for other in edges[todo.pop()] - seen:
+                seen.add(other)
+                if paths[other].stem != '__init__':
+                    todo.append(other)
+        reached[name] = seen
+    together = {tuple(sorted('.'.join(other) for other in reached[name]
+                             if name in reached[other]))
+                for name in edges if name in reached[name]}
+    return sorted(together)
+
+
 @pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_only_from_lower_floors(path):
     if path.parent == ROOT and path.stem == '__init__':
-        assert list(imported_parts(path, ['retrieval'])) in ([], ['version'])
+        assert imported_parts(path, ['retrieval']) == []
         return
     assert violations(path) == []
 
@@ -61,24 +107,32 @@ def test_every_part_has_a_floor():
     assert parts - {'__init__'} == set(FLOOR)
 
 
+KNOWN = [  # circles that are still there; none may be added
+    ('retrieval.gallery.file', 'retrieval.gallery.gallery', 'retrieval.gallery.open',
+     'retrieval.gallery.store'),
+    ('retrieval.index.faiss.files', 'retrieval.index.faiss.index'),
+    ('retrieval.ranking.half_precision', 'retrieval.ranking.prepared'),
+]
+
+
+def test_no_circle_of_imports():
+    assert circles(ROOT) == KNOWN
+
+
 def test_the_rule_sees_a_violation(tmp_path):
     """The reader of imports finds relative, absolute and local imports."""
     module = tmp_path / 'index.py'
     module.write_text('from ..retrievers import x\nimport retrieval.hooks\n'
                       'def f():\n    from retrieval import commands\n')
-    found = list(imported_parts(module, ['retrieval', 'index']))
-    assert found == ['retrievers', 'hooks', 'commands']
+    assert imported_parts(module, ['retrieval', 'index']) == ['retrievers', 'hooks', 'commands']
 
 
-def test_files_and_functions_stay_short():
-    long_files, long_functions = [], []
-    for path in ROOT.rglob('*.py'):
-        text = path.read_text()
-        if len(text.splitlines()) > 345:
-            long_files.append(path.name)
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                body = node.body[1:] if ast.get_docstring(node) else node.body
-                if body and node.end_lineno - body[0].lineno > 45:
-                    long_functions.append(f'{path.name}:{node.name}')
-    assert long_files == [] and long_functions == []
+def test_the_rule_sees_a_circle(tmp_path):
+    """Also one through a package's names, and one that is closed inside a function."""
+    package = tmp_path / 'toy'
+    package.mkdir()
+    (package / '__init__.py').write_text('from .one import first\n')
+    (package / 'one.py').write_text('from . import two\nfirst = two\n')
+    (package / 'two.py').write_text('def late():\n    from . import first\n')
+    (package / 'three.py').write_text('from .one import first\n')
+    assert circles(package) == [('toy.one', 'toy.two')]

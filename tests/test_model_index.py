@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retrieval.evaluation.names import parse_metric
+from retrieval.evaluation.metrics import parse_metric
 
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / 'model-index.yml'

@@ -36,9 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     if arguments.number < 1:
         raise ValueError(f'--number must be at least 1, got {arguments.number}.')
-    from retrieval.visualization import draw_image_grid
-
-    from .configuration import load_config
+    from ..runs.config import load_config
+    from ..visualization import draw_image_grid
 
     config = load_config(arguments.config, arguments.cfg_options)
     dataset = build_dataset(config, arguments.split)
@@ -61,7 +60,7 @@ def build_dataset(config: Any, split: str) -> Any:
     """
     from mmengine.registry import init_default_scope
 
-    from retrieval.registry import DATASETS
+    from ..registry import DATASETS
 
     init_default_scope(config.default_scope)
     name = 'model.prototype' if split == 'gallery' else f'{split}_dataloader'
@@ -85,7 +84,7 @@ def pictures(dataset: Any, rows: Sequence[int], mode: str, seed: int,
     """The pictures of some rows with their captions; several where the pipeline makes views, and
     None for an image that the dataset skips. ``bgr`` tells the pipeline's order of colours.
     """
-    from retrieval.datasets import LoadImage, seed_datasets
+    from ..datasets import LoadImage, seed_datasets
 
     seed_datasets(dataset, seed)
     images: list[Any] = []

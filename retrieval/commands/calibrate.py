@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from retrieval.evaluation import calibrate, pairs_within, tar_at_far
+    from ..evaluation import calibrate, pairs_within, tar_at_far
 
     gallery, _ = open_vectors(arguments.gallery, arguments)
     if gallery.labels is None:

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from retrieval.inference import cluster
+    from ..search import cluster
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     found = cluster(gallery, arguments.method, k=arguments.k, threshold=arguments.threshold,
@@ -58,7 +58,7 @@ def write(found: Any, out: Path) -> None:
     import io
     import json
 
-    from retrieval.gallery import write_text
+    from ..files import write_text
 
     table = io.StringIO()
     rows = csv.writer(table, lineterminator='\n')
@@ -75,7 +75,7 @@ def draw(found: Any, dataset: Any, path: Path, columns: int = 10) -> None:
     """A row of pictures for each of the largest clusters."""
     from PIL import Image
 
-    from retrieval.visualization import Pictures, draw_image_grid
+    from ..visualization import Pictures, draw_image_grid
 
     pictures, blank = Pictures([dataset]), Image.new('RGB', (8, 8), 'white')
     images, captions = [], []

@@ -38,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from retrieval.evaluation import compare_galleries
-    from retrieval.gallery import Gallery, write_text
+    from ..evaluation import compare_galleries
+    from ..files import write_text
+    from ..gallery import Gallery
 
     old, new = Gallery.load(arguments.old), Gallery.load(arguments.new)
     queries: Any = arguments.queries
@@ -72,7 +73,7 @@ def check(found: Any, min_overlap: float, max_loss: float | None) -> None:
 
 
 def _switch(link: str, target: str) -> None:
-    from retrieval.gallery import switch
+    from ..gallery import switch
 
     before = switch(link, target)
     print(f'{link} leads to {target}' + (f'; before, to {before}' if before else ''))

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from .configuration import build_runner, load_config
+    from ..runs.config import build_runner, load_config
 
     start = time.monotonic()
     out = Path(arguments.work_dir)
@@ -57,8 +57,8 @@ def baselines(runner: Any) -> dict[str, dict[str, float]]:
     from mmengine.dataset import pseudo_collate
     from torch.utils.data import DataLoader
 
-    from retrieval.evaluation import evaluate
-    from retrieval.retrievers import encode
+    from ..evaluation import evaluate
+    from ..retrievers import encode
 
     dataset = runner.test_dataloader.dataset
     pixels = raw_pixels(dataset)
@@ -88,11 +88,10 @@ def draw(config: Any, checkpoint: str, out: Path, queries: int = 10) -> None:
     """Dump the prototype, search it for queries spread over the set, and draw what was found."""
     from mmengine.dataset import pseudo_collate
 
-    from retrieval.gallery import Gallery
-    from retrieval.hooks import prototype_dataset, ranking_rows
-    from retrieval.visualization import Pictures, draw_ranking_grid
-
-    from .configuration import build_model
+    from ..gallery import Gallery
+    from ..hooks import prototype_dataset, ranking_rows
+    from ..runs.config import build_model
+    from ..visualization import Pictures, draw_ranking_grid
     from .dump_prototype import dump
 
     model = build_model(config, checkpoint)
@@ -109,7 +108,7 @@ def draw_training(scalars: Path, out: Path, untrained: float) -> None:
     """Draw the loss over the iterations of a run, and the validation recall over its epochs."""
     import json
 
-    from retrieval.visualization import plot_curves
+    from ..visualization import plot_curves
 
     entries = [json.loads(line) for line in scalars.read_text().splitlines()]
     loss = [(entry['step'], entry['loss']) for entry in entries if 'loss' in entry]
@@ -125,7 +124,7 @@ def write_results(results: dict[str, dict[str, float]], out: Path) -> None:
     """Write ``results.json``."""
     import json
 
-    from retrieval.gallery import write_text
+    from ..files import write_text
     text = json.dumps(results, indent=2) + '\n'
     write_text(out / 'results.json', text)
 

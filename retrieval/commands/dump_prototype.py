@@ -40,9 +40,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from retrieval.retrievers import check_target
-
-    from .configuration import build_model, load_config
+    from ..retrievers import check_target
+    from ..runs.config import build_model, load_config
 
     check_target(arguments.out)
 
@@ -60,7 +59,7 @@ def start_processes(launcher: str) -> None:
     from mmengine.dist import init_dist
     from torch import distributed
 
-    from retrieval.distributed import init_cpu_group
+    from ..distributed import init_cpu_group
     init_cpu_group(launcher)
     if launcher != 'none' and not distributed.is_initialized():
         init_dist(launcher)
@@ -74,9 +73,10 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
     """
     from pathlib import Path
 
-    from retrieval.distributed import rank
-    from retrieval.gallery import Gallery, write_text
-    from retrieval.retrievers import RefusedElsewhere, dump_in_parts
+    from ..distributed import rank
+    from ..files import write_text
+    from ..gallery import Gallery
+    from ..retrievers import RefusedElsewhere, dump_in_parts
 
     beside = Path(out).with_suffix('.config.py')
     try:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ..evaluation import QueryFigures
     from ..gallery import Gallery
 
-
 class Side(NamedTuple):
     """One file of embeddings: ``(N, D)``, and what is known of the rows."""
 
@@ -156,7 +155,7 @@ def write_classes(figures: dict[str, QueryFigures], path: str) -> None:
     """Write the figures of every class to a JSON file."""
     import json
 
-    from ..gallery import write_text
+    from ..files import write_text
     tables = {level: {str(label): row for label, row in ranked.per_class().items()}
               for level, ranked in figures.items()}
     write_text(path, json.dumps(tables.get('', tables), indent=1) + '\n')
@@ -179,7 +178,7 @@ def report(result: dict[str, Any], out: str | None) -> None:
     if out is not None:
         import json
 
-        from ..gallery import write_text
+        from ..files import write_text
         write_text(out, json.dumps(result, indent=2) + '\n')
 
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     out = Path(arguments.out)
     refuse_used(out)
-    from retrieval.datasets import Glyphs
+    from ..datasets import Glyphs
 
     splits = [arguments.split] if arguments.split else list(SPLITS)
     datasets = [Glyphs(split, arguments.size, arguments.data_root) for split in splits]

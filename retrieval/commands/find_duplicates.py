@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     import json
 
-    from retrieval.gallery import write_text
-    from retrieval.inference import find_duplicates
+    from ..files import write_text
+    from ..search import find_duplicates
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     other, other_dataset = None, None
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def draw(pairs: list[dict[str, Any]], datasets: list[Any], path: Path) -> None:
     """A sheet of pairs, spread evenly from the most similar to the least."""
-    from retrieval.visualization import Pictures, draw_image_grid
+    from ..visualization import Pictures, draw_image_grid
 
     pictures = Pictures(datasets)
     count = min(_SHOWN, len(pairs))

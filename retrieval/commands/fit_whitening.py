@@ -10,8 +10,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from ..runs.fitted_checkpoint import check_out, extract, extraction_loader, write_checkpoint
 from .command_line import add_config_options, reports_errors
-from .folding import check_out, extract, extraction_loader, write_checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
-    from retrieval.encoders import fit_whitening
-
-    from .configuration import build_model, load_config
+    from ..encoders import fit_whitening
+    from ..runs.config import build_model, load_config
 
     config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
     encoder = config.model.image_encoder
@@ -85,9 +84,8 @@ def _embeddings(model: Any, config: Any, arguments: argparse.Namespace) -> Any:
         FingerprintError: a ``ValueError``; a given gallery is of another model.
         ValueError: there is no training set, or learned whitening has no labels.
     """
-    from retrieval.gallery import FingerprintError, Gallery
-
-    from .folders import test_pipeline
+    from ..gallery import FingerprintError, Gallery
+    from ..runs.config import test_pipeline
 
     if arguments.embeddings:
         gallery = Gallery.load(arguments.embeddings)

@@ -29,9 +29,8 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
         ValueError: only one of config and checkpoint was given, or the folder holds no image.
         ImportError: the default encoder's weights are not installed.
     """
-    from retrieval.inference import ImageRetrievalInferencer, cache_beside
-
-    from .configuration import build_model, load_config
+    from ..runs.config import build_model, load_config, test_pipeline
+    from ..search import ImageRetrievalInferencer, cache_beside
 
     model, pipeline, name = None, None, 'default'
     changes = getattr(arguments, 'cfg_options', None)
@@ -66,7 +65,7 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     import os
 
-    from retrieval.gallery import Gallery, is_gallery
+    from ..gallery import Gallery, is_gallery
 
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
@@ -77,9 +76,8 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _named_dataset(gallery: Any, beside: Path, arguments: argparse.Namespace) -> Any:
     """The dataset that a gallery's config says its pictures are from, None without one."""
-    from retrieval.registry import DATASETS
-
-    from .configuration import load_config
+    from ..registry import DATASETS
+    from ..runs.config import load_config
 
     try:
         file = arguments.config or named_file(gallery.source, 'config_file', beside)
@@ -101,18 +99,3 @@ def named_file(source: dict[str, Any], key: str, folder: Path) -> str | None:
     option = '--config' if key == 'config_file' else '--checkpoint'
     raise FileNotFoundError(f'The gallery names {named!r}, which is not there any more. Give it '
                             f'with {option}.')
-
-
-def test_pipeline(config: Any) -> list[dict]:
-    """The pipeline that queries go through: the test set's, else the prototype's.
-
-    Raises:
-        ValueError: the config has neither.
-    """
-    from retrieval.inference.building import config_pipeline
-
-    pipeline = config_pipeline(config)
-    if pipeline is None:
-        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
-                         'how to read the queries.')
-    return pipeline

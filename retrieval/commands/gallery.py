@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery, GalleryStore
+    from ..gallery import Gallery, GalleryStore
 
     print('\n'.join(f'{name + ":":16}{value}'
                     for name, value in facts(Gallery.load(arguments.gallery)).items()))
@@ -95,7 +95,7 @@ def facts(gallery: Any) -> dict[str, Any]:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery
+    from ..gallery import Gallery
 
     gallery = Gallery.load(arguments.gallery)
     gallery.verify()
@@ -103,13 +103,13 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery
+    from ..gallery import Gallery
 
     _write(Gallery.merge([Gallery.load(path) for path in arguments.galleries]), arguments)
 
 
 def _filter(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery
+    from ..gallery import Gallery
 
     gallery = Gallery.load(arguments.gallery)
     wanted: dict[str, list[str]] = {}
@@ -124,13 +124,13 @@ def _filter(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery
+    from ..gallery import Gallery
 
     _write(Gallery.load(arguments.gallery), arguments)
 
 
 def _append(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery
+    from ..gallery import Gallery
 
     store = _store(arguments.store)
     for path in arguments.galleries:
@@ -139,7 +139,7 @@ def _append(arguments: argparse.Namespace) -> None:
 
 
 def _update(arguments: argparse.Namespace) -> None:
-    from retrieval.gallery import Gallery
+    from ..gallery import Gallery
 
     store = _store(arguments.store)
     for path in arguments.galleries:
@@ -160,7 +160,7 @@ def _compact(arguments: argparse.Namespace) -> None:
 
 
 def _store(path: str) -> Any:
-    from retrieval.gallery import GalleryStore
+    from ..gallery import GalleryStore
 
     if Path(path).is_file():
         raise ValueError(f'{path!r} is a gallery file, and only stores are changed in place: make '
@@ -175,7 +175,7 @@ def _read_ids(path: str) -> list[str]:
 
 
 def _write(gallery: Any, arguments: argparse.Namespace) -> None:
-    from retrieval.retrievers import write_gallery
+    from ..retrievers import write_gallery
 
     write_gallery(gallery, arguments.out, arguments.dtype)
     print(f'{len(gallery)} rows in {arguments.out}')

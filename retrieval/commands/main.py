@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(usage())
         return
     if arguments[0] == '--version':
-        from ..version import __version__
+        from .. import __version__
         print(__version__)
         return
     name = arguments[0].replace('-', '_')

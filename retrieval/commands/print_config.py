@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from .configuration import load_config
+    from ..runs.config import load_config
     print(load_config(arguments.config, arguments.cfg_options).pretty_text)
 
 

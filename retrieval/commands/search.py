@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import add_config_options, reports_errors
-from .folders import add_folder_options, named_file, open_folder, test_pipeline
+from .folders import add_folder_options, named_file, open_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     if arguments.topk < 1:
         raise ValueError(f'--topk must be at least 1, got {arguments.topk}.')
-    from retrieval.gallery import is_gallery
-    from retrieval.inference import expand
+    from ..gallery import is_gallery
+    from ..search import expand
 
     images = expand(arguments.query)
     if Path(arguments.gallery).is_dir() and not is_gallery(arguments.gallery):
@@ -65,10 +65,9 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         FileNotFoundError: the gallery, or the config or checkpoint that it names, is missing.
         ValueError: the gallery names neither, and they were not given.
     """
-    from retrieval.gallery import Gallery
-    from retrieval.inference import ImageRetrievalInferencer
-
-    from .configuration import build_model, load_config
+    from ..gallery import Gallery
+    from ..runs.config import build_model, load_config, test_pipeline
+    from ..search import ImageRetrievalInferencer
 
     gallery = Gallery.load(arguments.gallery)
     beside = Path(arguments.gallery).resolve().parent  # of what a link leads to
@@ -88,8 +87,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def gallery_dataset(model: Any, config: Any) -> Any:
     """The dataset whose pictures the gallery's ids name, where there is one."""
-    from retrieval.hooks import prototype_dataset
-    from retrieval.registry import DATASETS
+    from ..hooks import prototype_dataset
+    from ..registry import DATASETS
 
     made_from = config.model.get('prototype')
     if isinstance(model.prototype, dict) or not isinstance(made_from, dict):
@@ -105,9 +104,9 @@ def search(inferencer: Any, images: list[Any], out: Path, topk: int, on_unreadab
     """Search for images, and write ``results.json`` and ``rankings.png`` into ``out``."""
     import json
 
-    from retrieval.gallery import write_text
-    from retrieval.inference.answers import ranking_row
-    from retrieval.visualization import Pictures, draw_ranking_grid
+    from ..files import write_text
+    from ..search.inferencer import ranking_row
+    from ..visualization import Pictures, draw_ranking_grid
 
     answers = inferencer(images, topk, on_unreadable)
     text = json.dumps(answers, indent=1, ensure_ascii=False)

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out and not arguments.out.endswith('.json'):
         raise ValueError(f'--out is written as JSON; got {arguments.out!r}. Give a name that ends '
                          'in .json.')
-    from .configuration import build_runner, load_config
+    from ..runs.config import build_runner, load_config
 
     config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
     if not config.get('test_dataloader') or not config.get('test_evaluator'):
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             dict(type='retrieval.RecordPredictionsHook', out=arguments.out))
     config.load_from, config.resume = arguments.checkpoint, False
     runner = build_runner(config, arguments.launcher)
-    from retrieval.retrievers import check_encoder, read_state_dict
+    from ..retrievers import check_encoder, read_state_dict
     check_encoder(getattr(runner.model, 'module', runner.model),
                   read_state_dict(arguments.checkpoint), arguments.checkpoint)
     metrics = runner.test()
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _write_metrics(metrics: dict, path: str) -> None:
     import json
 
-    from retrieval.distributed import rank
-    from retrieval.gallery import write_text
+    from ..distributed import rank
+    from ..files import write_text
     if rank() == 0:
         text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
         write_text(path, text + '\n')

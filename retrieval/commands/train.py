@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def configure(arguments: argparse.Namespace) -> object:
     """The config with what the command line asks for."""
-    from .configuration import load_config, use_amp
+    from ..runs.config import load_config, use_amp
 
     config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
     if not config.get('train_dataloader') or not config.get('optim_wrapper'):
@@ -56,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configure(arguments)
     from pathlib import Path
 
-    from .configuration import build_runner
+    from ..runs.config import build_runner
     load_from = config.get('load_from')  # type: ignore[attr-defined]
     if load_from and '://' not in load_from and not Path(load_from).is_file():
         raise FileNotFoundError(f'There is no checkpoint {load_from!r} to start from.')
     runner = build_runner(config, arguments.launcher)
     if load_from and '://' not in load_from:
-        from retrieval.retrievers import check_backbone, check_model, read_state_dict
+        from ..retrievers import check_backbone, check_model, read_state_dict
         check = check_model if config.get('resume') else check_backbone  # type: ignore[attr-defined]
         check(getattr(runner.model, 'module', runner.model), read_state_dict(load_from), load_from)
     runner.train()

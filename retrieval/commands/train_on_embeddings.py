@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runs.fitted_checkpoint import check_out, load_features, write_checkpoint
 from .command_line import add_config_options, reports_errors
-from .folding import check_out, load_features, write_checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
-    from . import embedding_training as training
+    from ..runs import feature_training as training
 
     config = _config(arguments)
     training.check_trainable(config)
@@ -79,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> Any:
-    from .configuration import complete, load_config
+    from ..runs.config import complete, load_config
 
     if not Path(arguments.config).is_dir():
         return load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
-    from .folder_config import folder_config
+    from ..runs.config import folder_config
 
     config = folder_config(arguments.config)
     if arguments.cfg_options:
@@ -95,7 +95,7 @@ def _config(arguments: argparse.Namespace) -> Any:
 
 def _model(config: Any, checkpoint: str | None) -> tuple[Any, bool]:
     """The retriever, and whether its projection is a checkpoint's."""
-    from .configuration import build_model
+    from ..runs.config import build_model
 
     model = build_model(config, None)
     if checkpoint is None:
@@ -110,7 +110,7 @@ def _start_at_components(projection: Any, features: Any) -> None:
     import torch
     from torch import nn
 
-    from retrieval.encoders import Projection, principal_components
+    from ..encoders import Projection, principal_components
 
     if not isinstance(projection, Projection) or not isinstance(projection.linear, nn.Linear):
         return

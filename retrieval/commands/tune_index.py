@@ -95,7 +95,7 @@ def set_threads(count: int) -> None:
     """Let torch and faiss use so many threads."""
     import torch
 
-    from ..index.faiss_factory import load_faiss
+    from ..index.faiss.factory import load_faiss
     torch.set_num_threads(count)
     load_faiss().omp_set_num_threads(count)
 
@@ -141,7 +141,7 @@ def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list
     """Measure exact search and every candidate, and print a line for each."""
     import time
 
-    from ..index.candidates import candidates
+    from ..index.tuning import candidates
 
     print(f'{len(tuner.gallery)} x {tuner.gallery.shape[1]}, {len(tuner.queries)} queries, '
           f'recall@{tuner.k}, {arguments.similarity}\n')
@@ -189,7 +189,7 @@ def write_results(out: Path, trials: list[Trial], winner: Trial | None, budget: 
     import json
     from dataclasses import asdict
 
-    from ..gallery import write_text
+    from ..files import write_text
     from ..visualization import plot_trade_off
 
     def plain(one: Trial | None) -> dict[str, Any] | None:

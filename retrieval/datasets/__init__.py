@@ -1,38 +1,47 @@
 """Datasets of images, the transforms of their pipelines, and samplers."""
 from __future__ import annotations
 
-from .augmentation import MultiView, RandomAffine, RandomCrop, RandomResizedCrop, ResizeEdge, resize
 from .base import RetrievalDataset, build_pipeline, plain_config
-from .benchmark_dataset import BenchmarkDataset, Listing
-from .cached_features import LoadCachedFeatures
-from .cars196 import Cars196
-from .collating import image_collate
+from .benchmarks.base import BenchmarkDataset, Listing, ReidentificationDataset
+from .benchmarks.cars196 import Cars196
+from .benchmarks.cub200 import CUB200
+from .benchmarks.google_landmarks_v2 import GoogleLandmarksV2
+from .benchmarks.inaturalist2018 import INaturalist2018
+from .benchmarks.inshop import InShop
+from .benchmarks.market1501 import Market1501
+from .benchmarks.plain_pickle import NotPlainError, load_plain_pickle
+from .benchmarks.revisited import RevisitedOxford, RevisitedParis
+from .benchmarks.stanford_online_products import StanfordOnlineProducts
+from .benchmarks.veri776 import VeRi776
+from .collate import image_collate
 from .csv_dataset import CSVDataset
-from .cub200 import CUB200
-from .glyphs import Glyphs
-from .google_landmarks_v2 import GoogleLandmarksV2
-from .hierarchical_sampler import HierarchicalBatchSampler, HierarchicalSampler
+from .glyphs.dataset import Glyphs
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
-from .inaturalist2018 import INaturalist2018
-from .inshop import InShop
-from .loading import CropBox, LoadImage, LoadImageFromFile
-from .long_edge import LimitLongEdge
-from .market1501 import Market1501
-from .packing import PackInputs
-from .plain_pickle import NotPlainError, load_plain_pickle
-from .reidentification import ReidentificationDataset
-from .revisited import RevisitedOxford, RevisitedParis
-from .samplers import InfiniteSampler, MPerClassBatchSampler, MPerClassSampler
-from .sampling_state import DrawIndex, SamplingState, seed_datasets, seeded, set_epoch_of_datasets
-from .stanford_online_products import StanfordOnlineProducts
-from .torchvision_bridge import ColorJitter, TorchvisionTransform
-from .veri776 import VeRi776
+from .randomness import DrawIndex, SamplingState, seed_datasets, seeded, set_epoch_of_datasets
+from .samplers import (
+    HierarchicalBatchSampler,
+    HierarchicalSampler,
+    InfiniteSampler,
+    MPerClassBatchSampler,
+    MPerClassSampler,
+)
+from .transforms.geometry import (
+    LimitLongEdge,
+    MultiView,
+    RandomAffine,
+    RandomCrop,
+    RandomResizedCrop,
+    ResizeEdge,
+    resize,
+)
+from .transforms.load import CropBox, LoadCachedFeatures, LoadImage, LoadImageFromFile, PackInputs
+from .transforms.torchvision import ColorJitter, TorchvisionTransform
 from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels_of, metadata_of
 
 __all__ = [
-    'BenchmarkDataset', 'CSVDataset', 'CUB200', 'Cars196', 'ClassBalancedDataset',
-    'ColorJitter', 'ConcatDataset', 'CropBox', 'DrawIndex', 'Glyphs', 'GoogleLandmarksV2',
+    'BenchmarkDataset', 'CSVDataset', 'CUB200', 'Cars196', 'ClassBalancedDataset', 'ColorJitter',
+    'ConcatDataset', 'CropBox', 'DrawIndex', 'Glyphs', 'GoogleLandmarksV2',
     'HierarchicalBatchSampler', 'HierarchicalSampler', 'INaturalist2018', 'ImageFolder',
     'ImageList', 'InShop', 'InfiniteSampler', 'LimitLongEdge', 'Listing', 'LoadCachedFeatures',
     'LoadImage', 'LoadImageFromFile', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501',

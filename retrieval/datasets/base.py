@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import RetrievalDataSample, sample_id_of
 from .image_io import MissingImageError, UnreadableImageError
-from .sampling_state import SamplingState, seeded
+from .randomness import SamplingState, seeded
 
 
 def plain_config(value: Any) -> Any:

@@ -1,8 +1,11 @@
-"""Samplers: batches of m images from each of several classes, and an endless stream."""
+"""Samplers: batches of m images from each of several classes, and an endless stream.
+
+Samplers over a label hierarchy: super-classes, in each some classes, of each m images.
+"""
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,8 @@ from torch.utils.data import Sampler
 
 from ..distributed import rank, world_size
 from ..registry import DATA_SAMPLERS
-from .sampling_state import DrawIndex
-from .wrappers import labels_of
+from .randomness import DrawIndex
+from .wrappers import labels_of, metadata_of
 
 
 class Cycle:
@@ -254,3 +257,218 @@ class InfiniteSampler(Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: the passes are counted."""
+
+
+def super_classes_of(dataset: Any, super_class: str | Sequence) -> tuple[np.ndarray, list]:
+    """The super-class of every item as numbers ``(N,)`` int64, and the value of each number.
+
+    Args:
+        dataset: a dataset or wrapper.
+        super_class: the name of a metadata column, or one value (int or str) for every item.
+
+    Raises:
+        ValueError: no such column, another number of values than of items, or a missing value.
+    """
+    if isinstance(super_class, str):
+        values = metadata_of(dataset, super_class).tolist()
+    else:
+        given = np.asarray(super_class)
+        if given.shape != (len(dataset),):
+            raise ValueError(f'super_class must be the name of a metadata column, or one value for '
+                             f'each of the {len(dataset)} items, got the shape {given.shape}.')
+        values = given.tolist()
+    missing = [row for row, value in enumerate(values) if value is None or value != value]
+    if missing:
+        raise ValueError(f'{len(missing)} of {len(values)} items have no super-class, the first is '
+                         f'row {missing[0]}: give them one, or leave them out with `indices`.')
+    numbers: dict[Any, int] = {}
+    column = [numbers.setdefault(value, len(numbers)) for value in values]
+    return np.asarray(column, dtype=np.int64), list(numbers)
+
+
+class HierarchicalBatches(ClassBatches):
+    """Batches of ``super_classes_per_batch`` super-classes, each with equally many classes, each
+    with m images, on every process.
+
+    In one iteration all classes of all processes are different; a super-class may come on several
+    processes. Within an epoch every class comes up, and super-classes come equally often, except
+    that a large one comes as often as its classes need, and a small one no more often than its
+    classes allow. Within a super-class the classes come in turn, in random order, and so do the
+    images of each class.
+
+    An epoch has as many batches as :class:`ClassBatches` would have, or more where the classes
+    could not all be seen otherwise.
+
+    Args:
+        labels: the class of every image, ``(N,)`` int64.
+        super_classes: the super-class of every image, ``(N,)`` int64, numbered from 0.
+        names: what the errors call each super-class.
+        batch_size: images of one process in one iteration.
+        m: images of a class.
+        super_classes_per_batch: super-classes of one process in one iteration.
+        round_up: round the number of batches up rather than down.
+
+    Raises:
+        ValueError: ``m * super_classes_per_batch`` does not divide the batch size, a class belongs
+            to two super-classes, a super-class has too few classes for its part of a batch, or
+            there are too few super-classes.
+    """
+
+    def __init__(self, labels: np.ndarray, super_classes: np.ndarray, names: Sequence,
+                 batch_size: int, m: int, super_classes_per_batch: int = 2,
+                 round_up: bool = True) -> None:
+        parts = super_classes_per_batch
+        if m < 1 or parts < 1 or batch_size < 1 or batch_size % (m * parts):
+            step = max(m, 1) * max(parts, 1)
+            raise ValueError(
+                f'A batch of {batch_size} cannot hold equally many classes of '
+                f'super_classes_per_batch={parts} super-classes with m={m} images each: give a '
+                f'multiple of both, for example {max(1, round(batch_size / step)) * step}.')
+        super().__init__(labels, batch_size, m, round_up)
+        self.parts = parts
+        self.share = batch_size // m // parts  # classes of a super-class in one batch
+        self.groups = self._group(super_classes, names)
+        sizes = np.array([len(group) for group in self.groups])
+        self._check_groups(sizes, names)
+        self.most = np.minimum(sizes // self.share, self.world_size)  # of one, in one iteration
+        self.need = -(-sizes // self.share)  # of one, in one epoch
+        if self.most.sum() < parts * self.world_size:
+            raise ValueError(
+                f'{self.world_size} batches of {parts} super-classes with {self.share} classes '
+                f'each, all different, cannot be made of {len(sizes)} super-classes with '
+                f'{sizes.sum()} classes: raise m, or lower batch_size or super_classes_per_batch.')
+        self.count = max(self.count, -(-int(self.need.sum()) // (parts * self.world_size)),
+                         int((-(-self.need // self.most)).max()))
+
+    def _group(self, super_classes: np.ndarray, names: Sequence) -> list[np.ndarray]:
+        """The classes (positions in ``members``) of every super-class."""
+        of_class = []
+        for rows in self.members:
+            found = np.unique(super_classes[rows])
+            if len(found) > 1:
+                raise ValueError(
+                    f'The class of image {int(rows[0])} stands in {len(found)} super-classes, '
+                    f'{names[found[0]]!r} and {names[found[1]]!r} among them: a class belongs to '
+                    'one. Number the classes of different super-classes differently.')
+            of_class.append(int(found[0]))
+        return [np.flatnonzero(np.equal(of_class, number)) for number in range(len(names))]
+
+    def _check_groups(self, sizes: np.ndarray, names: Sequence) -> None:
+        small = np.flatnonzero(sizes < self.share)
+        if len(small):
+            raise ValueError(
+                f'A batch of {self.batch_size} with m={self.m} and {self.parts} super-classes '
+                f'needs {self.share} classes of each, but {names[small[0]]!r} has '
+                f'{sizes[small[0]]} ({len(small)} of {len(sizes)} super-classes have too few): '
+                'raise m or super_classes_per_batch, lower batch_size, or give super_class as an '
+                'array that joins small ones.')
+
+    def _draws(self, rng: np.random.Generator) -> np.ndarray:
+        """How often each super-class comes in an epoch: as evenly as ``need`` and ``most`` let."""
+        total, limit = self.parts * self.world_size * self.count, self.most * self.count
+        low, high = 0, total
+        while low < high:  # the highest level at which the sum stays within the total
+            level = (low + high + 1) // 2
+            if np.clip(level, self.need, limit).sum() <= total:
+                low = level
+            else:
+                high = level - 1
+        draws = np.clip(low, self.need, limit)
+        growing = np.flatnonzero(np.clip(low + 1, self.need, limit) > draws)
+        draws[rng.permutation(growing)[:total - draws.sum()]] += 1
+        return draws
+
+    def _chosen(self, draws: np.ndarray, left: int, rng: np.random.Generator) -> np.ndarray:
+        """How often each super-class comes in the next of ``left`` iterations.
+
+        Those that could not be placed later come for certain; the rest of the places go at random,
+        the likelier the more is left of a super-class. So what remains always fits.
+        """
+        chosen = np.maximum(draws - self.most * (left - 1), 0)
+        free = np.minimum(self.most, draws) - chosen
+        places = self.parts * self.world_size - int(chosen.sum())
+        if places:
+            copies = np.repeat(np.arange(len(free)), free)
+            weights = (draws / np.maximum(free, 1))[copies]
+            picked = rng.choice(copies, places, replace=False, p=weights / weights.sum())
+            np.add.at(chosen, picked, 1)
+        return chosen
+
+    def drawn_classes(self, rng: np.random.Generator) -> Iterator[list[int]]:
+        """For each iteration the classes of all processes' batches, one process after another."""
+        draws = self._draws(rng)
+        cycles = [Cycle(group, rng) for group in self.groups]
+        for left in range(self.count, 0, -1):
+            chosen = self._chosen(draws, left, rng)
+            draws = draws - chosen
+            order = rng.permutation(np.flatnonzero(chosen))
+            # Dealt out in turn: copies of one super-class, at most one a process, fall apart.
+            batches: list[list[int]] = [[] for _ in range(self.world_size)]
+            place = 0
+            for number in order.tolist():
+                classes = cycles[number].take(int(chosen[number]) * self.share)
+                for start in range(0, len(classes), self.share):
+                    batches[place % self.world_size] += classes[start:start + self.share]
+                    place += 1
+            yield [label for batch in batches for label in batch]
+
+
+def _composition(dataset: Any, sampler: str, super_class: str | Sequence, batch_size: int, m: int,
+                 super_classes_per_batch: int, round_up: bool) -> HierarchicalBatches:
+    labels = needed_labels(dataset, sampler)
+    numbers, names = super_classes_of(dataset, super_class)
+    return HierarchicalBatches(labels, numbers, names, batch_size, m, super_classes_per_batch,
+                               round_up)
+
+
+@DATA_SAMPLERS.register_module()
+class HierarchicalSampler(ClassSampler):
+    """In every run of ``batch_size`` indices some super-classes, in each equally many classes, of
+    each class m images; see :class:`HierarchicalBatches`.
+
+    A batch within few super-classes is harder, since classes of one super-class look alike. The
+    length is a multiple of ``batch_size`` and the same in every epoch and on every process.
+    ``batch_size`` has to be that of the dataloader: a sampler is not told. Where that may change,
+    use :class:`HierarchicalBatchSampler`, which is told.
+
+    Args:
+        dataset: a dataset with ``labels``, or a wrapper of such.
+        super_class: the name of a metadata column such as ``'category'``, or one value (int or
+            str) for every item of the dataset.
+        m: images of a class.
+        batch_size: the dataloader's, for one process.
+        super_classes_per_batch: how many super-classes there are in a batch.
+        seed: what decides, together with the epoch; None draws one that all processes share.
+        round_up: round the number of batches up rather than down.
+
+    Raises:
+        ValueError: there are no labels or super-classes, or such batches cannot be made of them.
+    """
+
+    def __init__(self, dataset: Sized, super_class: str | Sequence, m: int, batch_size: int,
+                 super_classes_per_batch: int = 2, seed: int | None = None,
+                 round_up: bool = True) -> None:
+        super().__init__(dataset, _composition(
+            dataset, 'HierarchicalSampler', super_class, batch_size, m, super_classes_per_batch,
+            round_up), seed)
+
+
+@DATA_SAMPLERS.register_module()
+class HierarchicalBatchSampler(ClassBatchSampler):
+    """The batches of :class:`HierarchicalSampler`, as a ``batch_sampler``, which knows the batch
+    size.
+
+    ``sampler=dict(type='DefaultSampler', shuffle=True)`` stands beside it in the dataloader's
+    config; its dataset, seed and epoch are used, its order is not.
+
+    Args:
+        sampler: a sampler with ``dataset`` and ``seed``.
+        batch_size: images of one process in one batch.
+        super_class: as in :class:`HierarchicalSampler`, and so are the others.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, super_class: str | Sequence, m: int,
+                 super_classes_per_batch: int = 2, round_up: bool = True) -> None:
+        super().__init__(sampler, _composition(
+            dataset_of(sampler, 'HierarchicalBatchSampler'), 'HierarchicalBatchSampler',
+            super_class, batch_size, m, super_classes_per_batch, round_up))

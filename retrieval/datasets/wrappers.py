@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 
 from ..registry import DATASETS, unknown_name
 from .base import check_unique
-from .sampling_state import DrawIndex, wrapped_datasets
+from .randomness import DrawIndex, wrapped_datasets
 
 
 def labels_of(dataset: Any) -> np.ndarray | None:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..gallery import write_text
+from ..files import write_text
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
-from .pair_scores import PairScores, pairs_within
-from .relations import label_codes
-from .thresholds import (
+from .relevance import label_codes
+from .verification import (
+    PairScores,
     figures_at,
+    pairs_within,
     threshold_at_best_f1,
     threshold_at_far,
     threshold_at_precision,

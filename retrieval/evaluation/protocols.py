@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..registry import unknown_name
-from .figures import QueryFigures
-from .functional import rank_queries
+from .evaluate import rank_queries
+from .results import QueryFigures
 
 
 @dataclass(frozen=True)

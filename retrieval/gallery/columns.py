@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .string_column import StringColumn
+from ..tensor_file import StringColumn
 
 Column = StringColumn | Tensor
 

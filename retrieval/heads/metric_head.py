@@ -10,11 +10,17 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from . import terms
-from .extra import checked_extra, refuse_untaken
-from .gathering import Batch, gathered
-from .limits import check_count, check_sample_limits, common_width
-from .positives import refuse_without_positives
+from . import loss_terms as terms
+from .loss_terms import (
+    Batch,
+    check_count,
+    check_sample_limits,
+    checked_extra,
+    common_width,
+    gathered,
+    refuse_untaken,
+    refuse_without_positives,
+)
 from .targets import class_labels
 
 Feats = Tensor | tuple[Tensor, ...] | list[Tensor]

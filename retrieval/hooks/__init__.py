@@ -1,20 +1,17 @@
 """Hooks, loops and optimiser wrappers for MMEngine's Runner."""
 from __future__ import annotations
 
-from .adaptive_margins import AdaptiveMarginHook
 from .autocast import AutocastOptimWrapper
-from .check_head import CheckHeadHook
-from .freezing import FreezeBatchNormHook, FreezeHook
-from .loss_weights import LossWeightScheduleHook
+from .freeze import FreezeBatchNormHook, FreezeHook
+from .losses import AdaptiveMarginHook, CheckHeadHook, LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
-from .ranking_drawing import RankingDrawingHook, prototype_dataset, ranking_rows
-from .record_predictions import RecordPredictionsHook
 from .reproducible import (
     ReproducibleTrainingHook,
     ResumableIterTrainLoop,
     ResumableTrainLoop,
     seed_everything,
 )
+from .results import RankingDrawingHook, RecordPredictionsHook, prototype_dataset, ranking_rows
 
 __all__ = [
     'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'FreezeBatchNormHook',

@@ -1,6 +1,12 @@
-"""The contract that every index keeps."""
+"""The contract that every index keeps.
+
+The ids of an index's rows, and the row of an id.
+
+Which gallery an index was built over.
+"""
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +19,7 @@ from torch import Tensor
 
 from ..ranking import RangeNeighbors, RowSets
 from ..structures import Neighbors
+from ..tensor_file import StringColumn
 
 Exclude = Sequence[Any]
 Filter = Any
@@ -250,3 +257,115 @@ def filter_mask(chosen: Filter | None, ids: Sequence[str]) -> Tensor | None:
         raise ValueError(f'filter must have one entry for each of {len(ids)} rows, got '
                          f'{tuple(mask.shape)}.')
     return mask
+
+
+class RowIds:
+    """Unique strings in the order of the rows.
+
+    Those that were read from a file stay packed, and the table from id to row is made when the
+    first id is looked up, so that opening a large index takes no time for either.
+
+    Args:
+        names: the ids; unique.
+    """
+
+    def __init__(self, names: list[str] | StringColumn | None = None) -> None:
+        self.names: list[str] | StringColumn = [] if names is None else names
+        self._rows: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def row(self, name: str) -> int | None:
+        """The row of an id, or None."""
+        return self._table().get(name)
+
+    def _table(self) -> dict[str, int]:
+        if self._rows is None:
+            self._rows = {name: row for row, name in enumerate(self.names)}
+        return self._rows
+
+    def new(self, ids: Iterable[Any], count: int) -> list[str]:
+        """``count`` ids as strings, none of which is here.
+
+        Raises:
+            TypeError, ValueError: as in :meth:`Index.add`.
+        """
+        names = as_ids(ids, count)
+        table = self._table() if len(self) else {}
+        known = [name for name in names if name in table]
+        if known:
+            raise ValueError(f'Already in the index: {some_of(known)}. Remove them first.')
+        return names
+
+    def append(self, names: Sequence[str]) -> None:
+        """Add rows; earlier results go on naming the same ids."""
+        table, start = self._table(), len(self)
+        if not isinstance(self.names, list):
+            self.names = list(self.names)
+        table.update(zip(names, range(start, start + len(names)), strict=True))
+        self.names.extend(names)
+
+    def rows(self, ids: Iterable[Any]) -> list[int]:
+        """The rows of ids.
+
+        Raises:
+            KeyError: one is not here.
+            TypeError, ValueError: as in :meth:`Index.remove`.
+        """
+        names = as_ids(ids)
+        table = self._table() if names else {}
+        unknown = [name for name in names if name not in table]
+        if unknown:
+            raise KeyError(f'Not in the index: {some_of(unknown)}. Nothing was removed.')
+        return [table[name] for name in names]
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """Remove rows; those behind move up."""
+        gone = set(rows)
+        self.names = [name for row, name in enumerate(self.names) if row not in gone]
+        self._rows = None
+
+    def column(self) -> StringColumn:
+        """The ids packed for a file."""
+        if isinstance(self.names, StringColumn):
+            return self.names
+        return StringColumn.from_strings(self.names)
+
+
+_BLOCK = 2 ** 16
+
+
+def gallery_digest(embeddings: Any, ids: Iterable[str]) -> str:
+    """A digest of a gallery's ids and embeddings, for :attr:`Index.gallery_digest`.
+
+    Args:
+        embeddings: ``(N, D)``; compared as float32.
+        ids: N strings.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(embeddings), _BLOCK):
+        block = torch.as_tensor(embeddings[start:start + _BLOCK]).to('cpu', torch.float32)
+        digest.update(block.contiguous().numpy().data)
+    for name in ids:
+        digest.update(f'{len(name)}:'.encode())
+        digest.update(name.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
+
+
+def check_gallery(index: Any, embeddings: Any, ids: Iterable[str], path: Any) -> None:
+    """Refuse an index that was built over another gallery than this one.
+
+    Raises:
+        ValueError: it was, or it does not say over which.
+    """
+    again = (f'Build it again with `python tools/build_index.py GALLERY {path}`, or leave `path` '
+             'out to build it at each start.')
+    if index.gallery_digest is None:
+        raise ValueError(f'The index {str(path)!r} does not say over which gallery it was built. '
+                         f'{again}')
+    if len(index) != len(embeddings) or index.gallery_digest != gallery_digest(embeddings, ids):
+        raise ValueError(f'The index {str(path)!r} ({len(index)} rows of width {index.width}) '
+                         'belongs to another gallery than this one '
+                         f'({len(embeddings)} rows of width {embeddings.shape[1]}): its ids or '
+                         f'embeddings differ. {again}')

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..gallery.string_column import StringColumn
 from ..ranking import (
     PreparedGallery,
     RangeNeighbors,
@@ -21,17 +20,9 @@ from ..ranking import (
 from ..registry import INDEXES, unknown_name
 from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors
+from ..tensor_file import StringColumn
 from . import files
-from .base import (
-    Capabilities,
-    Exclude,
-    Filter,
-    Index,
-    as_ids,
-    excluded_rows,
-    filter_mask,
-    some_of,
-)
+from .base import Capabilities, Exclude, Filter, Index, as_ids, excluded_rows, filter_mask, some_of
 
 _FORMAT = 'retrieval.ExactIndex'
 _VERSION = '1'

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..gallery.storage import write_atomically
+from ..files import write_atomically
 
 
 def checksum(tensors: dict[str, Tensor], header: dict[str, str]) -> str:

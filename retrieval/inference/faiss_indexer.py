@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .faiss_knn import FaissKNN
+from .knn import FaissKNN
 
 
 class FaissIndexer:

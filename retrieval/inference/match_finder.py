@@ -12,7 +12,6 @@ from ..ranking import TILE_BUDGET
 if TYPE_CHECKING:
     from ..evaluation.calibration import MatchCalibration
 
-
 class MatchFinder:
     """Decides by a threshold which embeddings belong together.
 

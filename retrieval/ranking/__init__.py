@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 from .clustering import kmeans
-from .radius import RangeNeighbors, within
+from .prepared import TILE_BUDGET, PreparedGallery, as_vectors, checked_precision, prepared_rows
+from .range_search import RangeNeighbors, within
 from .ranks import BEYOND, Depth, RelevantRanks
-from .rowsets import RowSets, paired_labels
-from .scoring import TILE_BUDGET, PreparedGallery, checked_precision, prepared_rows
-from .streaming import is_shallow, ranks_among_themselves, relevant_ranks
+from .relevant_ranks import is_shallow, ranks_among_themselves, relevant_ranks
+from .row_sets import RowSets, paired_labels
 from .topk import topk
-from .vectors import as_vectors
 
 __all__ = [
     'BEYOND', 'Depth', 'PreparedGallery', 'RangeNeighbors', 'RelevantRanks', 'RowSets',

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .scoring import TILE_BUDGET
+from .prepared import TILE_BUDGET, as_vectors
 from .topk import checked_k
-from .vectors import as_vectors
 
 
 def kmeans(vectors: Any, k: int, iterations: int = 50, seed: int = 0) -> tuple[Tensor, Tensor]:

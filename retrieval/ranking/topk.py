@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
-from .device import leave_out, merge, select_on_device
-from .halves import search_by_half
-from .rowsets import RowSets
-from .scoring import TILE_BUDGET, PreparedGallery, as_prepared
-from .selection import BestOfBlock, best_columns, from_keys, keys_of
-from .threads import in_order, shares
+from .cpu import BestOfBlock, best_columns, from_keys, in_order, keys_of, shares
+from .gpu import leave_out, merge, select_on_device
+from .half_precision import search_by_half
+from .prepared import TILE_BUDGET, PreparedGallery, as_prepared
+from .row_sets import RowSets
 
 _SMALL = 2 ** 24  # fewer multiplications than that are done before a thread is started
 Exclusion = RowSets | Tensor | Sequence[Any]

@@ -7,10 +7,15 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from ..registry import RERANKERS
-from .base import Reranker, number_between, positive_integer
-from .cache import once_for
-from .neighbor_lists import neighbor_lists
-from .state import SearchState, prepared_gallery
+from .base import (
+    Reranker,
+    SearchState,
+    number_between,
+    once_for,
+    positive_integer,
+    prepared_gallery,
+)
+from .neighbor_graph import neighbor_lists
 
 
 @RERANKERS.register_module()

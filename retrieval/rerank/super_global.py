@@ -6,8 +6,7 @@ from torch import Tensor
 
 from ..ranking.topk import select
 from ..registry import RERANKERS
-from .base import Reranker, number_between, positive_integer
-from .state import SearchState, prepared_gallery
+from .base import Reranker, SearchState, number_between, positive_integer, prepared_gallery
 
 _GATHERED = 2 ** 22  # numbers held together: 16 MB
 

@@ -2,15 +2,14 @@
 from __future__ import annotations
 
 from .base import BaseRetriever
-from .dumping import RefusedElsewhere, check_target, dump_in_parts, write_gallery
-from .encoding import NothingEncodedError, encode, evaluation_mode
+from .checkpoint import check_backbone, check_encoder, check_model, load_pretrained, read_state_dict
+from .encode import NothingEncodedError, encode, evaluation_mode
+from .encoded_file import RefusedElsewhere, check_target, dump_in_parts, write_gallery
 from .feature_cache import cache_features
 from .image_to_image import ImageToImageRetriever
 from .momentum import MomentumRetriever
-from .pretrained import check_backbone, check_encoder, check_model, load_pretrained, read_state_dict
 from .prototype import pipeline_hash, pipeline_of
-from .self_supervised import SelfSupervisedRetriever
-from .views import ProjectionMLP
+from .self_supervised import ProjectionMLP, SelfSupervisedRetriever
 
 __all__ = [
     'BaseRetriever', 'ImageToImageRetriever', 'MomentumRetriever', 'NothingEncodedError',

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from ..encoders import ImageEncoder
 from ..gallery import Fingerprint, FingerprintError, Gallery
-from .dumping import dump_in_parts, identities
+from .encoded_file import dump_in_parts, identities
 from .image_to_image import ImageToImageRetriever
 from .prototype import build_loader
 

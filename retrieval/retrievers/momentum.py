@@ -17,7 +17,7 @@ from ..heads import EmbeddingQueue
 from ..heads.targets import class_labels
 from ..registry import MODELS
 from .image_to_image import ImageToImageRetriever
-from .views import build_projector, instance_labels
+from .self_supervised import build_projector, instance_labels
 
 _COPIES = {'key_encoder': 'image_encoder', 'key_projector': 'projector'}
 

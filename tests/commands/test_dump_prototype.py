@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retrieval.gallery import Gallery, GalleryStore
-from retrieval.retrievers.dump_parts import DumpFolder
+from retrieval.retrievers.encoded_file import DumpFolder
 
 from .conftest import draw_classes, run
 

@@ -1,5 +1,6 @@
 """A small edition of the embedded dataset, which is drawn in a tenth of a second."""
-from retrieval.datasets import glyph_cache, glyph_rendering
+from retrieval.datasets.glyphs import cache as glyph_cache
+from retrieval.datasets.glyphs import rendering as glyph_rendering
 
 
 def use_few_fonts(monkeypatch, minimum=3):

@@ -1,21 +1,28 @@
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.dataset import InfiniteSampler as EngineInfiniteSampler
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, Subset
 
 from retrieval.datasets import (
+    ConcatDataset,
+    HierarchicalBatchSampler,
+    HierarchicalSampler,
     ImageList,
     InfiniteSampler,
     MPerClassBatchSampler,
     MPerClassSampler,
+    RepeatDataset,
+    metadata_of,
     samplers,
     seed_datasets,
 )
+from retrieval.registry import DATA_SAMPLERS
 
 from .toys import Draw, Toy, drawn_by_loader
 
@@ -220,3 +227,223 @@ def test_nothing_to_sample():
     with pytest.raises(ValueError, match='empty'):
         InfiniteSampler(Labelled([]))
     assert len(InfiniteSampler(Labelled([1, 2]))) == 2
+
+
+class HierarchicalLabelled:
+    """Classes in super-classes: ``sizes`` says how many images each class of each has."""
+
+    def __init__(self, sizes):
+        pairs = [(name, count) for name, counts in sizes.items() for count in counts]
+        self.labels = np.repeat(np.arange(len(pairs)) * 7, [count for _, count in pairs])
+        self.metadata = {'category': [name for name, count in pairs for _ in range(count)]}
+        self.super_of = {7 * i: name for i, (name, _) in enumerate(pairs)}
+
+    def __len__(self):
+        return len(self.labels)
+
+
+EVEN = HierarchicalLabelled({name: [6] * 8 for name in 'abcdef'})
+WITH_TINY = HierarchicalLabelled({'large': [5] * 60, 'middle': [1, 2, 3, 4] * 4,
+                                  'small': [9] * 4, 'tiny': [30, 1]})
+LOPSIDED = HierarchicalLabelled({'large': [5] * 60, 'other': [4] * 9, 'small': [2] * 5})
+
+
+def hierarchical_batches_of(dataset, monkeypatch, world=1, epoch=0, seed=5, m=3, batch_size=12,
+                            parts=2, super_class='category', **kwargs):
+    """The batches of every process, ``[process][iteration]``."""
+    out = []
+    for number in range(world):
+        on_process(monkeypatch, number, world)
+        sampler = HierarchicalSampler(dataset, super_class, m, batch_size, parts, seed, **kwargs)
+        sampler.set_epoch(epoch)
+        indices = list(sampler)
+        assert len(indices) == len(sampler) and len(indices) % batch_size == 0
+        out.append([indices[start:start + batch_size]
+                    for start in range(0, len(indices), batch_size)])
+    return out
+
+
+CASES = [(EVEN, 1, 2), (EVEN, 3, 2), (EVEN, 2, 4), (WITH_TINY, 1, 2), (WITH_TINY, 2, 2),
+         (WITH_TINY, 3, 2), (WITH_TINY, 1, 4), (LOPSIDED, 1, 1), (LOPSIDED, 3, 1), (EVEN, 4, 1)]
+
+
+@pytest.mark.parametrize('epoch', [0, 1])
+@pytest.mark.parametrize('dataset, world, parts', CASES)
+def test_hierarchical_composition_of_every_batch(dataset, world, parts, epoch, monkeypatch):
+    share = 4 // parts  # classes of a super-class in a batch
+    sizes = Counter(dataset.labels.tolist())
+    processes = hierarchical_batches_of(dataset, monkeypatch, world, epoch, parts=parts)
+    for together in zip(*processes, strict=True):
+        for batch in together:
+            classes = Counter(dataset.labels[batch].tolist())
+            assert set(classes.values()) == {3} and len(classes) == 4
+            supers = Counter(dataset.super_of[label] for label in classes)
+            assert len(supers) == parts and set(supers.values()) == {share}
+        everything = [index for batch in together for index in batch]
+        assert len(set(dataset.labels[everything].tolist())) == 4 * world  # disjoint in classes
+        for index, count in Counter(everything).items():
+            size = sizes[int(dataset.labels[index])]
+            assert count == 1 if size >= 3 else count in (3 // size, -(-3 // size))
+
+
+@pytest.mark.parametrize('dataset, world, parts', CASES)
+def test_an_epoch_sees_every_class_and_super_classes_evenly(dataset, world, parts, monkeypatch):
+    processes = hierarchical_batches_of(dataset, monkeypatch, world, parts=parts)
+    drawn = [int(dataset.labels[index]) for process in processes for batch in process
+             for index in batch]
+    seen = Counter(drawn)
+    assert set(seen) == set(dataset.labels.tolist())
+    of_super = defaultdict(list)
+    for label, count in seen.items():
+        of_super[dataset.super_of[label]].append(count // 3)
+    for counts in of_super.values():  # classes of one super-class come in turn
+        assert max(counts) - min(counts) <= 1
+    draws = {name: sum(counts) / (4 // parts) for name, counts in of_super.items()}
+    if dataset is EVEN:
+        assert max(draws.values()) - min(draws.values()) <= 1
+    else:  # more often only as its classes need it, less often only where no batch has room
+        iterations = len(processes[0])
+        sizes = {name: len(counts) for name, counts in of_super.items()}
+        need = {name: -(-size // (4 // parts)) for name, size in sizes.items()}
+        room = {name: iterations * min(world, size // (4 // parts)) for name, size in sizes.items()}
+        free = [draws[name] for name in draws if need[name] < draws[name] < room[name]]
+        assert max(free, default=0) - min(free, default=0) <= 1
+        for name in draws:
+            if free and draws[name] == need[name] < room[name]:
+                assert draws[name] >= max(free) - 1
+            assert need[name] <= draws[name] <= room[name]
+
+
+def test_super_classes_meet_each_other(monkeypatch):
+    """Every pair of the fifteen comes up within a few epochs, none far more than others."""
+    pairs = Counter()
+    for epoch in range(20):
+        for batch in hierarchical_batches_of(EVEN, monkeypatch, epoch=epoch)[0]:
+            pairs[frozenset(EVEN.super_of[int(EVEN.labels[index])] for index in batch)] += 1
+    assert len(pairs) == 15 and max(pairs.values()) < 3 * min(pairs.values())
+
+
+def test_hierarchical_lengths(monkeypatch):
+    on_process(monkeypatch, 0, 1)
+
+    def batches(dataset, parts=2, **kwargs):
+        return len(HierarchicalSampler(dataset, 'category', 3, 12, parts, seed=0, **kwargs)) // 12
+    assert batches(EVEN) == 288 // 12
+    extra = HierarchicalLabelled({name: [6, 7] + [6] * 6 for name in 'abcdef'})  # 294 images
+    assert batches(extra) == 25 and batches(extra, round_up=False) == 24
+    many = HierarchicalLabelled({'a': [1] * 40, 'b': [1] * 10})  # 40 classes, two a batch
+    assert batches(many) == 20 and batches(many, parts=1) == 13
+    one_dominates = HierarchicalLabelled({'a': [1] * 100, 'b': [1] * 2, 'c': [1] * 2})
+    assert batches(one_dominates) == 50  # once a batch, with each of the others half of the time
+
+
+def test_hierarchical_depends_on_seed_and_epoch_alone(monkeypatch):
+    first = hierarchical_batches_of(WITH_TINY, monkeypatch)
+    np.random.default_rng(0)
+    assert hierarchical_batches_of(WITH_TINY, monkeypatch) == first
+    others = [hierarchical_batches_of(WITH_TINY, monkeypatch, epoch=1),
+              hierarchical_batches_of(WITH_TINY, monkeypatch, seed=6)]
+    assert first not in others and others[0] != others[1]
+    assert [len(p) for p in others[0]] == [len(p) for p in first]
+
+
+def test_hierarchical_batch_sampler_is_the_same_and_knows_the_batch_size(monkeypatch):
+    first, second = (hierarchical_batches_of(EVEN, monkeypatch, epoch=epoch)[0] for epoch in (0, 3))
+    sampler = DefaultSampler(EVEN, shuffle=True, seed=5)
+    batches = DATA_SAMPLERS.build(
+        {'type': 'HierarchicalBatchSampler', 'sampler': sampler, 'batch_size': 12, 'm': 3,
+         'super_class': 'category'})
+    assert list(batches) == first and len(batches) == len(first)
+    sampler.set_epoch(3)
+    assert list(batches) == second
+    for wrong in (BatchSampler(range(3), 1, False), EngineInfiniteSampler(EVEN)):
+        with pytest.raises(TypeError, match='knows its dataset and epoch'):
+            HierarchicalBatchSampler(wrong, 12, 'category', 3)
+
+
+# Where the super-classes come from --------------------------------------------------------------
+
+class Cameras(Toy):
+    """24 pictures of six classes, in two super-classes."""
+
+    metadata_keys = ('kind', 'shelf')
+
+    def load_data_list(self):
+        return [{**entry, 'gt_label': row % 6, 'kind': 'even' if row % 2 == 0 else 'odd',
+                 'shelf': None if row == 3 else row % 2}
+                for row, entry in enumerate(super().load_data_list())]
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda toy: toy,
+    lambda toy: Subset(toy, list(range(23, -1, -1))),
+    lambda toy: RepeatDataset(toy, 2),
+    lambda toy: ConcatDataset([toy, Cameras(count=6)]),
+    lambda toy: Subset(ConcatDataset([toy, toy]), range(5, 40))])
+def test_a_metadata_column_through_wrappers(wrap):
+    dataset = wrap(Cameras(count=24))
+    items = [dataset[row] for row in range(len(dataset))]
+    assert metadata_of(dataset, 'kind').tolist() == [item['kind'] for item in items]
+    indices = list(HierarchicalSampler(dataset, 'kind', 2, 8, seed=0))
+    for start in range(0, len(indices), 8):
+        drawn = [items[index] for index in indices[start:start + 8]]
+        assert Counter(item['kind'] for item in drawn) == {'even': 4, 'odd': 4}
+        assert set(Counter(item['gt_label'] for item in drawn).values()) == {2}
+
+
+@pytest.mark.parametrize('given', [np.array, list, lambda numbers: [str(n) for n in numbers]])
+def test_an_array(given):
+    toy = Cameras(count=24)
+    by_array = HierarchicalSampler(toy, given([row % 2 for row in range(24)]), 2, 8, seed=0)
+    assert list(by_array) == list(HierarchicalSampler(toy, 'kind', 2, 8, seed=0))
+
+
+@pytest.mark.parametrize('super_class, message', [
+    ('knd', "Unknown metadata column of Cameras 'knd'. Did you mean 'kind'"),
+    ('shelf', '1 of 24 items have no super-class, the first is row 3'),
+    ([1, 2], r'one value for each of the 24 items, got the shape \(2,\)'),
+    ([[1]] * 24, r'shape \(24, 1\)'),
+    ([row % 4 for row in range(24)], r'The class of image 0 stands in 2 super-classes, 0 and 2'),
+    ([float('nan')] * 24, '24 of 24 items have no super-class')])
+def test_super_classes_that_cannot_be_used(super_class, message):
+    with pytest.raises(ValueError, match=message):
+        HierarchicalSampler(Cameras(count=24), super_class, 2, 8)
+
+
+def test_no_metadata_and_no_labels():
+    class Bare(Toy):
+        metadata_keys = ()
+
+    with pytest.raises(ValueError, match="Bare has no metadata, so no column 'kind'"):
+        HierarchicalSampler(Bare(), 'kind', 1, 2)
+    with pytest.raises(ValueError, match='needs labels, but list has none'):
+        HierarchicalSampler([1, 2], 'kind', 1, 2)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(m=3, batch_size=10), 'batch of 10 cannot hold.*multiple of both, for example 12'),
+    (dict(m=3, batch_size=12, parts=0), 'super_classes_per_batch=0'),
+    (dict(m=0, batch_size=12), 'm=0'),
+    (dict(m=1, batch_size=16), "needs 8 classes of each, but 'small' has 4 .2 of 4"),
+    (dict(m=1, batch_size=10, parts=5), 'cannot be made of 4 super-classes')])
+def test_hierarchical_impossible_compositions(arguments, message, monkeypatch):
+    with pytest.raises(ValueError, match=message):
+        hierarchical_batches_of(WITH_TINY, monkeypatch, **arguments)
+
+
+def test_hierarchical_several_processes_need_more_classes(monkeypatch):
+    two = HierarchicalLabelled({'a': [3] * 4, 'b': [3] * 4, 'c': [3] * 4})
+    assert len(hierarchical_batches_of(two, monkeypatch, world=3)) == 3
+    with pytest.raises(ValueError, match='4 batches of 12 with m=3 need 16 classes'):
+        hierarchical_batches_of(two, monkeypatch, world=4)
+    lopsided = HierarchicalLabelled({'a': [3] * 9, 'b': [3] * 3})
+    with pytest.raises(ValueError, match='2 batches of 2 super-classes with 2 classes each'):
+        hierarchical_batches_of(lopsided, monkeypatch, world=2)
+
+
+def test_a_large_hierarchy_is_quick():
+    import time
+    dataset = HierarchicalLabelled({str(number): [5] * 60 for number in range(200)})
+    start = time.perf_counter()
+    assert len(list(HierarchicalSampler(dataset, 'category', 4, 64, seed=0))) == 60_032
+    assert time.perf_counter() - start < 20

@@ -1,10 +1,138 @@
+import zipfile
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from retrieval.encoders import load_weights
-from retrieval.encoders.weights import load_checkpoint
+from retrieval.encoders import load_weights, read_weights
+from retrieval.encoders.weights import (
+    compare,
+    extra_blocks,
+    find_prefix,
+    likely_cause,
+    load_checkpoint,
+    refusal,
+)
+
+
+class Payload:
+    def __reduce__(self):
+        return print, ('this must not run',)
+
+
+def truncated(path):
+    torch.save({'a': torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def archive(path):
+    with zipfile.ZipFile(path, 'w') as file:
+        file.writestr('readme.txt', 'no weights')
+
+
+@pytest.mark.parametrize('write, says', [
+    (lambda path: path.write_text('no weights'), "it is a text, which begins with 'no weights'"),
+    (lambda path: path.write_text('\n<!DOCTYPE html><html>log in</html>'), 'web page'),
+    (lambda path: path.write_text('version https://git-lfs.github.com/spec/v1\n'), 'git lfs pull'),
+    (lambda path: path.write_bytes(b''), 'it is empty'),
+    (lambda path: path.write_bytes(bytes(range(128, 255))), 'damaged'),
+    (lambda path: path.write_bytes(bytes(range(1, 255))), 'neither format'),
+    (lambda path: torch.save({'a': Payload()}, path), 'could run code'),
+    (truncated, 'damaged'),
+    (archive, 'damaged, only a part, or something else'),
+    (lambda path: torch.save({'epoch': 3}, path), 'no named tensors'),
+    (lambda path: torch.save([1, 2], path), 'no named tensors'),
+    (lambda path: save_file({}, path), 'no named tensors'),
+])
+def test_files_that_are_no_weights(tmp_path, write, says, capfd):
+    path = tmp_path / 'a.pth'
+    write(path)
+    with pytest.raises(ValueError, match=says) as caught:
+        read_weights(path)
+    assert str(path) in str(caught.value)
+    assert 'must not run' not in capfd.readouterr().out
+
+
+def test_a_safetensors_file_that_is_none_or_only_a_part(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    path.write_bytes(b'12345678901234567890')
+    with pytest.raises(ValueError, match='no safetensors file'):
+        read_weights(path)
+    save_file({'a': torch.zeros(100)}, path)
+    whole = path.read_bytes()
+    for length in (9, 40, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match='no safetensors file, or only a part'):
+            read_weights(path)
+
+
+def test_a_file_is_read_by_what_is_in_it_and_not_by_its_name(tmp_path):
+    save_file({'a': torch.ones(2)}, tmp_path / 'a.bin')
+    torch.save({'a': torch.ones(2)}, tmp_path / 'b.safetensors')
+    torch.save({'a': torch.ones(2)}, tmp_path / 'c.pth', _use_new_zipfile_serialization=False)
+    for name in ('a.bin', 'b.safetensors', 'c.pth'):
+        assert torch.equal(read_weights(tmp_path / name)['a'], torch.ones(2))
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='b.pth'):
+        read_weights(tmp_path / 'b.pth')
+    with pytest.raises(FileNotFoundError, match='is a folder'):
+        read_weights(tmp_path)
+
+
+def model(blocks=2, width=4, classes=3):
+    return nn.ModuleDict(dict(
+        stem=nn.Linear(3, width),
+        layers=nn.Sequential(*(nn.Linear(width, width) for _ in range(blocks))),
+        head=nn.Linear(width, classes))).state_dict()
+
+
+def renamed(state, beginning):
+    return {beginning + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize('given, says', [
+    (renamed(model(), 'module.'), "begin with 'module.'.*several processes"),
+    (renamed(model(), 'ema_model.'), "begin with 'ema_model.'.*average"),
+    (renamed(model(), 'image_encoder.backbone.'), 'whole retriever'),
+    (model(classes=5), 'number of classes: 5 there and 3 here'),
+    (model(width=6), 'another width'),
+    (model(blocks=3), r'has blocks that the model has not \(layers.2\)'),
+    (model(blocks=1), r'lacks blocks of the model \(layers.1\)'),
+    ({'conv.weight': torch.zeros(1)}, 'another architecture'),
+])
+def test_the_likely_cause(given, says):
+    own = model()
+    message = refusal('a.pth', own, given, compare(own, given))
+    assert 'a.pth' in message
+    import re
+    assert re.search(says, message.partition('Likely cause: ')[2]), message
+
+
+def test_a_backbone_alone():
+    own = renamed(model(), 'image_encoder.backbone.')
+    cause = likely_cause(own, model(), compare(own, model()))
+    assert "weights of 'image_encoder.backbone' alone" in cause
+
+
+def test_everything_is_listed():
+    own, given = model(), model(classes=5)
+    del given['stem.bias']
+    given['neck.weight'] = torch.zeros(1)
+    mismatch = compare(own, given)
+    assert mismatch == (['stem.bias'], ['neck.weight'], ['head.weight', 'head.bias'], 5)
+    message = refusal('a.pth', own, given, mismatch)
+    for words in ('5 of 8', 'Missing: stem.bias', 'Unexpected: neck.weight',
+                  'head.weight (5, 4) for (3, 4)'):
+        assert words in message
+
+
+def test_beginnings_and_blocks():
+    assert find_prefix(['a.b.w', 'a.b.c.w', 'w'], ['w', 'c.w']) == 'a.b.'
+    assert find_prefix(['x'], ['y']) == ''
+    assert extra_blocks(['l.2.w', 'l.2.b', 'fc.0.w', 'l.1.new.w'], ['l.0.w', 'l.1.w']) == ['l.2']
 
 
 def module():

@@ -1,148 +1,118 @@
+"""Every formula against a loop that walks down the ranked list."""
 from __future__ import annotations
 
-from types import SimpleNamespace
-
+import numpy as np
 import pytest
 import torch
-from mmengine.evaluator import Evaluator
 
-from retrieval.evaluation import EmbeddingMetrics, evaluate
-from retrieval.registry import METRICS
-from retrieval.structures import RetrievalDataSample
-
-NAMES = ('Recall@1', 'MAP@R', 'mAP', 'MRR')
+from retrieval.evaluation import VALID_NAMES, parse_metric, parse_metrics
+from retrieval.evaluation import metrics as measures
+from retrieval.ranking import RelevantRanks
 
 
-def samples(vectors, labels=None, prefix='a', indices=None):
-    made = []
-    for row, vector in enumerate(vectors):
-        sample = RetrievalDataSample(metainfo={'sample_idx': row, 'sample_id': f'{prefix}{row}'})
-        sample.embedding = vector
-        if labels is not None:
-            sample.set_gt_label(int(labels[row]))
-        if indices is not None:
-            sample.set_gt_indices(indices[row])
-        made.append(sample)
-    return made
+def walk(hits, name, k=None):
+    """The figure of one query from its ranked list of booleans, by the definition in words."""
+    total = sum(hits)
+    found, area, precisions = 0, 0.0, []
+    for place, hit in enumerate(hits, 1):
+        before = found / (place - 1) if place > 1 else 1.0
+        found += hit
+        precisions.append(found / place)
+        area += hit * (before + found / place) / 2
+    at = [place for place, hit in enumerate(hits, 1) if hit]
+    steps = [p * hit for p, hit in zip(precisions, hits, strict=True)]
+    return {
+        'Recall': lambda: float(any(hits[:k])),
+        'CMC': lambda: float(any(hits[:k])),
+        'Precision': lambda: sum(hits[:k]) / k,
+        'mAP@': lambda: sum(steps[:k]) / min(total, k),
+        'R-Precision': lambda: sum(hits[:total]) / total,
+        'MAP@R': lambda: sum(steps[:total]) / total,
+        'mAP': lambda: sum(steps) / total,
+        'mAP-trapezoid': lambda: area / total,
+        'MRR': lambda: 1 / at[0],
+        'mINP': lambda: total / at[-1],
+    }[name]()
 
 
-def gallery_of(vectors, labels=None, prefix='a', identified=True):
-    return SimpleNamespace(embeddings=vectors, labels=labels, identified=identified,
-                           ids=[f'{prefix}{row}' for row in range(len(vectors))])
+def ranks_of(lists):
+    ranks = [[place for place, hit in enumerate(hits, 1) if hit] for hits in lists]
+    offsets = np.cumsum([0, *map(len, ranks)])
+    return RelevantRanks(torch.from_numpy(offsets), torch.tensor(sum(ranks, [])),
+                         torch.tensor([len(hits) for hits in lists]))
 
 
-def run(metric, data_samples, gallery=None, size=None):
-    evaluator = Evaluator(metric)
-    for one in evaluator.metrics:
-        one.set_gallery(gallery)
-    for start in range(0, len(data_samples), 7):
-        evaluator.process(data_samples[start:start + 7])
-    return evaluator.evaluate(size or len(data_samples))
+@pytest.fixture(scope='module')
+def lists():
+    numbers = np.random.default_rng(0)
+    drawn = [(numbers.random(int(numbers.integers(1, 40))) < share).tolist()
+             for share in (0.1, 0.3, 0.9) for _ in range(30)]
+    return [hits for hits in drawn if any(hits)]
 
 
-def same(got, expected, prefix='embedding'):
-    assert got == {f'{prefix}/{name}': pytest.approx(value) for name, value in expected.items()}
+@pytest.mark.parametrize('name', ['R-Precision', 'MAP@R', 'mAP', 'mAP-trapezoid', 'MRR', 'mINP'])
+def test_plain(lists, name):
+    values = parse_metric(name).values(ranks_of(lists))
+    assert values.dtype == torch.float64
+    np.testing.assert_allclose(values, [walk(hits, name) for hits in lists], rtol=1e-12)
 
 
-def test_leave_one_out_without_a_gallery():
-    vectors, labels = torch.randn(40, 6), torch.arange(40) % 7
-    same(run(EmbeddingMetrics(NAMES), samples(vectors, labels)),
-         evaluate(vectors, labels, metrics=NAMES))
+@pytest.mark.parametrize('k', [1, 2, 10, 1000])
+@pytest.mark.parametrize('name', ['Recall', 'CMC', 'Precision', 'mAP'])
+def test_at_k(lists, name, k):
+    values = parse_metric(f'{name}@{k}').values(ranks_of(lists))
+    expected = [walk(hits, 'mAP@' if name == 'mAP' else name, k) for hits in lists]
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
-def test_repeated_samples_count_once():
-    vectors, labels = torch.randn(40, 6), torch.arange(40) % 7
-    made = samples(vectors, labels)
-    same(run(EmbeddingMetrics(NAMES), [*made[10:], *made[:20]], size=40),
-         evaluate(vectors, labels, metrics=NAMES))
+def test_by_hand():
+    ranks = ranks_of([[True, False, True, False, False, True]])
+    assert float(measures.average_precision(ranks)) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
+    assert float(measures.map_at_r(ranks)) == pytest.approx((1 + 2 / 3) / 3)
+    assert float(measures.r_precision(ranks)) == pytest.approx(2 / 3)
+    assert float(measures.trapezoid_average_precision(ranks)) == pytest.approx(
+        (1 + (1 / 2 + 2 / 3) / 2 + (2 / 5 + 3 / 6) / 2) / 3)
+    assert float(measures.inverse_negative_penalty(ranks)) == pytest.approx(0.5)
+    assert float(measures.precision_at_k(ranks, 20)) == pytest.approx(3 / 20)
+    assert float(measures.average_precision_at_k(ranks, 2)) == pytest.approx(1 / 2)
 
 
-def test_against_another_gallery():
-    vectors, labels = torch.randn(40, 6), torch.arange(40) % 7
-    others, theirs = torch.randn(90, 6), torch.arange(90) % 5
-    same(run(EmbeddingMetrics(NAMES, average='macro'), samples(vectors, labels),
-             gallery_of(others, theirs, 'g')),
-         evaluate(vectors, labels, others, theirs, NAMES, average='macro'))
+def test_a_query_without_a_relevant_row_divides_by_nothing():
+    ranks = ranks_of([[False, False], [True]])
+    for name in ('R-Precision', 'MAP@R', 'mAP', 'mAP-trapezoid', 'MRR', 'mINP', 'Recall@1',
+                 'Precision@2', 'mAP@2'):
+        values = parse_metric(name).values(ranks)
+        assert values[0] == 0 and torch.isfinite(values).all()
 
 
-def test_queries_of_the_gallery_are_taken_from_it_by_id():
-    vectors, labels = torch.randn(40, 6), torch.arange(40) % 7
-    made = samples(torch.randn(40, 6), labels)  # what was encoded anew is not looked at
-    expected = evaluate(vectors, labels, metrics=NAMES)
-    same(run(EmbeddingMetrics(NAMES), made, gallery_of(vectors, labels)), expected)
-    for sample in made:
-        del sample.embedding
-    same(run(EmbeddingMetrics(NAMES), made, gallery_of(vectors, labels)), expected)
+def test_every_valid_name_is_understood():
+    for name in VALID_NAMES:
+        assert parse_metric(name.replace('@K', '@7')).name == name.replace('@K', '@7')
 
 
-def test_some_queries_are_in_the_gallery():
-    queries, labels = torch.randn(10, 6), torch.arange(10) % 3
-    gallery = torch.cat([queries[:5], torch.randn(30, 6)])
-    theirs = torch.arange(35) % 3
-    ids = [f'a{row}' if row < 5 else f'g{row}' for row in range(35)]
-    same(run(EmbeddingMetrics(NAMES), samples(queries, labels),
-             SimpleNamespace(embeddings=gallery, labels=theirs, ids=ids)),
-         evaluate(queries, labels, gallery, theirs, NAMES, ids=[f'a{row}' for row in range(10)],
-                  gallery_ids=ids))
+def test_one_name_and_repeats():
+    assert [measure.name for measure in parse_metrics('mAP')] == ['mAP']
+    assert [measure.name for measure in parse_metrics(['mAP', 'MRR', 'mAP'])] == ['mAP', 'MRR']
 
 
-def test_a_gallery_without_ids_holds_no_query():
-    vectors, labels = torch.randn(12, 6), torch.arange(12) % 3
-    found = run(EmbeddingMetrics('Recall@1'), samples(vectors, labels, prefix=''),
-                gallery_of(vectors, labels, prefix='', identified=False))
-    assert found['embedding/Recall@1'] == 100
+@pytest.mark.parametrize('name', ['Recal@1', 'recall@1', 'Recall', 'MAP', 'map@r', '', 'MRR@3'])
+def test_an_unknown_metric_lists_the_valid_ones(name):
+    with pytest.raises(ValueError, match='Unknown metric .*Recall@K'):
+        parse_metric(name)
 
 
-def test_relevant_rows_named_by_the_dataset():
-    queries, gallery = torch.randn(10, 6), torch.randn(30, 6)
-    lists = [[query, query + 5, 29] if query else [] for query in range(10)]
-    same(run(EmbeddingMetrics(NAMES), samples(queries, indices=lists), gallery_of(gallery)),
-         evaluate(gallery[:10], None, gallery, metrics=NAMES, relevance=lists,
-                  ids=[f'a{row}' for row in range(10)],
-                  gallery_ids=[f'a{row}' for row in range(30)]))
+@pytest.mark.parametrize('number', ['0', '-1', '1.5', 'x', '', '１', '1 ', '@2'])
+def test_k_below_one_or_no_number(number):
+    with pytest.raises(ValueError, match='whole number of at least 1|Unknown'):
+        parse_metric(f'Recall@{number}')
 
 
-def test_equal_numbers_of_other_pictures_are_other_samples():
-    vectors, labels = torch.randn(20, 6), torch.arange(20) % 4
-    made = samples(vectors, labels)
-    for row, sample in enumerate(made):
-        sample.set_metainfo({'sample_idx': row % 10})  # two datasets, each counting from 0
-    expected = evaluate(vectors, labels, metrics=NAMES)
-    same(run(EmbeddingMetrics(NAMES), made), expected)
+@pytest.mark.parametrize('names', [[1], [None], 3])
+def test_no_names(names):
+    with pytest.raises(TypeError):
+        parse_metrics(names)
 
 
-def test_built_by_name_with_a_prefix():
-    metric = METRICS.build({'type': 'retrieval.EmbeddingMetrics', 'metrics': ['Recall@1'],
-                                'similarity': 'euclidean', 'prefix': 'euclid'})
-    vectors, labels = torch.randn(40, 6), torch.arange(40) % 7
-    same(run(metric, samples(vectors, labels)),
-         evaluate(vectors, labels, metrics=['Recall@1'], similarity='euclidean'), 'euclid')
-
-
-@pytest.mark.parametrize(('options', 'says'), [
-    ({'metrics': 'Recall@x'}, 'whole number'), ({'similarity': 'cos'}, 'cosine_similarity'),
-    ({'average': 'mean'}, 'micro'), ({'metrics': 'MAP'}, 'Unknown metric')])
-def test_bad_arguments(options, says):
-    with pytest.raises(ValueError, match=says):
-        EmbeddingMetrics(**options)
-
-
-def test_bad_samples():
-    vectors, labels = torch.randn(4, 3), torch.zeros(4)
-    with pytest.raises(ValueError, match='given no samples'):
-        EmbeddingMetrics().evaluate(0)
-    with pytest.raises(ValueError, match='4 of 4 samples have no `embedding`'):
-        made = samples(vectors, labels)
-        for sample in made:
-            del sample.embedding
-        run(EmbeddingMetrics(), made)
-    with pytest.raises(ValueError, match='gallery has no labels'):
-        run(EmbeddingMetrics(), samples(vectors, labels), gallery_of(vectors))
-    with pytest.raises(ValueError, match='differ in width'):
-        run(EmbeddingMetrics(), samples([torch.ones(2), torch.ones(3)], [0, 0]))
-    with pytest.raises(ValueError, match='one class a sample'):
-        made = samples(vectors)
-        made[0].set_gt_label([1, 2])
-        run(EmbeddingMetrics(), made)
-    with pytest.raises(ValueError, match='no label in common'):
-        run(EmbeddingMetrics(), samples(vectors, labels), gallery_of(vectors, labels.long() + 5))
+def test_none_given():
+    with pytest.raises(ValueError, match='No metric'):
+        parse_metrics([])

@@ -9,7 +9,7 @@ import torch
 
 from retrieval.evaluation import PROTOCOLS, EmbeddingMetrics, evaluate, evaluate_protocol
 
-from .test_metrics import gallery_of, run, samples
+from .test_embedding_metrics import gallery_of, run, samples
 
 
 def ranking(query, gallery):

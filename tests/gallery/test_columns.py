@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.gallery import StringColumn
 from retrieval.gallery.columns import LazyColumns, column, equal_to, joined, take, value_at
+from retrieval.tensor_file import StringColumn
 
 
 def test_numbers_and_strings():

@@ -4,14 +4,8 @@ import random
 import pytest
 import torch
 
-from retrieval.gallery import (
-    DamagedError,
-    Fingerprint,
-    FingerprintError,
-    Gallery,
-    GalleryStore,
-    UnknownIdError,
-)
+from retrieval.gallery import Fingerprint, FingerprintError, Gallery, GalleryStore, UnknownIdError
+from retrieval.tensor_file import DamagedError
 
 from .examples import contents, example, rows_of
 

@@ -14,7 +14,8 @@ import time
 import pytest
 import torch
 
-from retrieval.gallery import Gallery, GalleryStore, storage
+from retrieval import files as storage
+from retrieval.gallery import Gallery, GalleryStore
 
 from .examples import contents, example, rows_of
 
@@ -61,8 +62,8 @@ class Machine:
             real(handle, view[:half])
             self.step()
             real(handle, view[half:])
-        for module in ('container', 'store_state'):
-            monkeypatch.setattr(f'retrieval.gallery.{module}.write_all', write_all)
+        for module in ('tensor_file', 'gallery.store'):
+            monkeypatch.setattr(f'retrieval.{module}.write_all', write_all)
 
     def wrap(self, monkeypatch, owner, name):
         real = getattr(owner, name)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from retrieval.index import ExactIndex, FaissIndex
-from retrieval.index.candidates import Candidate, candidates
-from retrieval.index.tuning import Budget, Trial, Tuner, held_out
+from retrieval.index.tuning import Budget, Candidate, Trial, Tuner, candidates, held_out
 
 from .toys import WIDTH, blobs
 

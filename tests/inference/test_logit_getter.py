@@ -5,8 +5,8 @@ from pytorch_metric_learning import losses
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from torch import nn
 
-from retrieval.heads.pml import library_classes
 from retrieval.inference import LogitGetter
+from retrieval.losses.pml import library_classes
 
 CLASSES, WIDTH = 5, 8
 

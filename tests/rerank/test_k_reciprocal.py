@@ -163,7 +163,7 @@ def test_an_inner_product_is_refused():
 def test_how_the_work_is_cut_changes_nothing(monkeypatch):
     vectors = torch.randn(90, 8, generator=torch.Generator().manual_seed(3))
     whole = rerank(vectors, vectors.clone(), KReciprocal(k1=6, k2=3), 20, own_rows=range(90))
-    monkeypatch.setattr('retrieval.rerank.neighbor_lists._GATHERED', 8 * 7)
+    monkeypatch.setattr('retrieval.rerank.neighbor_graph._GATHERED', 8 * 7)
     monkeypatch.setattr('retrieval.rerank.k_reciprocal._ROWS', 4)
     cut = rerank(vectors, vectors.clone(), KReciprocal(k1=6, k2=3), 20, own_rows=range(90))
     assert torch.equal(cut.indices, whole.indices)

@@ -116,7 +116,7 @@ def test_an_extraction_that_stopped_goes_on(folder, tmp_path, monkeypatch):
 
 def test_another_model_does_not_go_on(folder, tmp_path, monkeypatch):
     from retrieval.gallery import Fingerprint
-    from retrieval.retrievers.dump_parts import DumpFolder
+    from retrieval.retrievers.encoded_file import DumpFolder
     path = tmp_path / 'f.safetensors'
     left = DumpFolder(f'{path}.parts')
     with left.locked():

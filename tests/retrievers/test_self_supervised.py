@@ -8,7 +8,7 @@ from torch.nn import functional
 from retrieval.datasets import ImageList, image_collate
 from retrieval.registry import MODELS
 from retrieval.retrievers import ProjectionMLP, SelfSupervisedRetriever
-from retrieval.retrievers.views import instance_labels
+from retrieval.retrievers.self_supervised import instance_labels
 from retrieval.structures import RetrievalDataSample
 
 from ..datasets.photos import photo

@@ -1,0 +1,1 @@
+"""The field's benchmarks in their official layouts."""

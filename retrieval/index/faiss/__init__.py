@@ -1,0 +1,1 @@
+"""An index of any of faiss's factory types."""

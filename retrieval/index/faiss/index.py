@@ -1,0 +1,505 @@
+"""Checking the arguments of a FaissIndex.
+
+The rows of a FaissIndex: their ids, their vectors in faiss, and which slot is which row.
+
+Any index of faiss's factory.
+"""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...ranking import RangeNeighbors, as_vectors, prepared_rows
+from ...ranking.range_search import checked_threshold
+from ...ranking.topk import checked_k
+from ...registry import INDEXES, unknown_name
+from ...similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ...structures import Neighbors
+from ..base import Capabilities, Exclude, Filter, Index, RowIds, excluded_rows, filter_mask
+from . import lists as faiss_lists
+from .engine import FaissEngine, GpuMirror, Training, checked_device
+from .factory import checked_parameters, knobs, load_faiss, plain_factory, trial
+from .lists import plain_lists
+from .search import FaissSearch, KeptVectors, Scope, check_half, grow_to_threshold
+
+
+def known_similarity(similarity: str | SimilarityFn | Similarity) -> Similarity:
+    """One of the named similarities, which faiss can search by. Raises ValueError for others."""
+    chosen = resolve_similarity(similarity)
+    if SIMILARITIES.get(chosen.name) is not chosen:
+        raise ValueError(unknown_name('similarity of a FaissIndex', chosen.name, SIMILARITIES)
+                         + ' ExactIndex takes any callable.')
+    return chosen
+
+
+def at_least(name: str, value: Any, least: float) -> float:
+    """``value`` as it is. Raises TypeError for no number, ValueError for less than ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{name} must be a number, got {value!r}.')
+    if not value >= least:
+        raise ValueError(f'{name} must be at least {least}, got {value!r}.')
+    return value
+
+
+def checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
+                         on_disk: bool) -> Capabilities:
+    """What an index of this factory can do.
+
+    Args:
+        index: an empty index of it, of any width.
+
+    Raises:
+        ValueError: the factory cannot be used as it is asked for.
+    """
+    engine = FaissEngine(index, similarity)
+    if isinstance(engine.core, load_faiss().IndexLSH) and not rescore:
+        raise ValueError(f'The factory {factory!r} counts differing bits, which are no similarity: '
+                         'use it with rescore=True.')
+    if on_disk and not (engine.given and plain_lists(engine.core)):
+        raise ValueError(f'on_disk keeps plain inverted lists in a file, and {factory!r} has none: '
+                         "use an IVF factory without 'fs' and without refinement (rescore=True "
+                         "refines), such as 'IVF4096,PQ32'.")
+    return Capabilities(exact=engine.exact, removal=True, filters=True, range_search=True,
+                        training=not engine.trained)
+
+
+class FaissStore:
+    """Rows in the order in which they were added, over an engine that numbers them by slot.
+
+    Args:
+        similarity: the name of the similarity.
+        kept: vectors that are kept beside the engine, or None.
+        on_disk: a folder for the inverted lists, or None to hold them in memory.
+        max_removed: the share of hidden rows above which the engine is built anew.
+    """
+
+    def __init__(self, similarity: str, kept: KeptVectors | None,
+                 on_disk: str | PathLike | None, max_removed: float) -> None:
+        self.similarity, self.kept, self.max_removed = similarity, kept, max_removed
+        self.on_disk = None if on_disk is None else Path(on_disk)
+        self.ids = RowIds()
+        self.engine: FaissEngine | None = None
+        self.codec = ''  # digest of the trained, empty engine
+        self.next_slot = 0
+        self.longest = 0.0  # length of the longest vector there ever was
+        self.sealed = False  # the lists are mapped from a saved file, which must not change
+        self._slots = np.zeros(0, dtype=np.int64)  # capacity >= N
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def slots(self) -> np.ndarray:
+        """The slot of every row, ``(N,)`` int64 rising."""
+        return self._slots[:len(self)]
+
+    @property
+    def removed(self) -> int:
+        """How many removed rows the engine still holds."""
+        return 0 if self.engine is None else len(self.engine) - len(self)
+
+    @property
+    def lists_on_disk(self) -> bool:
+        """Whether the inverted lists stand in a file of their own."""
+        return self.on_disk is not None or self.sealed
+
+    def attach(self, engine: FaissEngine, codec: str) -> None:
+        """Use an engine that is trained and holds nothing."""
+        if self.on_disk is not None:
+            faiss_lists.map_lists(engine.core, self.working_file(),
+                                  np.zeros(engine.core.nlist), writable=True)
+        self.engine, self.codec = engine, codec
+
+    def working_file(self) -> Path:
+        """A new file for lists that change; it is removed with this object."""
+        assert self.on_disk is not None
+        file = faiss_lists.new_file(self.on_disk)
+        weakref.finalize(self, file.unlink, missing_ok=True)
+        return file
+
+    def restore(self, ids: RowIds, slots: np.ndarray, engine: FaissEngine | None, codec: str,
+                next_slot: int, longest: float) -> None:
+        """Take over rows that the engine and the kept vectors hold already."""
+        self.ids, self._slots, self.engine = ids, slots, engine
+        self.codec, self.next_slot, self.longest = codec, next_slot, longest
+
+    def check_writable(self) -> None:
+        """Refuse a change of lists that are mapped from a saved file. Raises ValueError."""
+        if self.sealed:
+            raise ValueError('This index cannot be changed: its inverted lists are mapped from a '
+                             'saved file. Load it with on_disk=FOLDER, which works on a copy.')
+
+    def append(self, vectors: Tensor, names: list[str]) -> None:
+        """Add prepared vectors ``(n, D)`` under ids that are new."""
+        self._insert(vectors, len(self))
+        if self.kept is not None:
+            self.kept.add(vectors)
+        self.longest = max(self.longest, float(vectors.norm(dim=1).max()))
+        self.ids.append(names)
+
+    def _insert(self, vectors: Tensor, count: int) -> None:
+        """Hand vectors to the engine, and number them from row ``count`` on."""
+        assert self.engine is not None
+        first = self.next_slot if self.engine.given else len(self.engine)
+        self.engine.add(vectors, first)
+        need = count + len(vectors)
+        if len(self._slots) < need:
+            larger = np.zeros(max(need, 3 * count // 2, 1024), dtype=np.int64)
+            larger[:count] = self._slots[:count]
+            self._slots = larger
+        self._slots[count:need] = np.arange(first, first + len(vectors))
+        self.next_slot = first + len(vectors)
+
+    def remove(self, rows: list[int]) -> None:
+        """Remove rows; the engine is built anew where it hides too many by then."""
+        assert self.engine is not None
+        gone = np.array(sorted(rows), dtype=np.int64)
+        taken = self.engine.remove(self.slots[gone])
+        stay = np.delete(np.arange(len(self)), gone)
+        self._slots = np.arange(len(stay)) if taken and self.engine.shifts else self.slots[stay]
+        self.ids.drop(rows)
+        if self.kept is not None:
+            self.kept.keep(stay)
+        if not len(self):
+            self.engine.reset()
+            self.next_slot = 0
+        elif self.removed > self.max_removed * len(self.engine):
+            with suppress(ValueError):  # what cannot be built anew goes on hiding its rows
+                self.compact()
+
+    def compact(self) -> None:
+        """Build the engine anew without what was removed.
+
+        Raises:
+            ValueError: no vectors are kept, and the codes give none back.
+        """
+        if not self.removed or self.engine is None:
+            return
+        vectors, before = self.vectors(), self.engine
+        self.engine = FaissEngine(before.emptied(), self.similarity)
+        try:
+            self._insert(vectors, 0)
+        except ValueError:  # an NSG graph of too few rows
+            self.engine = before
+            raise
+
+    def vectors(self) -> Tensor:
+        """The prepared vectors ``(N, D)`` float32: those that are kept, else what the codes give.
+        """
+        assert self.engine is not None
+        if self.kept is not None:
+            return self.kept.floats(slice(None))
+        return torch.from_numpy(self.engine.reconstruct(self.slots))
+
+
+@INDEXES.register_module()
+class FaissIndex(Index):
+    """An index of faiss under our ids, filters and scores.
+
+    Args:
+        factory: faiss's factory string: ``Flat``, ``HNSW32``, ``IVF4096,PQ32``,
+            ``OPQ16,IVF256,PQ16``, ``IVF1024,RaBitQ,RFlat``, ``SQ8`` … ``IDMap`` is not needed.
+        similarity: ``cosine_similarity``, ``inner_product`` or ``euclidean``.
+        search_parameters: by faiss's names: ``nprobe``, ``efSearch``, ``k_factor_rf`` …
+        train_size: how many rows of the first that are added, or of those given to
+            :meth:`train`, are drawn to train on; by default 64 for each centroid, at least 65,536.
+        seed: of the draw and of faiss's clustering.
+        rescore: keep the vectors, and score candidates exactly by them.
+        rescore_factor: how many times as many candidates as results are scored.
+        rescore_dtype: how the vectors are kept, ``float16`` or ``float32``.
+        on_disk: a folder in which the inverted lists are kept in a file while the index is open,
+            instead of in memory; for ``IVF`` factories.
+        device: ``cuda`` or ``cuda:N`` to search on a GPU with faiss-gpu.
+        max_removed: types that cannot remove hide what was removed; from this share on they are
+            built anew from the vectors that are left (1 for never; see :meth:`compact`).
+
+    Where a search finds fewer results than there are, because few lists were looked at or few
+    rows pass the filter, it looks further, at last at everything: an approximate index may miss
+    neighbours, and never returns fewer.
+
+    Raises:
+        ValueError: faiss knows no such factory, or an argument is out of range.
+        TypeError: an argument is of a wrong type.
+        ImportError: faiss is not installed.
+    """
+
+    def __init__(self, factory: str = 'Flat',
+                 similarity: str | SimilarityFn = 'cosine_similarity',
+                 search_parameters: Mapping[str, Any] | None = None,
+                 train_size: int | None = None, seed: int = 0, rescore: bool = False,
+                 rescore_factor: float = 4, rescore_dtype: str = 'float16',
+                 on_disk: str | PathLike | None = None, device: Any = None,
+                 max_removed: float = 0.5) -> None:
+        self.factory = plain_factory(factory)
+        self.similarity = known_similarity(similarity)
+        self.device = checked_device(device)
+        self.train_size = None if train_size is None else checked_k(train_size)
+        self.seed = int(seed)
+        self.rescore, self.rescore_dtype = bool(rescore), rescore_dtype
+        self.rescore_factor = at_least('rescore_factor', rescore_factor, 1)
+        kept = KeptVectors(self.similarity.name, rescore_dtype) if rescore else None
+        self.store = FaissStore(self.similarity.name, kept, on_disk,
+                                at_least('max_removed', max_removed, 0))
+        index = trial(self.factory, self.similarity.name)
+        self.capabilities = checked_capabilities(
+            index, self.factory, self.similarity.name, self.rescore, on_disk is not None)
+        self._parameters = checked_parameters(search_parameters, knobs(index), self.factory)
+        self._mirror: GpuMirror | None = None
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.store.ids.names
+
+    @property
+    def width(self) -> int | None:
+        return None if self.store.engine is None else self.store.engine.index.d
+
+    @property
+    def trained(self) -> bool:
+        """Whether rows can be added without training."""
+        engine = self.store.engine
+        return not self.capabilities.training if engine is None else engine.trained
+
+    @property
+    def removed(self) -> int:
+        """How many removed rows faiss still holds, hidden, until :meth:`compact`."""
+        return self.store.removed
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is searched: codes, links, centroids and kept vectors, without the ids."""
+        kept = self.store.kept
+        return (0 if self.store.engine is None else self.store.engine.size()) + (
+            0 if kept is None else kept.rows.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __contains__(self, item: Any) -> bool:
+        return self.store.ids.row(str(item)) is not None
+
+    @property
+    def search_parameters(self) -> dict[str, Any]:
+        """The parameters of the search; setting some leaves the others as they are.
+
+        Raises:
+            TypeError, ValueError: there is no such parameter, or a value is out of range.
+        """
+        return dict(self._parameters)
+
+    @search_parameters.setter
+    def search_parameters(self, values: Mapping[str, Any]) -> None:
+        engine = self.store.engine
+        index = trial(self.factory, self.similarity.name) if engine is None else engine.index
+        checked = checked_parameters(values, knobs(index), self.factory)
+        if checked.get('ht') and 'ht' not in self._parameters:
+            raise ValueError('The search parameter ht needs a training for it: give it when the '
+                             'index is made, search_parameters=dict(ht=…).')
+        self._parameters.update(checked)
+        self._apply_parameters()
+
+    def _apply_parameters(self) -> None:
+        if self.store.engine is not None:
+            for name, value in self._parameters.items():
+                knob = self.store.engine.knobs[name]
+                setattr(knob.owner, knob.attribute, value)
+        self._mirror = None
+
+    def train(self, embeddings: Any) -> None:
+        """Train on a sample of these vectors, before any are added.
+
+        Args:
+            embeddings: ``(n, D)`` floats; of more than ``train_size`` a sample is drawn.
+
+        Raises:
+            ValueError: there are rows already, or too few to train on.
+        """
+        if len(self):
+            raise ValueError(f'The index holds {len(self)} rows, which are coded by the present '
+                             'training: make a new index to train anew.')
+        self._start(self._prepared(as_vectors(embeddings, 'embeddings', self.width)))
+
+    def _start(self, vectors: Tensor) -> None:
+        """Make the engine for these prepared vectors, and train it where it needs that."""
+        engine = Training(self.factory, self.similarity.name, self.train_size, self.seed,
+                          polysemous='ht' in self._parameters).engine(vectors)
+        self.store.attach(engine, engine.codec())
+        self._apply_parameters()
+
+    def _prepared(self, vectors: Tensor) -> Tensor:
+        """The vectors as faiss gets them: for cosine of length 1."""
+        vectors = vectors.cpu()
+        if self.similarity.name == 'euclidean':
+            prepared_rows(vectors, SIMILARITIES['inner_product'])  # refuses what overflows
+        return prepared_rows(vectors, self.similarity).contiguous()
+
+    def add(self, embeddings: Any, ids: Iterable[Any]) -> None:
+        vectors = as_vectors(embeddings, 'embeddings', self.width)
+        names = self.store.ids.new(ids, len(vectors))
+        if not names:
+            return
+        self.store.check_writable()
+        vectors = self._prepared(vectors)
+        if self.store.kept is not None:
+            self.store.kept.check(vectors)
+        if self.store.engine is None or not self.store.engine.trained:
+            self._start(vectors)
+        self._check_range(vectors)
+        self.take(vectors, names)
+
+    def take(self, vectors: Tensor, names: list[str]) -> None:
+        """Add vectors ``(n, D)`` that are prepared already, under ids that are new."""
+        self.store.append(vectors, names)
+        self.gallery_digest = None
+        self._apply_parameters()
+
+    def _check_range(self, vectors: Tensor) -> None:
+        """Refuse vectors that this factory would rank wrongly. Raises ValueError."""
+        assert self.store.engine is not None
+        if 'fp16' in self.factory:
+            check_half(vectors, f'which the factory {self.factory!r}')
+        if self.store.engine.l2 and self.similarity.name == 'cosine_similarity':
+            zero = (vectors == 0).all(dim=1)
+            if bool(zero.any()):
+                raise ValueError(f'The factory {self.factory!r} searches by distance, which ranks '
+                                 'by cosine unless a vector is zero, and row '
+                                 f'{int(zero.nonzero()[0, 0])} is. Leave it out, or use another '
+                                 'factory.')
+
+    def remove(self, ids: Iterable[Any]) -> None:
+        rows = self.store.ids.rows(ids)
+        if not rows:
+            return
+        self.store.check_writable()
+        self.store.remove(rows)
+        self.gallery_digest = None
+        self._apply_parameters()
+
+    def compact(self) -> None:
+        """Build the index anew, with the same training, without what was removed.
+
+        The vectors are those that are kept for ``rescore``, else what the codes give back.
+
+        Raises:
+            ValueError: the codes of this factory give nothing back.
+        """
+        self.store.compact()
+        self._apply_parameters()
+
+    def search(self, queries: Any, k: int, exclude: Exclude | None = None,
+               filter: Filter | None = None) -> Neighbors:
+        vectors, k = self._ready(queries), checked_k(k)
+        search = self._searching(vectors, exclude, filter)
+        k = min(k, int(search.scope.available.max(initial=0)))
+        scores, rows = search.best(k)
+        width = int((rows >= 0).sum(axis=1).max(initial=0))
+        return Neighbors(torch.from_numpy(np.ascontiguousarray(scores[:, :width])),
+                         torch.from_numpy(np.ascontiguousarray(rows[:, :width])), self.ids)
+
+    def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
+                     filter: Filter | None = None) -> RangeNeighbors:
+        """Every row of similarity ``threshold`` or more that the search parameters let it see."""
+        vectors, threshold = self._ready(queries), checked_threshold(threshold)
+        search = self._searching(vectors, exclude, filter)
+        found = grow_to_threshold(search, threshold)
+        found.gallery_ids = self.ids
+        return found
+
+    def _ready(self, queries: Any) -> np.ndarray:
+        if not len(self):
+            raise ValueError('The index is empty: add embeddings before searching.')
+        return self._prepared(as_vectors(queries, 'queries', self.width)).numpy()
+
+    def _searching(self, vectors: np.ndarray, exclude: Exclude | None,
+                   chosen: Filter | None) -> FaissSearch:
+        store = self.store
+        assert store.engine is not None
+        mask = filter_mask(chosen, self.ids)
+        sets = excluded_rows(exclude, store.ids.row, len(vectors), len(self))
+        scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(), sets,
+                      len(vectors))
+        if self.device is not None and self._mirror is None:
+            self._mirror = GpuMirror(store.engine, self.device)
+        return FaissSearch(store.engine, vectors, scope, store.longest, store.kept,
+                           self.rescore_factor, self._mirror)
+
+    def empty_copy(self, on_disk: str | PathLike | None = None) -> FaissIndex:
+        """An index with the same training and settings and no rows, to fill another shard with.
+
+        Raises:
+            ValueError: it is not trained yet.
+        """
+        engine = self.store.engine
+        if engine is None or not engine.trained:
+            raise ValueError('The index is not trained yet: call train() first.')
+        copy = FaissIndex(**self.settings(), on_disk=on_disk, device=self.device)
+        copy.store.attach(FaissEngine(engine.emptied(), self.similarity.name), self.store.codec)
+        copy._apply_parameters()
+        return copy
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make such an index, less where it runs."""
+        names = ('factory', 'search_parameters', 'train_size', 'seed', 'rescore',
+                 'rescore_factor', 'rescore_dtype')
+        return dict({name: getattr(self, name) for name in names},
+                    similarity=self.similarity.name, max_removed=self.store.max_removed)
+
+    @classmethod
+    def merge(cls, parts: Iterable[FaissIndex | str | PathLike],
+              on_disk: str | PathLike | None = None) -> FaissIndex:
+        """One index with the rows of several, in their order, that share one training.
+
+        Args:
+            parts: indexes or their files, made by :meth:`empty_copy` of one trained index.
+            on_disk: a folder for the inverted lists of the result; they then never are in memory
+                together.
+
+        Raises:
+            ValueError: there are none, they were trained apart, or an id is in two of them.
+        """
+        from .files import merge
+        return merge(cls, parts, on_disk)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the index to one file; lists that are kept on disk to a second one beside it."""
+        from .files import save
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | PathLike, device: Any = None,
+             search_parameters: Mapping[str, Any] | None = None,
+             on_disk: str | PathLike | None = None, verify: bool = True,
+             factory: str | None = None) -> FaissIndex:
+        """Read what :meth:`save` wrote, after its checksum was compared.
+
+        Args:
+            path: the file.
+            device: as for the class.
+            search_parameters: other values than were saved.
+            on_disk: a folder for the inverted lists. Lists that were saved in a file of their
+                own are mapped where they are, and the index cannot be changed, unless a folder is
+                given, into which they are copied.
+            verify: False to map lists of their own file without reading it through first; the
+                index file is always checked.
+            factory: what the index must be made of, where that matters.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no such index, or is damaged.
+        """
+        from .files import load
+        index = load(cls, Path(path), device, on_disk, verify)
+        if factory is not None and plain_factory(factory) != index.factory:
+            raise ValueError(f'{str(path)!r} holds the factory {index.factory!r}, not '
+                             f'{factory!r}.')
+        if search_parameters is not None:
+            index.search_parameters = search_parameters
+        return index

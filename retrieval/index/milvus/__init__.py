@@ -1,0 +1,1 @@
+"""An index in a Milvus database, embedded or a server."""

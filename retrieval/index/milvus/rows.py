@@ -1,0 +1,445 @@
+"""The rows of a Milvus collection: which there are, and how they get in and out.
+
+The rows of one index in Milvus: opened, written, removed, and replaced in one step.
+
+The rows of a Milvus index in a file, and back.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...tensor_file import StringColumn
+from .. import files
+from ..base import as_ids
+from . import collection as collections
+from .collection import EMBEDDING, ID, ROW, Columns, Layout
+from .connection import Connection, MilvusError, MilvusUnavailable
+
+MESSAGE_BYTES = 16 * 2 ** 20  # of one request or answer; a server takes 64 MiB by default
+_PAGE_ROWS = 16_384  # of a query's answer
+_LIST_ROWS = 8_192  # of a list in an expression
+
+
+class RowTable:
+    """The ids of the rows in their order, each with the serial number that is stored with it.
+
+    Serial numbers rise in the order of adding and have gaps where rows were removed; a row's
+    number is its place among them.
+
+    Args:
+        rows: pairs of serial number and id.
+    """
+
+    def __init__(self, rows: Iterable[tuple[int, str]] = ()) -> None:
+        ordered = sorted(rows)
+        self.ids = [name for _, name in ordered]
+        self.serials = [serial for serial, _ in ordered]
+        self.row_of = {name: row for row, name in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def next_serial(self) -> int:
+        """The serial number of the next row."""
+        return self.serials[-1] + 1 if self.serials else 0
+
+    def append(self, names: Sequence[str], serials: Sequence[int]) -> None:
+        """Note new rows; those that are there already stay where they are."""
+        for name, serial in zip(names, serials, strict=True):
+            if name not in self.row_of:
+                self.row_of[name] = len(self.ids)
+                self.ids.append(name)
+                self.serials.append(serial)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forget rows."""
+        gone = {self.row_of[name] for name in names}
+        stay = [row for row in range(len(self.ids)) if row not in gone]
+        self.ids = [self.ids[row] for row in stay]
+        self.serials = [self.serials[row] for row in stay]
+        self.row_of = {name: row for row, name in enumerate(self.ids)}
+
+
+def read_table(connection: Connection, own: str) -> RowTable:
+    """The rows of a collection, as they are now."""
+    size = 50_000 if connection.embedded else _PAGE_ROWS
+    return RowTable((one[ROW], one[ID]) for page in _pages(connection, own, [ID, ROW], size)
+                    for one in page)
+
+
+def _pages(connection: Connection, own: str, fields: list[str],
+           size: int) -> Iterator[list[dict[str, Any]]]:
+    """All rows in their order, at most ``size`` at once.
+
+    A page is a range of serial numbers, so that no row is met twice or missed while others are
+    added; an empty one is the end, or a gap where rows were removed.
+    """
+    start = 0
+    while True:
+        page = connection.call('query', own, filter=f'{ROW} >= {start} and {ROW} < {start + size}',
+                               output_fields=fields, consistency_level='Strong')
+        if page:
+            yield sorted(page, key=lambda one: one[ROW])
+        elif not connection.call('query', own, filter=f'{ROW} >= {start}', output_fields=[ROW],
+                                 limit=1, consistency_level='Strong'):
+            return
+        start += size
+
+
+def read_rows(connection: Connection, own: str,
+              layout: Layout) -> tuple[np.ndarray, list[str], dict[str, list[Any]]]:
+    """The vectors ``(N, D)`` float32, ids and metadata columns of a collection, in its order."""
+    fields = [ID, ROW, EMBEDDING, *layout.columns]
+    size = max(1, min(_PAGE_ROWS, MESSAGE_BYTES // (4 * layout.width + 256)))
+    vectors, ids = [np.zeros((0, layout.width), dtype=np.float32)], []
+    columns: dict[str, list[Any]] = {name: [] for name in layout.columns}
+    for page in _pages(connection, own, fields, size):
+        vectors.append(np.asarray([one[EMBEDDING] for one in page], dtype=np.float32))
+        ids += [one[ID] for one in page]
+        for name, values in columns.items():
+            values += [one[name] for one in page]
+    return np.concatenate(vectors), ids, columns
+
+
+def read_metadata(connection: Connection, own: str, names: list[str],
+                  serials: Sequence[int]) -> list[dict[str, Any]]:
+    """The metadata columns ``names`` of the rows of these serial numbers, in their order."""
+    found = {one[ROW]: {name: one[name] for name in names}
+             for one in _read(connection, own, serials, names, _LIST_ROWS)}
+    return [found[serial] for serial in serials]
+
+
+def read_vectors(connection: Connection, own: str, serials: Sequence[int],
+                 width: int) -> np.ndarray:
+    """The vectors ``(n, width)`` float32 of the rows of these serial numbers, in their order.
+
+    Rows that another process has removed meanwhile are zeros.
+    """
+    place = {serial: number for number, serial in enumerate(serials)}
+    vectors = np.zeros((len(serials), width), dtype=np.float32)
+    size = max(1, MESSAGE_BYTES // (4 * width + 64))
+    for one in _read(connection, own, serials, [EMBEDDING], min(size, _LIST_ROWS)):
+        vectors[place[one[ROW]]] = one[EMBEDDING]
+    return vectors
+
+
+def _read(connection: Connection, own: str, serials: Sequence[int], fields: list[str],
+          size: int) -> Iterator[dict[str, Any]]:
+    for expression, _ in row_lists(serials, size):
+        yield from connection.call('query', own, filter=expression, output_fields=[ROW, *fields],
+                                   consistency_level='Strong')
+
+
+def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], columns: Columns,
+            batch_size: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows as Milvus takes them, in batches of at most ``batch_size`` rows and a quarter of
+    what a server takes in one message.
+    """
+    batch: list[dict[str, Any]] = []
+    weight = 0
+    for row, name in enumerate(names):
+        one: dict[str, Any] = {ID: name, ROW: serials[row], EMBEDDING: vectors[row]}
+        one.update((column, values[row]) for column, (_, values) in columns.items())
+        size = 4 * vectors.shape[1] + 16 + sum(
+            len(value.encode()) + 8 if isinstance(value, str) else 8 for value in one.values())
+        if batch and (len(batch) == batch_size or weight + size > MESSAGE_BYTES):
+            yield batch
+            batch, weight = [], 0
+        batch.append(one)
+        weight += size
+    if batch:
+        yield batch
+
+
+def row_lists(serials: Sequence[int], size: int = _LIST_ROWS) -> Iterator[tuple[str, int]]:
+    """Expressions that name at most ``size`` rows by serial number, and how many each names."""
+    for start in range(0, len(serials), size):
+        part = serials[start:start + size]
+        yield f'{ROW} in [{",".join(map(str, part))}]', len(part)
+
+
+def allowed_rows(mask: Sequence[bool], serials: Sequence[int]) -> list[str]:
+    """Expressions of which each row that the mask allows meets exactly one, and no other row any.
+    """
+    refused = [serial for serial, here in zip(serials, mask, strict=True) if not here]
+    if not refused:
+        return ['']
+    if len(refused) <= _LIST_ROWS:
+        return [f'{ROW} not in [{",".join(map(str, refused))}]']
+    allowed = [serial for serial, here in zip(serials, mask, strict=True) if here]
+    return [expression for expression, _ in row_lists(allowed)]
+
+
+_FLUSH_ROWS = 1024  # the embedded Milvus searches rows faster once they are in its files
+
+
+class Store:
+    """What an index holds in Milvus, and what this process knows of it.
+
+    Args:
+        connection: to Milvus.
+        name: of the index in the database.
+        layout: what a new collection is made of; the width and, where they are not declared, the
+            columns are those of the first rows.
+        declared: whether the columns are.
+        batch_size: the most rows of one insertion.
+    """
+
+    def __init__(self, connection: Connection, name: str, layout: Layout, declared: bool,
+                 batch_size: int) -> None:
+        self.connection, self.name, self.batch_size = connection, name, batch_size
+        self.wanted, self.declared = layout, declared
+        self.refresh()
+        self._loose = 0  # rows that the embedded Milvus has not yet put into its files
+
+    def refresh(self) -> None:
+        """Forget what is known, so that it is read again when it is needed."""
+        self.own: str | None = None  # the collection that the name leads to
+        self.layout: Layout | None = None
+        self._table: RowTable | None = None
+
+    def forget_rows(self) -> None:
+        """Read the rows again when they are needed."""
+        self._table = None
+
+    def rows(self) -> RowTable:
+        """The rows in their order.
+
+        Raises:
+            ValueError: the collection was made with other settings.
+        """
+        if self._table is None:
+            self.own = self.own or collections.find(self.connection, self.name)
+            if self.own is not None:
+                self.layout = self._checked(collections.read_layout(self.connection, self.own))
+                self.connection.call('load_collection', self.own)
+                self._table = read_table(self.connection, self.own)
+            else:
+                self._table = RowTable()
+        return self._table
+
+    def _checked(self, layout: Layout) -> Layout:
+        wanted = {'similarity': (self.wanted.metric, layout.metric),
+                  'index_params': (self.wanted.index_type, layout.index_type)}
+        if self.declared:
+            wanted['metadata'] = (str(dict(self.wanted.columns)), str(dict(layout.columns)))
+        for name, (here, there) in wanted.items():
+            if here != there:
+                raise ValueError(
+                    f'The collection {self.name!r} at {self.connection.uri} has {there} for '
+                    f'`{name}`, and this index wants {here}: give what it was made with, or '
+                    'another `collection`.')
+        return layout
+
+    def new_layout(self, width: int, columns: Columns) -> Layout:
+        """What a collection of such rows is made of."""
+        return Layout(width, self.wanted.metric, {name: kind for name, (kind, _) in
+                                                  columns.items()},
+                      self.wanted.id_length, self.wanted.index_type, self.wanted.index_params)
+
+    def write(self, vectors: np.ndarray, names: list[str], columns: Columns) -> None:
+        """Append new rows and replace the content of those that are there."""
+        table = self.rows()
+        if not names:
+            return
+        if self.own is None:
+            layout = self.new_layout(vectors.shape[1], columns)
+            self.own, self.layout = collections.claim(self.connection, self.name, layout), layout
+        collections.unseal(self.connection, self.name, self.own)
+        serials, serial = [], table.next_serial
+        for name in names:
+            row = table.row_of.get(name)
+            serials.append(serial if row is None else table.serials[row])
+            serial += row is None
+        self._send(self.own, table, vectors, names, serials, columns)
+
+    def _send(self, own: str, table: RowTable, vectors: np.ndarray, names: list[str],
+              serials: list[int], columns: Columns) -> None:
+        """Write by id, batch by batch: a batch that is sent again doubles nothing."""
+        written = 0
+        try:
+            for batch in batches(vectors, names, serials, columns, self.batch_size):
+                self.connection.call('upsert', own, batch)
+                end = written + len(batch)
+                table.append(names[written:end], serials[written:end])
+                written = end
+        except (MilvusError, ValueError) as error:
+            self.forget_rows()
+            raise _partly(error, written, len(names), (
+                f'Of {len(names):,} rows the first {written:,} are in the collection for certain; '
+                f'of the next {self.batch_size:,} some may be. `upsert` with the same arguments '
+                'writes the rest and doubles nothing.')) from error
+        self._loose += written
+        if self.connection.embedded and self._loose >= _FLUSH_ROWS:
+            self.connection.call('flush', own)
+            self._loose = 0
+
+    def remove(self, names: list[str]) -> None:
+        """Remove rows that are there."""
+        table = self.rows()
+        if not names or self.own is None:
+            return
+        collections.unseal(self.connection, self.name, self.own)
+        removed = 0
+        try:
+            for expression, count in row_lists(self.serials(names)):
+                self.connection.call('delete', self.own, filter=expression,
+                                     consistency_level='Strong')
+                removed += count
+        except (MilvusError, ValueError) as error:
+            self.forget_rows()
+            raise _partly(error, removed, len(names), (
+                f'Of {len(names):,} rows the first {removed:,} are removed for certain; remove '
+                'those that are still in `ids`.')) from error
+        table.remove(names)
+
+    def serials(self, names: Sequence[str]) -> list[int]:
+        """The serial numbers of rows that are there."""
+        table = self.rows()
+        return [table.serials[table.row_of[name]] for name in names]
+
+    def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
+                overwrite: bool) -> None:
+        """Write the rows into a collection beside the old one, lead the name to it, and only then
+        drop the old one.
+
+        Args:
+            kind: ``gallery``, which another gallery replaces, or ``copy``.
+            overwrite: replace also what is no gallery.
+
+        Raises:
+            ValueError: that is not allowed, and there is such a collection.
+        """
+        layout = self.new_layout(vectors.shape[1], columns)
+        digest = collections.digest(layout, vectors, names, columns)
+        self.refresh()
+        old = collections.find(self.connection, self.name)
+        if old and collections.is_sealed(self.connection, self.name, old, digest) and (
+                self._count(old) == len(names)):
+            self.connection.call('load_collection', old)
+            self.own, self.layout, self._table = old, layout, RowTable(enumerate(names))
+            return
+        if old and not overwrite and not collections.is_gallery(self.name, old):
+            raise ValueError(
+                f'The collection {self.name!r} at {self.connection.uri} holds rows that were added '
+                'to it, and a gallery would replace them: give another `collection`, or '
+                'overwrite=True.')
+        for left in collections.abandoned(self.connection, self.name):
+            collections.drop(self.connection, self.name, left)
+        own = self._built(layout, vectors, names, columns, kind)
+        collections.seal(self.connection, self.name, own, digest)
+        collections.point(self.connection, self.name, own)
+        if old:
+            collections.drop(self.connection, self.name, old)
+        self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
+
+    def _count(self, own: str) -> int:
+        return self.connection.call('query', own, filter='', output_fields=['count(*)'],
+                                    consistency_level='Strong')[0]['count(*)']
+
+    def _built(self, layout: Layout, vectors: np.ndarray, names: list[str], columns: Columns,
+               kind: str) -> str:
+        """A new collection of these rows, all of them."""
+        own = collections.create(self.connection, self.name, kind, layout)
+        try:
+            self._send(own, RowTable(), vectors, names, list(range(len(names))), columns)
+            if (count := self._count(own)) != len(names):
+                raise MilvusError(f'Milvus counts {count:,} of {len(names):,} rows.')
+        except MilvusError as error:
+            with suppress(MilvusError, ValueError):
+                self.connection.call('drop_collection', own)
+            raise _partly(error.__cause__ or error, 0, len(names),
+                          'The new rows are not all in Milvus; the index holds what it held '
+                          'before.') from error
+        return own
+
+
+def _partly(error: BaseException, done: int, total: int, message: str) -> MilvusError:
+    """The error of a change that was made in part."""
+    kind = MilvusUnavailable if isinstance(error, MilvusUnavailable) else MilvusError
+    return kind(f'{message} {error}', done, total)
+
+
+_FORMAT = 'retrieval.MilvusIndex'
+_VERSION = '1'
+_DTYPES = {'int': torch.int64, 'float': torch.float64, 'bool': torch.bool}
+
+
+@dataclass
+class Content:
+    """Rows in their order.
+
+    Args:
+        vectors: ``(N, D)`` float32.
+        ids: N strings.
+        metadata: columns of N values by name.
+    """
+
+    vectors: Tensor
+    ids: list[str]
+    metadata: dict[str, Sequence[Any]]
+
+
+def write(path: str | PathLike, store: Store, settings: dict[str, Any]) -> None:
+    """Write all rows and the settings of an index to one file."""
+    store.rows()
+    kinds = {} if store.layout is None else dict(store.layout.columns)
+    ids: list[str] = []
+    columns: dict[str, list[Any]] = {}
+    if store.own is None or store.layout is None:
+        vectors = np.zeros((0, 0), dtype=np.float32)
+    else:
+        vectors, ids, columns = read_rows(store.connection, store.own, store.layout)
+    tensors = {'rows': torch.from_numpy(vectors)}
+    _put(tensors, 'ids', 'str', ids)
+    for number, (name, kind) in enumerate(kinds.items()):
+        _put(tensors, f'metadata.{number}', kind, columns[name])
+    header = {'format': _FORMAT, 'version': _VERSION, 'settings': json.dumps(settings),
+              'columns': json.dumps(kinds)}
+    files.write(path, tensors, header)
+
+
+def _put(tensors: dict[str, Tensor], name: str, kind: str, values: list[Any]) -> None:
+    if kind == 'str':
+        column = StringColumn.from_strings(values)
+        tensors[f'{name}.bytes'], tensors[f'{name}.offsets'] = column.data, column.offsets
+    else:
+        tensors[name] = torch.tensor(values, dtype=_DTYPES[kind])
+
+
+def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
+    """The rows and the settings that :func:`write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no Milvus index, or is damaged.
+    """
+    tensors, header = files.read(path, _FORMAT)
+    if header.get('version') != _VERSION:
+        raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, this '
+                         f'package reads {_VERSION}.')
+    try:
+        rows = tensors['rows']
+        ids = as_ids(StringColumn(tensors['ids.bytes'], tensors['ids.offsets']), len(rows))
+        metadata = {name: _take(tensors, f'metadata.{number}', kind) for number, (name, kind) in
+                    enumerate(json.loads(header['columns']).items())}
+        settings = json.loads(header['settings'])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f'{str(path)!r} is damaged: {error}') from error
+    return Content(rows, ids, metadata), settings
+
+
+def _take(tensors: dict[str, Tensor], name: str, kind: str) -> Sequence[Any]:
+    if kind == 'str':
+        return list(StringColumn(tensors[f'{name}.bytes'], tensors[f'{name}.offsets']))
+    return tensors[name].tolist()

@@ -1,0 +1,272 @@
+"""Scores that are equal but for rounding.
+
+A server computes the scores of equal vectors in different places of its loops, so that they may
+differ in the last digits. What lies so close together is scored here again, in float64, each row
+alike.
+
+Searching a Milvus collection: as many answers as it takes for every query to be complete.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...ranking import RangeNeighbors
+from ...structures import Neighbors
+from ..base import Exclude, Filter, exclusions, filter_mask
+from .collection import EMBEDDING, ID, MOST_RESULTS, ROW
+from .connection import Connection
+from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_vectors
+
+_ROUNDING = 2.0 ** -20  # of the largest score, about what float32 products are off by
+
+
+def tolerance(scores: np.ndarray) -> float:
+    """How far two scores may differ that stand for equal vectors."""
+    return float(np.abs(scores).max()) * _ROUNDING if len(scores) else 0.0
+
+
+def close_together(scores: np.ndarray, k: int) -> np.ndarray:
+    """The places, bool ``(m,)``, of descending scores whose order is not sure; m is ``k``, or
+    more where the k-th is among them.
+    """
+    close = scores[:-1] - scores[1:] <= tolerance(scores)
+    end = min(k, len(scores))
+    while 0 < end < len(scores) and close[end - 1]:
+        end += 1
+    unsure = np.zeros(len(scores), dtype=bool)
+    unsure[:-1] |= close
+    unsure[1:] |= close
+    return unsure[:end]
+
+
+def scored(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
+    """The similarity of a query ``(D,)`` to vectors ``(n, D)``, ``(n,)`` float32."""
+    query, vectors = query.astype(np.float64), vectors.astype(np.float64)
+    if metric == 'L2':
+        return -np.sqrt(np.square(vectors - query).sum(axis=1)).astype(np.float32)
+    products = (vectors * query).sum(axis=1)
+    if metric == 'COSINE':
+        lengths = np.sqrt(np.square(vectors).sum(axis=1) * np.square(query).sum())
+        products = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return products.astype(np.float32)
+
+
+_MOST_HITS = 200_000  # in one answer
+_EMBEDDED_BYTES = 256 * 2 ** 20  # that the embedded server may spend on one request
+Found = tuple[np.ndarray, np.ndarray]  # rows (n,) int64 and scores (n,) float32, best first
+
+_NOTHING: Found = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+class UnknownRow(Exception):
+    """Milvus found a row that the table does not have: another process wrote it."""
+
+
+class Searcher:
+    """Searches of one collection.
+
+    Args:
+        connection: to Milvus.
+        own: the collection's own name.
+        table: its rows.
+        metric: Milvus's name of the similarity.
+        search_params: parameters of Milvus's index for searching.
+    """
+
+    def __init__(self, connection: Connection, own: str, table: RowTable, metric: str,
+                 search_params: dict[str, Any]) -> None:
+        self.connection, self.own, self.table, self.metric = connection, own, table, metric
+        self.params = {'metric_type': metric, 'params': search_params}
+
+    def nearest(self, queries: np.ndarray, k: int, excluded: Sequence[set[int]],
+                expressions: list[str]) -> list[Found]:
+        """For every query ``(Q, D)`` the ``k`` best rows that are not excluded.
+
+        More than k are asked for: what is excluded is left out here, and among equal scores the
+        lower rows are taken, as far as Milvus's limit on the results of a query allows.
+        """
+        def enough(found: Found, beyond: float) -> bool:
+            return len(found[1]) >= k and beyond < found[1][k - 1] - tolerance(found[1])
+
+        if not k or not len(queries):
+            return [_NOTHING] * len(queries)
+        most = max(map(len, excluded), default=0)
+        complete = self._gather(queries, k + most + 1, excluded, expressions, enough)
+        return self._settled(queries, complete, k)
+
+    def within(self, queries: np.ndarray, threshold: float, excluded: Sequence[set[int]],
+               expressions: list[str]) -> list[Found]:
+        """For every query ``(Q, D)`` all rows of at least that similarity, not excluded."""
+        def enough(found: Found, beyond: float) -> bool:
+            return beyond < threshold
+
+        complete = self._gather(queries, 256, excluded, expressions, enough, thorough=True)
+        found = [(rows[scores >= threshold], scores[scores >= threshold])
+                 for rows, scores in complete]
+        return self._settled(queries, found, len(self.table))
+
+    def _settled(self, queries: np.ndarray, found: list[Found], k: int) -> list[Found]:
+        """The first ``k`` of each, those that are equal but for rounding in the right order."""
+        unsure = [close_together(scores, k) for _, scores in found]
+        places = [rows[:len(here)][here] for (rows, _), here in zip(found, unsure, strict=True)]
+        wanted = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        vectors = read_vectors(self.connection, self.own,
+                               [self.table.serials[row] for row in wanted], queries.shape[1])
+        settled = []
+        for query, (rows, scores), here, these in zip(queries, found, unsure, places, strict=True):
+            rows, scores = rows[:len(here)], scores[:len(here)].copy()
+            if len(these):
+                scores[here] = scored(query, vectors[np.searchsorted(wanted, these)], self.metric)
+            order = np.lexsort((rows, -scores))[:k]
+            settled.append((rows[order], scores[order]))
+        return settled
+
+    def _gather(self, queries: np.ndarray, limit: int, excluded: Sequence[set[int]],
+                expressions: list[str], enough: Callable[[Found, float], bool],
+                thorough: bool = False) -> list[Found]:
+        """Ask with a growing limit until ``enough(found, the best score that may be missing)``.
+
+        Where Milvus's limit is reached and ``thorough``, it is asked for one range of rows after
+        another, each within the limit.
+        """
+        results = [_NOTHING] * len(queries)
+        waiting = list(range(len(queries)))
+        while waiting:
+            limit = min(limit, MOST_RESULTS, len(self.table))
+            answers = self._ask(queries[waiting], limit, expressions)
+            still = []
+            for query, (found, beyond) in zip(waiting, answers, strict=True):
+                results[query] = _without(found, excluded[query])
+                if not enough(results[query], beyond) and beyond > -np.inf:
+                    still.append(query)
+            waiting = [] if limit == len(self.table) else still
+            if limit < MOST_RESULTS:
+                limit *= 4
+            elif thorough:
+                expressions, thorough = self._by_ranges(expressions), False
+            else:
+                break
+        return results
+
+    def _by_ranges(self, expressions: list[str]) -> list[str]:
+        serials = self.table.serials
+        edges = [*serials[::MOST_RESULTS], serials[-1] + 1]
+        ranges = [f'{ROW} >= {first} and {ROW} < {last}'
+                  for first, last in zip(edges, edges[1:], strict=False)]
+        return [f'({expression}) and {part}' if expression else part
+                for expression in expressions for part in ranges]
+
+    def _ask(self, queries: np.ndarray, limit: int,
+             expressions: list[str]) -> list[tuple[Found, float]]:
+        """For every query what Milvus found, and the best score that it may have kept back."""
+        answers = []
+        step = self._queries_at_once(limit, queries.shape[1])
+        for start in range(0, len(queries), step):
+            block = list(queries[start:start + step])
+            parts = [self._hits(block, limit, expression) for expression in expressions]
+            answers += [self._merged([part[i] for part in parts], limit)
+                        for i in range(len(block))]
+        return answers
+
+    def _queries_at_once(self, limit: int, width: int) -> int:
+        """How many queries of that width go into one request."""
+        most = min(MOST_RESULTS, _MOST_HITS // limit, MESSAGE_BYTES // (4 * width))
+        if self.connection.embedded:  # it holds all scores, and for L2 all differences, at once
+            each = 4 * len(self.table) * (width if self.metric == 'L2' else 1)
+            most = min(most, _EMBEDDED_BYTES // each)
+        return max(1, most)
+
+    def _hits(self, queries: list[np.ndarray], limit: int, expression: str) -> list[Any]:
+        return self.connection.call(
+            'search', self.own, data=queries, filter=expression, limit=limit, anns_field=EMBEDDING,
+            search_params=self.params, output_fields=[ID], consistency_level='Strong')
+
+    def _merged(self, parts: list[Any], limit: int) -> tuple[Found, float]:
+        rows, scores, beyond = [], [], -np.inf
+        for hits in parts:
+            values = self._scores(hits.distances)
+            try:
+                rows.append(np.array([self.table.row_of[name] for name in hits.ids], np.int64))
+            except KeyError as error:
+                raise UnknownRow from error
+            scores.append(values)
+            if len(values) >= limit:
+                beyond = max(beyond, float(values.min()))
+        row, score = np.concatenate(rows), np.concatenate(scores)
+        order = np.lexsort((row, -score))
+        return (row[order], score[order]), beyond
+
+    def _scores(self, distances: Sequence[float]) -> np.ndarray:
+        """Milvus's distances as similarities: of L2 it gives the square."""
+        values = np.asarray(distances, dtype=np.float32)
+        return -np.sqrt(np.maximum(values, 0)) if self.metric == 'L2' else values
+
+
+def _without(found: Found, excluded: set[int]) -> Found:
+    if not excluded:
+        return found
+    keep = ~np.isin(found[0], list(excluded))
+    return found[0][keep], found[1][keep]
+
+
+def excluded_rows(exclude: Exclude | None, table: RowTable, num_queries: int) -> list[set[int]]:
+    """The rows that every query must not find. Raises as :func:`retrieval.index.base.exclusions`.
+    """
+    if exclude is None:
+        return [set()] * num_queries
+    return [{table.row_of[name] for name in names if name in table.row_of}
+            for names in exclusions(exclude, num_queries)]
+
+
+def expressions_of(chosen: Filter | None, table: RowTable) -> tuple[list[str], int]:
+    """A filter as Milvus expressions that no row meets twice, and how many rows meet one at most.
+
+    Raises:
+        TypeError, ValueError: a mask or callable is wrong.
+    """
+    if isinstance(chosen, str):
+        return [chosen], len(table)
+    mask = filter_mask(chosen, table.ids)
+    if mask is None:
+        return [''], len(table)
+    return allowed_rows(mask.tolist(), table.serials), int(mask.sum())
+
+
+def check_limit(k: int, excluded: int, rows: int) -> None:
+    """Raises ValueError where Milvus would have to give more results for a query than it does.
+
+    Args:
+        k: how many results are wanted, at most ``rows``.
+        excluded: how many more are asked for, to be left out.
+        rows: how many there can be.
+    """
+    if min(k + excluded, rows) > MOST_RESULTS:
+        besides = f' besides {excluded:,} excluded rows' if excluded else ''
+        raise ValueError(
+            f'Milvus gives at most {MOST_RESULTS:,} results for a query, and {k:,} are asked '
+            f'for{besides}: write k (or `topk` of the retriever) of at most '
+            f'{MOST_RESULTS - excluded:,}, use range_search, or rank the whole gallery with '
+            'ExactIndex.')
+
+
+def as_neighbors(found: Sequence[Found], ids: Sequence[str]) -> Neighbors:
+    """The results of a search, short rows filled up."""
+    width = max((len(rows) for rows, _ in found), default=0)
+    scores = np.full((len(found), width), -np.inf, dtype=np.float32)
+    indices = np.full((len(found), width), -1, dtype=np.int64)
+    for query, (rows, values) in enumerate(found):
+        indices[query, :len(rows)], scores[query, :len(rows)] = rows, values
+    return Neighbors(torch.from_numpy(scores), torch.from_numpy(indices), ids)
+
+
+def as_range(found: Sequence[Found], ids: Sequence[str]) -> RangeNeighbors:
+    """The results of a range search."""
+    offsets = np.cumsum([0, *(len(rows) for rows, _ in found)])
+    rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in found)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
+    return RangeNeighbors(torch.from_numpy(offsets), torch.from_numpy(scores),
+                          torch.from_numpy(rows), ids)

@@ -1,0 +1,465 @@
+"""What the rows of a k-nearest-neighbour function are called, kept beside their vectors.
+
+Files of k-nearest-neighbour functions: one safetensors file with a checksum.
+
+k-nearest-neighbour functions that are given their reference keep it here.
+
+``FaissKNN``, as pytorch-metric-learning has it.
+
+``CustomKNN``, as pytorch-metric-learning has it.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..index import files
+from ..ranking import as_vectors, topk
+from ..ranking.topk import checked_k
+from ..structures import as_labels
+from ..tensor_file import StringColumn
+from . import faiss_engine
+from .flat_index import FlatIndex
+
+UNKNOWN = -1  # the label of a row whose class nobody said
+
+
+class RowNames:
+    """Ids and labels of rows, as far as they are known.
+
+    Attributes:
+        ids: a unique string for each row, or None where none was given; a row that came without
+            one among others that have one is called by its number.
+        labels: ``(N,)`` int64, -1 for a row without one; None where none was given.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ids: list[str] | None = None
+        self.labels: Tensor | None = None
+
+    def extended(self, count: int, ids: Iterable[Any] | None = None,
+                 labels: Any = None) -> RowNames:
+        """These names and those of ``count`` further rows.
+
+        Raises:
+            ValueError: there are not ``count`` ids or labels, or an id is there already.
+            TypeError: the labels are no integers.
+        """
+        more_ids = None if ids is None else [str(name) for name in ids]
+        more_labels = None if labels is None else as_labels(labels, 'labels').cpu()
+        for name, column in (('ids', more_ids), ('labels', more_labels)):
+            if column is not None and len(column) != count:
+                raise ValueError(f'There are {count} embeddings but {len(column)} {name}: give '
+                                 'one for each.')
+        joined = RowNames()
+        joined.count = self.count + count
+        joined.ids = self._joined_ids(more_ids, count)
+        if more_labels is not None or self.labels is not None:
+            mine = _unlabelled(self.count) if self.labels is None else self.labels
+            more = _unlabelled(count) if more_labels is None else more_labels
+            joined.labels = torch.cat([mine, more])
+        return joined
+
+    def _joined_ids(self, more: list[str] | None, count: int) -> list[str] | None:
+        if more is None and self.ids is None:
+            return None
+        mine = [str(row) for row in range(self.count)] if self.ids is None else self.ids
+        if more is None:
+            more = [str(row) for row in range(self.count, self.count + count)]
+        joined = mine + more
+        if len(set(joined)) != len(joined):
+            seen: set[str] = set()
+            twice = next(name for name in joined
+                         if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise ValueError(f'The id {twice!r} is given to two rows: ids must be unique.')
+        return joined
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The columns that are there, for a file."""
+        held: dict[str, Tensor] = {}
+        if self.ids is not None:
+            column = StringColumn.from_strings(self.ids)
+            held.update(ids=column.data, id_offsets=column.offsets)
+        if self.labels is not None:
+            held['labels'] = self.labels
+        return held
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], count: int) -> RowNames:
+        """What :meth:`tensors` wrote, for ``count`` rows.
+
+        Raises:
+            ValueError: the columns have another length.
+        """
+        ids = StringColumn(tensors['ids'], tensors['id_offsets']) if 'ids' in tensors else None
+        return cls().extended(count, ids, tensors.get('labels'))
+
+
+def _unlabelled(count: int) -> Tensor:
+    return torch.full((count,), UNKNOWN, dtype=torch.int64)
+
+
+_NAMES = ('ids', 'id_offsets', 'labels')
+_VERSION = '1'
+
+
+def write_knn(path: str | PathLike, kind: str, held: dict[str, Tensor], names: RowNames) -> None:
+    """Write the tensors that a function holds, and what its rows are called."""
+    files.write(path, {**held, **names.tensors()}, {'format': kind, 'version': _VERSION})
+
+
+def read_knn(path: str | PathLike, kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the function held, and the tensors of its :class:`RowNames`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another kind or version.
+    """
+    tensors, header = files.read(path, kind)
+    if header.get('version') != _VERSION:
+        raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, this '
+                         f'package reads {_VERSION}.')
+    return ({name: value for name, value in tensors.items() if name not in _NAMES},
+            {name: value for name, value in tensors.items() if name in _NAMES})
+
+
+def is_knn_file(path: str | PathLike) -> bool:
+    """Whether a file looks like one of safetensors: a length, and then a JSON object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no index file {str(path)!r}.')
+    with open(path, 'rb') as opened:
+        start = opened.read(9)
+    return start[8:] == b'{'
+
+
+_HELD = 'retrieval.HeldReference'
+
+
+class HeldReference:
+    """The embeddings that a function searches when it is called without a reference.
+
+    Attributes:
+        reference: ``(N, D)``, or None.
+        names: ids and labels of the rows, see :class:`RowNames`.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the reference."""
+        self._parts: list[Tensor] = []
+        self.names = RowNames()
+
+    @property
+    def reference(self) -> Tensor | None:
+        if len(self._parts) > 1:
+            self._parts = [torch.cat(self._parts)]
+        return self._parts[0] if self._parts else None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def train(self, embeddings: Any, ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+        """Keep embeddings ``(N, D)``, and nothing else; ``ids`` and ``labels`` are one for each."""
+        self.reset()
+        self.add(embeddings, ids, labels)
+
+    def add(self, embeddings: Any, ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+        """Keep further embeddings; see :meth:`train`."""
+        width = self._parts[0].shape[1] if self._parts else None
+        vectors = as_vectors(embeddings, 'embeddings', width)
+        self.names = self.names.extended(len(vectors), ids, labels)
+        self._parts.append(vectors.to(self._parts[0].device) if self._parts else vectors)
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """The vectors of these rows, ``(n, D)``."""
+        return self.held(None)[rows]
+
+    def held(self, reference: Any) -> Tensor:
+        """The reference that is given, else the one that is kept.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        if reference is not None:
+            return as_vectors(reference, 'reference')
+        if self.reference is None:
+            raise ValueError('There is nothing to search in yet: give a reference, or call '
+                             '`train` first (`train_knn` of an InferenceModel).')
+        return self.reference
+
+    def save(self, filename: str | PathLike) -> None:
+        """Write the reference, ids and labels to one file with a checksum."""
+        write_knn(filename, _HELD, {'vectors': self.held(None)}, self.names)
+
+    def load(self, filename: str | PathLike) -> None:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged or something else.
+        """
+        held, names = read_knn(filename, _HELD)
+        self.names = RowNames.from_tensors(names, len(held['vectors']))
+        self._parts = [held['vectors']]
+
+
+class CallableKNN(HeldReference):
+    """Any ``knn(query, k, reference, ref_includes_query)``, with a reference that is kept.
+
+    Args:
+        knn_func: the function.
+    """
+
+    def __init__(self, knn_func: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.knn_func = knn_func
+
+    def __call__(self, query: Tensor, k: int, reference: Any = None,
+                 ref_includes_query: bool = False) -> tuple[Tensor, Tensor]:
+        """What the function finds; at most as many neighbours as there are are asked for."""
+        among = self.held(reference)
+        most = len(among) - bool(ref_includes_query)
+        return self.knn_func(query, min(k, most), among, ref_includes_query)
+
+
+_KIND = 'retrieval.FaissKNN'
+
+
+class FaissKNN:
+    """k nearest neighbours: ``knn(query, k, reference, ref_includes_query)``.
+
+    Without ``index_init_fn`` the package's own exact engine searches, by squared Euclidean
+    distance, as faiss's ``IndexFlatL2`` gives it. With one, or where :attr:`index` is set to an
+    index of faiss, faiss itself does.
+
+    Args:
+        reset_before: a call with a reference searches that alone; False adds the reference to
+            what is there, as pytorch-metric-learning does.
+        reset_after: forget the reference after a call that brought it. A call without one
+            searches what :meth:`train`, :meth:`add` or :meth:`load` put there, and resets nothing.
+        index_init_fn: ``width -> index of faiss``. An index that needs training is trained on the
+            first vectors that it gets.
+        gpus: numbers of the GPUs to search on. An index of faiss uses them where faiss was built
+            for GPUs; the own engine uses the first.
+
+    Attributes:
+        index: what is searched, or None.
+        names: ids and labels of the rows, see :class:`RowNames`.
+
+    Raises:
+        TypeError: ``gpus`` is no list, or ``index_init_fn`` cannot be called.
+        ValueError: ``gpus`` is empty.
+    """
+
+    def __init__(self, reset_before: bool = True, reset_after: bool = True,
+                 index_init_fn: Callable[[int], Any] | None = None,
+                 gpus: Sequence[int] | None = None) -> None:
+        if gpus is not None and not isinstance(gpus, (list, tuple)):
+            raise TypeError(f'gpus must be a list of numbers, got {gpus!r}: write [{gpus!r}].')
+        if gpus is not None and not gpus:
+            raise ValueError('gpus is an empty list: name at least one GPU, or leave it out.')
+        if index_init_fn is not None and not callable(index_init_fn):
+            raise TypeError('index_init_fn must be a callable from a width to an index of faiss, '
+                            f'such as faiss.IndexFlatIP; got {type(index_init_fn).__name__}.')
+        self.reset_before, self.reset_after = reset_before, reset_after
+        self.index_init_fn = index_init_fn
+        self.gpus = None if gpus is None else list(gpus)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was indexed."""
+        self.index: Any = None
+        self.names = RowNames()
+
+    def __len__(self) -> int:
+        return 0 if self.index is None else self.index.ntotal
+
+    @torch.no_grad()
+    def __call__(self, query: Any, k: int, reference: Any = None,
+                 ref_includes_query: bool = False) -> tuple[Tensor, Tensor]:
+        """Search.
+
+        Args:
+            query: ``(Q, D)`` floats.
+            k: how many neighbours; more than there are gives what there are.
+            reference: ``(N, D)``, what to search in; None for what was indexed.
+            ref_includes_query: query i is row i of the reference, and does not find itself.
+
+        Returns:
+            Distances ``(Q, k)`` float32, nearest first, and rows ``(Q, k)`` int64, on the query's
+            device.
+
+        Raises:
+            ValueError: there is nothing to search in, or fewer rows than queries although the
+                reference includes them.
+        """
+        width = None if self.index is None or reference is not None else self.index.d
+        query, k = as_vectors(query, 'query', width), checked_k(k)
+        first = 0
+        if reference is not None:
+            if self.reset_before:
+                self.reset()
+            first = len(self)
+            self.add(as_vectors(reference, 'reference', query.shape[1]))
+        if not len(self):
+            raise ValueError('There is nothing to search in yet: give a reference, or call '
+                             '`train` first (`train_knn` of an InferenceModel).')
+        exclude = None
+        if ref_includes_query:
+            check_included(len(query), len(self) - first)
+            exclude = torch.arange(first, first + len(query))
+        distances, indices = self._search(query, k, exclude)
+        if reference is not None and self.reset_after:
+            self.reset()
+        return distances.to(query.device), indices.to(query.device)
+
+    def _search(self, query: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.index, FlatIndex):
+            return self.index.search(query, k, exclude)
+        return faiss_engine.search(self.index, query, k, exclude, self.gpus)
+
+    def train(self, embeddings: Any, ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+        """Index embeddings ``(N, D)``, and nothing else.
+
+        Args:
+            ids: a unique id for each.
+            labels: a class for each, ``(N,)`` integers.
+        """
+        self.reset()
+        self.add(embeddings, ids, labels)
+
+    def add(self, embeddings: Any, ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+        """Index further embeddings; see :meth:`train`."""
+        width = None if self.index is None else self.index.d
+        vectors = as_vectors(embeddings, 'embeddings', width)
+        names = self.names
+        if names.count < len(self):  # an index that was put there from outside
+            names = names.extended(len(self) - names.count)
+        names = names.extended(len(vectors), ids, labels)
+        index = self._new_index(vectors) if self.index is None else self.index
+        if isinstance(index, FlatIndex):
+            index.add(vectors)
+        else:
+            faiss_engine.add(index, vectors)
+        self.index, self.names = index, names
+
+    def _new_index(self, vectors: Tensor) -> Any:
+        if self.index_init_fn is not None:
+            return self.index_init_fn(vectors.shape[1])
+        return FlatIndex(vectors.shape[1], self._device(vectors.device))
+
+    def _device(self, default: str | torch.device = 'cpu') -> str | torch.device:
+        if self.gpus is None or not torch.cuda.is_available():
+            return default
+        return torch.device('cuda', self.gpus[0])
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """The vectors of these rows, ``(n, D)`` float32.
+
+        Raises:
+            ValueError: the index of faiss cannot give them back.
+        """
+        if isinstance(self.index, FlatIndex):
+            return self.index.vectors(rows)
+        return faiss_engine.vectors(self.index, rows)
+
+    def save(self, filename: str | PathLike) -> None:
+        """Write index, ids and labels to one file with a checksum, whole or not at all.
+
+        Raises:
+            ValueError: there is nothing to write.
+        """
+        if self.index is None:
+            raise ValueError('There is no index to save yet: call `train` first.')
+        if isinstance(self.index, FlatIndex):
+            held = self.index.tensors()
+        else:
+            held = {'faiss': faiss_engine.as_bytes(self.index)}
+        write_knn(filename, _KIND, held, self.names)
+
+    def load(self, filename: str | PathLike) -> None:
+        """Read what :meth:`save` wrote, or an index that faiss wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged or something else.
+        """
+        if not is_knn_file(filename):
+            self.index = faiss_engine.read(filename)
+            self.names = RowNames().extended(self.index.ntotal)
+            return
+        held, names = read_knn(filename, _KIND)
+        index: Any
+        if 'faiss' in held:
+            index = faiss_engine.from_bytes(held['faiss'])
+        else:
+            index = FlatIndex.from_tensors(held, self._device())
+        self.index, self.names = index, RowNames.from_tensors(names, index.ntotal)
+
+
+def check_included(queries: int, rows: int) -> None:
+    """Raise ValueError where the queries cannot be the first rows of what is searched."""
+    if queries > rows:
+        raise ValueError(f'The reference is said to include the queries, but has {rows} rows for '
+                         f'{queries} queries.')
+    if rows < 2:
+        raise ValueError('The reference holds the query alone: there is nothing else to find.')
+
+
+_SCORES = 2 ** 24  # held at once, where no batch size says otherwise
+
+
+class CustomKNN(HeldReference):
+    """k nearest neighbours by any distance of pytorch-metric-learning, exactly.
+
+    Args:
+        distance: ``(Q, D), (N, D) -> (Q, N)`` with ``is_inverted``: True where larger is nearer.
+        batch_size: queries that are compared at once; by default as many as keep the matrix of
+            distances small.
+
+    Raises:
+        TypeError: the distance cannot be called or does not say whether it is inverted.
+        ValueError: ``batch_size`` is below 1.
+    """
+
+    def __init__(self, distance: Any, batch_size: int | None = None) -> None:
+        super().__init__()
+        if not callable(distance) or not hasattr(distance, 'is_inverted'):
+            raise TypeError('distance must be one of pytorch_metric_learning.distances, such as '
+                            f'CosineSimilarity(); got {type(distance).__name__}.')
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
+        self.distance = distance
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, query: Any, k: int, reference: Any = None,
+                 ref_includes_query: bool = False) -> tuple[Tensor, Tensor]:
+        """Search; see :meth:`FaissKNN.__call__`. The distances are those of ``distance``; among
+        equal ones the lower row comes first.
+        """
+        query, k = as_vectors(query, 'query'), checked_k(k)
+        among = self.held(reference).to(query.device)
+        exclude = None
+        if ref_includes_query:
+            check_included(len(query), len(among))
+            exclude = torch.arange(len(query))
+        budget = _SCORES if self.batch_size is None else self.batch_size * len(among)
+        found = topk(query, among, k, self._similarity, exclude, tile_budget=budget)
+        return (found.scores if self.distance.is_inverted else -found.scores), found.indices
+
+    def _similarity(self, query: Tensor, reference: Tensor) -> Tensor:
+        distances = self.distance(query, reference)
+        return distances if self.distance.is_inverted else -distances

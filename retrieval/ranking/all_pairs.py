@@ -1,0 +1,176 @@
+"""The best other rows of every row of a set, where each pair is computed once.
+
+The matrix of similarities within a set is symmetric: one tile of it serves the queries of its rows
+and those of its columns.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import distributed
+from .cpu import best_columns, best_keys, from_keys, in_order, keys_of
+from .prepared import PreparedGallery
+
+DEEPEST = 64      # beyond that many rows for each query the lists cost more than the second half
+_STRIP = 768      # rows of a tile
+_TILE_SHARE = 2   # a tile is passed over twice: half of the budget stays nearer
+_PENDING = 2 ** 17
+
+
+Tile = tuple[int, int, int, int]  # top, bottom, left, right
+
+
+class Found(NamedTuple):
+    """Pairs above their query's bar: ``(n,)`` queries, and keys of score and row."""
+
+    queries: np.ndarray
+    keys: np.ndarray
+
+
+class BestRows:
+    """The k best rows of every query so far; what is not above the last of them is passed over.
+
+    Rows must be offered to each query in rising order: then an equal score that comes later
+    belongs to a higher row and ranks behind.
+
+    Args:
+        num_queries: number of queries, N.
+        k: how many to keep for each.
+    """
+
+    def __init__(self, num_queries: int, k: int) -> None:
+        self.num_queries, self.k = num_queries, k
+        self.bar = np.full(num_queries, -np.inf, dtype=np.float32)
+        self._kept = Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        self._pending: list[Found] = []
+        self._count = 0
+        self._limit = max(_PENDING, 2 * num_queries * k)
+
+    def offer(self, found: Found) -> None:
+        """Note pairs above their query's bar."""
+        self._pending.append(found)
+        self._count += len(found.queries)
+        if self._count > self._limit:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take in what was noted, and raise the bars."""
+        keys = self._best(ordered=False)
+        self.bar = from_keys(keys.max(axis=1))[0]
+        there = keys >> 32 != 0x7F800000  # the key of -inf
+        queries = np.repeat(np.arange(self.num_queries), there.sum(axis=1))
+        self._kept = Found(queries, keys[there])
+        self._pending, self._count = [], 0
+
+    def _best(self, ordered: bool) -> np.ndarray:
+        parts: list[tuple[np.ndarray, np.ndarray]] = [self._kept]
+        if self._count:
+            queries, keys = (np.concatenate(part) for part in zip(*self._pending, strict=True))
+            order = np.sort(queries << 32 | np.arange(len(queries))) & 0xFFFFFFFF
+            parts.append(Found(queries[order], keys[order]))
+        return best_keys(parts, self.num_queries, self.k, ordered)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Scores ``(N, k)`` float32 descending and rows int64, filled with ``-inf`` and -1."""
+        scores, rows = from_keys(self._best(ordered=True))
+        return torch.from_numpy(scores), torch.from_numpy(rows)
+
+
+def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 0,
+                parts: int = 1) -> tuple[Tensor, Tensor]:
+    """The k best other rows for every row of a set, from one share of the tiles.
+
+    Args:
+        gallery: the set, N rows, on the CPU; its similarity must be symmetric.
+        k: how many.
+        tile_budget: how many scores a thread holds at once.
+        part, parts: which share. With several, the lists of all shares make the whole: see
+            :func:`gathered`.
+
+    Returns:
+        Scores ``(N, k)`` float32 descending and rows ``(N, k)`` int64; where there are fewer,
+        ``-inf`` and -1. Among equal scores the lower row comes first.
+    """
+    best = BestRows(len(gallery), k)
+    vectors = gallery.own_queries().contiguous().numpy()
+
+    def work(tile: Tile) -> list[Found]:
+        top, bottom, left, right = tile
+        buffer = np.empty((bottom - top) * (right - left), dtype=np.float32)
+        scores = gallery.score_into(buffer, vectors[top:bottom], left, right)
+        if left == top:
+            np.fill_diagonal(scores, -np.inf)
+        return list(_above(best, scores[:, :len(gallery) - left], top, left, bottom))
+
+    strips = _strips(gallery, tile_budget, part, parts)
+    for tiles in (next(strips, []), chain.from_iterable(strips)):
+        for found in in_order(work, tiles):
+            for pairs in found:
+                best.offer(pairs)
+        best.settle()  # the first strip gives every query a bar
+    return best.result()
+
+
+def _strips(gallery: PreparedGallery, budget: int, part: int,
+            parts: int) -> Iterator[list[Tile]]:
+    """The strips of one share, each its tiles on and right of the diagonal."""
+    count = len(gallery)
+    height = max(64, min(_STRIP, budget // 64) // 64 * 64)
+    width = max(height, budget // _TILE_SHARE // height // 64 * 64)
+    for top in range(height * part, count, height * parts):
+        bottom = min(top + height, count)
+        yield [(top, bottom, left, min(left + width, len(gallery.vectors)))
+               for left in range(top, count, width)]
+
+
+def _above(best: BestRows, scores: np.ndarray, top: int, left: int,
+           bottom: int) -> Iterator[Found]:
+    """What a tile offers: its columns to the queries of its rows, and its rows to its columns."""
+    columns = left + scores.shape[1]
+    yield _of_rows(scores, best.bar[top:bottom], best.k, top, left)
+    beyond = max(0, bottom - left)  # columns of the square on the diagonal were all queries above
+    if left + beyond < columns:
+        yield _of_columns(scores[:, beyond:], best.bar[left + beyond:columns], best.k, top,
+                          left + beyond)
+
+
+def _of_rows(scores: np.ndarray, bar: np.ndarray, k: int, top: int, left: int) -> Found:
+    if np.isneginf(bar).any():
+        return _of_the_best(scores, k, top, left)
+    query, other = np.divmod(np.flatnonzero(scores > bar[:, None]), scores.shape[1])
+    return Found(query + top, keys_of(scores[query, other], other + left))
+
+
+def _of_columns(scores: np.ndarray, bar: np.ndarray, k: int, top: int, left: int) -> Found:
+    if np.isneginf(bar).any():
+        return _of_the_best(np.ascontiguousarray(scores.T), k, left, top)
+    other, query = np.divmod(np.flatnonzero(scores > bar), scores.shape[1])
+    return Found(query + left, keys_of(scores[other, query], other + top))
+
+
+def _of_the_best(scores: np.ndarray, k: int, top: int, left: int) -> Found:
+    """For queries that have no bar yet their best rows of this tile."""
+    values, places = best_columns(scores, min(k, scores.shape[1]))
+    query, nth = np.nonzero(places >= 0)
+    return Found(query + top, keys_of(values[query, nth], places[query, nth] + left))
+
+
+def gathered(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The lists of all processes' shares as one, the same on each: ``(N, k)`` both."""
+    world = distributed.world_size()
+    if world == 1:
+        return scores, rows
+    count, k = scores.shape
+    values, places = (
+        distributed.all_gather_rows(part).reshape(world, count, k).permute(1, 0, 2)
+        .reshape(count, -1).numpy() for part in (scores, rows))
+    keys = keys_of(values, places & 0xFFFFFFFF)
+    keys.sort(axis=1)
+    values, places = from_keys(keys[:, :k])
+    return torch.from_numpy(values), torch.from_numpy(places)

@@ -1,0 +1,131 @@
+"""Exact search by half-precision products: what they find is scored again in float32.
+
+A product of rounded vectors differs from the true one by a known bound. All rows whose rounded
+score is within twice that bound of the k-th best are candidates; their float32 scores decide. So
+the result is that of a float32 search, at the speed of half precision where the machine has it
+(tensor cores; on a CPU its bfloat16 instructions).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .cpu import best_columns, from_keys, keys_of
+from .gpu import leave_out, select_on_device
+from .prepared import PreparedGallery
+from .row_sets import Pairs
+
+_MORE = 32            # candidates beside k that are looked at first
+_GATHERED = 2 ** 24   # numbers of candidates' vectors held at once
+_UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
+
+
+@dataclass(frozen=True)
+class HalfRows:
+    """A prepared gallery's rows in half precision.
+
+    Args:
+        rows: ``(N, D)`` bfloat16 or float16.
+        error: the length of the largest difference of a row from its rounding.
+        length: the length of the longest row.
+    """
+
+    rows: Tensor
+    error: float
+    length: float
+
+    @classmethod
+    def of(cls, gallery: PreparedGallery) -> HalfRows:
+        """Round a gallery's rows: to float16 on a GPU where they fit it, else to bfloat16."""
+        rows = gallery.vectors[:len(gallery)].float()
+        fits = rows.is_cuda and float(rows.abs().max()) < 1024
+        half = rows.to(torch.float16 if fits else torch.bfloat16)
+        error = (rows - half.float()).norm(dim=1).max()
+        return cls(half, float(error), float(rows.norm(dim=1).max()))
+
+    def margins(self, queries: Tensor, rounded: Tensor) -> Tensor:
+        """For each query ``(B,)`` how far a product of rounded vectors is from the true one.
+
+        ``|q·g - q'·g'| <= |q - q'| |g| + |q'| |g - g'|``, and what float32 sums lose.
+        """
+        apart = (queries - rounded.float()).norm(dim=1)
+        sums = queries.shape[1] * 2.0 ** -23 * self.length
+        return apart * self.length + rounded.float().norm(dim=1) * (self.error + sums)
+
+
+def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: Pairs | None,
+                   allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k best rows for a block of queries: scores float32 and rows int64, filled with -inf, -1.
+
+    Args:
+        gallery: prepared with ``precision='half'``.
+        queries: prepared, ``(B, D)``; ``B * N`` scores are held at once.
+        k: at most N.
+        left_out: ``(query, row)`` that are not found.
+        allowed: ``(N,)`` bool, the rows that may be found, or None.
+    """
+    half = gallery.half_rows
+    rounded = queries.to(half.rows.dtype)
+    scores = _product(rounded, half.rows)
+    if gallery.squares is not None:  # q·g - |g|²/2 falls as the distance rises
+        scores -= gallery.squares[:len(gallery)] / 2
+    leave_out(scores, left_out)
+    if allowed is not None:
+        scores.masked_fill_(~allowed.to(scores.device), -torch.inf)
+    margins = half.margins(queries, rounded)
+    many = min(len(gallery), k + max(_MORE, k // 4))
+    while True:
+        approximate, rows = _best(scores, many)
+        last = approximate[:, k - 1]
+        size = last.abs() if gallery.squares is None else last.abs() + gallery.squares.max() / 2
+        bar = last - 2 * margins - 2 * _UNIT[half.rows.dtype] * size
+        if many == len(gallery) or bool((approximate[:, -1] < bar).all()):
+            break
+        many = min(len(gallery), 2 * many)
+    many = max(k, int((approximate >= bar[:, None]).sum(dim=1).max()))
+    approximate, rows = approximate[:, :many], rows[:, :many]
+    exact = _rescored(gallery, queries, rows)
+    return _ordered(exact.masked_fill_(approximate == -torch.inf, -torch.inf), rows, k)
+
+
+def _product(queries: Tensor, rows: Tensor) -> Tensor:
+    """The product in float32; on a GPU summed and written so."""
+    if queries.is_cuda:
+        return torch.mm(queries, rows.T, out_dtype=torch.float32)
+    return (queries @ rows.T).float()
+
+
+def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    if scores.is_cuda:
+        values, rows = torch.topk(scores, k, dim=1)
+        return values, rows
+    best, columns = best_columns(scores.numpy(), k)
+    return torch.from_numpy(best), torch.from_numpy(columns).clamp_(min=0)
+
+
+def _rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
+    """The float32 scores ``(B, C)`` of the candidates ``rows (B, C)``."""
+    scores = torch.empty(rows.shape, device=queries.device)
+    step = max(1, _GATHERED // (rows.shape[1] * queries.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        those = gallery.vectors[rows[part]].float()
+        scores[part] = torch.bmm(those, queries[part, :, None])[:, :, 0]
+    if gallery.squares is None:
+        return scores
+    apart = gallery.squares[rows] - 2 * scores + queries.square().sum(dim=1, keepdim=True)
+    return apart.clamp_(min=0).sqrt_().neg_()
+
+
+def _ordered(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best, the lower row first among equals."""
+    if not scores.is_cuda:
+        keys = keys_of(scores.numpy(), rows.numpy())
+        keys.sort(axis=1)
+        best, places = from_keys(keys[:, :k])
+        return torch.from_numpy(best), torch.from_numpy(places)
+    rows, order = torch.sort(rows, dim=1)
+    values, columns = select_on_device(scores.gather(1, order), k)
+    return values, rows.gather(1, columns).masked_fill_(values == -torch.inf, -1)

@@ -1,0 +1,107 @@
+"""Every row of a gallery that is similar enough."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..similarity import Similarity, SimilarityFn
+from .gpu import leave_out
+from .prepared import TILE_BUDGET, as_prepared
+from .topk import Exclusion, as_mask, as_row_sets
+
+
+@dataclass
+class RangeNeighbors:
+    """What a range search found, best first, a different number for every query.
+
+    Args:
+        offsets: ``(Q + 1,)`` int64; the results ``offsets[i]:offsets[i + 1]`` belong to query i.
+        scores: ``(M,)`` float32, descending for each query; the lower row first among equals.
+        indices: ``(M,)`` int64, rows of the gallery.
+        gallery_ids: the id of every row of the gallery, or None.
+    """
+
+    offsets: Tensor
+    scores: Tensor
+    indices: Tensor
+    gallery_ids: Sequence[str] | np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One ``(scores, indices)`` for each query."""
+        return (self.row(query) for query in range(len(self)))
+
+    def row(self, query: int) -> tuple[Tensor, Tensor]:
+        """The scores and indices of one query."""
+        part = slice(int(self.offsets[query]), int(self.offsets[query + 1]))
+        return self.scores[part], self.indices[part]
+
+    @property
+    def ids(self) -> list[list[str]]:
+        """The ids of the results, a list for each query."""
+        names = self.gallery_ids
+        return [[str(i if names is None else names[i]) for i in indices.tolist()]
+                for _, indices in self]
+
+
+def within(queries: Any, gallery: Any, threshold: float,
+           similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
+           exclude: Exclusion | None = None, mask: Any = None,
+           tile_budget: int = TILE_BUDGET) -> RangeNeighbors:
+    """Every row whose similarity is at least ``threshold``, for every query.
+
+    The arguments are those of :func:`retrieval.ranking.topk`. The result takes the memory of what
+    is found; the search that of one tile.
+
+    Raises:
+        TypeError, ValueError: vectors, threshold, exclusion or mask are wrong.
+    """
+    threshold = checked_threshold(threshold)
+    prepared = as_prepared(gallery, similarity)
+    vectors = prepared.prepare_queries(queries)
+    allowed = as_mask(mask, len(prepared))
+    sets = as_row_sets(exclude, len(vectors), len(prepared))
+    height, width = prepared.tiles(len(vectors), tile_budget)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(vectors), height):
+        stop = min(start + height, len(vectors))
+        left_out = None if sets is None else sets.block(start, stop)
+        for first, last in prepared.column_tiles(width):
+            scores = prepared.scores(vectors[start:stop], first, last)
+            leave_out(scores, left_out, first)
+            reaching = scores >= threshold
+            if allowed is not None:
+                reaching &= allowed[first:first + scores.shape[1]].to(scores.device)
+            query, row = reaching.nonzero(as_tuple=True)
+            found.append((query + start, row + first, scores[query, row]))
+    return _joined(found, len(vectors), vectors.device)
+
+
+def _joined(found: list[tuple[Tensor, Tensor, Tensor]], num_queries: int,
+            device: torch.device) -> RangeNeighbors:
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    query, row, scores = (torch.cat(parts) for parts in zip(
+        *found, (none, none, none.float()), strict=True))
+    order = torch.sort(row, stable=True).indices
+    order = order[torch.sort(scores[order], descending=True, stable=True).indices]
+    order = order[torch.sort(query[order], stable=True).indices]
+    counts = torch.bincount(query, minlength=num_queries)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return RangeNeighbors(offsets, scores[order], row[order])
+
+
+def checked_threshold(threshold: Any) -> float:
+    """``threshold`` as a float. Raises TypeError for no number, ValueError for NaN."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
+        raise TypeError(f'The threshold must be a number, got {threshold!r}.')
+    if math.isnan(threshold):
+        raise ValueError('The threshold is NaN.')
+    return float(threshold)

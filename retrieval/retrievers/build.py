@@ -1,0 +1,136 @@
+"""From what a caller names as a model to a retriever."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+from ..registry import MODELS
+from .base import BaseRetriever
+from .checkpoint import load_pretrained
+from .image_to_image import ImageToImageRetriever
+
+NO_PROTOTYPE = 'no prototype yet'  # a retriever wants a prototype when it is made
+
+
+def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
+                    prototype: Any = None, device: Any = None) -> Any:
+    """The retriever of a config, with a checkpoint's weights, in evaluation mode.
+
+    Args:
+        config: MMEngine's Config, with ``model``.
+        checkpoint: its weights, or None for those that the config gives it.
+        prototype: in the place of the config's.
+        device: where it goes; by default a GPU where there is one.
+
+    Raises:
+        FileNotFoundError: the checkpoint is missing.
+        ValueError: it holds other weights than the encoder has.
+    """
+    from mmengine.device import get_device
+    from mmengine.registry import DefaultScope
+
+    scope = config.get('default_scope') or 'retrieval'
+    name = f'retrieval-{scope}'
+    if not DefaultScope.check_instance_created(name):
+        DefaultScope.get_instance(name, scope_name=scope)
+    settings = dict(config.model)
+    if prototype is not None:
+        settings['prototype'] = prototype
+    if config.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', config.data_preprocessor)
+    model = MODELS.build(settings)
+    if checkpoint is not None:
+        load_pretrained(model, checkpoint, whole_encoder=True)
+    return model.to(device or get_device()).eval()
+
+
+def default_retriever(prototype: Any = NO_PROTOTYPE, topk: int = 10, device: Any = None) -> Any:
+    """The retriever with the default pretrained encoder.
+
+    Raises:
+        ImportError: the package with its weights is not installed.
+    """
+    from mmengine.device import get_device
+
+    model = ImageToImageRetriever(DEFAULT_ENCODER, prototype, topk=topk,
+                                  data_preprocessor=dict(DEFAULT_PREPROCESSOR))
+    return model.to(device or get_device()).eval()
+
+
+def as_retriever(model: Any, checkpoint: str | os.PathLike | None = None,
+                 device: Any = None) -> tuple[Any, list[dict] | None]:
+    """A retriever, and the pipeline that its config gives to test images.
+
+    Args:
+        model: a retriever, an encoder, the path of a config, a config, or None for the default
+            pretrained encoder.
+        checkpoint: the weights of a config's model.
+        device: where it goes; by default a model stays where it is.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: a checkpoint for a model that is no config, or a config without a model.
+        FileNotFoundError: there is no such config or checkpoint.
+    """
+    from mmengine.config import Config
+
+    if isinstance(model, (str, os.PathLike)):
+        model = _read(model)
+    elif isinstance(model, Mapping) and not isinstance(model, Config):
+        model = Config(dict(model) if 'model' in model else dict(model=dict(model)))
+    if isinstance(model, Config):
+        _check_config(model)
+        return build_retriever(model, checkpoint, device=device), config_pipeline(model)
+    if checkpoint is not None:
+        raise ValueError('A checkpoint is loaded into the model of a config: give the config as '
+                         'the model.')
+    if model is None:
+        return default_retriever(device=device), DEFAULT_PIPELINE
+    if not isinstance(model, nn.Module):
+        raise TypeError('model must be a retriever, an encoder, a config or its path, or None for '
+                        f'the default encoder; got {type(model).__name__}.')
+    if not isinstance(model, BaseRetriever):
+        model = ImageToImageRetriever(model, NO_PROTOTYPE, topk=10).eval()
+    return model if device is None else model.to(device), None
+
+
+def _read(path: str | os.PathLike) -> Any:
+    from mmengine.config import Config
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no config {str(path)!r}. The shipped ones are under '
+                                'configs/.')
+    try:
+        return Config.fromfile(path)
+    except (SyntaxError, AttributeError, OSError) as error:
+        raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
+
+
+def _check_config(config: Any) -> None:
+    if 'model' not in config:
+        raise ValueError('The config has no `model`. Inherit one through `_base_`, or set '
+                         "model=dict(type='ImageToImageRetriever', …).")
+    if not config.model.get('type'):
+        raise ValueError('The config\'s model has no type, as model=dict(type='
+                         "'ImageToImageRetriever', …) has.")
+    kind = str(config.model.type)
+    if config.get('default_scope') == 'mmpretrain' and kind.rsplit('.', 1)[-1] == \
+            'ImageToImageRetriever':
+        config.model.type = 'retrieval.ImageToImageRetriever'
+    config.model.setdefault('prototype', NO_PROTOTYPE)
+
+
+def config_pipeline(config: Any) -> list[dict] | None:
+    """The pipeline that queries go through: the test set's, else the prototype's, else None."""
+    prototype = config.model.get('prototype')
+    for loader in (config.get('test_dataloader'), config.get('val_dataloader'),
+                   prototype if isinstance(prototype, dict) else None):
+        pipeline = ((loader or {}).get('dataset') or {}).get('pipeline')
+        if pipeline:
+            return list(pipeline)
+    return None

@@ -1,0 +1,1 @@
+"""Runs: from a config file to a model and a Runner, and training on extracted features."""

@@ -1,0 +1,258 @@
+"""From a config file to a config that runs.
+
+Running an unmodified retrieval config of mmpretrain.
+
+The config of a folder of class sub-folders: the default encoder and a projection on top.
+"""
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+HOOKS = {
+    'PreparePrototypeHook': ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook'),
+    'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
+    'CheckHeadHook': ('CheckHeadHook',),
+}
+
+
+def load_config(path: str | os.PathLike, options: dict | None = None,
+                work_dir: str | None = None) -> Any:
+    """Read a config, override what the command line says, and make it run here.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: it cannot be read, or it describes no model.
+    """
+    from mmengine.config import Config
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no config {str(path)!r}. The shipped ones are under '
+                                'configs/.')
+    try:
+        config = Config.fromfile(path)
+    except (SyntaxError, AttributeError) as error:
+        raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
+    if options:
+        config.merge_from_dict(options)
+    if 'model' not in config:
+        raise ValueError(f'The config {str(path)!r} has no `model`. Inherit one through `_base_`, '
+                         'or set model=dict(type=\'ImageToImageRetriever\', …).')
+    if work_dir is not None:
+        config.work_dir = work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs') / Path(path).stem)
+    return complete(config)
+
+
+def complete(config: Any) -> Any:
+    """Add what every run needs and no config should have to say."""
+
+    config.setdefault('default_scope', 'retrieval')
+    if is_mmpretrain(config):
+        adopt(config)
+    hooks = list(config.get('custom_hooks') or [])
+    present = {str(hook.get('type') if isinstance(hook, dict) else type(hook).__name__)
+               .rsplit('.', 1)[-1] for hook in hooks}
+    hooks += [dict(type=f'retrieval.{name}') for name, names in HOOKS.items()
+              if not present & set(names)]
+    config.custom_hooks = hooks
+    train = config.get('train_cfg')
+    if train and 'by_epoch' in train and 'type' not in train:
+        loop = 'ResumableTrainLoop' if train.pop('by_epoch') else 'ResumableIterTrainLoop'
+        train['type'] = f'retrieval.{loop}'
+    return config
+
+
+def use_amp(config: Any) -> None:
+    """Train in mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU."""
+    import torch
+
+    wrapper = config.optim_wrapper
+    kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'AutocastOptimWrapper'):
+        raise ValueError(f'--amp replaces a plain OptimWrapper, and the config has {kind!r}. Leave '
+                         '--amp out, or remove `type` from optim_wrapper.')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        wrapper.type = 'retrieval.AutocastOptimWrapper'
+
+
+def build_runner(config: Any, launcher: str) -> Any:
+    """MMEngine's Runner of a config, on one process or several, with or without a GPU."""
+    import torch
+    from mmengine.runner import Runner
+
+    import retrieval.registry  # noqa: F401  (mends the engine before it is used)
+
+    from ..distributed import init_cpu_group
+
+    init_cpu_group(launcher)
+    config.launcher = launcher
+    wrapper = config.get('optim_wrapper')
+    if wrapper and str(wrapper.get('type')).endswith('AmpOptimWrapper'):
+        use_amp(config)  # the engine's own refuses a machine without CUDA
+    if launcher != 'none' and not torch.cuda.is_available():
+        # The engine hands every process a GPU's number, which a model on the CPU refuses.
+        wrapping = dict(config.get('model_wrapper_cfg') or dict(broadcast_buffers=False))
+        wrapping.setdefault('type', 'MMDistributedDataParallel')
+        config.model_wrapper_cfg = dict(wrapping, device_ids=None)
+    logging.getLogger('matplotlib').setLevel(logging.WARNING)
+    options = compile_options(config.pop('compile', None))
+    runner = Runner.from_cfg(config)
+    if options is not None:
+        getattr(runner.model, 'module', runner.model).image_encoder.compile(**options)
+    return runner
+
+
+def compile_options(wanted: Any) -> dict[str, Any] | None:
+    """The arguments for ``torch.compile`` of the image encoder, None where it is not wanted.
+
+    MMEngine compiles the whole training step, which breaks into dozens of graphs at the labels and
+    the loss, takes minutes, and leaves testing as it was. The encoder is one graph.
+
+    Args:
+        wanted: ``compile`` of the config: a bool, or arguments of ``torch.compile``.
+
+    Raises:
+        TypeError, ValueError: it is neither, or the default backend has no compiler to call.
+    """
+    import inspect
+    import shutil
+
+    import torch
+
+    from ..registry import unknown_name
+
+    if wanted is None or wanted is False:
+        return None
+    if wanted is not True and not isinstance(wanted, dict):
+        raise TypeError("`compile` must be True or arguments of torch.compile such as dict(mode="
+                        f"'reduce-overhead'), got {wanted!r}.")
+    options = {} if wanted is True else dict(wanted)
+    valid = [name for name in inspect.signature(torch.compile).parameters if name != 'model']
+    for name in options:
+        if name not in valid:
+            raise ValueError(unknown_name('argument of torch.compile', name, valid))
+    compiler = os.environ.get('CXX', 'g++')
+    if (options.get('backend', 'inductor') == 'inductor' and not torch.cuda.is_available()
+            and not (shutil.which(compiler) or shutil.which('clang++'))):
+        raise ValueError(f'compile was asked for, and its backend inductor wants a C++ compiler; '
+                         f'{compiler!r} is not there. Install one, or write '
+                         "compile=dict(backend='aot_eager'), or leave compile out.")
+    return options
+
+
+def build_model(config: Any, checkpoint: str | os.PathLike | None,
+                prototype: Any = None) -> Any:
+    """The retriever of a config on the device there is, with a checkpoint's weights, over the
+    config's prototype or another.
+
+    Raises:
+        FileNotFoundError: the checkpoint is missing.
+        ValueError: it holds other weights than the encoder has.
+    """
+    from ..retrievers.build import build_retriever
+    return build_retriever(config, checkpoint, prototype)
+
+
+_OURS = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
+
+
+def is_mmpretrain(config: Any) -> bool:
+    """Whether the config is one of mmpretrain's with its retriever."""
+    return (config.get('default_scope') == 'mmpretrain'
+            and str(config.model.get('type')).rsplit('.', 1)[-1] == 'ImageToImageRetriever')
+
+
+def _renamed(part: Any) -> Any:
+    if part.get('type') in (*_OURS, *(f'mmpretrain.{name}' for name in _OURS)):
+        part['type'] = 'retrieval.' + part['type'].rsplit('.', 1)[-1]
+    return part
+
+
+def adopt(config: Any) -> None:
+    """Give retriever, metrics and prototype hook of such a config to this package.
+
+    Encoder, head, datasets and pipelines stay mmpretrain's and are built by it.
+    """
+    _renamed(config.model)
+    for key in ('val_evaluator', 'test_evaluator'):
+        evaluator = config.get(key)
+        if evaluator:
+            parts = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+            config[key] = [_renamed(part) for part in parts]
+    hooks = config.get('custom_hooks') or []
+    config.custom_hooks = [
+        hook for hook in hooks
+        if str(hook.get('type')).rsplit('.', 1)[-1] != 'PrepareProtoBeforeValLoopHook']
+
+
+def folder_config(folder: str | os.PathLike, projection: int = 128) -> Any:
+    """Half of the classes for training, the other half searched among themselves.
+
+    The features are those of the default pretrained encoder. What is trained is a projection, by
+    the multi-similarity loss with its miner (Wang et al., CVPR 2019; the settings of the paper).
+
+    Raises:
+        FileNotFoundError, ValueError: it is no folder, or holds no classes of images.
+    """
+    from mmengine.config import Config
+
+    from ..datasets import ImageFolder
+    from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+
+    root = os.path.abspath(folder)
+    data = dict(type='ImageFolder', data_root=root, pipeline=DEFAULT_PIPELINE)
+    classes, images = _classes_for_a_batch(ImageFolder(root, split='train').labels)
+    searched = dict(batch_size=64, num_workers=2, dataset=dict(data, split='test'),
+                    sampler=dict(type='DefaultSampler', shuffle=False))
+    evaluator = dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R', 'mAP'])
+    return Config(dict(
+        default_scope='retrieval',
+        model=dict(
+            type='ImageToImageRetriever', prototype=searched, topk=100,
+            image_encoder=dict(DEFAULT_ENCODER, projection=projection),
+            data_preprocessor=DEFAULT_PREPROCESSOR,
+            head=dict(type='MetricHead', miner=dict(type='PML.MultiSimilarityMiner', epsilon=0.1),
+                      loss=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5))),
+        train_dataloader=dict(
+            batch_size=classes * images, num_workers=2, dataset=dict(data, split='train'),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_sampler=dict(type='MPerClassBatchSampler', m=images)),
+        val_dataloader=searched, test_dataloader=searched,
+        val_evaluator=evaluator, test_evaluator=evaluator, val_cfg={}, test_cfg={},
+        randomness=dict(seed=0)))
+
+
+def _classes_for_a_batch(labels: Any) -> tuple[int, int]:
+    """How many classes a batch holds, and how many images of each: at most 32 and 4."""
+    import numpy as np
+
+    counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) < 2 or counts.max() < 2:
+        raise ValueError(f'{len(counts)} training classes of at most {counts.max()} images: metric '
+                         'learning needs at least two classes for training (half of those in the '
+                         'folder), and two images of one.')
+    return min(len(counts), 32), int(min(max(np.median(counts), 2), 4))
+
+
+def test_pipeline(config: Any) -> list[dict]:
+    """The pipeline that queries go through: the test set's, else the prototype's.
+
+    Raises:
+        ValueError: the config has neither.
+    """
+    from ..retrievers.build import config_pipeline
+
+    pipeline = config_pipeline(config)
+    if pipeline is None:
+        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
+                         'how to read the queries.')
+    return pipeline

@@ -1,0 +1,157 @@
+"""What may be given to an inferencer as its prototype.
+
+An index alone, in the place of a gallery.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..datasets import ImageFolder, ImageList, find_images
+from ..gallery import Fingerprint, Gallery, is_gallery
+from ..index import Index
+from ..registry import DATASETS
+
+KINDS = ('a folder, a list of images, a dataset or its config, a dataloader or its config, a '
+         'gallery (an object or a file), a saved tensor, a tensor (N, D) or an index')
+
+
+def is_pipeline(value: Any) -> bool:
+    """Whether a list is a pipeline and not a list of images."""
+    return isinstance(value, (list, tuple)) and bool(value) and all(
+        isinstance(step, Mapping) and 'type' in step for step in value)
+
+
+def is_image_list(value: Any) -> bool:
+    """Whether it is one image, or a list of paths and images."""
+    if isinstance(value, (Image.Image, np.ndarray)):
+        return isinstance(value, Image.Image) or value.dtype == np.uint8
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(image, (str, os.PathLike, Image.Image, np.ndarray)) for image in value)
+
+
+def holds_vectors(prototype: Any) -> bool:
+    """Whether the prototype is encoded already.
+
+    Raises:
+        FileNotFoundError: it is a path where nothing is.
+    """
+    if isinstance(prototype, (Gallery, Tensor, Index)):
+        return True
+    if isinstance(prototype, (str, os.PathLike)):
+        if not os.path.exists(prototype):
+            raise FileNotFoundError(f'There is no folder or gallery {os.fspath(prototype)!r}.')
+        return is_gallery(prototype) or not os.path.isdir(prototype)
+    return isinstance(prototype, np.ndarray) and prototype.dtype.kind == 'f'
+
+
+def as_dataset(prototype: Any, pipeline: Sequence[dict], on_unreadable: str) -> Any:
+    """The dataset whose images become the gallery.
+
+    A folder whose images all lie in sub-folders has these for classes; one with loose images has
+    none.
+
+    Raises:
+        TypeError: it is no kind of prototype.
+        ValueError, FileNotFoundError: it holds no image, or a path is missing.
+    """
+    options: dict[str, Any] = dict(pipeline=list(pipeline), on_unreadable=on_unreadable)
+    if isinstance(prototype, (str, os.PathLike)):
+        return _folder(os.fspath(prototype), options)
+    if is_image_list(prototype):
+        return ImageList(prototype, **options)
+    if isinstance(prototype, DataLoader):
+        return prototype.dataset
+    if isinstance(prototype, Mapping):
+        config = dict(prototype.get('dataset', prototype))
+        if 'type' not in config:
+            raise ValueError('A prototype given as a dict is the config of a dataset with a type, '
+                             'or of a dataloader with a dataset; got the keys '
+                             f'{", ".join(map(str, prototype))}.')
+        config.setdefault('pipeline', list(pipeline))
+        return DATASETS.build(config)
+    if hasattr(prototype, '__getitem__') and hasattr(prototype, '__len__') and not isinstance(
+            prototype, (list, tuple, np.ndarray)):
+        return prototype
+    raise TypeError(f'The prototype must be {KINDS}; got {_described(prototype)}.')
+
+
+def _folder(path: str, options: dict[str, Any]) -> Any:
+    path = os.path.normpath(path)
+    images = find_images(path)
+    loose = any(os.path.dirname(image) == path for image in images)
+    return ImageList(path, **options) if loose or not images else ImageFolder(path, **options)
+
+
+def _described(prototype: Any) -> str:
+    if isinstance(prototype, (list, tuple)):
+        strange = next(one for one in prototype
+                       if not isinstance(one, (str, os.PathLike, Image.Image, np.ndarray)))
+        return f'a list with a {type(strange).__name__} in it'
+    return type(prototype).__name__
+
+
+def file_of(sample_id: str) -> str | None:
+    """The file that an identity names, without a box behind it, where it is there."""
+    for name in (sample_id, sample_id.rpartition('#')[0]):
+        if name and Path(name).is_file():
+            return name
+    return None
+
+
+class IndexGallery:
+    """What a retriever and an inferencer ask a gallery for, where there is only an index.
+
+    It has ids, but neither labels nor metadata, and no embeddings for a reranker.
+
+    Args:
+        index: the index.
+
+    Raises:
+        ValueError: it is empty.
+    """
+
+    identified = True
+    labels = None
+    label_names = None
+
+    def __init__(self, index: Index) -> None:
+        if not len(index) or index.width is None:
+            raise ValueError('The index is empty: add embeddings before searching.')
+        self.index = index
+        self.metadata: dict[str, Any] = {}
+        self.fingerprint = Fingerprint()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of the rows."""
+        return self.index.ids
+
+    @property
+    def dim(self) -> int:
+        """The width of the vectors."""
+        assert self.index.width is not None
+        return self.index.width
+
+    @property
+    def embeddings(self) -> Any:
+        """There are none. Raises ValueError."""
+        raise ValueError('Reranking and calibration need the embeddings of the gallery, and an '
+                         'index alone was given: give the gallery.')
+
+    def label_name(self, row: int) -> None:
+        """An index knows no classes."""
+
+    def describe(self, row: int) -> dict[str, Any]:
+        """An index knows no metadata."""
+        return {}

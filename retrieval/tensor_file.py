@@ -1,0 +1,604 @@
+"""Arrays in a mapped file whose blocks are compared with their checksums when first touched.
+
+Safetensors files with checksums: of the header, of a manifest, and of every block of a tensor.
+
+Such a file is a plain safetensors file (8 bytes with the length of the header, a JSON header, the
+tensors), which any reader of that format opens. Beside the tensors that are written it holds
+
+- ``checksums``, uint8 ``(blocks, 16)``: the truncated SHA-256 of each block of 1 MiB of the
+  tensors in their order in the file,
+- ``manifest``, uint8: JSON,
+
+and in its header's metadata the digests of both, and of the header itself. So a flipped bit is
+found wherever it is: in the header and the manifest when the file is opened, in a tensor when its
+block is first read.
+
+Strings as bytes and offsets: a million of them open at once and fit into a tensor file.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .files import write_all, write_atomically
+
+BLOCK_BYTES = 1 << 20
+DIGEST_BYTES = 16
+
+
+class DamagedError(ValueError):
+    """A file whose bytes are not those that were written."""
+
+
+def digest(*parts: Any) -> bytes:
+    """The first 16 bytes of the SHA-256 of bytes-like parts in turn.
+
+    SHA-256 rather than a faster-looking hash, since processors compute it in hardware.
+    """
+    running = hashlib.sha256()
+    for part in parts:
+        running.update(part)
+    return running.digest()[:DIGEST_BYTES]
+
+
+def block_count(num_bytes: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """How many blocks so many bytes are."""
+    return -(-num_bytes // block_bytes)
+
+
+class BlockDigester:
+    """The digests of the blocks of a stream that comes in pieces of any size."""
+
+    def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
+        self.block_bytes = block_bytes
+        self._digests: list[bytes] = []
+        self._running = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, data: memoryview) -> None:
+        """Take the next piece, as bytes."""
+        while len(data):
+            piece = data[:self.block_bytes - self._filled]
+            self._running.update(piece)
+            self._filled += len(piece)
+            data = data[len(piece):]
+            if self._filled == self.block_bytes:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        self._digests.append(self._running.digest()[:DIGEST_BYTES])
+        self._running, self._filled = hashlib.sha256(), 0
+
+    def finish(self) -> bytes:
+        """The digests of all blocks, one after another."""
+        if self._filled:
+            self._end_block()
+        return b''.join(self._digests)
+
+
+class BlockArray:
+    """An array in a file, of which only touched blocks are read, and checked once.
+
+    It is sliced like a NumPy array along its first axis (``array[3:8]``, always a view of the
+    mapped bytes); :meth:`take` copies rows.
+
+    Args:
+        file: the bytes of the whole file, ``(B,)`` uint8.
+        path: the file's name, for errors.
+        name: the tensor's name, for errors.
+        dtype: of the elements.
+        shape: of the array.
+        begin: where its bytes begin in the file.
+        digests: those of its blocks, ``(n, 16)`` uint8.
+        block_bytes: the size of a block, a multiple of the size of an element.
+        finite: whether NaN and infinity are refused.
+    """
+
+    def __init__(self, file: np.ndarray, path: str, name: str, dtype: Any,
+                 shape: tuple[int, ...], begin: int, digests: np.ndarray,
+                 block_bytes: int = BLOCK_BYTES, finite: bool = False) -> None:
+        self.path, self.name, self.begin, self.finite = path, name, begin, finite
+        self.dtype, self.shape = np.dtype(dtype), tuple(shape)
+        self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        self._bytes = file[begin:begin + self._row_bytes * self.shape[0]]
+        self._array = self._bytes.view(self.dtype).reshape(self.shape)
+        self._digests, self._block_bytes = digests, block_bytes
+        self._good = np.zeros(len(digests), dtype=bool)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Raises DamagedError where a touched block is not what was written."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError('a block array is sliced without a step')
+        self._check(start * self._row_bytes, stop * self._row_bytes)
+        return self._array[start:stop]
+
+    def take(self, rows: np.ndarray, axis: int = 0) -> np.ndarray:
+        """A copy of the rows with these numbers; only their blocks are read."""
+        rows = np.asarray(rows)
+        if len(rows) and self._row_bytes and not self._good.all():
+            first = rows * self._row_bytes // self._block_bytes
+            last = ((rows + 1) * self._row_bytes - 1) // self._block_bytes
+            steps = int((last - first).max()) + 1
+            touched = np.unique(np.concatenate([np.minimum(first + i, last)
+                                                for i in range(steps)]))
+            for block in touched[~self._good[touched]].tolist():
+                self._check_block(block)
+        return self._array.take(rows, axis=axis)
+
+    def verify(self) -> None:
+        """Check every block, also those that were checked before."""
+        self._good[:] = False
+        self._check(0, len(self._bytes))
+
+    def _check(self, begin: int, end: int) -> None:
+        if begin >= end:
+            return
+        first, stop = begin // self._block_bytes, block_count(end, self._block_bytes)
+        if self._good[first:stop].all():
+            return
+        for block in range(first, stop):
+            if not self._good[block]:
+                self._check_block(block)
+
+    def _check_block(self, block: int) -> None:
+        start = block * self._block_bytes
+        data = self._bytes[start:start + self._block_bytes]
+        if digest(data) != self._digests[block].tobytes():
+            raise DamagedError(
+                f'{self.path!r} is damaged: bytes {self.begin + start} to '
+                f'{self.begin + start + len(data) - 1} of the file (in its tensor {self.name!r}) '
+                'do not fit their checksum. Restore the file, or dump the prototype again.')
+        if self.finite:
+            self._check_finite(data.view(self.dtype), start)
+        self._good[block] = True
+
+    def _check_finite(self, values: np.ndarray, start: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            row = (start + int(bad[0]) * self.dtype.itemsize) // self._row_bytes
+            raise DamagedError(
+                f'{self.path!r} holds NaN or infinity in its tensor {self.name!r}, the first in '
+                f'row {row} (bytes {self.begin + start} to '
+                f'{self.begin + start + values.nbytes - 1}). Encode the gallery again.')
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The array in slices of about a block each."""
+        rows = max(1, self._block_bytes // max(1, self._row_bytes))
+        for start in range(0, len(self), rows):
+            yield self[start:start + rows]
+
+
+DTYPES = {'BOOL': 'bool', 'U8': 'uint8', 'I8': 'int8', 'U16': 'uint16', 'I16': 'int16',
+          'U32': 'uint32', 'I32': 'int32', 'U64': 'uint64', 'I64': 'int64', 'F16': 'float16',
+          'F32': 'float32', 'F64': 'float64'}
+_CODES = {np.dtype(name): code for code, name in DTYPES.items()}
+_LONGEST_HEADER = 100_000_000  # the limit of the format
+_ALIGNMENT = 64
+_UNSET = '0' * 2 * DIGEST_BYTES
+
+
+@dataclass
+class Entry:
+    """A tensor to be written.
+
+    Args:
+        name: its name.
+        dtype: its NumPy dtype.
+        shape: its shape.
+        pieces: called when it is written: arrays that in turn are its elements.
+    """
+
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]
+
+    @classmethod
+    def of(cls, name: str, array: np.ndarray) -> Entry:
+        """An array that is in memory."""
+        return cls(name, array.dtype, array.shape, lambda: [array])
+
+    @property
+    def num_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+def write_container(path: str | os.PathLike, kind: str, version: int, entries: Sequence[Entry],
+                    manifest: dict[str, Any]) -> str:
+    """Write tensors and a manifest, atomically; returns the checksum of the header.
+
+    Tensors stand by falling size of their elements, so that each is aligned in the file.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; what was there before stays.
+    """
+    text = json.dumps(manifest).encode()
+    ordered = sorted(entries, key=lambda entry: -np.dtype(entry.dtype).itemsize)
+    blocks = sum(block_count(entry.num_bytes) for entry in ordered)
+    layout = [(e.name, _CODES[np.dtype(e.dtype)], e.shape, e.num_bytes) for e in ordered]
+    layout += [('checksums', 'U8', (blocks, DIGEST_BYTES), blocks * DIGEST_BYTES),
+               ('manifest', 'U8', (len(text),), len(text))]
+    metadata = dict(format=kind, version=str(version), block=str(BLOCK_BYTES), checksum=_UNSET,
+                    checksums=_UNSET, manifest=digest(text).hex())
+
+    def write(temporary: str) -> None:
+        with open(temporary, 'wb', buffering=0) as handle:
+            write_all(handle, _header(metadata, layout))
+            digests = b''.join(_write_entry(handle, entry) for entry in ordered)
+            write_all(handle, digests)
+            write_all(handle, text)
+            metadata['checksums'] = digest(digests).hex()
+            metadata['checksum'] = digest(_header(metadata, layout)).hex()
+            handle.seek(0)
+            write_all(handle, _header(metadata, layout))
+
+    write_atomically(path, write)
+    return metadata['checksum']
+
+
+def _write_entry(handle: Any, entry: Entry) -> bytes:
+    digester, written = BlockDigester(), 0
+    for piece in entry.pieces():
+        data = np.ascontiguousarray(piece, dtype=entry.dtype).reshape(-1).view(np.uint8).data
+        digester.update(data)
+        write_all(handle, data)
+        written += len(data)
+    if written != entry.num_bytes:
+        raise ValueError(f'The tensor {entry.name!r} of shape {entry.shape} has {written} bytes.')
+    return digester.finish()
+
+
+def _header(metadata: dict[str, str], layout: list) -> bytes:
+    header: dict[str, Any] = {'__metadata__': metadata}
+    offset = 0
+    for name, code, shape, num_bytes in layout:
+        header[name] = dict(dtype=code, shape=list(shape), data_offsets=[offset,
+                                                                         offset + num_bytes])
+        offset += num_bytes
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-(8 + len(text)) % _ALIGNMENT)
+    return struct.pack('<Q', len(text)) + text
+
+
+class Container:
+    """An open file that :func:`write_container` wrote; nothing but its ends has been read.
+
+    Attributes:
+        path: its absolute path.
+        version: of the format.
+        checksum: that of the header, which stands for the whole contents.
+        manifest: what was written as such.
+        arrays: the tensors by name.
+    """
+
+    def __init__(self, path: str | os.PathLike, kind: str) -> None:
+        """Map the file and check header and manifest.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DamagedError: a ``ValueError``; it is cut off, or a checksum does not fit.
+            ForeignFileError: a ``ValueError``; it has no checksums, or is of another kind.
+        """
+        self.path, self.kind = os.path.abspath(path), kind
+        self._file = map_file(self.path)
+        header, metadata = self._read_header()
+        self.version, self.checksum = int(metadata['version']), metadata['checksum']
+        end = max(entry['data_offsets'][1] for entry in header.values())
+        self._check_size(end)
+        text = self._plain(header['manifest'])
+        digests = self._plain(header['checksums']).reshape(-1, DIGEST_BYTES)
+        for name, data in (('manifest', text), ('checksums', digests)):
+            if digest(np.ascontiguousarray(data)).hex() != metadata[name]:
+                raise self._damaged(f'its {name} (in the last bytes of the file) does not fit its '
+                                    'checksum')
+        self.manifest: dict[str, Any] = json.loads(text.tobytes())
+        self.arrays = self._arrays(header, digests, int(metadata['block']))
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.path, self.kind, self.checksum)
+
+    def verify(self) -> None:
+        """Check every block of every tensor. Raises DamagedError for the first that is damaged."""
+        for array in self.arrays.values():
+            array.verify()
+
+    def _read_header(self) -> tuple[dict[str, Any], dict[str, str]]:
+        header, raw = read_header(self._file, self.path)
+        metadata = header.pop('__metadata__', None) or {}
+        given = metadata.get('checksum')
+        if not isinstance(given, str):
+            raise ForeignFileError(f'{self.path!r} has no checksums.')
+        if len(given) != len(_UNSET) or digest(
+                raw.replace(given.encode(), _UNSET.encode(), 1)).hex() != given:
+            raise self._damaged('its header (the first '
+                                f'{len(raw)} bytes) does not fit its checksum')
+        if metadata['format'] != self.kind:
+            raise ForeignFileError(f'{self.path!r} holds {metadata["format"]!r}, not '
+                                   f'{self.kind!r}.')
+        self._data_start = len(raw)
+        return header, metadata
+
+    def _check_size(self, end: int) -> None:
+        wanted, size = self._data_start + end, len(self._file)
+        if size < wanted:
+            raise self._damaged(f'it is cut off after {size} of {wanted} bytes')
+        if size > wanted:
+            raise self._damaged(f'{size - wanted} bytes stand behind its end')
+
+    def _plain(self, entry: dict[str, Any]) -> np.ndarray:
+        begin, end = entry['data_offsets']
+        return self._file[self._data_start + begin:self._data_start + end]
+
+    def _arrays(self, header: dict[str, Any], digests: np.ndarray,
+                block_bytes: int) -> dict[str, BlockArray]:
+        arrays, block = {}, 0
+        del header['checksums'], header['manifest']
+        for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets']):
+            begin, end = entry['data_offsets']
+            blocks = block_count(end - begin, block_bytes)
+            arrays[name] = BlockArray(
+                self._file, self.path, name, DTYPES[entry['dtype']], tuple(entry['shape']),
+                self._data_start + begin, digests[block:block + blocks], block_bytes,
+                finite=name.startswith('embeddings'))
+            block += blocks
+        return arrays
+
+    def _damaged(self, reason: str) -> DamagedError:
+        return DamagedError(f'{self.path!r} is damaged: {reason}. Restore the file, or dump the '
+                            'prototype again.')
+
+
+class ForeignFileError(ValueError):
+    """A safetensors file that no container is."""
+
+
+def _reopen(path: str, kind: str, checksum: str) -> Container:
+    again = Container(path, kind)
+    if again.checksum != checksum:
+        raise ValueError(f'{path!r} is not the file any more that it was when it was opened: open '
+                         'the gallery again.')
+    return again
+
+
+def read_header(file: np.ndarray, path: str) -> tuple[dict[str, Any], bytes]:
+    """The header of a safetensors file, and its bytes with those of its length.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    length = struct.unpack('<Q', file[:8].tobytes())[0] if len(file) >= 8 else -1
+    if not 0 < length <= min(_LONGEST_HEADER, len(file) - 8):
+        raise DamagedError(f'{path!r} is damaged or no safetensors file: its header is cut off '
+                           f'({len(file)} bytes). Restore the file, or dump the prototype again.')
+    raw = file[:8 + length].tobytes()
+    try:
+        header = json.loads(raw[8:])
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f'{path!r} is damaged or no safetensors file: its header (the first '
+                           f'{len(raw)} bytes) cannot be read. Restore the file, or dump the '
+                           'prototype again.') from error
+    if not isinstance(header, dict):
+        raise DamagedError(f'{path!r} is no safetensors file: its header is no object.')
+    return header, raw
+
+
+def map_file(path: str | os.PathLike) -> np.ndarray:
+    """The bytes of a file, ``(B,)`` uint8, read when they are touched.
+
+    What is written into them stays in memory and never reaches the file. No file descriptor stays
+    open, so that the number of mapped files has no low limit.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            return np.zeros(0, dtype=np.uint8)
+        same = f'/proc/self/fd/{descriptor}'  # the opened file, whatever its name means by now
+        name = same if Path(same).exists() else os.fspath(path)
+        storage = torch.UntypedStorage.from_file(name, shared=False, nbytes=size)
+    finally:
+        os.close(descriptor)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
+
+
+_CHUNK_ROWS = 16384
+_FEW = 16  # a share of the rows below which each is read alone
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is 0
+
+
+class StringColumn(Sequence[str]):
+    """A read-only list of strings, decoded one at a time when they are asked for.
+
+    Args:
+        data: the UTF-8 bytes of all strings in turn, ``(B,)`` uint8.
+        offsets: where each string begins and the last one ends, ``(N + 1,)`` int64.
+
+    Raises:
+        ValueError: the offsets do not rise from 0 to the number of bytes.
+    """
+
+    def __init__(self, data: Tensor, offsets: Tensor) -> None:
+        self._bytes: Any = data.numpy()
+        self._edges: Any = offsets.numpy()
+        if len(self._edges) == 0 or self._edges[0] != 0 or self._edges[-1] != len(self._bytes):
+            raise _misfit()
+        self._checked(self._edges)
+
+    @classmethod
+    def from_strings(cls, strings: Iterable[str]) -> StringColumn:
+        """Pack strings into a column."""
+        encoded = [text.encode('utf-8', 'surrogateescape') for text in strings]
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(text) for text in encoded], out=offsets[1:])
+        data = np.frombuffer(bytearray(b''.join(encoded)), dtype=np.uint8)
+        return cls.from_arrays(data, offsets)
+
+    @classmethod
+    def from_arrays(cls, data: Any, offsets: Any) -> StringColumn:
+        """A column over arrays in memory or in a mapped file, whose offsets are looked at when
+        they are used.
+        """
+        column = cls.__new__(cls)
+        column._bytes, column._edges = data, offsets
+        return column
+
+    @classmethod
+    def joined(cls, parts: Sequence[StringColumn]) -> StringColumn:
+        """The strings of several columns after one another."""
+        edges, total = [np.zeros(1, dtype=np.int64)], 0
+        for part in parts:
+            own = part._checked(part._edges[:])
+            edges.append(own[1:] + total)
+            total += len(part._bytes)
+        return cls.from_arrays(np.concatenate([part._bytes[:] for part in parts]),
+                               np.concatenate(edges))
+
+    @property
+    def data(self) -> Tensor:
+        """The bytes, ``(B,)`` uint8."""
+        return torch.from_numpy(self._bytes[:])
+
+    @property
+    def offsets(self) -> Tensor:
+        """The offsets, ``(N + 1,)`` int64."""
+        return torch.from_numpy(self._checked(self._edges[:]))
+
+    def _checked(self, edges: np.ndarray) -> np.ndarray:
+        if len(edges) and (edges[0] < 0 or edges[-1] > len(self._bytes)
+                           or bool((edges[1:] < edges[:-1]).any())):
+            raise _misfit()
+        return edges
+
+    def __len__(self) -> int:
+        return len(self._edges) - 1
+
+    @overload
+    def __getitem__(self, item: int) -> str: ...
+
+    @overload
+    def __getitem__(self, item: slice) -> list[str]: ...
+
+    def __getitem__(self, item: int | slice) -> str | list[str]:
+        if isinstance(item, slice):
+            rows = range(*item.indices(len(self)))
+            return list(self.between(rows.start, rows.stop)) if rows.step == 1 else [
+                self[row] for row in rows]
+        row = int(item)
+        row += len(self) if row < 0 else 0
+        if not 0 <= row < len(self):
+            raise IndexError(f'row {int(item)} of {len(self)} strings')
+        begin, end = self._checked(self._edges[row:row + 2]).tolist()
+        return self._bytes[begin:end].tobytes().decode('utf-8', 'surrogateescape')
+
+    def __iter__(self) -> Iterator[str]:
+        return self.between(0, len(self))
+
+    def between(self, start: int, stop: int) -> Iterator[str]:
+        """The strings of the rows ``start:stop`` in turn."""
+        for first in range(start, stop, _CHUNK_ROWS):
+            edges = self._checked(self._edges[first:min(first + _CHUNK_ROWS, stop) + 1])
+            text: Any = self._bytes[int(edges[0]):int(edges[-1])].tobytes()
+            places = pairwise((edges - edges[0]).tolist())
+            if text.isascii():
+                text = text.decode('ascii')
+                yield from (text[begin:end] for begin, end in places)
+            else:
+                yield from (text[begin:end].decode('utf-8', 'surrogateescape')
+                            for begin, end in places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take(self, rows: np.ndarray) -> StringColumn:
+        """A column of the rows with these numbers."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if _FEW * len(rows) < len(self):
+            return StringColumn.from_strings(self[row] for row in rows.tolist())
+        edges = self._checked(self._edges[:])
+        starts, lengths = edges[rows], edges[rows + 1] - edges[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        data, source = np.empty(int(offsets[-1]), dtype=np.uint8), self._bytes[:]
+        for first in range(0, len(rows), _CHUNK_ROWS):
+            part = slice(first, first + _CHUNK_ROWS)
+            begin, end = int(offsets[first]), int(offsets[min(first + _CHUNK_ROWS, len(rows))])
+            shift = np.repeat(starts[part] - offsets[:-1][part], lengths[part])
+            data[begin:end] = source[shift + np.arange(begin, end)]
+        return StringColumn.from_arrays(data, offsets)
+
+    # Looking strings up ------------------------------------------------------------------------
+
+    def hashes(self) -> np.ndarray:
+        """A 64-bit number for each string, ``(N,)`` uint64, equal for equal strings."""
+        out = np.empty(len(self), dtype=np.uint64)
+        for first in range(0, len(self), _CHUNK_ROWS):
+            edges = self._checked(self._edges[first:first + _CHUNK_ROWS + 1])
+            data = self._bytes[int(edges[0]):int(edges[-1])]
+            out[first:first + len(edges) - 1] = _polynomials(data, edges - edges[0])
+        return out
+
+    def find(self, names: Sequence[str] | StringColumn) -> np.ndarray:
+        """The row of each of some strings, ``(n,)`` int64; -1 where it is none of these.
+
+        Where a string stands in several rows, the last one counts.
+        """
+        wanted = names if isinstance(names, StringColumn) else StringColumn.from_strings(names)
+        keys = wanted.hashes()
+        order = np.argsort(keys, kind='stable')
+        ordered, own = keys[order], self.hashes()
+        left = np.searchsorted(ordered, own, side='left')
+        rows = np.flatnonzero(np.append(ordered, np.uint64(0))[left] == own).tolist()
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(wanted):
+            places.setdefault(name, []).append(place)
+        for row in rows:  # equal numbers are rarely other strings
+            for place in places.get(self[row], ()):
+                found[place] = row
+        return found
+
+    def first_repeated(self) -> str | None:
+        """A string that stands in more than one row, the first of them; None if there is none."""
+        keys = self.hashes()
+        order = np.argsort(keys, kind='stable')
+        same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+        suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
+        seen: set[str] = set()
+        for row in suspects.tolist():
+            name = self[row]
+            if name in seen:
+                return name
+            seen.add(name)
+        return None
+
+
+def _misfit() -> ValueError:
+    return ValueError('The offsets of a string column do not fit its bytes: the file is damaged.')
+
+
+def _polynomials(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """For each string the sum of its bytes, each plus 1, times rising powers, modulo 2^64."""
+    lengths = np.diff(edges)
+    longest = int(lengths.max(initial=0))
+    powers = np.multiply.accumulate(np.full(longest + 1, _FACTOR, dtype=np.uint64))
+    place = np.arange(len(data)) - np.repeat(edges[:-1], lengths)
+    terms = (data.astype(np.uint64) + np.uint64(1)) * powers[place]
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(terms, dtype=np.uint64)])
+    return sums[edges[1:]] - sums[edges[:-1]]

@@ -1,0 +1,214 @@
+"""Counting pairs, against plain loops.
+
+Figures at thresholds, against plain loops and scikit-learn.
+"""
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch.nn import functional
+
+from retrieval.evaluation import (
+    count_pairs,
+    equal_error_rate,
+    figures_at,
+    pairs_within,
+    precision_recall_curve,
+    roc_auc,
+    roc_curve,
+    tar_at_far,
+    threshold_at_best_f1,
+    threshold_at_far,
+    threshold_at_precision,
+)
+from retrieval.evaluation import verification as pair_scores
+
+
+def loop(embeddings, labels, score, rows=None, neighbors=None):
+    """Scores and matches of every pair that counts."""
+    found = []
+    for i in range(len(embeddings)) if rows is None else rows:
+        pairs = [(score(embeddings[i], embeddings[j]), labels[i] == labels[j], j)
+                 for j in range(len(embeddings)) if j != i]
+        if neighbors is not None:
+            pairs = sorted(pairs, key=lambda pair: (-pair[0], pair[2]))[:neighbors]
+        found += pairs
+    return np.array([p[0] for p in found]), np.array([p[1] for p in found])
+
+
+SCORES = {
+    'cosine_similarity': lambda a, b: float(functional.cosine_similarity(a, b, 0)),
+    'inner_product': lambda a, b: float(a @ b),
+    'euclidean': lambda a, b: -float((a - b).norm()),
+}
+
+
+def accepted(pairs, bar):
+    place = np.searchsorted(pairs.scores, bar)
+    if place == len(pairs.scores):
+        return 0, 0
+    return pairs.true_accepts[place], pairs.false_accepts[place]
+
+
+@pytest.mark.parametrize('name', SCORES)
+@pytest.mark.parametrize('neighbors', [None, 3])
+@pytest.mark.parametrize('rows', [None, [4, 7, 30]])
+def test_pairs_of_a_set(name, neighbors, rows):
+    embeddings, labels = 2 * torch.randn(40, 4), torch.arange(40) % 5
+    scores, matches = loop(embeddings, labels.tolist(), SCORES[name], rows, neighbors)
+    pairs = pairs_within(embeddings, labels, name, neighbors, rows=rows)
+    assert pairs.num_matches == matches.sum() and pairs.num_others == (~matches).sum()
+    for bar in np.quantile(scores, [0, .2, .5, .9, 1]) + 1e-4:
+        assert accepted(pairs, bar) == ((matches & (scores >= bar)).sum(),
+                                        (~matches & (scores >= bar)).sum())
+
+
+def test_strings_and_callables():
+    embeddings = torch.randn(12, 3)
+    labels = ['cat', 'dog', 'eel'] * 4
+    by_name = pairs_within(embeddings, labels)
+    by_call = pairs_within(embeddings, labels,
+                           lambda q, g: functional.normalize(q) @ functional.normalize(g).T)
+    assert by_name.num_matches == by_call.num_matches == 12 * 3
+    assert np.allclose(by_name.scores, by_call.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize('scale', [1e-3, 1., 700.])
+def test_many_pairs_are_counted_in_bins(scale, monkeypatch):
+    embeddings = scale * torch.randn(300, 6)
+    embeddings[200:] *= 9  # bins must become wider on the way
+    labels = torch.arange(300) % 7
+    exact = pairs_within(embeddings, labels, 'inner_product')
+    monkeypatch.setattr(pair_scores, '_EXACT', 1000)
+    monkeypatch.setattr(pair_scores, 'TILE_BUDGET', 9000)
+    binned = pairs_within(embeddings, labels, 'inner_product')
+    assert binned.num_matches == exact.num_matches and binned.num_others == exact.num_others
+    assert not np.array_equal(binned.scores, exact.scores)
+    for edge in binned.scores[::997]:  # at an edge the counts are exact
+        assert accepted(binned, edge) == accepted(exact, edge)
+    widest = np.abs(exact.scores).max() / 2 ** 18
+    at = np.searchsorted(exact.scores, binned.scores[10])
+    assert abs(exact.scores[at] - binned.scores[10]) < widest
+
+
+def test_a_draw_of_queries():
+    embeddings, labels = torch.randn(50, 4), torch.arange(50) % 2
+    drawn = [pairs_within(embeddings, labels, max_queries=10, seed=seed) for seed in (0, 0, 1)]
+    assert all(pairs.num_matches + pairs.num_others == 10 * 49 for pairs in drawn)
+    assert np.array_equal(drawn[0].scores, drawn[1].scores)
+    assert not np.array_equal(drawn[0].scores, drawn[2].scores)
+
+
+def test_labelled_pairs():
+    pairs = count_pairs([0.5, 0.1, 0.5, 0.9], [1, 0, 0, 1])
+    assert pairs.scores.tolist() == [0.1, 0.5, 0.9]
+    assert pairs.true_accepts.tolist() == [2, 2, 1] and pairs.false_accepts.tolist() == [2, 1, 0]
+    assert '2 matches' in repr(pairs)
+
+
+@pytest.mark.parametrize('call, error, says', [
+    (lambda: count_pairs([1., 2], [True]), ValueError, '1 labels'),
+    (lambda: count_pairs([], []), ValueError, 'at least one'),
+    (lambda: count_pairs([1., float('nan')], [True, False]), ValueError, 'finite'),
+    (lambda: count_pairs([1., 2], [3, 1]), TypeError, 'booleans'),
+    (lambda: pairs_within(torch.randn(3, 2), [1, 2]), ValueError, '2 labels'),
+    (lambda: pairs_within(torch.randn(1, 2), [1]), ValueError, 'two'),
+])
+def test_wrong_input(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
+@pytest.fixture(params=[0, 1, 2])
+def data(request):
+    """Scores with many ties, and which of them match."""
+    rng = np.random.default_rng(request.param)
+    matches = rng.random(500) < 0.3
+    return np.round(rng.normal(size=500) + 1.2 * matches, 1), matches
+
+
+def figures(scores, matches, bar):
+    accepted = [score >= bar for score in scores]
+    true = sum(a and m for a, m in zip(accepted, matches, strict=True))
+    false = sum(a and not m for a, m in zip(accepted, matches, strict=True))
+    tar, far = true / sum(matches), false / (len(matches) - sum(matches))
+    precision = true / (true + false) if true + false else float('nan')
+    f1 = 2 * true / (true + false + sum(matches))
+    return tar, far, precision, f1
+
+
+def test_figures_at_a_threshold(data):
+    pairs = count_pairs(*data)
+    for bar in (-9, -0.35, 0.2, 1, 2.05, 9):
+        found = figures_at(pairs, bar)
+        assert found.threshold == bar
+        assert found[1:] == pytest.approx(figures(*data, bar), nan_ok=True)
+
+
+def test_curves_as_scikit_learn(data):
+    scores, matches = data
+    pairs = count_pairs(scores, matches)
+    far, tar, thresholds = metrics.roc_curve(matches, scores, drop_intermediate=False)
+    curve = roc_curve(pairs)
+    assert np.allclose(curve.far, far) and np.allclose(curve.tar, tar)
+    assert np.allclose(curve.thresholds, thresholds)
+    assert roc_auc(pairs) == pytest.approx(metrics.roc_auc_score(matches, scores))
+    precision, recall, at = precision_recall_curve(pairs)
+    theirs = metrics.precision_recall_curve(matches, scores)
+    assert np.allclose(precision[::-1], theirs[0][:-1]) and np.allclose(at[::-1], theirs[2])
+    assert np.allclose(recall[::-1], theirs[1][:-1])
+
+
+def test_equal_error_rate():
+    pairs = count_pairs([1, 2, 3, 4, 5, 6], [0, 0, 1, 0, 1, 1])
+    assert equal_error_rate(pairs) == pytest.approx(1 / 3)
+    assert equal_error_rate(count_pairs([1, 2], [0, 1])) == 0
+    rng = np.random.default_rng(0)
+    matches = rng.random(40_000) < 0.5
+    rate = equal_error_rate(count_pairs(rng.normal(size=40_000) + 2 * matches, matches))
+    assert rate == pytest.approx(0.1587, abs=0.005)  # of two normals, two deviations apart
+
+
+@pytest.mark.parametrize('rate', [0, 0.01, 0.05, 0.3, 1])
+def test_a_threshold_for_a_false_accept_rate(data, rate):
+    pairs = count_pairs(*data)
+    bar = threshold_at_far(pairs, rate)
+    assert figures(*data, bar)[1] <= rate
+    lower = [score for score in set(data[0]) if score < bar]
+    assert all(figures(*data, score)[1] > rate for score in lower)
+    name = f'TAR@FAR={rate:g}'
+    assert tar_at_far(pairs, [rate])[name] == pytest.approx(figures(*data, bar)[0])
+
+
+def test_no_false_accept_at_all():
+    bar = threshold_at_far(count_pairs([1., 2, 3], [0, 1, 0]), 0.2)
+    assert bar > 3 and figures_at(count_pairs([1., 2, 3], [0, 1, 0]), bar).far == 0
+
+
+@pytest.mark.parametrize('precision', [0, 0.4, 0.7, 0.8])
+def test_a_threshold_for_a_precision(data, precision):
+    bar = threshold_at_precision(count_pairs(*data), precision)
+    mine = figures(*data, bar)
+    assert mine[2] >= precision
+    for score in set(data[0]):
+        other = figures(*data, score)
+        assert other[2] < precision or other[0] <= mine[0]
+
+
+def test_a_threshold_for_the_best_f1(data):
+    bar = threshold_at_best_f1(count_pairs(*data))
+    best = max(figures(*data, score)[3] for score in set(data[0]))
+    assert figures(*data, bar)[3] == pytest.approx(best)
+
+
+@pytest.mark.parametrize('call, says', [
+    (lambda: threshold_at_far(count_pairs([1.], [1]), 0.1), 'no rate'),
+    (lambda: threshold_at_far(count_pairs([1., 2], [1, 0]), 1.5), 'between 0 and 1'),
+    (lambda: threshold_at_precision(count_pairs([1., 2], [1, 0]), 0.9), 'highest is 0.5'),
+    (lambda: threshold_at_precision(count_pairs([1.], [0]), 0.9), 'No pair'),
+    (lambda: threshold_at_best_f1(count_pairs([1.], [0])), 'No pair'),
+    (lambda: roc_curve(count_pairs([1.], [1])), 'needs pairs'),
+])
+def test_threshold_wrong_input(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

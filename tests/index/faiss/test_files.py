@@ -1,0 +1,248 @@
+"""Files of a FaissIndex: damage, lists on disk, merged shards, the gallery they belong to."""
+from __future__ import annotations
+
+import gc
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval.index import ExactIndex, FaissIndex, check_gallery, files, gallery_digest
+from retrieval.index.faiss import files as faiss_files
+
+from ..toys import WIDTH, blobs, ids
+
+
+def filled(factory='IVF8,PQ4x4', rows=300, **options):
+    if factory.startswith('IVF'):
+        options.setdefault('search_parameters', dict(nprobe=8))
+    index = FaissIndex(factory, **options)
+    index.add(blobs(rows), ids(rows))
+    return index
+
+
+def same(one, other, k=20):
+    a, b = one.search(blobs(9, 5), k), other.search(blobs(9, 5), k)
+    return a.ids == b.ids and torch.equal(a.scores, b.scores)
+
+
+@pytest.fixture
+def no_faiss_reader(monkeypatch):
+    """faiss must not be handed bytes whose checksum was not compared."""
+    def refuse(*arguments):
+        raise AssertionError('faiss read a damaged file')
+    monkeypatch.setattr(faiss_files, 'read_engine', refuse)
+
+
+def test_every_byte_region_is_covered(tmp_path, no_faiss_reader):
+    path = tmp_path / 'index'
+    filled(rescore=True).save(path)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], 'little')
+    header = json.loads(whole[8:8 + length])
+    places = [*range(8), *range(8, 8 + length, 7)]
+    for name, entry in header.items():
+        if name != '__metadata__':
+            begin, end = (8 + length + at for at in entry['data_offsets'])
+            places += [begin, (begin + end) // 2, end - 1]
+    assert {'faiss', 'ids', 'id_offsets', 'slots', 'vectors'} <= set(header)
+    for at in places:
+        for bit in (1, 128):
+            damaged = bytearray(whole)
+            damaged[at] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match='damaged|holds|version'):
+                FaissIndex.load(path)
+    for cut in (0, 7, 8, 8 + length, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match='damaged|holds'):
+            FaissIndex.load(path)
+    path.write_bytes(whole + b'more')
+    with pytest.raises(ValueError, match='damaged'):
+        FaissIndex.load(path)
+
+
+def test_other_formats_are_refused(tmp_path):
+    exact = ExactIndex()
+    exact.add(blobs(3), ids(3))
+    exact.save(tmp_path / 'exact')
+    with pytest.raises(ValueError, match="holds 'retrieval.ExactIndex', not 'retrieval.FaissInd"):
+        FaissIndex.load(tmp_path / 'exact')
+    filled().save(tmp_path / 'faiss')
+    with pytest.raises(ValueError, match="holds 'retrieval.FaissIndex'"):
+        ExactIndex.load(tmp_path / 'faiss')
+    with pytest.raises(ValueError, match="holds the factory 'IVF8,PQ4x4', not 'HNSW32'"):
+        FaissIndex.load(tmp_path / 'faiss', factory='HNSW32')
+    tensors, header = files.read(tmp_path / 'faiss', faiss_files.FORMAT)
+    files.write(tmp_path / 'later', tensors, {**header, 'version': '2'})
+    with pytest.raises(ValueError, match='has version 2'):
+        FaissIndex.load(tmp_path / 'later')
+    tensors['faiss'] = tensors['faiss'][:50]  # as another release of faiss might write it
+    files.write(tmp_path / 'strange', tensors, header)
+    with pytest.raises(ValueError, match='this faiss .* cannot read it') as caught:
+        FaissIndex.load(tmp_path / 'strange')
+    assert '.cpp' not in str(caught.value)
+
+
+def test_settings_survive(tmp_path):
+    index = filled('IVF8,PQ4x4', train_size=200, seed=4, rescore=True, rescore_factor=7,
+                   rescore_dtype='float32', max_removed=0.2)
+    index.gallery_digest = 'abc'
+    index.save(tmp_path / 'index')
+    loaded = FaissIndex.load(tmp_path / 'index', search_parameters=dict(nprobe=3))
+    assert loaded.settings() == {**index.settings(), 'search_parameters': dict(nprobe=3)}
+    assert loaded.gallery_digest == 'abc' and loaded.store.engine.core.nprobe == 3
+    loaded.add(blobs(1), ['new'])
+    assert loaded.gallery_digest is None and 'new' in loaded
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    index = filled()
+    index.save(tmp_path / 'index')
+    before = (tmp_path / 'index').read_bytes()
+
+    def fail(*arguments, **options):
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr('retrieval.index.files.save_file', fail)
+    with pytest.raises(OSError, match='No space'):
+        index.save(tmp_path / 'index')
+    assert os.listdir(tmp_path) == ['index'] and (tmp_path / 'index').read_bytes() == before
+
+
+@pytest.mark.parametrize('factory', ['IVF8,Flat', 'IVF8,PQ4x4', 'PCA8,IVF8,SQ8', 'IVF8,RaBitQ'])
+def test_lists_on_disk(factory, tmp_path):
+    vectors = blobs(500)
+    plain = FaissIndex(factory, search_parameters=dict(nprobe=8))
+    index = FaissIndex(factory, search_parameters=dict(nprobe=8), on_disk=tmp_path / 'work')
+    for one in (plain, index):
+        for start in (0, 250):
+            one.add(vectors[start:start + 250], ids(250, start))
+        one.remove(ids(100, 50))
+        one.add(vectors[60:70], ids(10, 60))
+    assert same(plain, index) and len(os.listdir(tmp_path / 'work')) == 1
+    index.save(tmp_path / 'index')
+    lists = [name for name in os.listdir(tmp_path) if name.endswith('.lists')]
+    assert len(lists) == 1 and len(os.listdir(tmp_path)) == 3
+    mapped = FaissIndex.load(tmp_path / 'index')
+    assert same(plain, mapped)
+    for change in (lambda: mapped.add(blobs(1), ['x']), lambda: mapped.remove(['#0'])):
+        with pytest.raises(ValueError, match='on_disk=FOLDER'):
+            change()
+    copy = FaissIndex.load(tmp_path / 'index', on_disk=tmp_path / 'work')
+    for one in (plain, copy):
+        one.add(vectors[50:60], ids(10, 50))
+        one.remove(ids(20))
+    assert same(plain, copy) and same(FaissIndex.load(tmp_path / 'index'), mapped)
+    mapped.save(tmp_path / 'again')
+    assert same(FaissIndex.load(tmp_path / 'again'), mapped)
+    copy.save(tmp_path / 'index')  # the lists of the version before go
+    assert len([n for n in os.listdir(tmp_path) if n.startswith('index.')]) == 1
+    assert same(FaissIndex.load(tmp_path / 'index'), copy)
+    del index, copy, one
+    gc.collect()
+    assert os.listdir(tmp_path / 'work') == [], 'the working files were left behind'
+
+
+def test_damaged_lists(tmp_path):
+    index = filled(on_disk=tmp_path / 'work')
+    index.save(tmp_path / 'index')
+    lists = next(tmp_path.glob('*.lists'))
+    whole = lists.read_bytes()
+    for at in (0, len(whole) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        lists.write_bytes(damaged)
+        with pytest.raises(ValueError, match='damaged'):
+            FaissIndex.load(tmp_path / 'index')
+    lists.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match='damaged'):
+        FaissIndex.load(tmp_path / 'index', verify=False)
+    lists.unlink()
+    with pytest.raises(FileNotFoundError, match='belong together'):
+        FaissIndex.load(tmp_path / 'index')
+
+
+def test_lists_in_memory_can_move_to_disk(tmp_path):
+    index = filled()
+    index.save(tmp_path / 'index')
+    moved = FaissIndex.load(tmp_path / 'index', on_disk=tmp_path / 'work')
+    assert same(index, moved) and len(os.listdir(tmp_path / 'work')) == 1
+
+
+@pytest.mark.parametrize(('factory', 'disk'), [
+    ('IVF8,PQ4x4', True), ('PCA8,IVF8,SQ8', True),
+    *((factory, False) for factory in ('IVF8,PQ4x4', 'PCA8,IVF8,SQ8', 'Flat', 'HNSW16', 'SQ8',
+                                       'IVF8,PQ4x4fs', 'IVF8,PQ4x4,RFlat'))])
+def test_shards_merge_into_what_one_index_would_be(factory, disk, tmp_path):
+    settings = dict(search_parameters=dict(nprobe=8) if 'IVF' in factory else dict(),
+                    rescore=factory == 'IVF8,PQ4x4')
+    vectors = blobs(600)
+    trained = FaissIndex(factory, **settings)
+    trained.train(vectors)
+    trained.save(tmp_path / 'trained')
+    whole, parts = trained.empty_copy(), []
+    whole.add(vectors, ids(600))
+    for number, (start, stop) in enumerate(((0, 200), (200, 210), (210, 210), (210, 600))):
+        shard = FaissIndex.load(tmp_path / 'trained')
+        shard.add(vectors[start:stop], ids(stop - start, start))
+        if number == 0:
+            shard.remove(ids(30))
+        shard.save(tmp_path / f'shard{number}')
+        parts.append(tmp_path / f'shard{number}')
+    whole.remove(ids(30))
+    merged = FaissIndex.merge(parts, on_disk=tmp_path / 'work' if disk else None)
+    assert list(merged.ids) == list(whole.ids) and merged.removed == 0
+    if factory in ('HNSW16', 'IVF8,PQ4x4fs'):  # a graph, or codes of codes
+        hits = [len(set(a) & set(b)) for a, b in zip(
+            merged.search(blobs(9, 5), 20).ids, whole.search(blobs(9, 5), 20).ids, strict=True)]
+        assert np.mean(hits) > 19
+    else:
+        assert same(merged, whole)
+    merged.add(blobs(5, 8), list('abcde'))
+    merged.remove(['#300'])
+    merged.save(tmp_path / 'merged')
+    assert same(FaissIndex.load(tmp_path / 'merged'), merged)
+
+
+def test_what_cannot_be_merged(tmp_path):
+    one, other = filled(seed=0), filled(seed=1)
+    with pytest.raises(ValueError, match='Part 1 was trained apart'):
+        FaissIndex.merge([one, other])
+    with pytest.raises(ValueError, match="factory 'Flat'"):
+        FaissIndex.merge([one, filled('Flat')])
+    with pytest.raises(ValueError, match="Already in the index: '#0'"):
+        FaissIndex.merge([one, one])
+    with pytest.raises(ValueError, match='nothing to merge'):
+        FaissIndex.merge([])
+    with pytest.raises(TypeError, match='sequence of indexes'):
+        FaissIndex.merge('file')
+    with pytest.raises(ValueError, match='not trained yet'):
+        FaissIndex('IVF8,Flat').empty_copy()
+
+
+@pytest.mark.parametrize('kind', [ExactIndex, lambda: FaissIndex('HNSW8')])
+def test_an_index_knows_its_gallery(kind, tmp_path):
+    vectors = torch.from_numpy(blobs(20))
+    index = kind()
+    index.add(vectors, ids(20))
+    with pytest.raises(ValueError, match='does not say over which'):
+        check_gallery(index, vectors, ids(20), 'x')
+    index.gallery_digest = gallery_digest(vectors, ids(20))
+    index.save(tmp_path / 'index')
+    loaded = type(index).load(tmp_path / 'index')
+    check_gallery(loaded, vectors, ids(20), 'x')
+    changed = vectors.clone()
+    changed[19, WIDTH - 1] += 1e-6
+    for other, names in ((changed, ids(20)), (vectors, ids(20)[::-1]), (vectors[:19], ids(19))):
+        with pytest.raises(ValueError, match='belongs to another gallery'):
+            check_gallery(loaded, other, names, 'x')
+    loaded.remove(['#3'])
+    assert loaded.gallery_digest is None
+
+
+def test_ids_that_run_together_are_told_apart():
+    vectors = torch.zeros(2, 1)
+    assert gallery_digest(vectors, ['a', 'bc']) != gallery_digest(vectors, ['ab', 'c'])

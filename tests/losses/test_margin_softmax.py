@@ -1,0 +1,120 @@
+import math
+
+import pytest
+import torch
+from pytorch_metric_learning.losses import ArcFaceLoss, SubCenterArcFaceLoss
+
+from retrieval.heads.loss_terms import limits_of
+from retrieval.losses import AdaptiveSubCenterArcFaceLoss, adaptive_margins
+from retrieval.registry import MODELS
+
+COUNTS = [1, 16, 81, 625, 0]
+LABELS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
+
+
+def embeddings(**kwargs):
+    return torch.randn(7, 6, generator=torch.Generator().manual_seed(1), **kwargs)
+
+
+def plain(loss, rows, labels):
+    """The formula by angles, a logit at a time."""
+    total = 0.0
+    for row, label in zip(rows, labels.tolist(), strict=True):
+        logits = []
+        for c in range(loss.num_classes):
+            centres = loss.W.detach()[:, c * loss.sub_centers:(c + 1) * loss.sub_centers].T
+            angle = min(math.acos(float(row @ w / (row.norm() * w.norm()))) for w in centres)
+            margin = math.radians(float(loss.margins[c])) if c == label else 0.0
+            logits.append(loss.scale * (math.cos(angle + margin) if angle <= math.pi - margin
+                                        else math.cos(angle) - margin * math.sin(margin)))
+        total += math.log(sum(math.exp(value - logits[label]) for value in logits))
+    return total / len(rows)
+
+
+def test_margins_by_hand():
+    found = adaptive_margins(COUNTS, factor=30, offset=3, exponent=0.25)
+    torch.testing.assert_close(found, torch.tensor([33., 18., 13., 9., 33.]))
+    radians = torch.deg2rad(adaptive_margins([1, 10 ** 4]))  # of the paper: 0.5 n ** -1/4 + 0.05
+    torch.testing.assert_close(radians, torch.tensor([0.55, 0.1]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('options', [
+    dict(class_counts=COUNTS), dict(margins=[5, 10, 20, 40, 80], sub_centers=2),
+    dict(sub_centers=1, scale=16.0), dict(margins=110.0, scale=8.0)])
+def test_it_is_the_formula(options):
+    loss = AdaptiveSubCenterArcFaceLoss(5, 6, **options).double()
+    rows = embeddings(dtype=torch.float64)
+    assert float(loss(rows, LABELS).detach()) == pytest.approx(plain(loss, rows, LABELS), rel=1e-6)
+
+
+def test_both_sides_of_the_turn_are_met():
+    loss = AdaptiveSubCenterArcFaceLoss(5, 6, margins=110.0)
+    own = loss.get_cosine(embeddings()).gather(1, LABELS[:, None])
+    assert 0 < int((own < -math.cos(math.radians(110))).sum()) < 7
+
+
+@pytest.mark.parametrize('sub_centers, library', [(1, ArcFaceLoss), (3, SubCenterArcFaceLoss)])
+def test_with_one_margin_it_is_the_librarys(sub_centers, library):
+    options = {} if sub_centers == 1 else dict(sub_centers=3)
+    theirs = library(num_classes=5, embedding_size=6, margin=20, scale=30, **options)
+    ours = AdaptiveSubCenterArcFaceLoss(5, 6, sub_centers, margins=20, scale=30)
+    ours.W.data.copy_(theirs.W.data)
+    rows = embeddings()
+    for indices in (None, (torch.tensor([0, 0, 1]), torch.tensor([6, 6, 3]),
+                           torch.tensor([2, 3, 5]))):
+        values, gradients = [], []
+        for loss in (ours, theirs):
+            x = rows.clone().requires_grad_()
+            values.append(loss(x, LABELS, indices))
+            gradients.append(torch.autograd.grad(values[-1], [x, loss.W]))
+        torch.testing.assert_close(values[0], values[1], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(ours.get_logits(rows), theirs.get_logits(rows))
+
+
+def test_gradients_by_finite_differences():
+    loss = AdaptiveSubCenterArcFaceLoss(5, 6, class_counts=COUNTS, scale=4.0).double()
+    x = embeddings(dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda y, w: torch.func.functional_call(
+        loss, {'W': w}, (y, LABELS)), (x, loss.W))
+
+
+def test_an_embedding_on_its_centre_has_a_gradient():
+    theirs, ours = ArcFaceLoss(5, 6), AdaptiveSubCenterArcFaceLoss(5, 6, sub_centers=1)
+    ours.W.data.copy_(theirs.W.data)
+    for sign in (1, -1):
+        x = (sign * ours.W.T.detach()[LABELS]).requires_grad_()
+        value = ours(x, LABELS)
+        value.backward()
+        assert torch.isfinite(value) and bool(torch.isfinite(x.grad).all())
+        assert bool(torch.isfinite(ours.W.grad).all())
+    x = ours.W.T.detach()[LABELS].requires_grad_()
+    theirs(x, LABELS).backward()
+    assert bool(x.grad.isnan().any())  # what ours is for; when this fails, so does our docstring
+
+
+def test_margins_are_state_and_limits_are_seen():
+    loss = AdaptiveSubCenterArcFaceLoss(5, 6, class_counts=COUNTS)
+    other = AdaptiveSubCenterArcFaceLoss(5, 6)
+    assert other.margins.tolist() == pytest.approx([28.6] * 5)
+    other.load_state_dict(loss.state_dict())
+    assert torch.equal(other.margins, adaptive_margins(COUNTS))
+    assert limits_of(loss)[:2] == (5, 6)
+    assert 'margins=8.59' in repr(loss)
+
+
+def test_from_a_config():
+    head = MODELS.build(dict(type='retrieval.MetricHead', loss=dict(
+        type='AdaptiveSubCenterArcFaceLoss', num_classes=5, embedding_size=6,
+        class_counts=COUNTS)))
+    assert head.num_classes == 5 and head.embedding_size == 6
+
+
+@pytest.mark.parametrize('options, says', [
+    (dict(margins=3, class_counts=COUNTS), 'not both'), (dict(margins=[1, 2]), '5 classes'),
+    (dict(margins=200), r'degrees in \[0, 180\)'), (dict(class_counts=[1, 2]), '5 classes'),
+    (dict(class_counts=[1, -2, 1, 1, 1]), 'non-negative'), (dict(class_counts=[]), 'number of'),
+    (dict(sub_centers=0), 'sub_centers must be a positive integer')])
+def test_wrong_arguments(options, says):
+    with pytest.raises(ValueError, match=says):
+        AdaptiveSubCenterArcFaceLoss(5, 6, **options)
