@@ -1,7 +1,7 @@
 """Heads: from embeddings and labels to losses.
 
 pytorch-metric-learning is imported when one of its parts is first asked for, not here: the scope
-``PML`` of :mod:`retrieval.registry` loads :mod:`retrieval.heads.pml`.
+``PML`` of :mod:`retrieval.registry` loads :mod:`retrieval.losses.pml`.
 """
 from __future__ import annotations
 

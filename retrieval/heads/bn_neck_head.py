@@ -30,6 +30,13 @@ class BNNeckHead(BaseModule):
     Raises:
         ValueError: a config without a type.
         TypeError: a head that is neither config nor module, or that has no ``loss``.
+
+    Example:
+        >>> before = dict(type='retrieval.MetricHead', loss=dict(type='PML.NTXentLoss'))
+        >>> after = dict(type='retrieval.ClassificationHead', num_classes=3, in_features=4)
+        >>> head = BNNeckHead(before, after)
+        >>> head.num_classes
+        3
     """
 
     def __init__(self, before: dict | nn.Module, after: dict | nn.Module,

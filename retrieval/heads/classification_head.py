@@ -1,7 +1,4 @@
-"""A linear classifier over embeddings, for classes and for mixed labels.
-
-The loss of an encoder that classifies itself.
-"""
+"""Classification as the loss: a linear classifier over embeddings, and an encoder's own logits."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import real_number, whole_number
 from ..registry import MODELS
 from .targets import check_classes, class_labels, soft_labels
 
@@ -40,6 +38,14 @@ class ClassificationHead(BaseModule):
     Raises:
         ValueError: a number outside the range that is named here.
         TypeError: a loss that is neither config nor module.
+
+    Example:
+        >>> import torch
+        >>> from retrieval.structures import RetrievalDataSample
+        >>> head = ClassificationHead(num_classes=3, in_features=4)
+        >>> samples = [RetrievalDataSample().set_gt_label(label) for label in (0, 2)]
+        >>> head.loss(torch.zeros(2, 4), samples)['loss'].ndim
+        0
     """
 
     def __init__(self, num_classes: int, in_features: int, loss: Any = None,
@@ -47,11 +53,9 @@ class ClassificationHead(BaseModule):
                  scale: float = 1.0, loss_weight: float = 1.0,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        for name, value in (('num_classes', num_classes), ('in_features', in_features)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'{name} must be a positive integer, got {value!r}.')
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f'label_smoothing must be in [0, 1), got {label_smoothing!r}.')
+        num_classes = whole_number('num_classes', num_classes)
+        in_features = whole_number('in_features', in_features)
+        real_number('label_smoothing', label_smoothing, least=0, below=1)
         if loss is not None and label_smoothing:
             raise ValueError('label_smoothing belongs to the built-in loss: give it to the loss '
                              'that was named instead.')
@@ -157,6 +161,14 @@ class LogitsHead(BaseModule):
 
     Raises:
         TypeError: a loss that is neither config nor module.
+
+    Example:
+        >>> import torch
+        >>> from retrieval.structures import RetrievalDataSample
+        >>> samples = [RetrievalDataSample().set_gt_label(label) for label in (0, 1)]
+        >>> loss = LogitsHead().loss(torch.zeros(2, 4), samples)['loss']
+        >>> round(loss.item(), 4)  # log 4
+        1.3863
     """
 
     def __init__(self, loss: Any = None, loss_weight: float = 1.0,

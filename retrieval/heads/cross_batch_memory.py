@@ -1,18 +1,15 @@
-"""A queue of the latest embeddings and their labels.
-
-A memory of embeddings of past batches, for losses that compare pairs.
-"""
+"""A memory of the embeddings of past batches, for losses that compare pairs."""
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import whole_number
+from ..losses.interface import interface_of, limits_of
 from ..registry import MODELS
-from . import loss_terms as terms
-from .loss_terms import limits_of, refuses, taken_extra
+from .loss_terms import build
 
 
 class EmbeddingQueue(nn.Module):
@@ -33,6 +30,13 @@ class EmbeddingQueue(nn.Module):
 
     Raises:
         ValueError: a size that is not a positive integer.
+
+    Example:
+        >>> queue = EmbeddingQueue(size=4, embedding_size=2)
+        >>> queue.put(torch.ones(3, 2), torch.tensor([0, 1, 1])).tolist()
+        [0, 1, 2]
+        >>> queue.rows()[1].tolist()
+        [0, 1, 1]
     """
 
     embeddings: Tensor
@@ -42,12 +46,9 @@ class EmbeddingQueue(nn.Module):
 
     def __init__(self, size: int, embedding_size: int) -> None:
         super().__init__()
-        for name, value in (('size', size), ('embedding_size', embedding_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'The {name} of a queue of embeddings must be a positive '
-                                 f'integer, got {value!r}.')
-        self.size = size
-        self.register_buffer('embeddings', torch.zeros(size, embedding_size))
+        self.size = whole_number('size', size)
+        width = whole_number('embedding_size', embedding_size)
+        self.register_buffer('embeddings', torch.zeros(size, width))
         self.register_buffer('labels', torch.zeros(size, dtype=torch.int64))
         self.register_buffer('position', torch.zeros((), dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
@@ -125,6 +126,14 @@ class CrossBatchMemory(nn.Module):
         ValueError: a number out of range, another ``enqueue``, a loss of another width, or a loss
             that takes no reference set, or no indices where the batch enters before.
         TypeError: a loss or miner that is neither config nor module.
+
+    Example:
+        >>> loss = dict(type='PML.ContrastiveLoss')
+        >>> memory = CrossBatchMemory(loss, embedding_size=2, memory_size=8)
+        >>> memory(torch.eye(2), torch.tensor([0, 1])).ndim
+        0
+        >>> int(memory.queue.filled)
+        2
     """
 
     iterations: Tensor
@@ -134,16 +143,13 @@ class CrossBatchMemory(nn.Module):
         super().__init__()
         if enqueue not in ORDERS:
             raise ValueError(f"enqueue must be 'before' or 'after', got {enqueue!r}.")
-        if not isinstance(warmup_iters, int) or warmup_iters < 0:
-            raise ValueError(f'warmup_iters must be an integer of at least 0, got '
-                             f'{warmup_iters!r}.')
         self.queue = EmbeddingQueue(memory_size, embedding_size)
-        self.loss = terms.build(loss, 'loss')
-        self.miner = None if miner is None else terms.build(miner, 'miner')
+        self.loss = build(loss, 'loss')
+        self.miner = None if miner is None else build(miner, 'miner')
         _check_loss(self.loss, embedding_size, enqueue == 'before' or miner is not None)
         self.embedding_size = embedding_size
         self.memory_size = memory_size
-        self.warmup_iters = warmup_iters
+        self.warmup_iters = whole_number('warmup_iters', warmup_iters, 0)
         self.enqueue = enqueue
         self.register_buffer('iterations', torch.zeros((), dtype=torch.int64))
 
@@ -223,13 +229,12 @@ def _check_loss(loss: nn.Module, embedding_size: int, with_indices: bool) -> Non
     if width not in (None, embedding_size):
         raise ValueError(f'The memory has embedding_size={embedding_size}, and its loss {name} was '
                          f'built for {width}: give both the same.')
-    if 'ref_emb' not in taken_extra(loss) or refuses(loss, 'labels'):
+    interface = interface_of(loss)
+    if interface.inputs != 'classes' or not interface.reference:
         raise ValueError(f'{name} compares no embeddings with labelled ones of a memory: name a '
                          'loss of pairs or triplets, such as PML.ContrastiveLoss, '
                          'PML.TripletMarginLoss, PML.MultiSimilarityLoss or PML.SupConLoss.')
-    takes = ('indices_tuple' in inspect.signature(loss.forward).parameters
-             and not refuses(loss, 'indices_tuple'))
-    if with_indices and not takes:
+    if with_indices and not interface.indices:
         raise ValueError(f'{name} takes no indices of pairs, by which a miner chooses and a sample '
                          "is kept from its own copy: give no miner, and enqueue='after'.")
 

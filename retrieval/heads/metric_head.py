@@ -1,7 +1,7 @@
 """Metric-learning losses over embeddings."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,18 +9,9 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from ..losses.interface import Limits
 from ..registry import MODELS
-from . import loss_terms as terms
-from .loss_terms import (
-    Batch,
-    check_count,
-    check_sample_limits,
-    checked_extra,
-    common_width,
-    gathered,
-    refuse_untaken,
-    refuse_without_positives,
-)
+from .loss_terms import Batch, LossTerm, checked_extra, gathered
 from .targets import class_labels
 
 Feats = Tensor | tuple[Tensor, ...] | list[Tensor]
@@ -63,6 +54,14 @@ class MetricHead(BaseModule):
         ValueError: an unknown type, two losses of one name, a miner beside a list or for a loss
             that takes none, or losses that disagree on the embedding's width.
         TypeError: a loss that is neither config nor module, or arguments that it does not take.
+
+    Example:
+        >>> import torch
+        >>> from retrieval.structures import RetrievalDataSample
+        >>> head = MetricHead(dict(type='PML.TripletMarginLoss', margin=0.2))
+        >>> samples = [RetrievalDataSample().set_gt_label(label) for label in (0, 0, 1, 1)]
+        >>> sorted(head.loss(torch.eye(4), samples))
+        ['loss']
     """
 
     def __init__(self, loss: Any, miner: Any = None, loss_weight: float = 1.0,
@@ -75,33 +74,26 @@ class MetricHead(BaseModule):
         self.gather = gather
         self.losses = nn.ModuleDict()
         self.miners = nn.ModuleDict()
-        self.weights: dict[str, float] = {}
-        self._terms: dict[str, terms.Term] = {}
+        self._terms: dict[str, LossTerm] = {}
         for config in [loss] if single else loss:
-            self._add(config, miner, loss_weight)
+            term = LossTerm.build(config, miner, loss_weight)
+            if term.name in self._terms:
+                raise ValueError(f'Two losses are called {term.name!r}: give each its name=….')
+            self._terms[term.name] = term
+            self.losses[term.name] = term.loss
+            if term.miner is not None:
+                self.miners[term.name] = term.miner
         if not self.losses:
             raise ValueError("loss is an empty list: name at least one, as dict(type='PML.…').")
+        # in a dict of its own: the hook that changes weights in the course of a run writes to it
+        self.weights = {name: term.weight for name, term in self._terms.items()}
         self._keys = {name: 'loss' if single else f'loss_{name}' for name in self.losses}
         limits = {name: term.limits for name, term in self._terms.items()}
-        self.embedding_size = common_width(limits)
+        self.embedding_size = _common_width(limits)
         self.num_classes = min((one.num_classes for one in limits.values() if one.num_classes),
                                default=None)
         self.batch_size = min((one.batch_size for one in limits.values() if one.batch_size),
                               default=None)
-
-    def _add(self, config: Any, miner: Any, loss_weight: float) -> None:
-        """Build one loss and its miner."""
-        config, options = terms.split(config)
-        module = terms.build(config, 'loss')
-        name = options.get('name') or terms.name_of(module)
-        if name in self.losses:
-            raise ValueError(f'Two losses are called {name!r}: give each its name=….')
-        miner = options.get('miner', miner)
-        if miner is not None:
-            self.miners[name] = miner = terms.build(miner, 'miner')
-        self._terms[name] = terms.describe(module, miner)
-        self.losses[name] = module
-        self.weights[name] = loss_weight * options.get('loss_weight', 1.0)
 
     def loss(self, feats: Feats, data_samples: Sequence[BaseDataElement],
              ref_emb: Tensor | None = None, ref_labels: Tensor | None = None,
@@ -132,40 +124,38 @@ class MetricHead(BaseModule):
         """
         embeddings, views = _join(feats)
         labels = self._labels(data_samples, len(embeddings) // views).repeat(views)
-        for name, term in self._terms.items():
-            check_sample_limits(name, term.limits, embeddings, labels, data_samples)
+        for term in self._terms.values():
+            term.check_samples(embeddings, labels, data_samples)
         extra = checked_extra(embeddings, views, ref_emb, ref_labels, enqueue_mask)
-        refuse_untaken(extra, self.losses, [term.taken for term in self._terms.values()])
+        self._refuse_untaken(extra)
         results: dict[str, Tensor] = {}
         with torch.autocast(embeddings.device.type, enabled=False):
             batch = Batch(embeddings.float(), labels.to(embeddings.device), views, extra)
             batch = gathered(batch) if self.gather else batch
-            for name in self.losses:
-                results.update(self._value(name, batch))
+            for name, term in self._terms.items():
+                value, mined = term.value(batch)
+                key = self._keys[name]
+                results[key] = value * self.weights[name]
+                results.update({what + key.removeprefix('loss'): value.new_tensor(float(count))
+                                for what, count in mined.items()})
         return results
 
     def _labels(self, data_samples: Sequence[BaseDataElement], count: int) -> Tensor:
         """The classes of the samples ``(B,)``; zeros where no loss is given any."""
-        if any(term.form in terms.LABELLED for term in self._terms.values()):
-            _refuse_mixed(data_samples)
-            return class_labels(data_samples, count)
-        return torch.zeros(count, dtype=torch.int64)
+        if all(term.interface.inputs != 'classes' for term in self._terms.values()):
+            return torch.zeros(count, dtype=torch.int64)
+        if data_samples and any(sample.get('gt_score') is not None for sample in data_samples):
+            raise ValueError('The samples have mixed labels (gt_score), and a metric loss needs '
+                             'one class a sample: take the ClassificationHead, or leave the batch '
+                             'augmentation (train_cfg, batch_augments, to_onehot) out.')
+        return class_labels(data_samples, count)
 
-    def _value(self, name: str, batch: Batch) -> dict[str, Tensor]:
-        """One loss, and how much its miner found."""
-        term, key = self._terms[name], self._keys[name]
-        check_count(name, term.limits, len(batch.embeddings))
-        try:
-            indices = terms.mine(self.miners[name], batch) if name in self.miners else None
-            if term.needs_positives and 'ref_emb' not in batch.extra:
-                refuse_without_positives(name, batch.labels, indices)
-            value = terms.call(self.losses[name], term, batch, indices)
-        except AssertionError as error:
-            raise ValueError(f'The loss {name!r} refuses the batch of {len(batch.embeddings)} '
-                             f'embeddings: {error or "no reason given"}.') from error
-        mined = {what + key.removeprefix('loss'): batch.embeddings.new_tensor(float(count))
-                 for what, count in terms.count_mined(indices).items()}
-        return {key: value * self.weights[name], **mined}
+    def _refuse_untaken(self, extra: Mapping[str, Tensor]) -> None:
+        """Refuse what was given beside the embeddings and would reach no loss."""
+        for given in extra:
+            if not any(given in term.interface.extra for term in self._terms.values()):
+                kinds = ', '.join(type(loss).__name__ for loss in self.losses.values())
+                raise ValueError(f'{given} was given, and none of the losses takes it: {kinds}.')
 
     def predict(self, feats: Feats, data_samples: Any = None) -> None:
         """Nothing: the embeddings themselves are searched with."""
@@ -186,8 +176,10 @@ def _join(feats: Feats) -> tuple[Tensor, int]:
     return (views[0] if len(views) == 1 else torch.cat(views)), len(views)
 
 
-def _refuse_mixed(data_samples: Sequence[BaseDataElement] | None) -> None:
-    if data_samples and any(sample.get('gt_score') is not None for sample in data_samples):
-        raise ValueError('The samples have mixed labels (gt_score), and a metric loss needs one '
-                         'class a sample: take the ClassificationHead, or leave the batch '
-                         'augmentation (train_cfg, batch_augments, to_onehot) out.')
+def _common_width(limits: Mapping[str, Limits]) -> int | None:
+    """The width of embeddings that all losses, by name, can take; None where any."""
+    wanted = {name: one.embedding_size for name, one in limits.items() if one.embedding_size}
+    if len(set(wanted.values())) > 1:
+        raise ValueError('The losses want embeddings of different widths, and share one batch: '
+                         + ', '.join(f'{name} {width}' for name, width in wanted.items()) + '.')
+    return next(iter(wanted.values()), None)

@@ -1,7 +1,4 @@
-"""Parts of the model that a hook works on, and when it does.
-
-Hooks that keep parts of the model from being trained.
-"""
+"""Hooks that keep parts of the model from being trained, and how a hook finds its part."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,4 @@
-"""The hook that changes the weight of a loss in the course of a run.
-
-The hook that counts the classes for losses with a margin for each.
-
-What of a head can be known to be wrong before it is trained.
-"""
+"""Hooks of losses: a changing weight, margins by class, and a check of the head beforehand."""
 from __future__ import annotations
 
 import math

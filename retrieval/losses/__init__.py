@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from .average_precision import RoadmapLoss, SmoothAveragePrecisionLoss
 from .distance_weighted import DistanceWeightedTripletMiner
-from .margin_softmax import AdaptiveSubCenterArcFaceLoss, adaptive_margins
-from .temperature_softmax import LearnableTemperatureSoftmaxLoss
+from .interface import Interface
+from .softmax import AdaptiveSubCenterArcFaceLoss, LearnableTemperatureSoftmaxLoss, adaptive_margins
 
 __all__ = [
-    'AdaptiveSubCenterArcFaceLoss', 'DistanceWeightedTripletMiner',
+    'AdaptiveSubCenterArcFaceLoss', 'DistanceWeightedTripletMiner', 'Interface',
     'LearnableTemperatureSoftmaxLoss', 'RoadmapLoss', 'SmoothAveragePrecisionLoss',
     'adaptive_margins',
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checks import real_number
 from ..registry import MODELS
 from .pairs import Indices, cosine, pair_masks
 
@@ -45,13 +46,19 @@ class SmoothAveragePrecisionLoss(nn.Module):
 
     Raises:
         ValueError: the temperature is not positive.
+
+    Example:
+        >>> loss = SmoothAveragePrecisionLoss(temperature=0.01)
+        >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> round(loss(rows, torch.tensor([0, 0, 1, 1])).item(), 4)
+        0.0
     """
 
     needs_positives = True  # a batch without any teaches it nothing, which a head may refuse
 
     def __init__(self, temperature: float = 0.01, count_query: bool = False) -> None:
         super().__init__()
-        _check_positive('temperature', temperature)
+        real_number('temperature', temperature, above=0)
         self.temperature = temperature
         self.count_query = count_query
 
@@ -119,6 +126,11 @@ class RoadmapLoss(nn.Module):
     Raises:
         ValueError: a number outside the range that is named here, or the positive margin below
             the negative one.
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> RoadmapLoss()(rows, torch.tensor([0, 0, 1, 1])).ndim
+        0
     """
 
     needs_positives = True
@@ -127,7 +139,7 @@ class RoadmapLoss(nn.Module):
                  slope: float = 100.0, saturation: float = 0.05, positive_margin: float = 0.9,
                  negative_margin: float = 0.6) -> None:
         super().__init__()
-        _check_positive('temperature', temperature)
+        real_number('temperature', temperature, above=0)
         if not 0 <= calibration_weight <= 1:
             raise ValueError(f'calibration_weight must be in [0, 1], got {calibration_weight!r}.')
         if slope < 0 or saturation < 0:
@@ -222,8 +234,3 @@ def _exact_step(difference: Tensor) -> Tensor:
 def _mean_or_zero(losses: Tensor, embeddings: Tensor) -> Tensor:
     """The mean, or a zero that still has a gradient, where no query has a positive."""
     return losses.mean() if len(losses) else embeddings.sum() * 0.0
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f'{name} must be above 0, got {value!r}.')

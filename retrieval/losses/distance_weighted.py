@@ -30,6 +30,13 @@ class DistanceWeightedTripletMiner(nn.Module):
 
     Raises:
         ValueError: not 0 < cutoff < nonzero_loss_cutoff < 2.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> miner = DistanceWeightedTripletMiner()
+        >>> anchors, positives, negatives = miner(torch.randn(4, 8), torch.tensor([0, 0, 1, 1]))
+        >>> anchors.tolist(), positives.tolist()
+        ([0, 1, 2, 3], [1, 0, 3, 2])
     """
 
     def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float = 1.4) -> None:

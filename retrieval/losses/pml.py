@@ -61,6 +61,12 @@ def build_component(cfg: Any) -> Any:
     Raises:
         ValueError: there is no such type; the message names the nearest.
         TypeError: an argument that the type does not take, or one that is missing.
+
+    Example:
+        >>> loss = build_component(dict(type='PML.TripletMarginLoss', margin=0.1,
+        ...                             distance=dict(type='CosineSimilarity')))
+        >>> loss.margin
+        0.1
     """
     if isinstance(cfg, Mapping):
         if 'type' not in cfg:

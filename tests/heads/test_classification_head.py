@@ -132,7 +132,7 @@ def test_embeddings_of_another_width(feats):
 
 @pytest.mark.parametrize('options, error, says', [
     (dict(num_classes=0), ValueError, 'num_classes'),
-    (dict(in_features=2.5), ValueError, 'in_features'),
+    (dict(in_features=2.5), TypeError, 'in_features'),
     (dict(label_smoothing=1.0), ValueError, 'label_smoothing'),
     (dict(label_smoothing=0.1, loss=nn.CrossEntropyLoss()), ValueError, 'built-in'),
     (dict(loss='CrossEntropyLoss'), TypeError, 'str'),

@@ -206,8 +206,8 @@ def test_a_loss_without_indices_compares_with_past_batches():
 
 
 @pytest.mark.parametrize('options, error, says', [
-    (dict(memory_size=0), ValueError, 'size.*positive.*0'),
-    (dict(embedding_size=2.5), ValueError, 'embedding_size.*2.5'),
+    (dict(memory_size=0), ValueError, 'size must be an integer of at least 1, got 0'),
+    (dict(embedding_size=2.5), TypeError, 'embedding_size.*2.5'),
     (dict(warmup_iters=-1), ValueError, 'warmup_iters.*-1'),
     (dict(enqueue='first'), ValueError, "'before' or 'after'.*'first'"),
     (dict(loss='ContrastiveLoss'), TypeError, 'loss must be.*str'),

@@ -1,4 +1,4 @@
-"""Two processes over gloo train as one with the batches of both."""
+"""What the losses of a head are given and refuse; two processes train as one with both batches."""
 import math
 
 import pytest
@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from retrieval.heads import ClassificationHead, MetricHead
-from retrieval.heads.loss_terms import needs_positives, taken_extra
+from retrieval.losses.interface import interface_of
 from retrieval.losses.pml import build_component
 from retrieval.registry import MODELS
 from retrieval.structures import RetrievalDataSample
@@ -114,9 +114,10 @@ def test_losses_of_ones_own_say_by_their_signature_what_they_take(batch):
 
 def test_what_the_losses_of_the_library_take():
     reference = {'ref_emb', 'ref_labels'}
-    assert taken_extra(losses.ContrastiveLoss()) == taken_extra(losses.NTXentLoss()) == reference
-    assert taken_extra(losses.ProxyNCALoss(3, 4)) == taken_extra(losses.SmoothAPLoss()) == set()
-    assert taken_extra(losses.CrossBatchMemory(losses.NTXentLoss(), 4)) == {'enqueue_mask'}
+    for loss, extra in ((losses.ContrastiveLoss(), reference), (losses.NTXentLoss(), reference),
+                        (losses.ProxyNCALoss(3, 4), set()), (losses.SmoothAPLoss(), set()),
+                        (losses.CrossBatchMemory(losses.NTXentLoss(), 4), {'enqueue_mask'})):
+        assert interface_of(loss).extra == extra
 
 
 @pytest.mark.parametrize('extra, says', [
@@ -313,7 +314,7 @@ WITHOUT = {  # losses that a batch of different classes teaches something
 @pytest.mark.parametrize('name', LOSSES)
 def test_which_losses_compare_samples_of_a_class(name):
     loss = build_component(dict(type=f'PML.{name}', **OPTIONS.get(name, {})))
-    assert needs_positives(loss) == (name not in WITHOUT)
+    assert interface_of(loss).needs_positives == (name not in WITHOUT)
 
 
 def test_a_loss_may_say_so_itself():
@@ -323,12 +324,12 @@ def test_a_loss_may_say_so_itself():
         def forward(self, embeddings, labels):
             return embeddings.sum()
 
-    assert needs_positives(Own()) and not needs_positives(nn.Linear(2, 2))
+    assert interface_of(Own()).needs_positives and not interface_of(nn.Linear(2, 2)).needs_positives
     with pytest.raises(ValueError, match="'own' compares"):
         MetricHead(Own()).loss(torch.rand(2, 4), samples([0, 1]))
     named = losses.MultipleLosses(dict(a=losses.ArcFaceLoss(3, 4), b=losses.NTXentLoss()))
-    assert needs_positives(named)
-    assert not needs_positives(losses.MultipleLosses([losses.ArcFaceLoss(3, 4)]))
+    assert interface_of(named).needs_positives
+    assert not interface_of(losses.MultipleLosses([losses.ArcFaceLoss(3, 4)])).needs_positives
 
 
 @pytest.mark.parametrize('miner', [None, dict(type='BatchHardMiner'),
