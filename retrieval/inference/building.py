@@ -10,9 +10,12 @@ from torch import nn
 
 from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
 from ..registry import MODELS
-from ..retrievers import BaseRetriever, ImageToImageRetriever, load_pretrained
-
-NO_PROTOTYPE = 'no prototype yet'  # a retriever wants a prototype when it is made
+from ..retrievers import (
+    BaseRetriever,
+    ImageToImageRetriever,
+    configured_prototype,
+    load_pretrained,
+)
 
 
 def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
@@ -47,7 +50,7 @@ def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
     return model.to(device or get_device()).eval()
 
 
-def default_retriever(prototype: Any = NO_PROTOTYPE, topk: int = 10, device: Any = None) -> Any:
+def default_retriever(prototype: Any = None, topk: int = 10, device: Any = None) -> Any:
     """The retriever with the default pretrained encoder.
 
     Raises:
@@ -93,7 +96,7 @@ def as_retriever(model: Any, checkpoint: str | os.PathLike | None = None,
         raise TypeError('model must be a retriever, an encoder, a config or its path, or None for '
                         f'the default encoder; got {type(model).__name__}.')
     if not isinstance(model, BaseRetriever):
-        model = ImageToImageRetriever(model, NO_PROTOTYPE, topk=10).eval()
+        model = ImageToImageRetriever(model, topk=10).eval()
     return model if device is None else model.to(device), None
 
 
@@ -120,7 +123,7 @@ def _check_config(config: Any) -> None:
     if config.get('default_scope') == 'mmpretrain' and kind.rsplit('.', 1)[-1] == \
             'ImageToImageRetriever':
         config.model.type = 'retrieval.ImageToImageRetriever'
-    config.model.setdefault('prototype', NO_PROTOTYPE)
+    config.model.prototype = configured_prototype(config)
 
 
 def config_pipeline(config: Any) -> list[dict] | None:

@@ -20,7 +20,7 @@ from ..retrievers import encode, evaluation_mode, pipeline_of
 from ..retrievers.holder import PrototypeHolder, weights_version
 from ..structures import RetrievalDataSample, sample_id_of
 from . import answers
-from .building import NO_PROTOTYPE, as_retriever
+from .building import as_retriever
 from .index_gallery import IndexGallery
 from .prototype_cache import CacheReport, cached_gallery
 from .prototypes import as_dataset, holds_vectors, is_pipeline
@@ -82,7 +82,7 @@ class ImageRetrievalInferencer:
         elif prototype_cache is not None:
             raise ValueError('prototype_cache keeps an encoded prototype: give the prototype with '
                              'it.')
-        elif getattr(self.model, 'prototype', None) == NO_PROTOTYPE:
+        elif getattr(self.model, 'prototype', None) is None:
             raise ValueError('The model has no prototype of its own: give what is to be searched, '
                              'such as a folder of images, as prototype=.')
         self.calibration = answers.as_calibration(calibration, self.model)
