@@ -146,8 +146,9 @@ def test_another_pipeline_is_said(configs, tmp_path, by_hand, text, queries, gal
     assert queries in said and gallery in said and '`val_dataloader`' in said
 
 
-def test_options_of_the_prototype_come_last(configs):
-    path = configs(child=ALL)
+@pytest.mark.parametrize('idiom', [False, True])
+def test_options_of_the_prototype_come_last(configs, idiom):
+    path = configs(idiom, child=ALL)
     found = load_config(path, {'model.prototype.batch_size': 2, 'gallery_dataloader.batch_size': 5,
                                **OPTION}).model.prototype
     assert found.batch_size == 2 and found.dataset.pipeline == OPTION[
@@ -175,3 +176,12 @@ def test_without_any_prototype(configs):
     model = MODELS.build(config.model)
     with pytest.raises(ValueError, match='no prototype.*gallery_dataloader'):
         model.prepare_prototype()
+
+
+@pytest.mark.parametrize('idiom', [False, True])
+def test_a_config_of_mmpretrain(configs, idiom):
+    """Its data sets, steps and encoder stay by their names; the prototype follows all the same."""
+    config = load_config(configs(idiom, child=ALL + "default_scope = 'mmpretrain'\n"))
+    assert config.model.type == 'retrieval.ImageToImageRetriever'
+    assert config.model.prototype == config.gallery_dataloader
+    assert config.model.prototype.dataset.pipeline[1].type == 'CenterCrop'

@@ -66,7 +66,8 @@ def test_a_printed_config_may_be_inherited(write, tmp_path):
 ])
 def test_one_that_is_named_wins(write, leaf, named, want):
     config = write(leaf=leaf, child=CHANGED + f'model = dict(prototype={named})\n')
-    assert configured_prototype(config).dataset.data_root == want
+    found = configured_prototype(config)
+    assert found == config.model.prototype and found.dataset.data_root == want
 
 
 @pytest.mark.parametrize('leaf', [IDIOM, DEFAULT], ids=['idiom', 'default'])
