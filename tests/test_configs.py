@@ -94,10 +94,9 @@ def cut_batches(loader):
 def load(path):
     """The config as a run sees it, with workers off."""
     config = Config.fromfile(path)
-    for key in ('train_dataloader', 'test_dataloader', 'val_dataloader'):
+    for key in ('train_dataloader', 'test_dataloader', 'val_dataloader', 'gallery_dataloader'):
         config[key].num_workers = 0
         config[key].persistent_workers = False
-    config.model.prototype.num_workers = 0
     config.model = offline(config.model.to_dict())
     return config
 

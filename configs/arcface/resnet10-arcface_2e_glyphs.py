@@ -7,7 +7,6 @@ _base_ = [
 # ArcFace (Deng et al., CVPR 2019); a smaller margin and scale than the paper's 0.5 rad and 64,
 # which are for thousands of classes of faces.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ArcFaceLoss', num_classes=1433, embedding_size=128,

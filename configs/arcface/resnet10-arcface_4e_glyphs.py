@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ArcFaceLoss', num_classes=1433, embedding_size=128,

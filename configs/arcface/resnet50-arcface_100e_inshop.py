@@ -9,7 +9,6 @@ _base_ = [
 # rad, scale 16, centres learned at 5e-4, 112 images with 2 of a class, width 128, batch norms
 # frozen. In-Shop is not in that paper; it is trained as Stanford Online Products.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

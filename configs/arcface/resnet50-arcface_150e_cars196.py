@@ -9,7 +9,6 @@ _base_ = [
 # rad, scale 16, centres learned at 5e-4, 112 images with 2 of a class, width 128, batch norms
 # frozen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

@@ -7,7 +7,6 @@ _base_ = [
 ]
 # Margin 0.1 rad and scale 45 as Cao et al. (Unifying Deep Local and Global Features, ECCV 2020).
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ArcFaceLoss', num_classes=81313, embedding_size=512,

@@ -10,7 +10,6 @@ _base_ = [
 # person. Left out: the centre loss, which adds 0.2 points to their mAP.
 euclidean = dict(type='PML.LpDistance', normalize_embeddings=False)
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='BNNeckHead',
         before=dict(

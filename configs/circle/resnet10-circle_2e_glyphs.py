@@ -6,7 +6,6 @@ _base_ = [
 ]
 # Circle loss (Sun et al., CVPR 2020): m 0.4 and gamma 80, as for fine-grained retrieval.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.CircleLoss', m=0.4, gamma=80)))

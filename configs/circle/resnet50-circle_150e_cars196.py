@@ -8,7 +8,6 @@ _base_ = [
 # batch, for BN-Inception. The schedule and the frozen batch norms are chosen, those of Roth et al.
 # (ICML 2020).
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.CircleLoss', m=0.4, gamma=80)))

@@ -11,7 +11,6 @@ train_dataloader = dict(
 contrastive = dict(type='PML.ContrastiveLoss', pos_margin=1, neg_margin=0.5,
                    distance=dict(type='CosineSimilarity'))
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=[dict(name='batch', **contrastive),

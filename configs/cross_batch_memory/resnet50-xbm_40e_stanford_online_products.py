@@ -12,7 +12,6 @@ contrastive = dict(
     type='PML.ContrastiveLoss', pos_margin=1, neg_margin=0.5,
     distance=dict(type='PML.CosineSimilarity'))
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

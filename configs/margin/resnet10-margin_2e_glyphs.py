@@ -7,7 +7,6 @@ _base_ = [
 # Margin loss with distance-weighted sampling (Wu et al., ICCV 2017): alpha 0.2, beta 1.2 and
 # learned, distances below 0.5 count as 0.5, and above 1.4 as nothing.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.MarginLoss', margin=0.2, beta=1.2, learn_beta=True),

@@ -9,7 +9,6 @@ _base_ = [
 # 2020) and their code: margin 0.2, beta 1.2 at the start and learned for each class at 5e-4, 112
 # images with 2 of a class, width 128, batch norms frozen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

@@ -3,7 +3,6 @@
 _base_ = ['../self_supervised/resnet10-ntxent_2e_glyphs.py']
 model = dict(
     type='MomentumRetriever',
-    prototype={{_base_.gallery_dataloader}},
     head=None,  # InfoNCE
     queue_size=4096,
     momentum=0.99,

@@ -6,7 +6,6 @@ _base_ = [
 ]
 # Multi-similarity (Wang et al., CVPR 2019) with its miner: alpha 2, beta 50, epsilon 0.1.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5),

@@ -6,7 +6,6 @@ _base_ = [
 ]
 # Multi-similarity (Wang et al., CVPR 2019) with its own miner needs no number of classes.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5),

@@ -8,7 +8,6 @@ _base_ = [
 # rate and weight decay are those with which its authors' code trains ResNet-50; pooling, schedule
 # and AdamW instead of Adam are chosen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5),

@@ -7,7 +7,6 @@ _base_ = [
 # Normalised softmax (Zhai and Wu, BMVC 2019): temperature 0.05 at the start, and learned; proxies
 # at ten times the learning rate.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='LearnableTemperatureSoftmaxLoss', num_classes=1433,

@@ -9,7 +9,6 @@ _base_ = [
 # 1e-2, one epoch with the backbone held, then 30, a tenth after 15. Their layer norm after pooling
 # is left out.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=None),
     head=dict(
         type='MetricHead',

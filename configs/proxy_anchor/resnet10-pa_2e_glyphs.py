@@ -8,7 +8,6 @@ _base_ = [
 # are drawn short here (0.04 a number), so that the network's own rate moves them fast enough.
 # Batches are drawn at random, as there: by class each proxy would meet its own seven times.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ProxyAnchorLoss', num_classes=1433, embedding_size=128,

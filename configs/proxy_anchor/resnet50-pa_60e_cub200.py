@@ -9,7 +9,6 @@ _base_ = [
 # epochs, the backbone held for 5 epochs, batch norms frozen. They pool by mean plus maximum, here
 # by mean.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ProxyAnchorLoss', num_classes=100, embedding_size=512,

@@ -9,7 +9,6 @@ _base_ = [
 # quarter every 20 epochs, the backbone held for 1 epoch. They pool by mean plus maximum, here by
 # mean.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ProxyAnchorLoss', num_classes=3997, embedding_size=512,

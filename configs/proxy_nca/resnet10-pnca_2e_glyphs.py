@@ -7,7 +7,6 @@ _base_ = [
 # ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at ten times the rate.
 # Batches are drawn at random: by class, as there, each proxy would meet its own seven times.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.ProxyNCALoss', num_classes=1433, embedding_size=128,

@@ -9,7 +9,6 @@ _base_ = [
 # with the backbone held and 40 more. The values are those for CUB-200. Left out: their layer norm
 # after pooling, crops of 256 px, and the steps that they choose on a validation set.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(pooling=dict(type='GlobalMaxPooling'), projection=2048),
     head=dict(
         type='MetricHead',

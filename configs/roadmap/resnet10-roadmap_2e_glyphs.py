@@ -7,7 +7,6 @@ _base_ = [
 # ROADMAP (Ramzi et al., NeurIPS 2021): lambda 0.5, temperature 0.01, slope 100, delta 0.05,
 # margins 0.9 and 0.6.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='RoadmapLoss', calibration_weight=0.5, temperature=0.01, slope=100,

@@ -9,7 +9,6 @@ _base_ = [
 # frozen, Adam at 1e-5 with weight decay 1e-4, 100 epochs. Their layer norm after pooling is left
 # out.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='RoadmapLoss', calibration_weight=0.5, temperature=0.01, slope=100,

@@ -8,7 +8,6 @@ _base_ = [
 # 100, delta 0.05, margins 0.9 and 0.6, 128 images with 4 of a class, width 512, batch norms
 # frozen, Adam at 5e-6, 200 epochs, maximum pooling. Their layer norm after pooling is left out.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(pooling=dict(type='GlobalMaxPooling')),
     head=dict(
         type='MetricHead',

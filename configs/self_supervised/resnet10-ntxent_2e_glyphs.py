@@ -15,7 +15,6 @@ train_dataloader = dict(dataset=dict(pipeline=[
     dict(type='PackInputs')]))
 model = dict(
     type='SelfSupervisedRetriever',
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=None, normalize=False),  # searched with: before the projector
     projector=dict(hidden_features=256, out_features=128),
     head=dict(type='MetricHead', loss=dict(type='PML.NTXentLoss', temperature=0.2)))

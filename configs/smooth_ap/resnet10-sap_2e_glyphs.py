@@ -6,7 +6,6 @@ _base_ = [
 ]
 # Smooth-AP (Brown et al., ECCV 2020): temperature 0.01, 4 of a class in a batch.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='SmoothAveragePrecisionLoss', temperature=0.01)))

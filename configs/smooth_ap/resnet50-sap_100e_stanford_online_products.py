@@ -8,7 +8,6 @@ _base_ = [
 # of 384 with 4 of a class, Adam at 1e-5, the projection at 5 times that, batch norms frozen. The
 # length is chosen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='SmoothAveragePrecisionLoss', temperature=0.01)))

@@ -8,7 +8,6 @@ _base_ = [
 # as the paper takes for classes of a few images; they are drawn short (0.01
 # a number) and so move at a lower rate.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.SoftTripleLoss', num_classes=1433, embedding_size=128,

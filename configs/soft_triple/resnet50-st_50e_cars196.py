@@ -9,7 +9,6 @@ _base_ = [
 # random, Adam with eps 0.01 at 1e-4, centres at 100 times that, a tenth every 20 epochs, width
 # 512, batch norms frozen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.SoftTripleLoss', num_classes=98, embedding_size=512,

@@ -10,7 +10,6 @@ _base_ = [
 # in the paper; it is trained as Stanford Online Products. Left out: the regulariser that draws the
 # centres of a class together, which needs a matrix of all centres by all centres.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.SoftTripleLoss', num_classes=3997, embedding_size=512,

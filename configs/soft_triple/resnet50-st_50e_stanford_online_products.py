@@ -10,7 +10,6 @@ _base_ = [
 # regulariser that draws the centres of a class together, which needs a matrix of all centres by
 # all centres.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.SoftTripleLoss', num_classes=11318, embedding_size=512,

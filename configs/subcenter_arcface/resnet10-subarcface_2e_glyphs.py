@@ -7,7 +7,6 @@ _base_ = [
 # Sub-centre ArcFace (Deng et al., ECCV 2020), two centres a class, with margins by class from the
 # class counts (Ha et al., arXiv:2010.05350); the scale is that of the ArcFace recipe.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='AdaptiveSubCenterArcFaceLoss', num_classes=1433,

@@ -9,7 +9,6 @@ _base_ = [
 # dataset: scale, width and schedule are those of the ArcFace recipe beside it, 3 centres a class
 # are chosen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

@@ -6,7 +6,6 @@ _base_ = [
 ]
 # Supervised contrastive (Khosla et al., NeurIPS 2020): temperature 0.1.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.SupConLoss', temperature=0.1)))

@@ -8,7 +8,6 @@ _base_ = [
 # has no figures on this dataset; the rest is chosen: the schedule, batches and frozen batch norms
 # of the ArcFace recipe, with 4 images of a class instead of 2.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

@@ -6,7 +6,6 @@ _base_ = [
 ]
 # Triplet loss over the semi-hard triplets of the batch (Schroff et al., CVPR 2015): margin 0.2.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     head=dict(
         type='MetricHead',
         loss=dict(type='PML.TripletMarginLoss', margin=0.2),

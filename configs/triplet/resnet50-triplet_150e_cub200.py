@@ -8,7 +8,6 @@ _base_ = [
 # (Revisiting Training Strategies and Generalization Performance in Deep Metric Learning, ICML
 # 2020) and their code: margin 0.2, 112 images with 2 of a class, width 128, batch norms frozen.
 model = dict(
-    prototype={{_base_.gallery_dataloader}},
     image_encoder=dict(projection=128),
     head=dict(
         type='MetricHead',

@@ -8,13 +8,20 @@ from .encoded_file import RefusedElsewhere, check_target, dump_in_parts, write_g
 from .feature_cache import cache_features
 from .image_to_image import ImageToImageRetriever
 from .momentum import MomentumRetriever
-from .prototype import pipeline_hash, pipeline_of
+from .prototype import (
+    configured_prototype,
+    loader_pipeline,
+    pipeline_hash,
+    pipeline_of,
+    warn_of_pipelines,
+)
 from .self_supervised import ProjectionMLP, SelfSupervisedRetriever
 
 __all__ = [
     'BaseRetriever', 'ImageToImageRetriever', 'MomentumRetriever', 'NothingEncodedError',
     'ProjectionMLP', 'RefusedElsewhere', 'SelfSupervisedRetriever', 'cache_features',
-    'check_backbone', 'check_encoder', 'check_model', 'check_target', 'dump_in_parts', 'encode',
-    'evaluation_mode', 'load_pretrained', 'pipeline_hash', 'pipeline_of', 'read_state_dict',
+    'check_backbone', 'check_encoder', 'check_model', 'check_target',
+    'configured_prototype', 'dump_in_parts', 'encode', 'evaluation_mode', 'load_pretrained',
+    'loader_pipeline', 'pipeline_hash', 'pipeline_of', 'read_state_dict', 'warn_of_pipelines',
     'write_gallery',
 ]

@@ -13,8 +13,7 @@ from ..registry import MODELS
 from .base import BaseRetriever
 from .checkpoint import load_pretrained
 from .image_to_image import ImageToImageRetriever
-
-NO_PROTOTYPE = 'no prototype yet'  # a retriever wants a prototype when it is made
+from .prototype import configured_prototype
 
 
 def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
@@ -49,7 +48,7 @@ def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
     return model.to(device or get_device()).eval()
 
 
-def default_retriever(prototype: Any = NO_PROTOTYPE, topk: int = 10, device: Any = None) -> Any:
+def default_retriever(prototype: Any = None, topk: int = 10, device: Any = None) -> Any:
     """The retriever with the default pretrained encoder.
 
     Raises:
@@ -95,7 +94,7 @@ def as_retriever(model: Any, checkpoint: str | os.PathLike | None = None,
         raise TypeError('model must be a retriever, an encoder, a config or its path, or None for '
                         f'the default encoder; got {type(model).__name__}.')
     if not isinstance(model, BaseRetriever):
-        model = ImageToImageRetriever(model, NO_PROTOTYPE, topk=10).eval()
+        model = ImageToImageRetriever(model, topk=10).eval()
     return model if device is None else model.to(device), None
 
 
@@ -122,7 +121,7 @@ def _check_config(config: Any) -> None:
     if config.get('default_scope') == 'mmpretrain' and kind.rsplit('.', 1)[-1] == \
             'ImageToImageRetriever':
         config.model.type = 'retrieval.ImageToImageRetriever'
-    config.model.setdefault('prototype', NO_PROTOTYPE)
+    config.model.prototype = configured_prototype(config)
 
 
 def config_pipeline(config: Any) -> list[dict] | None:

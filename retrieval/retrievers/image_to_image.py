@@ -28,6 +28,7 @@ from .checkpoint import load_pretrained
 from .encode import encode
 from .encoded_file import check_target, write_gallery
 from .prototype import (
+    KINDS,
     PrototypeHolder,
     build_loader,
     check_prototype,
@@ -160,7 +161,9 @@ class ImageToImageRetriever(BaseRetriever):
         image_encoder: config, list of configs (a sequence), or module: ``(B, C, H, W)`` float32
             to ``(B, D)``; of a tuple, the last element counts.
         prototype: where the gallery comes from: a ``DataLoader``, a dataloader config, the path
-            of a gallery file or of a saved tensor, a tensor ``(N, D)``, or a ``Gallery``.
+            of a gallery file or of a saved tensor, a tensor ``(N, D)``, or a ``Gallery``. None: it
+            is given later; in a run, ``PreparePrototypeHook`` gives the config's
+            ``gallery_dataloader``.
         head: config or module with ``loss(feats, data_samples)``. Without one there is no loss.
         pretrained: path of a checkpoint to load.
         similarity_fn: ``'cosine_similarity'``, ``'inner_product'``, ``'euclidean'``, or a
@@ -181,7 +184,7 @@ class ImageToImageRetriever(BaseRetriever):
     """
 
     def __init__(self, image_encoder: dict | Sequence[dict] | nn.Module,
-                 prototype: DataLoader | dict | str | os.PathLike | Tensor | Gallery,
+                 prototype: DataLoader | dict | str | os.PathLike | Tensor | Gallery | None = None,
                  head: dict | nn.Module | None = None, pretrained: str | None = None,
                  similarity_fn: str | SimilarityFn = 'cosine_similarity',
                  train_cfg: dict | None = None,
@@ -363,11 +366,15 @@ class ImageToImageRetriever(BaseRetriever):
         Raises:
             FingerprintError: a ``ValueError``; the gallery was made by another model or pipeline.
             FileNotFoundError: its file is missing.
-            ValueError: it is empty or non-finite, or the index's file belongs to another
-                gallery. Another width than the encoder's is seen when
-                the first query is encoded.
+            ValueError: there is none, it is empty or non-finite, or the index's file belongs to
+                another gallery. Another width than the encoder's is seen when the first query is
+                encoded.
         """
         prototype = self.holder.prototype
+        if prototype is None:
+            raise ValueError('The retriever has no prototype, so there is nothing to search in. '
+                             'Write `gallery_dataloader` in the config, or give `prototype`: '
+                             f'{KINDS}.')
         self.holder.clear()
         device = next((str(weight.device) for weight in self.parameters()), 'cpu')
         # Before the encoding, which may take hours: a server that is down is seen at once.

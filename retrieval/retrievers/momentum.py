@@ -66,7 +66,8 @@ class MomentumRetriever(ImageToImageRetriever):
 
     steps: Tensor
 
-    def __init__(self, image_encoder: Any, prototype: Any, head: dict | nn.Module | None = None, *,
+    def __init__(self, image_encoder: Any, prototype: Any = None,
+                 head: dict | nn.Module | None = None, *,
                  queue_size: int = 65536, momentum: float = 0.999,
                  momentum_iters: int | None = None, temperature: float = 0.07,
                  projector: Any = None, embedding_size: int | None = None,

@@ -4,11 +4,15 @@ Where a retriever keeps its prototype, gallery and index.
 """
 from __future__ import annotations
 
+import copy
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -18,10 +22,62 @@ from ..index import Index
 
 KINDS = ('a DataLoader, a dataloader config (dict), the path of a gallery or of a saved tensor, '
          'a tensor (N, D), or a Gallery')
+# Steps and arguments that do not decide how a picture looks to the encoder: CropBox says which part
+# of a picture is meant, as in benchmarks whose queries are boxes.
+_NOT_PIXELS = {'PackInputs', 'CropBox', 'LoadCachedFeatures', 'crop_box', 'decoder'}
+
+
+def configured_prototype(config: Any) -> Any:
+    """The prototype of a config: the one that its model names, else its ``gallery_dataloader``.
+
+    A dict that names no dataset's type is laid over ``gallery_dataloader``. The prototype that
+    ``{{_base_.gallery_dataloader}}`` filled when a base was read follows what children and
+    options made of ``gallery_dataloader`` since.
+
+    Args:
+        config: MMEngine's Config.
+
+    Returns:
+        A prototype, a copy where it is the ``gallery_dataloader``; None where there is neither.
+    """
+    from mmengine.config import Config
+
+    model, gallery = config.get('model'), config.get('gallery_dataloader')
+    own = model.get('prototype') if isinstance(model, Mapping) else None
+    if not isinstance(gallery, Mapping) or not (own is None or isinstance(own, Mapping)):
+        return own
+    if own is None or own == gallery or _was_gallery(getattr(config, 'filename', None), own):
+        return copy.deepcopy(gallery)
+    dataset = own.get('dataset', {})
+    if not isinstance(dataset, Mapping) or 'type' in dataset:
+        return own
+    laid = Config(dict(prototype=copy.deepcopy(gallery)))
+    laid.merge_from_dict(dict(prototype=own))
+    return laid.prototype
+
+
+def _was_gallery(filename: str | None, prototype: Mapping[str, Any]) -> bool:
+    """Whether a config's prototype, as its file gives it, is the ``gallery_dataloader`` of that
+    file or of one that it inherits."""
+    from mmengine.config import Config
+
+    if filename is None or not Path(filename).is_file():
+        return False
+    read = Config.fromfile(filename, import_custom_modules=False)
+    return (read.get('model', {}).get('prototype') == prototype
+            and any(one.get('gallery_dataloader') == prototype for one in _with_bases(read)))
+
+
+def _with_bases(config: Any) -> Iterator[Any]:
+    """A config and all that it inherits."""
+    yield config
+    for base in config._get_base_files(config.filename):
+        path, _ = config._get_cfg_path(base, config.filename)
+        yield from _with_bases(config.fromfile(path, import_custom_modules=False))
 
 
 def check_prototype(prototype: Any) -> Any:
-    """``prototype`` as it is, if it is of a kind that can become a gallery.
+    """``prototype`` as it is, if it is None or of a kind that can become a gallery.
 
     Raises:
         TypeError: it is of another kind.
@@ -33,7 +89,7 @@ def check_prototype(prototype: Any) -> Any:
                              f'"dataset"; got the keys {", ".join(map(str, prototype))}.')
     elif isinstance(prototype, Tensor):
         Gallery(prototype)
-    elif not isinstance(prototype, (DataLoader, str, os.PathLike, Gallery)):
+    elif not isinstance(prototype, (DataLoader, str, os.PathLike, Gallery, type(None))):
         raise TypeError(f'The prototype must be {KINDS}; got {type(prototype).__name__}.')
     return prototype
 
@@ -65,6 +121,73 @@ def pipeline_of(dataset: Any) -> Any:
         inner = getattr(dataset, 'datasets', None)
         dataset = inner[0] if inner else getattr(dataset, 'dataset', None)
     return None
+
+
+def loader_pipeline(loader: Any) -> Any:
+    """The pipeline's config of a dataloader or of a dataloader's config, or None."""
+    dataset = loader.get('dataset') if isinstance(loader, Mapping) else \
+        getattr(loader, 'dataset', None)
+    while isinstance(dataset, Mapping):
+        if dataset.get('pipeline') is not None:
+            return dataset['pipeline']
+        inner = dataset.get('datasets')
+        dataset = inner[0] if inner else dataset.get('dataset')
+    return pipeline_of(dataset)
+
+
+def pipelines_warning(queries: Sequence | None, gallery: Sequence | None,
+                      loader: str) -> str | None:
+    """How the pipelines of queries and gallery differ in what the encoder sees, as a warning.
+
+    Queries that are cut to a box are no difference.
+
+    Args:
+        queries, gallery: the pipelines' configs, or None where they are not known.
+        loader: the name of the dataloader of the queries.
+
+    Returns:
+        The warning; None where they do not differ, or one is not known.
+    """
+    if queries is None or gallery is None:
+        return None
+    one, other = _steps(queries), _steps(gallery)
+    keys, others = [key for key, _ in one], [key for key, _ in other]
+    if keys == others:
+        return None
+    differences = [f'only the {name} {", ".join(steps)}' for name, steps in (
+        ('queries', [text for key, text in one if key not in others]),
+        ('gallery', [text for key, text in other if key not in keys])) if steps]
+    how = '; '.join(differences) or 'the same steps, in another order or number'
+    return ('THE GALLERY AND THE QUERIES GO THROUGH DIFFERENT PIPELINES, so all figures of this '
+            f'evaluation compare pictures that were made in different ways: {how}. Unless that is '
+            'what you want to know, give `gallery_dataloader` (and `model.prototype`, where the '
+            f'config names one) the pipeline of `{loader}`.')
+
+
+def warn_of_pipelines(queries: Sequence | None, gallery: Sequence | None, loader: str) -> None:
+    """Log :func:`pipelines_warning`, where there is one."""
+    message = pipelines_warning(queries, gallery, loader)
+    if message:
+        print_log(message, 'current', logging.WARNING)
+
+
+def _steps(pipeline: Sequence) -> list[tuple[str, str]]:
+    """The steps that decide what the encoder sees: their hash, and how they are written."""
+    steps: list[tuple[str, str]] = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):  # one of the pipelines of a ConcatDataset
+            steps += _steps(step)
+            continue
+        given = dict(step) if isinstance(step, Mapping) else dict(type=step)
+        kind = given.pop('type', None)
+        name = kind if isinstance(kind, str) else \
+            getattr(kind, '__qualname__', type(kind).__qualname__)
+        name = name.rsplit('.', 1)[-1]
+        given = {key: value for key, value in given.items() if key not in _NOT_PIXELS}
+        if name not in _NOT_PIXELS:
+            written = ', '.join(f'{key}={value!r}' for key, value in given.items())
+            steps.append((hash_settings([name, given]), f'{name}({written})'))
+    return steps
 
 
 def pipeline_hash(dataset: Any) -> str | None:

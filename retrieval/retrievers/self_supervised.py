@@ -128,7 +128,8 @@ class SelfSupervisedRetriever(ImageToImageRetriever):
         TypeError, ValueError: an argument is of a wrong type or value; the message says which.
     """
 
-    def __init__(self, image_encoder: Any, prototype: Any, head: dict | nn.Module | None = None, *,
+    def __init__(self, image_encoder: Any, prototype: Any = None,
+                 head: dict | nn.Module | None = None, *,
                  projector: dict | list | nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(image_encoder, prototype, head, **kwargs)
         self.projector = build_projector(projector, self.image_encoder)

@@ -35,8 +35,10 @@ def load_config(path: str | os.PathLike, options: dict | None = None,
         config = Config.fromfile(path)
     except (SyntaxError, AttributeError) as error:
         raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
-    if options:
-        config.merge_from_dict(options)
+    options = dict(options or {})
+    own = {key: options.pop(key) for key in list(options)
+           if f'{key}.'.startswith('model.prototype.')}
+    config.merge_from_dict(options)
     if 'model' not in config:
         raise ValueError(f'The config {str(path)!r} has no `model`. Inherit one through `_base_`, '
                          'or set model=dict(type=\'ImageToImageRetriever\', …).')
@@ -44,12 +46,18 @@ def load_config(path: str | os.PathLike, options: dict | None = None,
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / Path(path).stem)
-    return complete(config)
+    complete(config)
+    config.merge_from_dict(own)  # over what the prototype has become
+    return config
 
 
 def complete(config: Any) -> Any:
     """Add what every run needs and no config should have to say."""
+    from ..retrievers import configured_prototype
 
+    prototype = configured_prototype(config)
+    if prototype is not None:
+        config.model.prototype = prototype
     config.setdefault('default_scope', 'retrieval')
     if is_mmpretrain(config):
         adopt(config)

@@ -107,11 +107,15 @@ class FeatureSets:
         return changed
 
     def _over_features(self, config: Any, file: Path) -> Any:
+        from retrieval.retrievers import loader_pipeline, warn_of_pipelines
+
         changed = copy.deepcopy(config)
         changed.train_dataloader = self._loader(config.train_dataloader, file)
         kind = 'val' if config.get('val_dataloader') and config.get('val_evaluator') else 'test'
         loader, evaluator = (config.get(f'{kind}_{what}') for what in ('dataloader', 'evaluator'))
         if loader and evaluator:
+            warn_of_pipelines(loader_pipeline(loader), loader_pipeline(config.model.prototype),
+                              f'{kind}_dataloader')
             changed.val_dataloader, changed.val_evaluator = self._loader(loader), evaluator
             changed.val_cfg = dict()
         else:

@@ -21,7 +21,7 @@ from ..evaluation import MatchCalibration
 from ..gallery import Gallery, hash_settings
 from ..index import Index
 from ..retrievers import encode, evaluation_mode, pipeline_of
-from ..retrievers.build import NO_PROTOTYPE, as_retriever
+from ..retrievers.build import as_retriever
 from ..retrievers.prototype import PrototypeHolder, weights_version
 from ..structures import RetrievalDataSample, sample_id_of
 from .folder import CacheReport, cached_gallery
@@ -172,7 +172,7 @@ class ImageRetrievalInferencer:
         elif prototype_cache is not None:
             raise ValueError('prototype_cache keeps an encoded prototype: give the prototype with '
                              'it.')
-        elif getattr(self.model, 'prototype', None) == NO_PROTOTYPE:
+        elif getattr(self.model, 'prototype', None) is None:
             raise ValueError('The model has no prototype of its own: give what is to be searched, '
                              'such as a folder of images, as prototype=.')
         self.calibration = as_calibration(calibration, self.model)

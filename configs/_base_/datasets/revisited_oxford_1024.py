@@ -1,7 +1,7 @@
 # Revisited Oxford, for testing alone, see docs/datasets/revisited.md: DATA_ROOT is the folder that
 # holds `roxford5k/`. Pictures of at most 1,024 px, queries cut to their box; sizes differ, so
 # images come one by one. A million distractors:
-# `--cfg-options model.prototype.dataset.distractors=revisitop1m`.
+# `--cfg-options gallery_dataloader.dataset.distractors=revisitop1m`.
 data_root = '{{$DATA_ROOT:data/datasets}}'
 
 test_pipeline = [
