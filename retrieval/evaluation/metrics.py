@@ -200,7 +200,7 @@ def recall_at_k(ranks: RelevantRanks, k: int) -> Tensor:
 @metric('CMC@K', depth=lambda k: Depth(best=k))
 def cmc_at_k(ranks: RelevantRanks, k: int) -> Tensor:
     """Cumulative matching characteristic of re-identification: 1 where a match is in the first k,
-    once junk and same-camera rows are taken out. The same figure as :func:`recall_at_k`.
+    once junk and same-camera rows are taken out. The same result as :func:`recall_at_k`.
     """
     return recall_at_k(ranks, k)
 

@@ -83,7 +83,9 @@ class Protocol:
                               exclude_same=self.exclude_same, similarity=self.similarity)
         if not self.levels:
             return {'': task}
-        return {name: replace(task, relevance=self._rows(truth, level.relevant),
+        # the lists say what is relevant, so the gallery's labels need not be of the queries' kind
+        rows = None if gallery is None else replace(gallery, labels=None)
+        return {name: replace(task, gallery=rows, relevance=self._rows(truth, level.relevant),
                               junk=self._rows(truth, level.junk))
                 for name, level in self.levels.items()}
 

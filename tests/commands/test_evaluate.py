@@ -1,3 +1,4 @@
+"""The command prints and writes what `evaluate` returns."""
 from __future__ import annotations
 
 import json
@@ -156,11 +157,12 @@ def test_ground_truth_of_levels(files):
     assert found == evaluate_protocol('RevisitedOxford', EmbeddingSet(kept['queries']),
                                       EmbeddingSet(kept['gallery']), truth)
     assert 'hard/mAP-trapezoid' in found
-    listed = {'gt_indices': truth['gt_easy']}
+    listed = {'gt_indices': truth['gt_easy'], 'gt_junk': truth['gt_junk']}
     (folder / 'truth.json').write_text(json.dumps(listed))
     found = run(folder, folder / 'queries.npy', '--gallery', folder / 'gallery.npy',
                 '--ground-truth', folder / 'truth.json')
-    assert found == evaluate(kept['queries'], None, kept['gallery'], relevance=truth['gt_easy'])
+    assert found == evaluate(kept['queries'], None, kept['gallery'], relevance=truth['gt_easy'],
+                             junk=truth['gt_junk'])
 
 
 def test_confidence_classes_and_comparison(files, capsys):

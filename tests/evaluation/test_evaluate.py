@@ -1,3 +1,4 @@
+"""`evaluate` against full sorts in float64, and the ways to split one evaluation."""
 from __future__ import annotations
 
 import numpy as np

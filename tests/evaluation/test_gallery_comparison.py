@@ -1,3 +1,4 @@
+"""The comparison of two galleries, against lists that are sorted in Python."""
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,4 @@
+"""Recall and average precision of ranked lists, against plain loops."""
 from __future__ import annotations
 
 from types import SimpleNamespace
