@@ -269,7 +269,7 @@ NAN = np.full((1, WIDTH), np.nan)
 @pytest.mark.parametrize(('embeddings', 'ids', 'error', 'says'), [
     (np.ones((2, WIDTH)), ['x', 'x'], ValueError, "'x' is given more than once"),
     (np.ones((2, WIDTH)), ['x', 'picture 1'], ValueError, "Already in the index: 'picture 1'"),
-    (np.ones((2, WIDTH)), ['x'], ValueError, '2 embeddings but 1 ids'),
+    (np.ones((2, WIDTH)), ['x'], ValueError, '1 entries for 2 embeddings'),
     (np.ones((1, WIDTH)), 'x', TypeError, 'sequence of ids'),
     (np.ones((1, WIDTH)), None, TypeError, 'sequence of ids'),
     (np.ones((1, WIDTH + 1)), ['x'], ValueError, f'{WIDTH + 1} columns, but {WIDTH}'),

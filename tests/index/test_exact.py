@@ -12,7 +12,7 @@ from retrieval.structures import Neighbors
 def test_built_by_name():
     index = INDEXES.build({'type': 'retrieval.ExactIndex', 'similarity': 'euclidean'})
     assert isinstance(index, ExactIndex) and index.similarity.name == 'euclidean'
-    assert index.capabilities.exact and index.capabilities.filters
+    assert index.capabilities.exact and not index.capabilities.training
 
 
 def test_numbers_become_string_ids():

@@ -1,9 +1,4 @@
-"""Checking the arguments of a FaissIndex.
-
-The rows of a FaissIndex: their ids, their vectors in faiss, and which slot is which row.
-
-Any index of faiss's factory.
-"""
+"""The index of any of faiss's factory types."""
 from __future__ import annotations
 
 import weakref
@@ -17,36 +12,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import real_number, whole_number
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
 from ...ranking.range_search import checked_threshold
-from ...ranking.topk import checked_k
-from ...registry import INDEXES, unknown_name
-from ...similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ...registry import INDEXES
+from ...similarity import SIMILARITIES, SimilarityFn
 from ...structures import Neighbors
-from ..base import Capabilities, Exclude, Filter, Index, RowIds, excluded_rows, filter_mask
+from ..base import (
+    Capabilities,
+    Exclude,
+    Filter,
+    Found,
+    Index,
+    RowIds,
+    as_range,
+    grow_to_threshold,
+    named_similarity,
+)
 from . import lists as faiss_lists
 from .engine import FaissEngine, GpuMirror, Training, checked_device
 from .factory import checked_parameters, knobs, load_faiss, plain_factory, trial
 from .lists import plain_lists
-from .search import FaissSearch, KeptVectors, Scope, check_half, grow_to_threshold
-
-
-def known_similarity(similarity: str | SimilarityFn | Similarity) -> Similarity:
-    """One of the named similarities, which faiss can search by. Raises ValueError for others."""
-    chosen = resolve_similarity(similarity)
-    if SIMILARITIES.get(chosen.name) is not chosen:
-        raise ValueError(unknown_name('similarity of a FaissIndex', chosen.name, SIMILARITIES)
-                         + ' ExactIndex takes any callable.')
-    return chosen
-
-
-def at_least(name: str, value: Any, least: float) -> float:
-    """``value`` as it is. Raises TypeError for no number, ValueError for less than ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'{name} must be a number, got {value!r}.')
-    if not value >= least:
-        raise ValueError(f'{name} must be at least {least}, got {value!r}.')
-    return value
+from .search import FaissSearch, KeptVectors, Scope, check_half
 
 
 def checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
@@ -67,8 +54,7 @@ def checked_capabilities(index: Any, factory: str, similarity: str, rescore: boo
         raise ValueError(f'on_disk keeps plain inverted lists in a file, and {factory!r} has none: '
                          "use an IVF factory without 'fs' and without refinement (rescore=True "
                          "refines), such as 'IVF4096,PQ32'.")
-    return Capabilities(exact=engine.exact, removal=True, filters=True, range_search=True,
-                        training=not engine.trained)
+    return Capabilities(exact=engine.exact, training=not engine.trained)
 
 
 class FaissStore:
@@ -229,7 +215,15 @@ class FaissIndex(Index):
         ValueError: faiss knows no such factory, or an argument is out of range.
         TypeError: an argument is of a wrong type.
         ImportError: faiss is not installed.
+
+    Example:
+        >>> index = FaissIndex('HNSW8', 'euclidean')
+        >>> index.add(torch.eye(3), ['x', 'y', 'z'])
+        >>> index.search(torch.tensor([[1., 0.5, 0.]]), k=2, exclude=['x']).ids
+        [['y', 'z']]
     """
+
+    load_options = ('device', 'search_parameters', 'on_disk', 'verify', 'factory')
 
     def __init__(self, factory: str = 'Flat',
                  similarity: str | SimilarityFn = 'cosine_similarity',
@@ -239,15 +233,15 @@ class FaissIndex(Index):
                  on_disk: str | PathLike | None = None, device: Any = None,
                  max_removed: float = 0.5) -> None:
         self.factory = plain_factory(factory)
-        self.similarity = known_similarity(similarity)
+        super().__init__(named_similarity(similarity, 'FaissIndex'))
         self.device = checked_device(device)
-        self.train_size = None if train_size is None else checked_k(train_size)
+        self.train_size = None if train_size is None else whole_number('train_size', train_size)
         self.seed = int(seed)
         self.rescore, self.rescore_dtype = bool(rescore), rescore_dtype
-        self.rescore_factor = at_least('rescore_factor', rescore_factor, 1)
+        self.rescore_factor = real_number('rescore_factor', rescore_factor, 1)
         kept = KeptVectors(self.similarity.name, rescore_dtype) if rescore else None
         self.store = FaissStore(self.similarity.name, kept, on_disk,
-                                at_least('max_removed', max_removed, 0))
+                                real_number('max_removed', max_removed, 0))
         index = trial(self.factory, self.similarity.name)
         self.capabilities = checked_capabilities(
             index, self.factory, self.similarity.name, self.rescore, on_disk is not None)
@@ -396,10 +390,9 @@ class FaissIndex(Index):
 
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
-        vectors, k = self._ready(queries), checked_k(k)
-        search = self._searching(vectors, exclude, filter)
-        k = min(k, int(search.scope.available.max(initial=0)))
-        scores, rows = search.best(k)
+        k = whole_number('k', k)
+        search = self._searching(queries, exclude, filter)
+        scores, rows = search.best(min(k, int(search.scope.available.max(initial=0))))
         width = int((rows >= 0).sum(axis=1).max(initial=0))
         return Neighbors(torch.from_numpy(np.ascontiguousarray(scores[:, :width])),
                          torch.from_numpy(np.ascontiguousarray(rows[:, :width])), self.ids)
@@ -407,25 +400,25 @@ class FaissIndex(Index):
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         """Every row of similarity ``threshold`` or more that the search parameters let it see."""
-        vectors, threshold = self._ready(queries), checked_threshold(threshold)
-        search = self._searching(vectors, exclude, filter)
-        found = grow_to_threshold(search, threshold)
-        found.gallery_ids = self.ids
-        return found
+        threshold = checked_threshold(threshold)
+        search = self._searching(queries, exclude, filter)
 
-    def _ready(self, queries: Any) -> np.ndarray:
-        if not len(self):
-            raise ValueError('The index is empty: add embeddings before searching.')
-        return self._prepared(as_vectors(queries, 'queries', self.width)).numpy()
+        def best(some: np.ndarray, k: int) -> Found:
+            scores, rows = search.of(some).best(k, complete=False)
+            return rows, scores
 
-    def _searching(self, vectors: np.ndarray, exclude: Exclude | None,
+        most = int(search.scope.available.max(initial=0))
+        return as_range(grow_to_threshold(best, len(search.queries), most, threshold), self.ids)
+
+    def _searching(self, queries: Any, exclude: Exclude | None,
                    chosen: Filter | None) -> FaissSearch:
+        """The search of these queries among what they may find."""
+        vectors = self._prepared(self.as_queries(queries)).numpy()
         store = self.store
         assert store.engine is not None
-        mask = filter_mask(chosen, self.ids)
-        sets = excluded_rows(exclude, store.ids.row, len(vectors), len(self))
-        scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(), sets,
-                      len(vectors))
+        mask = store.ids.allowed(chosen)
+        scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(),
+                      store.ids.excluded(exclude, len(vectors)), len(vectors))
         if self.device is not None and self._mirror is None:
             self._mirror = GpuMirror(store.engine, self.device)
         return FaissSearch(store.engine, vectors, scope, store.longest, store.kept,

@@ -1,9 +1,4 @@
-"""The rows of a Milvus collection: which there are, and how they get in and out.
-
-The rows of one index in Milvus: opened, written, removed, and replaced in one step.
-
-The rows of a Milvus index in a file, and back.
-"""
+"""The rows of a Milvus index: which there are, and how they are written, removed and replaced."""
 from __future__ import annotations
 
 import json
@@ -17,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import unique_names
 from ...tensor_file import StringColumn
 from .. import files
-from ..base import as_ids
+from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
 from .connection import Connection, MilvusError, MilvusUnavailable
@@ -27,6 +23,7 @@ from .connection import Connection, MilvusError, MilvusUnavailable
 MESSAGE_BYTES = 16 * 2 ** 20  # of one request or answer; a server takes 64 MiB by default
 _PAGE_ROWS = 16_384  # of a query's answer
 _LIST_ROWS = 8_192  # of a list in an expression
+_FLUSH_ROWS = 1024  # the embedded Milvus searches rows faster once they are in its files
 
 
 class RowTable:
@@ -41,9 +38,8 @@ class RowTable:
 
     def __init__(self, rows: Iterable[tuple[int, str]] = ()) -> None:
         ordered = sorted(rows)
-        self.ids = [name for _, name in ordered]
+        self.ids = RowIds([name for _, name in ordered])
         self.serials = [serial for serial, _ in ordered]
-        self.row_of = {name: row for row, name in enumerate(self.ids)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,19 +51,16 @@ class RowTable:
 
     def append(self, names: Sequence[str], serials: Sequence[int]) -> None:
         """Note new rows; those that are there already stay where they are."""
-        for name, serial in zip(names, serials, strict=True):
-            if name not in self.row_of:
-                self.row_of[name] = len(self.ids)
-                self.ids.append(name)
-                self.serials.append(serial)
+        new = [(name, serial) for name, serial in zip(names, serials, strict=True)
+               if self.ids.row(name) is None]
+        self.ids.append([name for name, _ in new])
+        self.serials += [serial for _, serial in new]
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Forget rows."""
-        gone = {self.row_of[name] for name in names}
-        stay = [row for row in range(len(self.ids)) if row not in gone]
-        self.ids = [self.ids[row] for row in stay]
-        self.serials = [self.serials[row] for row in stay]
-        self.row_of = {name: row for row, name in enumerate(self.ids)}
+    def drop(self, rows: Iterable[int]) -> None:
+        """Forget rows; those behind move up."""
+        gone = set(rows)
+        self.serials = [one for row, one in enumerate(self.serials) if row not in gone]
+        self.ids.drop(gone)
 
 
 def read_table(connection: Connection, own: str) -> RowTable:
@@ -180,9 +173,6 @@ def allowed_rows(mask: Sequence[bool], serials: Sequence[int]) -> list[str]:
     return [expression for expression, _ in row_lists(allowed)]
 
 
-_FLUSH_ROWS = 1024  # the embedded Milvus searches rows faster once they are in its files
-
-
 class Store:
     """What an index holds in Milvus, and what this process knows of it.
 
@@ -258,7 +248,7 @@ class Store:
         collections.unseal(self.connection, self.name, self.own)
         serials, serial = [], table.next_serial
         for name in names:
-            row = table.row_of.get(name)
+            row = table.ids.row(name)
             serials.append(serial if row is None else table.serials[row])
             serial += row is None
         self._send(self.own, table, vectors, names, serials, columns)
@@ -284,29 +274,24 @@ class Store:
             self.connection.call('flush', own)
             self._loose = 0
 
-    def remove(self, names: list[str]) -> None:
-        """Remove rows that are there."""
+    def remove(self, rows: list[int]) -> None:
+        """Remove rows by number."""
         table = self.rows()
-        if not names or self.own is None:
+        if not rows or self.own is None:
             return
         collections.unseal(self.connection, self.name, self.own)
         removed = 0
         try:
-            for expression, count in row_lists(self.serials(names)):
+            for expression, count in row_lists([table.serials[row] for row in rows]):
                 self.connection.call('delete', self.own, filter=expression,
                                      consistency_level='Strong')
                 removed += count
         except (MilvusError, ValueError) as error:
             self.forget_rows()
-            raise _partly(error, removed, len(names), (
-                f'Of {len(names):,} rows the first {removed:,} are removed for certain; remove '
+            raise _partly(error, removed, len(rows), (
+                f'Of {len(rows):,} rows the first {removed:,} are removed for certain; remove '
                 'those that are still in `ids`.')) from error
-        table.remove(names)
-
-    def serials(self, names: Sequence[str]) -> list[int]:
-        """The serial numbers of rows that are there."""
-        table = self.rows()
-        return [table.serials[table.row_of[name]] for name in names]
+        table.drop(rows)
 
     def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
                 overwrite: bool) -> None:
@@ -430,7 +415,7 @@ def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
                          f'package reads {_VERSION}.')
     try:
         rows = tensors['rows']
-        ids = as_ids(StringColumn(tensors['ids.bytes'], tensors['ids.offsets']), len(rows))
+        ids = unique_names(StringColumn(tensors['ids.bytes'], tensors['ids.offsets']), len(rows))
         metadata = {name: _take(tensors, f'metadata.{number}', kind) for number, (name, kind) in
                     enumerate(json.loads(header['columns']).items())}
         settings = json.loads(header['settings'])
