@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..ranking.range_search import checked_threshold
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
 from ..structures import Neighbors
 from ..tensor_file import StringColumn
+from . import files
 
 Exclude = Sequence[Any]  # for every query an id, a collection of ids, or None
 Filter = Any             # (N,) bool, a callable from an id to bool, or an expression
@@ -52,10 +54,10 @@ class Index(ABC):
     and those behind a removed row move up. Every change is made whole or, where it is refused,
     not at all.
 
-    A constructor takes ``similarity`` by its name, and ``device`` where the type
-    :attr:`follows_device`; whatever else it takes has a default. An own index gives :attr:`ids`,
-    :attr:`width`, :meth:`add`, :meth:`remove`, :meth:`search`, :meth:`save` and :meth:`load`; the
-    rest is made of these.
+    A constructor takes ``similarity``, and ``device`` where the type :attr:`follows_device`;
+    whatever else it takes has a default. An own index gives :attr:`ids`, :attr:`width`,
+    :meth:`add`, :meth:`remove`, :meth:`search`, and either :meth:`vectors` or :meth:`save` and
+    :meth:`load`; the rest is made of these. docs/extending/index.md has one.
 
     Args:
         similarity: a name, or a callable ``(Q, D), (N, D) -> (Q, N)`` where the index takes any.
@@ -134,20 +136,6 @@ class Index(ABC):
             TypeError: k is no integer, or the filter holds no booleans.
         """
 
-    @abstractmethod
-    def save(self, path: str | PathLike) -> None:
-        """Write the index to one file: under a temporary name first, then renamed."""
-
-    @classmethod
-    @abstractmethod
-    def load(cls, path: str | PathLike) -> Index:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it holds no such index, or is damaged.
-        """
-
     def replace(self, embeddings: Any, ids: Iterable[Any],
                 metadata: Mapping[str, Any] | None = None) -> None:
         """Make these the rows; a persistent index leaves its old ones until the new ones are in.
@@ -183,6 +171,40 @@ class Index(ABC):
 
         found = grow_to_threshold(best, len(vectors), len(self), checked_threshold(threshold))
         return as_range(found, self.ids)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make such an index, less where it runs, as JSON can hold them."""
+        return {'similarity': self.similarity.name}
+
+    def vectors(self) -> Tensor:
+        """The vectors ``(N, D)`` float32 in the order of the rows, as they can be added again."""
+        raise NotImplementedError(f'A {type(self).__name__} gives its vectors not back.')
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the index to one file: under a temporary name first, then renamed.
+
+        The settings, ids and vectors, where the index has no file of its own.
+        """
+        ids = StringColumn.from_strings(self.ids)
+        rows = self.vectors() if len(self) else torch.zeros(0, 0)
+        files.write(path, {'rows': rows, 'ids': ids.data, 'id_offsets': ids.offsets},
+                    {'format': type(self).__name__, 'settings': json.dumps(self.settings()),
+                     'gallery': self.gallery_digest or ''})
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> Index:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no such index, or is damaged.
+        """
+        tensors, header = files.read(path, cls.__name__)
+        index = cls(**json.loads(header['settings']))
+        if len(tensors['rows']):
+            index.add(tensors['rows'], StringColumn(tensors['ids'], tensors['id_offsets']))
+        index.gallery_digest = header['gallery'] or None
+        return index
 
     def as_queries(self, queries: Any) -> Tensor:
         """Queries as float32 ``(Q, D)``.
