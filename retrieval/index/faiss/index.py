@@ -30,31 +30,10 @@ from ..base import (
     named_similarity,
 )
 from . import lists as faiss_lists
-from .engine import FaissEngine, GpuMirror, Training, checked_device
+from .engine import FaissEngine, GpuMirror, checked_device, trained_engine
 from .factory import checked_parameters, knobs, load_faiss, plain_factory, trial
 from .lists import plain_lists
 from .search import FaissSearch, KeptVectors, Scope, check_half
-
-
-def checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
-                         on_disk: bool) -> Capabilities:
-    """What an index of this factory can do.
-
-    Args:
-        index: an empty index of it, of any width.
-
-    Raises:
-        ValueError: the factory cannot be used as it is asked for.
-    """
-    engine = FaissEngine(index, similarity)
-    if isinstance(engine.core, load_faiss().IndexLSH) and not rescore:
-        raise ValueError(f'The factory {factory!r} counts differing bits, which are no similarity: '
-                         'use it with rescore=True.')
-    if on_disk and not (engine.given and plain_lists(engine.core)):
-        raise ValueError(f'on_disk keeps plain inverted lists in a file, and {factory!r} has none: '
-                         "use an IVF factory without 'fs' and without refinement (rescore=True "
-                         "refines), such as 'IVF4096,PQ32'.")
-    return Capabilities(exact=engine.exact, training=not engine.trained)
 
 
 class FaissStore:
@@ -243,7 +222,7 @@ class FaissIndex(Index):
         self.store = FaissStore(self.similarity.name, kept, on_disk,
                                 real_number('max_removed', max_removed, 0))
         index = trial(self.factory, self.similarity.name)
-        self.capabilities = checked_capabilities(
+        self.capabilities = _checked_capabilities(
             index, self.factory, self.similarity.name, self.rescore, on_disk is not None)
         self._parameters = checked_parameters(search_parameters, knobs(index), self.factory)
         self._mirror: GpuMirror | None = None
@@ -323,8 +302,8 @@ class FaissIndex(Index):
 
     def _start(self, vectors: Tensor) -> None:
         """Make the engine for these prepared vectors, and train it where it needs that."""
-        engine = Training(self.factory, self.similarity.name, self.train_size, self.seed,
-                          polysemous='ht' in self._parameters).engine(vectors)
+        engine = trained_engine(self.factory, self.similarity.name, vectors, self.train_size,
+                                self.seed, polysemous='ht' in self._parameters)
         self.store.attach(engine, engine.codec())
         self._apply_parameters()
 
@@ -496,3 +475,24 @@ class FaissIndex(Index):
         if search_parameters is not None:
             index.search_parameters = search_parameters
         return index
+
+
+def _checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
+                         on_disk: bool) -> Capabilities:
+    """What an index of this factory can do.
+
+    Args:
+        index: an empty index of it, of any width.
+
+    Raises:
+        ValueError: the factory cannot be used as it is asked for.
+    """
+    engine = FaissEngine(index, similarity)
+    if isinstance(engine.core, load_faiss().IndexLSH) and not rescore:
+        raise ValueError(f'The factory {factory!r} counts differing bits, which are no similarity: '
+                         'use it with rescore=True.')
+    if on_disk and not (engine.given and plain_lists(engine.core)):
+        raise ValueError(f'on_disk keeps plain inverted lists in a file, and {factory!r} has none: '
+                         "use an IVF factory without 'fs' and without refinement (rescore=True "
+                         "refines), such as 'IVF4096,PQ32'.")
+    return Capabilities(exact=engine.exact, training=not engine.trained)
