@@ -1,12 +1,6 @@
-"""What the rows of a k-nearest-neighbour function are called, kept beside their vectors.
+"""k-nearest-neighbour functions: ``knn(query, k, reference, ref_includes_query)``.
 
-Files of k-nearest-neighbour functions: one safetensors file with a checksum.
-
-k-nearest-neighbour functions that are given their reference keep it here.
-
-``FaissKNN``, as pytorch-metric-learning has it.
-
-``CustomKNN``, as pytorch-metric-learning has it.
+Each can be given its reference, or keep one, with what its rows are called.
 """
 from __future__ import annotations
 
@@ -15,18 +9,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import first_repeated, same_length, whole_number
 from ..index import files
 from ..ranking import as_vectors, topk
-from ..ranking.topk import checked_k
 from ..structures import as_labels
 from ..tensor_file import StringColumn
 from . import faiss_engine
 from .flat_index import FlatIndex
 
 UNKNOWN = -1  # the label of a row whose class nobody said
+_SCORES = 2 ** 24  # held at once, where no batch size says otherwise
 
 
 class RowNames:
@@ -53,10 +49,8 @@ class RowNames:
         """
         more_ids = None if ids is None else [str(name) for name in ids]
         more_labels = None if labels is None else as_labels(labels, 'labels').cpu()
-        for name, column in (('ids', more_ids), ('labels', more_labels)):
-            if column is not None and len(column) != count:
-                raise ValueError(f'There are {count} embeddings but {len(column)} {name}: give '
-                                 'one for each.')
+        same_length('ids', more_ids, count, 'embeddings')
+        same_length('labels', more_labels, count, 'embeddings')
         joined = RowNames()
         joined.count = self.count + count
         joined.ids = self._joined_ids(more_ids, count)
@@ -74,10 +68,8 @@ class RowNames:
             more = [str(row) for row in range(self.count, self.count + count)]
         joined = mine + more
         if len(set(joined)) != len(joined):
-            seen: set[str] = set()
-            twice = next(name for name in joined
-                         if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise ValueError(f'The id {twice!r} is given to two rows: ids must be unique.')
+            raise ValueError(f'The id {first_repeated(joined)!r} is given to two rows: ids must be '
+                             'unique.')
         return joined
 
     def tensors(self) -> dict[str, Tensor]:
@@ -261,6 +253,12 @@ class FaissKNN:
     Raises:
         TypeError: ``gpus`` is no list, or ``index_init_fn`` cannot be called.
         ValueError: ``gpus`` is empty.
+
+    Example:
+        >>> rows = torch.tensor([[0.], [1.], [3.]])
+        >>> distances, indices = FaissKNN()(rows, 2, rows, ref_includes_query=True)
+        >>> distances.tolist(), indices.tolist()
+        ([[1.0, 9.0], [1.0, 4.0], [4.0, 9.0]], [[1, 2], [0, 2], [1, 0]])
     """
 
     def __init__(self, reset_before: bool = True, reset_after: bool = True,
@@ -306,7 +304,7 @@ class FaissKNN:
                 reference includes them.
         """
         width = None if self.index is None or reference is not None else self.index.d
-        query, k = as_vectors(query, 'query', width), checked_k(k)
+        query, k = as_vectors(query, 'query', width), whole_number('k', k)
         first = 0
         if reference is not None:
             if self.reset_before:
@@ -418,9 +416,6 @@ def check_included(queries: int, rows: int) -> None:
         raise ValueError('The reference holds the query alone: there is nothing else to find.')
 
 
-_SCORES = 2 ** 24  # held at once, where no batch size says otherwise
-
-
 class CustomKNN(HeldReference):
     """k nearest neighbours by any distance of pytorch-metric-learning, exactly.
 
@@ -432,6 +427,12 @@ class CustomKNN(HeldReference):
     Raises:
         TypeError: the distance cannot be called or does not say whether it is inverted.
         ValueError: ``batch_size`` is below 1.
+
+    Example:
+        >>> from pytorch_metric_learning.distances import DotProductSimilarity
+        >>> knn = CustomKNN(DotProductSimilarity(normalize_embeddings=False))
+        >>> knn(torch.tensor([[2.]]), 2, torch.tensor([[0.], [1.], [3.]]))
+        (tensor([[6., 2.]]), tensor([[2, 1]]))
     """
 
     def __init__(self, distance: Any, batch_size: int | None = None) -> None:
@@ -439,10 +440,8 @@ class CustomKNN(HeldReference):
         if not callable(distance) or not hasattr(distance, 'is_inverted'):
             raise TypeError('distance must be one of pytorch_metric_learning.distances, such as '
                             f'CosineSimilarity(); got {type(distance).__name__}.')
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
         self.distance = distance
-        self.batch_size = batch_size
+        self.batch_size = None if batch_size is None else whole_number('batch_size', batch_size)
 
     @torch.no_grad()
     def __call__(self, query: Any, k: int, reference: Any = None,
@@ -450,7 +449,7 @@ class CustomKNN(HeldReference):
         """Search; see :meth:`FaissKNN.__call__`. The distances are those of ``distance``; among
         equal ones the lower row comes first.
         """
-        query, k = as_vectors(query, 'query'), checked_k(k)
+        query, k = as_vectors(query, 'query'), whole_number('k', k)
         among = self.held(reference).to(query.device)
         exclude = None
         if ref_includes_query:
@@ -463,3 +462,102 @@ class CustomKNN(HeldReference):
     def _similarity(self, query: Tensor, reference: Tensor) -> Tensor:
         distances = self.distance(query, reference)
         return distances if self.distance.is_inverted else -distances
+
+
+class FaissIndexer:
+    """An index with the names of releases before 1.1; results come as ``(indices, distances)``.
+
+    Args:
+        index: an index of faiss to go on with, or None.
+        emb_dim: the width of the embeddings, where it is known already.
+
+    Example:
+        >>> indexer = FaissIndexer()
+        >>> indexer.train_index(np.float32([[0.], [1.], [3.]]))
+        >>> indices, distances = indexer.search_nn(np.float32([[3.]]), 2)
+        >>> indices.tolist(), distances.tolist()
+        ([[2, 1]], [[0.0, 4.0]])
+    """
+
+    def __init__(self, index: Any = None, emb_dim: int | None = None) -> None:
+        self.knn = FaissKNN(reset_before=False, reset_after=False)
+        self.knn.index = index
+        self._emb_dim = emb_dim
+
+    @property
+    def index(self) -> Any:
+        """What is searched, or None."""
+        return self.knn.index
+
+    @index.setter
+    def index(self, index: Any) -> None:
+        self.knn.reset()
+        self.knn.index = index
+
+    @property
+    def emb_dim(self) -> int | None:
+        """The width of the embeddings, where it is known."""
+        return self._emb_dim if self.index is None else self.index.d
+
+    def train_index(self, vectors: Any) -> None:
+        """Index vectors ``(N, D)``, and nothing else."""
+        self.knn.train(vectors)
+
+    def add_to_index(self, vectors: Any) -> None:
+        """Index further vectors."""
+        self.knn.add(vectors)
+
+    def search_nn(self, query_batch: Any, k: int) -> tuple[Any, Any]:
+        """``(indices, distances)``, ``(Q, k)`` each; arrays where the queries are an array."""
+        distances, indices = self.knn(query_batch, k)
+        if isinstance(query_batch, np.ndarray):
+            return indices.numpy(), distances.numpy()
+        return indices, distances
+
+    def save(self, filename: str | PathLike) -> None:
+        """Write the index; see :meth:`FaissKNN.save`."""
+        self.knn.save(filename)
+
+    def load(self, filename: str | PathLike) -> None:
+        """Read an index; see :meth:`FaissKNN.load`."""
+        self.knn.load(filename)
+
+
+class IndexerKNN:
+    """An indexer with the older methods (``train_index``, ``search_nn`` …) as a knn function.
+
+    Args:
+        indexer: such an object; it is given arrays, and returns ``(indices, distances)``.
+    """
+
+    def __init__(self, indexer: Any) -> None:
+        for method in ('train_index', 'search_nn'):
+            if not callable(getattr(indexer, method, None)):
+                raise TypeError(f'An indexer has the methods train_index and search_nn; '
+                                f'{type(indexer).__name__} lacks {method}. A function '
+                                'knn(query, k, reference, ref_includes_query) goes to knn_func=.')
+        self.indexer = indexer
+
+    def train(self, embeddings: Tensor) -> None:
+        """Index embeddings ``(N, D)``."""
+        self.indexer.train_index(embeddings.float().cpu().numpy())
+
+    def add(self, embeddings: Tensor) -> None:
+        """Index further embeddings."""
+        self.indexer.add_to_index(embeddings.float().cpu().numpy())
+
+    def __call__(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """``(distances, indices)`` on the query's device."""
+        if getattr(self.indexer, 'index', self) is None:
+            raise RuntimeError('The indexer is not trained yet: call `train_knn` first.')
+        indices, distances = self.indexer.search_nn(query.float().cpu().numpy(), k)
+        return (torch.as_tensor(np.asarray(distances)).to(query.device),
+                torch.as_tensor(np.asarray(indices)).to(query.device))
+
+    def save(self, filename: str | PathLike) -> None:
+        """Let the indexer write itself."""
+        self.indexer.save(filename)
+
+    def load(self, filename: str | PathLike) -> None:
+        """Let the indexer read itself."""
+        self.indexer.load(filename)
