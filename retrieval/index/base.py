@@ -177,8 +177,8 @@ class Index(ABC):
         return {'similarity': self.similarity.name}
 
     def vectors(self) -> Tensor:
-        """The vectors ``(N, D)`` float32 in the order of the rows, as they can be added again."""
-        raise NotImplementedError(f'A {type(self).__name__} gives its vectors not back.')
+        """The vectors ``(N, D)`` in the order of the rows, for :meth:`save` as it stands here."""
+        raise NotImplementedError(f'{type(self).__name__} needs `vectors`, or `save` and `load`.')
 
     def save(self, path: str | PathLike) -> None:
         """Write the index to one file: under a temporary name first, then renamed.
