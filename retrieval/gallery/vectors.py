@@ -43,13 +43,6 @@ def checked_embeddings(embeddings: Any) -> Tensor:
     return embeddings
 
 
-def check_length(name: str, values: Any, count: int) -> None:
-    """Raises ValueError where a column is not as long as the gallery."""
-    if len(values) != count:
-        raise ValueError(f'The gallery has {count} embeddings but {len(values)} {name}: give one '
-                         'for each row.')
-
-
 VECTOR_DTYPES = ('float32', 'float16', 'int8')
 CHUNK_ROWS = 16384
 _LEVELS = 127

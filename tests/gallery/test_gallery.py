@@ -205,7 +205,7 @@ def test_other_wrong_arguments():
         Gallery([[0.0]])
     with pytest.raises(ValueError, match="'a' occurs twice"):
         built_example(ids=['a', 'b', 'a'])
-    with pytest.raises(ValueError, match='2 labels'):
+    with pytest.raises(ValueError, match='labels has 2 entries for 3'):
         built_example(labels=[1, 2])
     with pytest.raises(ValueError, match="'city'"):
         built_example(metadata=dict(city=['x']))

@@ -183,7 +183,7 @@ def test_a_loaded_gallery_stays_as_it_was(store):
 
 
 def test_a_reader_that_a_writer_overtakes_reads_anew(store, monkeypatch):
-    from retrieval.gallery import store as module
+    from retrieval.gallery import shards as module
     real, states = module.read_state, []
 
     def overtaken(folder):

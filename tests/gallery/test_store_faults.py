@@ -62,7 +62,7 @@ class Machine:
             real(handle, view[:half])
             self.step()
             real(handle, view[half:])
-        for module in ('tensor_file', 'gallery.store'):
+        for module in ('tensor_file', 'files'):
             monkeypatch.setattr(f'retrieval.{module}.write_all', write_all)
 
     def wrap(self, monkeypatch, owner, name):

@@ -98,7 +98,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError('No space left on device')
 
-    monkeypatch.setattr('retrieval.index.files.save_file', fail)
+    monkeypatch.setattr('retrieval.tensor_file.write_all', fail)
     with pytest.raises(OSError, match='No space'):
         index.save(tmp_path / 'index')
     assert [path.name for path in tmp_path.iterdir()] == ['index']
