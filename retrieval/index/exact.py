@@ -23,7 +23,7 @@ from ..structures import Neighbors
 from ..tensor_file import Container, Format, StringColumn, write_container
 from .base import Capabilities, Exclude, Filter, Index, as_ids, excluded_rows, filter_mask, some_of
 
-_FORMAT = Format('retrieval.ExactIndex', 2, 'Build the index again.')
+_FORMAT = Format('retrieval.ExactIndex', 2, 'Build it again with tools/build_index.py.')
 _DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 _FIRST_ROWS = 1024
 

@@ -24,7 +24,7 @@ from .engine import FaissEngine, read_engine
 from .lists import Renumber
 from .search import KeptVectors
 
-FORMAT = Format('retrieval.FaissIndex', 2, 'Build the index again.')
+FORMAT = Format('retrieval.FaissIndex', 2, 'Build it again with tools/build_index.py.')
 
 
 class FaissStore:
