@@ -24,6 +24,13 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
 
     Raises:
         OSError: it cannot be written, such as on a full disk; what was there before stays.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomically(f'{folder}/x', lambda name: Path(name).write_text('abc'))
+        ...     os.listdir(folder)
+        ['x']
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +108,12 @@ def folder_lock(folder: str | os.PathLike, timeout: float) -> Iterator[None]:
 
     Raises:
         TimeoutError: an ``OSError``; another writer holds it all the time.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, folder_lock(folder, timeout=1):
+        ...     os.listdir(folder)
+        ['lock']
     """
     descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -434,6 +434,11 @@ class StringColumn(Sequence[str]):
 
     Raises:
         ValueError: the offsets do not rise from 0 to the number of bytes.
+
+    Example:
+        >>> column = StringColumn.from_strings(['cat', '', 'dog'])
+        >>> column[2], list(column.take(np.array([1, 0]))), column.find(['dog', 'emu']).tolist()
+        ('dog', ['', 'cat'], [2, -1])
     """
 
     def __init__(self, data: Tensor, offsets: Tensor) -> None:
@@ -658,7 +663,15 @@ def digest(*parts: Any) -> bytes:
 
 
 class BlockDigester:
-    """The digests of the blocks of a stream that comes in pieces of any size."""
+    """The digests of the blocks of a stream that comes in pieces of any size.
+
+    Example:
+        >>> digester = BlockDigester(4)
+        >>> for piece in (b'abc', b'def'):
+        ...     digester.update(memoryview(piece))
+        >>> digester.finish() == digest(b'abcd') + digest(b'ef')
+        True
+    """
 
     def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
         self.block_bytes = block_bytes

@@ -56,7 +56,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class State:
-    """What the manifest says.
+    """The state of a store, as the manifest has it.
 
     Args:
         dtype: how the embeddings are stored.
