@@ -176,3 +176,12 @@ def test_a_loaded_store_can_be_pickled(store):
     store.append(example(3, 'b'))
     loaded = store.load()
     assert contents(pickle.loads(pickle.dumps(loaded))) == contents(loaded)
+
+
+def test_a_shard_is_a_gallery_that_says_what_made_it(store):
+    store.append(example(2, 'b', source=dict(checkpoint='y.pth')))
+    shard = Gallery.load(store.path / store.state.shards[1].file)
+    assert shard.source['checkpoint'] == 'y.pth' and shard.skipped == {'bbad.png': 'truncated'}
+    whole = store.load()
+    assert whole.source['checkpoint'] == 'x.pth'
+    assert set(whole.skipped) == {'abad.png', 'bbad.png'}
