@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import unique_names
 from ..ranking import (
     PreparedGallery,
     RangeNeighbors,
@@ -179,7 +180,7 @@ class ExactIndex(Index):
             raise ValueError(f'{str(path)!r} was built with a callable similarity: give it again '
                              'as `similarity=`.')
         rows = opened.tensor('rows')
-        ids = as_ids(opened.strings('ids'), len(rows))
+        ids = unique_names(opened.strings('ids'), len(rows))
         index = cls(chosen, device, rows.dtype)
         if rows.shape[1]:
             index._rows = index._with_room(rows.shape[1], len(rows))

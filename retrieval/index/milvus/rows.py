@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import unique_names
 from ...tensor_file import Container, Format, StringColumn, write_container
-from ..base import as_ids
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
 from .connection import Connection, MilvusError, MilvusUnavailable
@@ -418,5 +418,5 @@ def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
     for number, name in enumerate(opened.manifest['columns']):
         column = opened.column(f'metadata.{number}')
         metadata[name] = column.tolist() if isinstance(column, Tensor) else list(column)
-    return Content(rows, as_ids(opened.strings('ids'), len(rows)), metadata), \
-        opened.manifest['settings']
+    ids = unique_names(opened.strings('ids'), len(rows))
+    return Content(rows, ids, metadata), opened.manifest['settings']
