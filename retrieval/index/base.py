@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from ..ranking import RangeNeighbors, RowSets, as_vectors
 from ..ranking.range_search import checked_threshold
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
 from ..structures import Neighbors
-from ..tensor_file import StringColumn
-from . import files
+from ..tensor_file import Container, Format, StringColumn, write_container
 
 Exclude = Sequence[Any]  # for every query an id, a collection of ids, or None
 Filter = Any             # (N,) bool, a callable from an id to bool, or an expression
@@ -185,11 +183,10 @@ class Index(ABC):
 
         The settings, ids and vectors, where the index has no file of its own.
         """
-        ids = StringColumn.from_strings(self.ids)
         rows = self.vectors() if len(self) else torch.zeros(0, 0)
-        files.write(path, {'rows': rows, 'ids': ids.data, 'id_offsets': ids.offsets},
-                    {'format': type(self).__name__, 'settings': json.dumps(self.settings()),
-                     'gallery': self.gallery_digest or ''})
+        columns: dict[str, Any] = dict(rows=rows, ids=StringColumn.from_strings(self.ids))
+        write_container(path, self._format(), columns,
+                        dict(settings=self.settings(), gallery=self.gallery_digest))
 
     @classmethod
     def load(cls, path: str | PathLike) -> Index:
@@ -199,12 +196,17 @@ class Index(ABC):
             FileNotFoundError: there is no such file.
             ValueError: it holds no such index, or is damaged.
         """
-        tensors, header = files.read(path, cls.__name__)
-        index = cls(**json.loads(header['settings']))
-        if len(tensors['rows']):
-            index.add(tensors['rows'], StringColumn(tensors['ids'], tensors['id_offsets']))
-        index.gallery_digest = header['gallery'] or None
+        opened = Container(path, cls._format())
+        opened.verify()
+        index = cls(**opened.manifest['settings'])
+        if len(opened.tensor('rows')):
+            index.add(opened.tensor('rows'), opened.strings('ids'))
+        index.gallery_digest = opened.manifest['gallery']
         return index
+
+    @classmethod
+    def _format(cls) -> Format:
+        return Format(cls.__name__, 1, 'Build the index again.')
 
     def as_queries(self, queries: Any) -> Tensor:
         """Queries as float32 ``(Q, D)``.

@@ -21,12 +21,10 @@ from ..ranking import (
 from ..registry import INDEXES, unknown_name
 from ..similarity import SIMILARITIES, SimilarityFn
 from ..structures import Neighbors
-from ..tensor_file import StringColumn
-from . import files
+from ..tensor_file import Container, Format, write_container
 from .base import Capabilities, Exclude, Filter, Index, RowIds
 
-_FORMAT = 'retrieval.ExactIndex'
-_VERSION = '1'
+_FORMAT = Format('retrieval.ExactIndex', 2, 'Build it again with tools/build_index.py.')
 _DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 _FIRST_ROWS = 1024
 
@@ -154,14 +152,12 @@ class ExactIndex(Index):
 
         A callable similarity is not written: such a file is loaded with ``similarity=`` given.
         """
-        ids = self._ids.column()
         named = SIMILARITIES.get(self.similarity.name) is self.similarity
         rows = torch.zeros((0, 0), dtype=self.dtype) if self._rows is None else \
             self._rows[:len(self)]
-        files.write(path, {'rows': rows, 'ids': ids.data, 'id_offsets': ids.offsets},
-                    {'format': _FORMAT, 'version': _VERSION,
-                     'similarity': self.similarity.name if named else '',
-                     'gallery': self.gallery_digest or ''})
+        write_container(path, _FORMAT, dict(rows=rows, ids=self._ids.column()),
+                        dict(similarity=self.similarity.name if named else None,
+                             gallery=self.gallery_digest))
 
     @classmethod
     def load(cls, path: str | PathLike, device: str | torch.device | None = None,
@@ -177,25 +173,18 @@ class ExactIndex(Index):
             FileNotFoundError: there is no such file.
             ValueError: it holds no exact index, is damaged, or needs ``similarity``.
         """
-        tensors, header = files.read(path, _FORMAT)
-        if header.get('version') != _VERSION:
-            raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, '
-                             f'this package reads {_VERSION}.')
-        chosen = header.get('similarity') or similarity
+        opened = Container(path, _FORMAT)
+        chosen = opened.manifest['similarity'] or similarity
         if not chosen:
             raise ValueError(f'{str(path)!r} was built with a callable similarity: give it again '
                              'as `similarity=`.')
-        try:
-            rows = tensors['rows']
-            ids = unique_names(StringColumn(tensors['ids'], tensors['id_offsets']), len(rows))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f'{str(path)!r} is damaged: {error}') from error
+        rows = opened.tensor('rows')
+        ids = unique_names(opened.strings('ids'), len(rows))
         index = cls(chosen, device, rows.dtype)
         if rows.shape[1]:
             index._rows = index._with_room(rows.shape[1], len(rows))
             index._rows[:len(rows)] = rows
-        index._ids = RowIds(ids)
-        index.gallery_digest = header.get('gallery') or None
+        index._ids, index.gallery_digest = RowIds(ids), opened.manifest['gallery']
         return index
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ..checks import first_repeated, same_length, whole_number
-from ..index import files
 from ..ranking import as_vectors, topk
 from ..structures import as_labels
-from ..tensor_file import StringColumn
+from ..tensor_file import Container, Format, StringColumn, write_container
 from . import faiss_engine
 from .flat_index import FlatIndex
 
@@ -72,69 +70,32 @@ class RowNames:
                              'unique.')
         return joined
 
-    def tensors(self) -> dict[str, Tensor]:
+    def columns(self) -> dict[str, Any]:
         """The columns that are there, for a file."""
-        held: dict[str, Tensor] = {}
+        held: dict[str, Any] = {}
         if self.ids is not None:
-            column = StringColumn.from_strings(self.ids)
-            held.update(ids=column.data, id_offsets=column.offsets)
+            held['ids'] = StringColumn.from_strings(self.ids)
         if self.labels is not None:
             held['labels'] = self.labels
         return held
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], count: int) -> RowNames:
-        """What :meth:`tensors` wrote, for ``count`` rows.
+    def from_file(cls, opened: Container, count: int) -> RowNames:
+        """The columns of a file, for ``count`` rows.
 
         Raises:
-            ValueError: the columns have another length.
+            ValueError: they have another length, or are damaged.
         """
-        ids = StringColumn(tensors['ids'], tensors['id_offsets']) if 'ids' in tensors else None
-        return cls().extended(count, ids, tensors.get('labels'))
+        return cls().extended(count, opened.strings('ids') if 'ids' in opened else None,
+                              opened.tensor('labels') if 'labels' in opened else None)
 
 
 def _unlabelled(count: int) -> Tensor:
     return torch.full((count,), UNKNOWN, dtype=torch.int64)
 
 
-_NAMES = ('ids', 'id_offsets', 'labels')
-_VERSION = '1'
-
-
-def write_knn(path: str | PathLike, kind: str, held: dict[str, Tensor], names: RowNames) -> None:
-    """Write the tensors that a function holds, and what its rows are called."""
-    files.write(path, {**held, **names.tensors()}, {'format': kind, 'version': _VERSION})
-
-
-def read_knn(path: str | PathLike, kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the function held, and the tensors of its :class:`RowNames`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or of another kind or version.
-    """
-    tensors, header = files.read(path, kind)
-    if header.get('version') != _VERSION:
-        raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, this '
-                         f'package reads {_VERSION}.')
-    return ({name: value for name, value in tensors.items() if name not in _NAMES},
-            {name: value for name, value in tensors.items() if name in _NAMES})
-
-
-def is_knn_file(path: str | PathLike) -> bool:
-    """Whether a file looks like one of safetensors: a length, and then a JSON object.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no index file {str(path)!r}.')
-    with open(path, 'rb') as opened:
-        start = opened.read(9)
-    return start[8:] == b'{'
-
-
-_HELD = 'retrieval.HeldReference'
+_AGAIN = 'Train the function again, and save it.'
+_HELD = Format('retrieval.HeldReference', 2, _AGAIN)
 
 
 class HeldReference:
@@ -193,7 +154,8 @@ class HeldReference:
 
     def save(self, filename: str | PathLike) -> None:
         """Write the reference, ids and labels to one file with a checksum."""
-        write_knn(filename, _HELD, {'vectors': self.held(None)}, self.names)
+        held = {'vectors': self.held(None), **self.names.columns()}
+        write_container(filename, _HELD, held, {})
 
     def load(self, filename: str | PathLike) -> None:
         """Read what :meth:`save` wrote.
@@ -202,9 +164,10 @@ class HeldReference:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        held, names = read_knn(filename, _HELD)
-        self.names = RowNames.from_tensors(names, len(held['vectors']))
-        self._parts = [held['vectors']]
+        opened = Container(filename, _HELD)
+        vectors = opened.tensor('vectors')
+        self.names = RowNames.from_file(opened, len(vectors))
+        self._parts = [vectors]
 
 
 class CallableKNN(HeldReference):
@@ -226,7 +189,7 @@ class CallableKNN(HeldReference):
         return self.knn_func(query, min(k, most), among, ref_includes_query)
 
 
-_KIND = 'retrieval.FaissKNN'
+_INDEX = Format('retrieval.FaissKNN', 2, _AGAIN)
 
 
 class FaissKNN:
@@ -385,7 +348,7 @@ class FaissKNN:
             held = self.index.tensors()
         else:
             held = {'faiss': faiss_engine.as_bytes(self.index)}
-        write_knn(filename, _KIND, held, self.names)
+        write_container(filename, _INDEX, {**held, **self.names.columns()}, {})
 
     def load(self, filename: str | PathLike) -> None:
         """Read what :meth:`save` wrote, or an index that faiss wrote.
@@ -394,17 +357,20 @@ class FaissKNN:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        if not is_knn_file(filename):
+        with open(filename, 'rb') as file:
+            ours = file.read(9)[8:] == b'{'  # a safetensors file: a length, then a JSON object
+        if not ours:
             self.index = faiss_engine.read(filename)
             self.names = RowNames().extended(self.index.ntotal)
             return
-        held, names = read_knn(filename, _KIND)
+        opened = Container(filename, _INDEX)
         index: Any
-        if 'faiss' in held:
-            index = faiss_engine.from_bytes(held['faiss'])
+        if 'faiss' in opened:
+            index = faiss_engine.from_bytes(opened.tensor('faiss'))
         else:
-            index = FlatIndex.from_tensors(held, self._device())
-        self.index, self.names = index, RowNames.from_tensors(names, index.ntotal)
+            index = FlatIndex.from_tensors(
+                {name: opened.tensor(name) for name in ('rows', 'centre')}, self._device())
+        self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
 
 
 def check_included(queries: int, rows: int) -> None:

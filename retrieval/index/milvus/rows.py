@@ -1,7 +1,6 @@
 """The rows of a Milvus index: which there are, and how they are written, removed and replaced."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ...checks import unique_names
-from ...tensor_file import StringColumn
-from .. import files
+from ...tensor_file import Container, Format, StringColumn, write_container
 from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
@@ -355,8 +353,7 @@ def _partly(error: BaseException, done: int, total: int, message: str) -> Milvus
     return kind(f'{message} {error}', done, total)
 
 
-_FORMAT = 'retrieval.MilvusIndex'
-_VERSION = '1'
+_FORMAT = Format('retrieval.MilvusIndex', 2, 'Save the index again.')
 _DTYPES = {'int': torch.int64, 'float': torch.float64, 'bool': torch.bool}
 
 
@@ -385,21 +382,12 @@ def write(path: str | PathLike, store: Store, settings: dict[str, Any]) -> None:
         vectors = np.zeros((0, 0), dtype=np.float32)
     else:
         vectors, ids, columns = read_rows(store.connection, store.own, store.layout)
-    tensors = {'rows': torch.from_numpy(vectors)}
-    _put(tensors, 'ids', 'str', ids)
+    held: dict[str, Any] = {'rows': vectors, 'ids': StringColumn.from_strings(ids)}
     for number, (name, kind) in enumerate(kinds.items()):
-        _put(tensors, f'metadata.{number}', kind, columns[name])
-    header = {'format': _FORMAT, 'version': _VERSION, 'settings': json.dumps(settings),
-              'columns': json.dumps(kinds)}
-    files.write(path, tensors, header)
-
-
-def _put(tensors: dict[str, Tensor], name: str, kind: str, values: list[Any]) -> None:
-    if kind == 'str':
-        column = StringColumn.from_strings(values)
-        tensors[f'{name}.bytes'], tensors[f'{name}.offsets'] = column.data, column.offsets
-    else:
-        tensors[name] = torch.tensor(values, dtype=_DTYPES[kind])
+        values = columns.get(name, [])
+        held[f'metadata.{number}'] = StringColumn.from_strings(values) if kind == 'str' else \
+            torch.tensor(values, dtype=_DTYPES[kind])
+    write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds)))
 
 
 def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
@@ -409,22 +397,11 @@ def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: it holds no Milvus index, or is damaged.
     """
-    tensors, header = files.read(path, _FORMAT)
-    if header.get('version') != _VERSION:
-        raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, this '
-                         f'package reads {_VERSION}.')
-    try:
-        rows = tensors['rows']
-        ids = unique_names(StringColumn(tensors['ids.bytes'], tensors['ids.offsets']), len(rows))
-        metadata = {name: _take(tensors, f'metadata.{number}', kind) for number, (name, kind) in
-                    enumerate(json.loads(header['columns']).items())}
-        settings = json.loads(header['settings'])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f'{str(path)!r} is damaged: {error}') from error
-    return Content(rows, ids, metadata), settings
-
-
-def _take(tensors: dict[str, Tensor], name: str, kind: str) -> Sequence[Any]:
-    if kind == 'str':
-        return list(StringColumn(tensors[f'{name}.bytes'], tensors[f'{name}.offsets']))
-    return tensors[name].tolist()
+    opened = Container(path, _FORMAT)
+    rows = opened.tensor('rows')
+    metadata: dict[str, Sequence[Any]] = {}
+    for number, name in enumerate(opened.manifest['columns']):
+        column = opened.column(f'metadata.{number}')
+        metadata[name] = column.tolist() if isinstance(column, Tensor) else list(column)
+    ids = unique_names(opened.strings('ids'), len(rows))
+    return Content(rows, ids, metadata), opened.manifest['settings']
