@@ -1,7 +1,4 @@
-"""Finding and replacing the last layer of a classifier.
-
-A torchvision classifier whose classes are a means to embeddings.
-"""
+"""Classifiers as encoders: finding and replacing the last layer, and torchvision's `Recognizer`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import real_number, whole_number
 from ..registry import MODELS, unknown_name
 from .backbones.torchvision import create_classifier
-from .weights import KeyMapping, load_checkpoint
+from .weights import load_weights
 
 
 def get_path_to_ultimate_classifier(model: nn.Module) -> list[str]:
@@ -116,10 +114,7 @@ def update_classifier(model: nn.Module, num_classes: int, bias: bool = False) ->
         ValueError: the model does not end in a linear layer, or ``num_classes`` is below 1.
         TypeError: ``num_classes`` is no integer.
     """
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool):
-        raise TypeError(f'num_classes must be an integer, got {num_classes!r}.')
-    if num_classes < 1:
-        raise ValueError(f'num_classes must be at least 1, got {num_classes}.')
+    num_classes = whole_number('num_classes', num_classes)
     path = get_path_to_ultimate_classifier(model)
     old = get_ultimate_classifier(model)
     new = nn.Linear(old.in_features, num_classes, bias=bias, device=old.weight.device,
@@ -196,8 +191,8 @@ class Recognizer(nn.Module):
             they are scaled in place at each step of training, so that logits are cosines.
         temperature: logits are divided by this; cosines alone give a soft distribution, and 0.05
             to 0.1 is usual with ``normalize``.
-        checkpoint: a local file with the weights of the backbone, instead of ``weights``.
-        checkpoint_prefix, key_mapping, checkpoint_strict: see :func:`load_weights`.
+        checkpoint: a local file with the weights of the backbone, instead of ``weights``: a path,
+            or what :class:`~retrieval.encoders.Checkpoint` takes.
 
     Attributes:
         backbone: the model, with an ``Identity`` in the place of its last linear layer.
@@ -213,19 +208,16 @@ class Recognizer(nn.Module):
 
     def __init__(self, model_name: str, num_classes: int | None = None, weights: Any = None,
                  clf_bias: bool = False, normalize: bool = True, *, temperature: float = 1.0,
-                 checkpoint: str | None = None, checkpoint_prefix: str | None = None,
-                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True) -> None:
+                 checkpoint: Any = None) -> None:
         super().__init__()
         if model_name not in SUPPORTED_MODELS:
             raise ValueError(unknown_name('model of Recognizer', model_name, SUPPORTED_MODELS))
-        if not temperature > 0:
-            raise ValueError(f'temperature must be above 0, got {temperature!r}.')
         if weights is not None and checkpoint is not None:
             raise ValueError('Give either weights or a checkpoint, not both: the file would '
                              'overwrite what was fetched.')
         self.model_name = model_name
         self.normalize = normalize
-        self.temperature = temperature
+        self.temperature = real_number('temperature', temperature, above=0)
         model = create_classifier(model_name, weights)
         if num_classes is not None:
             update_classifier(model, num_classes, bias=clf_bias)
@@ -233,8 +225,8 @@ class Recognizer(nn.Module):
         self.backbone, classifier = split_backbone_classifier(model)
         self.embedding_size = classifier.in_features
         self.classifier = None if num_classes is None else classifier
-        load_checkpoint(self.backbone, checkpoint, checkpoint_prefix, key_mapping,
-                        checkpoint_strict, ignore=(f'{last}.', 'aux1.', 'aux2.', 'AuxLogits.'))
+        if checkpoint is not None:
+            load_weights(self.backbone, checkpoint, (f'{last}.', 'aux1.', 'aux2.', 'AuxLogits.'))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` in training, embeddings ``(B, D)`` in evaluation and where

@@ -1,11 +1,8 @@
 """From a feature map or tokens to one vector an image.
 
 Every pooling takes a feature map ``(B, C, H, W)``, tokens ``(B, N, C)``, or a tuple of those of
-which the last counts, and returns ``(B, C)`` float32.
-
-Pooling by attention with a learned query.
-
-Poolings over regions of a feature map, for objects that fill a part of the image.
+which the last counts, and returns ``(B, C)`` float32. Which tokens are patches is the business of
+the base class: a pooling of one's own is a class with a method ``pool``.
 """
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import whole_number
 from ..registry import MODELS
 
 Features = Tensor | tuple[Tensor, ...] | list[Tensor]
@@ -291,9 +289,7 @@ class RMAC(Pooling):
 
     def __init__(self, levels: int = 3, num_prefix_tokens: int | None = None) -> None:
         super().__init__(num_prefix_tokens)
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise ValueError(f'levels must be a positive integer, got {levels!r}.')
-        self.levels = levels
+        self.levels = whole_number('levels', levels)
 
     def positions(self, features: Tensor) -> Tensor:
         return self.feature_map(features)
@@ -360,8 +356,8 @@ class RegionalGeM(Pooling):
         super().__init__(num_prefix_tokens)
         if not p > 0 or not eps > 0:
             raise ValueError(f'RegionalGeM needs p and eps above 0, got p={p!r} and eps={eps!r}.')
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
-            raise ValueError(f'size must be an odd positive integer, got {size!r}.')
+        if whole_number('size', size) % 2 == 0:
+            raise ValueError(f'size must be odd, got {size!r}.')
         self.p = float(p)
         self.size = size
         self.eps = eps

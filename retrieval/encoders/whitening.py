@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..checks import whole_number
 from ..registry import MODELS, unknown_name
 
 _CHUNK = 8192  # rows that are held in float64 at a time
@@ -51,10 +52,8 @@ class Whitening(nn.Module):
     def __init__(self, in_features: int, out_features: int | None = None) -> None:
         super().__init__()
         out_features = in_features if out_features is None else out_features
-        for name, value in (('in_features', in_features), ('out_features', out_features)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} of a whitening must be a positive integer, got '
-                                 f'{value!r}.')
+        whole_number('in_features', in_features)
+        whole_number('out_features', out_features)
         if out_features > in_features:
             raise ValueError(f'A whitening from {in_features} to {out_features} would have to '
                              'invent directions: out_features is at most in_features.')
@@ -225,11 +224,7 @@ def _checked(embeddings: Any, dim: int | None) -> tuple[np.ndarray, int]:
             raise ValueError('The embeddings are not finite: there is a NaN or an infinity in '
                              f'rows {start} to {start + _CHUNK}.')
     width = rows.shape[1]
-    dim = width if dim is None else dim
-    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim <= width:
-        raise ValueError(f'dim must be between 1 and {width}, the width of the embeddings, got '
-                         f'{dim!r}.')
-    return rows, int(dim)
+    return rows, width if dim is None else whole_number('dim', dim, most=width)
 
 
 def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
