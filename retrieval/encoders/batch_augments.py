@@ -29,6 +29,12 @@ class Mixup:
 
     Raises:
         ValueError: ``alpha`` is not above 0, or ``num_classes`` is not a positive integer.
+
+    Example:
+        >>> images, scores = torch.rand(4, 3, 8, 8), torch.eye(4)
+        >>> mixed, shares = Mixup(alpha=1.0)(images, scores)
+        >>> shares.sum(1).round().tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, alpha: float, num_classes: int | None = None) -> None:
@@ -63,6 +69,11 @@ class CutMix(Mixup):
 
     Raises:
         ValueError: an argument outside the range that is named here.
+
+    Example:
+        >>> mixed, shares = CutMix(alpha=1.0)(torch.rand(4, 3, 8, 8), torch.eye(4))
+        >>> mixed.shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(self, alpha: float, cutmix_minmax: Sequence[float] | None = None,
@@ -123,6 +134,11 @@ class RandomBatchAugment:
         ValueError: no augmentation, probabilities of another number or with a sum above 1, or
             augmentations that disagree on the number of classes.
         TypeError: an augmentation that is neither config nor callable.
+
+    Example:
+        >>> augment = RandomBatchAugment([dict(type='Mixup', alpha=0.8)], probs=[0.5])
+        >>> augment(torch.rand(4, 3, 8, 8), torch.eye(4))[0].shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(self, augments: BatchAugment | dict | Sequence[BatchAugment | dict],

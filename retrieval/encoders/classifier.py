@@ -23,6 +23,11 @@ def get_path_to_ultimate_classifier(model: nn.Module) -> list[str]:
 
     Raises:
         ValueError: the model ends otherwise.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> get_path_to_ultimate_classifier(model)
+        ['2']
     """
     path: list[str] = []
     layer = model
@@ -46,6 +51,10 @@ def get_ultimate_classifier(model: nn.Module) -> nn.Linear:
 
     Raises:
         ValueError: the model does not end in one; see :func:`get_path_to_ultimate_classifier`.
+
+    Example:
+        >>> get_ultimate_classifier(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+        Linear(in_features=3, out_features=2, bias=True)
     """
     layer = get_module_at_path(model, get_path_to_ultimate_classifier(model))
     assert isinstance(layer, nn.Linear)
@@ -62,6 +71,10 @@ def get_module_at_path(model: nn.Module, path: Sequence[str]) -> nn.Module:
     Raises:
         TypeError: the path is no list of strings.
         ValueError: there is no module of that name.
+
+    Example:
+        >>> get_module_at_path(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), ['1'])
+        ReLU()
     """
     _check_path(path)
     module = model
@@ -88,6 +101,12 @@ def set_module_at_path(model: nn.Module, path: Sequence[str], new_module: nn.Mod
         TypeError: the path is no list of strings, or ``new_module`` no module.
         ValueError: there is no module at the path, or the path is empty: a model cannot be
             replaced from within.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        >>> set_module_at_path(model, ['1'], nn.Identity())
+        >>> model[1]
+        Identity()
     """
     _check_path(path)
     if not isinstance(new_module, nn.Module):
@@ -113,6 +132,10 @@ def update_classifier(model: nn.Module, num_classes: int, bias: bool = False) ->
     Raises:
         ValueError: the model does not end in a linear layer, or ``num_classes`` is below 1.
         TypeError: ``num_classes`` is no integer.
+
+    Example:
+        >>> update_classifier(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), num_classes=7)[1]
+        Linear(in_features=3, out_features=7, bias=False)
     """
     num_classes = whole_number('num_classes', num_classes)
     path = get_path_to_ultimate_classifier(model)
@@ -138,6 +161,12 @@ def split_backbone_classifier(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
 
     Raises:
         ValueError: the model does not end in a linear layer.
+
+    Example:
+        >>> backbone, classifier = split_backbone_classifier(
+        ...     nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+        >>> backbone(torch.zeros(1, 4)).shape
+        torch.Size([1, 3])
     """
     path = get_path_to_ultimate_classifier(model)
     classifier = get_ultimate_classifier(model)
@@ -204,6 +233,11 @@ class Recognizer(nn.Module):
             together with ``checkpoint``, or weights that do not fit.
         TypeError: ``num_classes`` is no integer.
         ConnectionError: the weights cannot be fetched.
+
+    Example:
+        >>> recognizer = Recognizer('shufflenet_v2_x0_5', num_classes=5).eval()
+        >>> recognizer(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 1024])
     """
 
     def __init__(self, model_name: str, num_classes: int | None = None, weights: Any = None,

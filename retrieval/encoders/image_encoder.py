@@ -51,6 +51,12 @@ class ImageEncoder(BaseModule):
     Raises:
         ValueError: a part's config is refused, or the backbone's width is needed and unknown.
         TypeError: a part is neither config nor module.
+
+    Example:
+        >>> backbone = nn.Conv2d(3, 8, kernel_size=4, stride=4)
+        >>> encoder = ImageEncoder(backbone, projection=5, in_features=8)
+        >>> encoder(torch.rand(2, 3, 16, 16)).norm(dim=1).round(decimals=4).tolist()
+        [1.0, 1.0]
     """
 
     def __init__(self, backbone: Any,
@@ -227,6 +233,12 @@ class MultiScale(nn.Module):
     Raises:
         ValueError: no scales, one that is not above 0, an unknown aggregate, or a ``p`` that is
             not above 0.
+
+    Example:
+        >>> encode = lambda images: images.mean((2, 3))
+        >>> joined = MultiScale(scales=(1, 0.5))(encode, torch.ones(2, 3, 8, 8))
+        >>> joined.shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, scales: Sequence[float] = (1.0, 2 ** -0.5, 0.5), flip: bool = False,
@@ -313,6 +325,12 @@ class MultiScaleEncoder(BaseModule):
 
     Raises:
         ValueError: an argument of :class:`MultiScale`, or an ImageEncoder.
+
+    Example:
+        >>> plain = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> encoder = MultiScaleEncoder(plain, scales=(1, 0.5))
+        >>> encoder.eval()(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, encoder: Any, normalize: bool = True, init_cfg: dict | None = None,

@@ -91,7 +91,12 @@ def last_of(features: Features) -> Tensor:
 
 @MODELS.register_module()
 class GlobalAveragePooling(Pooling):
-    """The mean over all positions (of patch tokens, without the class token)."""
+    """The mean over all positions (of patch tokens, without the class token).
+
+    Example:
+        >>> GlobalAveragePooling()(torch.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[1.5, 5.5]]
+    """
 
     def pool(self, positions: Tensor) -> Tensor:
         return positions.mean(2)
@@ -102,6 +107,10 @@ class GlobalMaxPooling(Pooling):
     """The maximum over all positions (of patch tokens, without the class token); as MAC, maximum
     activations of convolutions, in Tolias et al., "Particular Object Retrieval with Integral
     Max-Pooling of CNN Activations", ICLR 2016.
+
+    Example:
+        >>> GlobalMaxPooling()(torch.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[3.0, 7.0]]
     """
 
     def pool(self, positions: Tensor) -> Tensor:
@@ -117,6 +126,10 @@ class SPoC(Pooling):
         center_prior: weigh a position by ``exp(-r^2 / (2 s^2))``, where r is its distance from the
             centre, and s a third of the distance from the centre to the nearest border.
         num_prefix_tokens: see :class:`Pooling`.
+
+    Example:
+        >>> SPoC()(torch.ones(1, 2, 3, 3)).tolist()
+        [[9.0, 9.0]]
     """
 
     def __init__(self, center_prior: bool = False, num_prefix_tokens: int | None = None) -> None:
@@ -151,6 +164,11 @@ class GeneralizedMeanPooling(Pooling):
 
     Raises:
         ValueError: ``p`` or ``eps`` is not above 0.
+
+    Example:
+        >>> pooled = GeneralizedMeanPooling(p=1.0)(torch.arange(1.0, 5.0).reshape(1, 1, 2, 2))
+        >>> round(pooled.item(), 4)
+        2.5
     """
 
     def __init__(self, p: float = 3.0, eps: float = 1e-6, clamp: bool = True,
@@ -189,6 +207,10 @@ class GeMPlus(GeneralizedMeanPooling):
 
     Raises:
         ValueError: ``p`` or ``eps`` is not above 0.
+
+    Example:
+        >>> round(GeMPlus(p=2.0)(torch.tensor([[[[1.0, 7.0]]]])).item(), 4)
+        5.0
     """
 
     def __init__(self, p: float = 4.6, eps: float = 1e-8,
@@ -210,7 +232,12 @@ class GeMPlus(GeneralizedMeanPooling):
 
 @MODELS.register_module()
 class ClsTokenPooling(Pooling):
-    """The class token, the first of a transformer's tokens."""
+    """The class token, the first of a transformer's tokens.
+
+    Example:
+        >>> ClsTokenPooling()(torch.arange(6.0).reshape(1, 3, 2)).tolist()
+        [[0.0, 1.0]]
+    """
 
     def positions(self, features: Tensor) -> Tensor:
         if features.ndim != 3:
@@ -240,6 +267,10 @@ class AttentionPooling(Pooling):
 
     Raises:
         ValueError: ``num_heads`` does not divide ``in_features``.
+
+    Example:
+        >>> AttentionPooling(in_features=8, num_heads=2)(torch.rand(2, 8, 3, 3)).shape
+        torch.Size([2, 8])
     """
 
     takes_in_features = True
@@ -285,6 +316,10 @@ class RMAC(Pooling):
 
     Raises:
         ValueError: ``levels`` is no positive integer.
+
+    Example:
+        >>> RMAC(levels=2)(torch.rand(2, 8, 4, 6)).shape
+        torch.Size([2, 8])
     """
 
     def __init__(self, levels: int = 3, num_prefix_tokens: int | None = None) -> None:
@@ -349,6 +384,10 @@ class RegionalGeM(Pooling):
 
     Raises:
         ValueError: ``p`` or ``eps`` is not above 0, or ``size`` is no odd positive integer.
+
+    Example:
+        >>> RegionalGeM(size=3)(torch.rand(2, 8, 4, 6)).shape
+        torch.Size([2, 8, 4, 6])
     """
 
     def __init__(self, p: float = 2.5, size: int = 5, eps: float = 1e-6,

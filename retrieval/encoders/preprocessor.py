@@ -45,6 +45,12 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         ValueError: ``mean`` without ``std`` or of another length, a zero in ``std``, or a padding
             that is not positive.
         TypeError: arguments of another type.
+
+    Example:
+        >>> preprocessor = RetrievalDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
+        >>> batch = dict(inputs=[torch.full((3, 4, 4), 255, dtype=torch.uint8)], data_samples=None)
+        >>> preprocessor(batch)['inputs'].max().item()
+        1.0
     """
 
     mean: Tensor

@@ -27,6 +27,10 @@ class Projection(nn.Module):
     Raises:
         ValueError: a width that is not a positive integer, neither a width nor a norm, or a hidden
             layer before nothing.
+
+    Example:
+        >>> Projection(in_features=8, out_features=4)(torch.zeros(2, 8)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(self, in_features: int, out_features: int | None = None, bias: bool = True,
@@ -99,6 +103,12 @@ class BatchNormNeck(nn.Module):
 
     Raises:
         ValueError: the width is not a positive integer.
+
+    Example:
+        >>> neck = BatchNormNeck(4)
+        >>> before, after = neck.train()(torch.rand(3, 4))
+        >>> neck.eval()(torch.rand(3, 4)).shape
+        torch.Size([3, 4])
     """
 
     def __init__(self, in_features: int, normalize: bool = True) -> None:

@@ -187,6 +187,13 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds no weights, or something that cannot be read safely.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({'state_dict': {'fc.weight': torch.zeros(2, 3)}}, f'{folder}/a.pth')
+        ...     list(read_weights(f'{folder}/a.pth'))
+        ['fc.weight']
     """
     path = Path(path)
     if not path.is_file():

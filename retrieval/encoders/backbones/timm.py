@@ -39,6 +39,12 @@ class TimmBackbone(BaseModule):
         TypeError: an argument that the model does not take.
         ConnectionError: the weights cannot be fetched.
         FileNotFoundError: there is no file ``checkpoint``.
+
+    Example:
+        >>> backbone = TimmBackbone('test_resnet')
+        >>> import torch
+        >>> backbone(torch.rand(1, 3, 64, 64)).shape[1] == backbone.num_features
+        True
     """
 
     def __init__(self, model_name: str, pretrained: bool = False, checkpoint: Any = None,

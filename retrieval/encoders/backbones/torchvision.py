@@ -47,6 +47,11 @@ class TorchvisionBackbone(BaseModule):
         TypeError: an argument that the model does not take.
         ConnectionError: the weights cannot be fetched.
         FileNotFoundError: there is no file ``checkpoint``.
+
+    Example:
+        >>> backbone = TorchvisionBackbone('shufflenet_v2_x0_5')
+        >>> backbone.eval()(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 1024, 2, 2])
     """
 
     def __init__(self, model_name: str, weights: str | None = None, checkpoint: Any = None,
