@@ -116,7 +116,7 @@ def _rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor
     if gallery.squares is None:
         return scores
     apart = gallery.squares[rows] - 2 * scores + queries.square().sum(dim=1, keepdim=True)
-    return apart.clamp_(min=0).sqrt_().neg_()
+    return gallery.similarity.from_squared_distances(apart)
 
 
 def _ordered(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..registry import unknown_name
-from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ..similarity import Similarity, SimilarityFn, resolve_similarity
 
 if TYPE_CHECKING:
     from .half_precision import HalfRows
@@ -118,7 +118,7 @@ class PreparedGallery:
             raise ValueError('The gallery is empty: add embeddings before searching.')
         self.centre: Tensor | None = None
         self.squares: Tensor | None = None
-        if self._euclidean:
+        if self.similarity.kind == 'distance':
             self.centre = vectors[:self.count].mean(dim=0, dtype=torch.float32)
             vectors = vectors[:self.count].float() - self.centre
             squares = vectors.square().sum(dim=1)
@@ -134,10 +134,6 @@ class PreparedGallery:
         """The rows rounded to half precision."""
         from .half_precision import HalfRows
         return HalfRows.of(self)
-
-    @property
-    def _euclidean(self) -> bool:
-        return _is_euclidean(self.similarity)
 
     @property
     def width(self) -> int:
@@ -160,21 +156,16 @@ class PreparedGallery:
         return prepared_rows(queries, self.similarity, 'queries')
 
     @property
-    def symmetric(self) -> bool:
-        """Whether a pair of rows has one score, whichever is the query."""
-        return self.similarity.prepare is not None or self._euclidean
-
-    @property
     def on_cpu(self) -> bool:
         """Whether tiles can be scored by :meth:`score_into`, in threads."""
-        return self.symmetric and self.vectors.device.type == 'cpu'
+        return self.similarity.symmetric and self.vectors.device.type == 'cpu'
 
     def own_queries(self) -> Tensor:
         """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
         return self.vectors[:self.count].float()
 
     def _filled(self, vectors: Tensor) -> Tensor:
-        if not self.symmetric:
+        if not self.similarity.symmetric:
             return vectors[:self.count]
         want = -(-self.count // _ROW_MULTIPLE) * _ROW_MULTIPLE
         if len(vectors) >= want:
@@ -189,7 +180,7 @@ class PreparedGallery:
             whole_rows: every tile spans the gallery, whatever the budget, and is twice as large.
         """
         few = min(num_queries, _QUERY_ROWS)
-        if whole_rows or not self.symmetric:
+        if whole_rows or not self.similarity.symmetric:
             fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1
             rows = max(fewest, 2 * budget // self.count)
             return max(1, min(num_queries, rows)), len(self.vectors)
@@ -212,8 +203,8 @@ class PreparedGallery:
             constant = queries.square().sum(dim=1, keepdim=True)
             product = (queries @ rows.T)[:, :last - start]
             product.mul_(-2).add_(self.squares[start:last]).add_(constant)
-            return product.clamp_(min=0).sqrt_().neg_()
-        if self.similarity.prepare is not None:
+            return self.similarity.from_squared_distances(product)
+        if self.similarity.kind == 'product':
             return (queries @ rows.to(queries.dtype).T)[:, :last - start]
         return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
                         len(queries), self.count, self.similarity.name)
@@ -242,8 +233,7 @@ class PreparedGallery:
             scores *= -2
             scores += self.squares[start:stop].numpy()
             scores += np.square(queries).sum(axis=1)[:, None]
-            np.maximum(scores, 0, out=scores)
-            np.negative(np.sqrt(scores, out=scores), out=scores)
+            self.similarity.from_squared_distances(scores)
         if stop > self.count:
             scores[:, self.count - start:] = -np.inf
         return scores
@@ -262,14 +252,10 @@ def checked_precision(precision: str, similarity: Similarity) -> str:
     """
     if precision not in PRECISIONS:
         raise ValueError(unknown_name('precision', precision, PRECISIONS))
-    if precision == 'half' and similarity.prepare is None and not _is_euclidean(similarity):
+    if precision == 'half' and not similarity.symmetric:
         raise ValueError(f'The similarity {similarity.name!r} is no product of vectors, so there '
                          "is no half precision for it: leave precision='half' out.")
     return precision
-
-
-def _is_euclidean(similarity: Similarity) -> bool:
-    return similarity is SIMILARITIES['euclidean']
 
 
 def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> None:
@@ -287,7 +273,7 @@ def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddin
     Raises:
         ValueError: a vector is too long for its scores to be written in float32.
     """
-    if similarity.prepare is None or not len(vectors):
+    if similarity.kind != 'product' or not len(vectors):
         return vectors
     _check_lengths(vectors.float().square().sum(dim=1), name)
     return similarity.prepare(vectors)

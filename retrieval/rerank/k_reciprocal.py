@@ -70,7 +70,7 @@ def build_graph(gallery: PreparedGallery, k1: int, k2: int) -> ReciprocalGraph:
     lists = np.concatenate([np.arange(len(gallery))[:, None], found.rows], axis=1)
     half = half_of(k1)
     half_sets = reciprocal_sets(lists[:, :half + 1])
-    farthest = squared_distances(found.least, gallery)
+    farthest = gallery.similarity.squared_distances(found.least)
     sets = expanded_sets(reciprocal_sets(lists[:, :k1 + 1]), half_sets)
     plain = _encoded(gallery, gallery.own_queries(), sets, farthest)
     averaged = (_averaging(lists[:, :k2], 0, len(lists)) @ plain).tocsr()
@@ -84,17 +84,6 @@ def _reach(scores: np.ndarray, count: int) -> np.ndarray:
     if count > scores.shape[1]:
         return np.full(len(scores), -np.inf, np.float32)
     return scores[:, count - 1] if count else np.full(len(scores), np.inf, np.float32)
-
-
-def squared_distances(similarities: np.ndarray, gallery: PreparedGallery) -> np.ndarray:
-    """The squared Euclidean distances of the compared vectors, for cosine and Euclidean; they are
-    written over the similarities.
-    """
-    if gallery.similarity.name == 'euclidean':
-        return np.square(similarities, out=similarities)
-    np.multiply(similarities, -2, out=similarities)
-    similarities += 2
-    return np.maximum(similarities, 0, out=similarities)
 
 
 def reciprocal_sets(lists: np.ndarray) -> np.ndarray:
@@ -154,7 +143,8 @@ def _weights(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, row: 
     """``exp(-d)`` of pairs of a prepared query and a row; d is the squared distance over the
     query's largest one.
     """
-    distance = squared_distances(pair_similarities(gallery, queries, query, row), gallery)
+    similarities = pair_similarities(gallery, queries, query, row)
+    distance = gallery.similarity.squared_distances(similarities)
     return np.exp(-distance / np.maximum(farthest[query], 1e-30))
 
 
@@ -201,7 +191,7 @@ def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: np.nda
         ``(B, N)`` CSR, and the largest squared distances ``(B,)``.
     """
     gallery, k1 = graph.gallery, graph.k1
-    farthest = squared_distances(similarities.min(axis=1), gallery)
+    farthest = gallery.similarity.squared_distances(similarities.min(axis=1))
     known = np.flatnonzero(own_rows >= 0)
     similarities[known, own_rows[known]] = -np.inf
     scores, rows = best_columns(similarities, max(k1, graph.k2 - 1))
@@ -324,7 +314,7 @@ class KReciprocal(Reranker):
             place = np.arange(len(nodes))
             place[outside] = len(nodes) + np.arange(len(outside))
             encoded = sparse.vstack([encoded, theirs], format='csr')[place]
-        scores = squared_distances(tile[:, :columns.shape[0]], graph.gallery)
+        scores = graph.gallery.similarity.squared_distances(tile[:, :columns.shape[0]])
         scores /= np.maximum(farthest, 1e-30)[:, None]
         np.minimum(scores, 1, out=scores)
         scores *= -self.lambda_value

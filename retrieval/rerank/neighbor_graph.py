@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..ranking import PreparedGallery
 from ..ranking.cpu import BestOfBlock, in_order
-from ..similarity import SIMILARITIES
 
 _GATHERED = 2 ** 20  # numbers copied together: 4 MB
 
@@ -87,16 +86,12 @@ def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: np.ndarr
     Returns:
         ``(P,)`` float32.
     """
-    euclidean = gallery.similarity is SIMILARITIES['euclidean']
     height = max(1, _GATHERED // queries.shape[1])
     # Small results that are kept between large pieces that are freed would pin the heap.
     similarities = np.empty(len(query), np.float32)
     for start in range(0, len(query), height):
         left, right = (side[torch.from_numpy(places[start:start + height]).to(side.device)]
                        for side, places in ((queries, query), (gallery.vectors, row)))
-        if euclidean:
-            part = left.sub_(right).square_().sum(dim=1).sqrt_().neg_()
-        else:
-            part = left.mul_(right).sum(dim=1)
+        part = gallery.similarity.of_pairs(left, right)
         similarities[start:start + height] = part.cpu().numpy()
     return similarities

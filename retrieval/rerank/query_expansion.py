@@ -10,7 +10,6 @@ from torch import Tensor
 from ..gallery import Gallery
 from ..ranking.prepared import prepared_rows
 from ..registry import RERANKERS
-from ..similarity import Similarity
 from .base import (
     Reranker,
     SearchState,
@@ -75,15 +74,10 @@ class AverageQueryExpansion(AlphaQueryExpansion):
 
 def prepared_vectors(state: SearchState) -> Tensor:
     """The gallery's vectors as they are averaged, ``(N, D)`` float32."""
-    if multiplies(state.similarity):
+    if state.similarity.kind == 'product':
         prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
         return prepared.vectors[:len(prepared)]
     return state.gallery.embeddings.to(state.queries.device)
-
-
-def multiplies(similarity: Similarity) -> bool:
-    """Whether a similarity is the product of prepared rows."""
-    return similarity.prepare is not None
 
 
 def weighted_means(vectors: Tensor, gallery: Tensor, rows: Tensor, alpha: float,

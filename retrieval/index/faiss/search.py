@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...ranking import RangeNeighbors, RowSets
 from ...registry import unknown_name
+from ...similarity import SIMILARITIES
 from .engine import FaissEngine
 from .factory import load_faiss
 
@@ -75,8 +76,8 @@ class KeptVectors:
         """Some of the vectors in float32, cosine's scaled to length 1 again."""
         chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         vectors = self.rows[chosen].float()
-        if self.similarity == 'cosine_similarity' and self.dtype == 'float16':
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        if self.dtype == 'float16':
+            vectors = SIMILARITIES[self.similarity].prepare(vectors)
         return vectors
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -89,10 +90,7 @@ class KeptVectors:
             block = rows[start:start + height]
             query = torch.from_numpy(queries[start:start + height])[:, None]
             vectors = self.floats(np.maximum(block, 0))
-            if self.similarity == 'euclidean':
-                found = -(vectors - query).square_().sum(dim=2).sqrt_()
-            else:
-                found = (vectors * query).sum(dim=2)
+            found = SIMILARITIES[self.similarity].of_pairs(vectors, query)
             scores[start:start + height] = np.where(block >= 0, found.numpy(), -np.inf)
         return scores
 
