@@ -111,7 +111,6 @@ KNOWN = [  # circles that are still there; none may be added
     ('retrieval.gallery.file', 'retrieval.gallery.gallery', 'retrieval.gallery.open',
      'retrieval.gallery.store'),
     ('retrieval.index.faiss.files', 'retrieval.index.faiss.index'),
-    ('retrieval.ranking.half_precision', 'retrieval.ranking.prepared'),
 ]
 
 

@@ -1,13 +1,11 @@
-"""Vectors as every engine wants them: two-dimensional, float32, finite.
-
-Scores of a block of queries against a gallery that is prepared once.
-"""
+"""Vectors as the engine wants them, and a gallery that is prepared once to be scored in tiles."""
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +15,16 @@ from torch.nn import functional
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 
-if TYPE_CHECKING:
-    from .half_precision import HalfRows
-
+PRECISIONS = ('float32', 'half')
+TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
+# The last columns of a product are rounded otherwise where they do not fill a vector register, so
+# that equal gallery vectors would not tie. Rows of zeros fill it.
+_ROW_MULTIPLE = 64
+_QUERY_ROWS = 384  # with this many the product runs fastest
+_FEW = 8           # so few queries are multiplied one by one: the gallery passes through once
+_CACHED = 2 ** 19  # numbers of a gallery's part that stays in the cache from one query to the next
+_FEW_COLUMNS = 2 ** 16
+_WHOLE_ROWS = 16   # a tile that spans the gallery has so many queries at least
 _CHECKED_ROWS = 65536  # rows looked at together while the first bad one is searched
 
 
@@ -50,46 +55,6 @@ def as_vectors(values: Any, name: str = 'embeddings', width: int | None = None) 
     vectors = vectors.to(torch.float32)
     _check_finite(vectors, name)
     return vectors
-
-
-def _as_tensor(values: Any, name: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach()
-    if isinstance(values, (list, tuple)) and values and isinstance(values[0], Tensor):
-        return torch.stack([value.detach() for value in values])
-    try:
-        array = np.asarray(values)
-        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-            array = array.copy()
-        return torch.from_numpy(array)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f'{name} must be an array or tensor of floats (N, D), got '
-                        f'{type(values).__name__} that is none: {error}') from error
-
-
-def _check_finite(vectors: Tensor, name: str) -> None:
-    if math.isfinite(float(vectors.sum())):  # a finite sum has no NaN and no infinity in it
-        return
-    for start in range(0, len(vectors), _CHECKED_ROWS):
-        bad = ~torch.isfinite(vectors[start:start + _CHECKED_ROWS]).all(dim=1)
-        if bad.any():
-            row = start + int(bad.nonzero()[0, 0])
-            raise ValueError(f'{name} must be finite in float32, but row {row} holds NaN or '
-                             'infinity: look for an image that the encoder cannot take, or a '
-                             'diverged training.')
-
-
-PRECISIONS = ('float32', 'half')
-
-TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
-# The last columns of a product are rounded otherwise where they do not fill a vector register, so
-# that equal gallery vectors would not tie. Rows of zeros fill it.
-_ROW_MULTIPLE = 64
-_QUERY_ROWS = 384  # with this many the product runs fastest
-_FEW = 8           # so few queries are multiplied one by one: the gallery passes through once
-_CACHED = 2 ** 19  # numbers of a gallery's part that stays in the cache from one query to the next
-_FEW_COLUMNS = 2 ** 16
-_WHOLE_ROWS = 16   # a tile that spans the gallery has so many queries at least
 
 
 class PreparedGallery:
@@ -132,8 +97,7 @@ class PreparedGallery:
     @cached_property
     def half_rows(self) -> HalfRows:
         """The rows rounded to half precision."""
-        from .half_precision import HalfRows
-        return HalfRows.of(self)
+        return HalfRows.of(self.own_queries())
 
     @property
     def width(self) -> int:
@@ -221,7 +185,7 @@ class PreparedGallery:
             queries: ``(B, D)`` float32, prepared.
 
         Returns:
-            ``(B, stop - start)``, a part of ``out``; columns behind row N are ``-inf``.
+            ``(B, stop - start)``, a part of ``out``; it ends at row N.
         """
         rows = self.vectors[start:stop].to(torch.float32).numpy()
         scores = out[:len(queries) * len(rows)].reshape(len(queries), len(rows))
@@ -234,14 +198,69 @@ class PreparedGallery:
             scores += self.squares[start:stop].numpy()
             scores += np.square(queries).sum(axis=1)[:, None]
             self.similarity.from_squared_distances(scores)
-        if stop > self.count:
-            scores[:, self.count - start:] = -np.inf
-        return scores
+        return scores[:, :self.count - start]
 
     def column_tiles(self, width: int) -> Iterator[tuple[int, int]]:
         """The ``(start, stop)`` of tiles of that many rows."""
         for start in range(0, self.count, width):
             yield start, min(start + width, len(self.vectors))
+
+
+@dataclass(frozen=True)
+class HalfRows:
+    """A gallery's prepared rows in half precision.
+
+    Args:
+        rows: ``(N, D)`` bfloat16 or float16.
+        error: the length of the largest difference of a row from its rounding.
+        length: the length of the longest row.
+    """
+
+    rows: Tensor
+    error: float
+    length: float
+
+    @classmethod
+    def of(cls, rows: Tensor) -> HalfRows:
+        """Round rows ``(N, D)`` float32: to float16 on a GPU where they fit it, else to bfloat16.
+        """
+        fits = rows.is_cuda and float(rows.abs().max()) < 1024
+        half = rows.to(torch.float16 if fits else torch.bfloat16)
+        error = (rows - half.float()).norm(dim=1).max()
+        return cls(half, float(error), float(rows.norm(dim=1).max()))
+
+    def margins(self, queries: Tensor, rounded: Tensor) -> Tensor:
+        """For each query ``(B,)`` how far a product of rounded vectors is from the true one.
+
+        ``|q·g - q'·g'| <= |q - q'| |g| + |q'| |g - g'|``, and what float32 sums lose.
+        """
+        apart = (queries - rounded.float()).norm(dim=1)
+        sums = queries.shape[1] * 2.0 ** -23 * self.length
+        return apart * self.length + rounded.float().norm(dim=1) * (self.error + sums)
+
+
+def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> PreparedGallery:
+    """``gallery`` prepared: as it is, or from vectors ``(N, D)`` and a similarity.
+
+    Raises:
+        TypeError, ValueError: it holds no finite vectors, or none at all.
+    """
+    if isinstance(gallery, PreparedGallery):
+        return gallery
+    vectors = as_vectors(gallery, 'gallery')
+    return PreparedGallery(vectors, similarity)
+
+
+def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
+    """One side's vectors ``(N, D)`` as a product takes them; as they are where it is no product.
+
+    Raises:
+        ValueError: a vector is too long for its scores to be written in float32.
+    """
+    if similarity.kind != 'product' or not len(vectors):
+        return vectors
+    _check_lengths(vectors.float().square().sum(dim=1), name)
+    return similarity.prepare(vectors)
 
 
 def checked_precision(precision: str, similarity: Similarity) -> str:
@@ -258,6 +277,33 @@ def checked_precision(precision: str, similarity: Similarity) -> str:
     return precision
 
 
+def _as_tensor(values: Any, name: str) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach()
+    if isinstance(values, (list, tuple)) and values and isinstance(values[0], Tensor):
+        return torch.stack([value.detach() for value in values])
+    try:
+        array = np.asarray(values)
+        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+            array = array.copy()
+        return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f'{name} must be an array or tensor of floats (N, D), got '
+                        f'{type(values).__name__} that is none: {error}') from error
+
+
+def _check_finite(vectors: Tensor, name: str) -> None:
+    if math.isfinite(float(vectors.sum())):  # a finite sum has no NaN and no infinity in it
+        return
+    for start in range(0, len(vectors), _CHECKED_ROWS):
+        bad = ~torch.isfinite(vectors[start:start + _CHECKED_ROWS]).all(dim=1)
+        if bad.any():
+            row = start + int(bad.nonzero()[0, 0])
+            raise ValueError(f'{name} must be finite in float32, but row {row} holds NaN or '
+                             'infinity: look for an image that the encoder cannot take, or a '
+                             'diverged training.')
+
+
 def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> None:
     """The product, at the speed of memory: a matrix product would first copy the rows."""
     step = max(_ROW_MULTIPLE, _CACHED // rows.shape[1] // _ROW_MULTIPLE * _ROW_MULTIPLE)
@@ -265,18 +311,6 @@ def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> No
         part = rows[start:start + step]
         for query, out in zip(queries, scores[:, start:start + step], strict=True):
             np.dot(part, query, out=out)
-
-
-def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
-    """One side's vectors ``(N, D)`` as a product takes them; as they are where it is no product.
-
-    Raises:
-        ValueError: a vector is too long for its scores to be written in float32.
-    """
-    if similarity.kind != 'product' or not len(vectors):
-        return vectors
-    _check_lengths(vectors.float().square().sum(dim=1), name)
-    return similarity.prepare(vectors)
 
 
 def _check_lengths(squares: Tensor, name: str) -> None:
@@ -298,15 +332,3 @@ def _checked(scores: Any, num_queries: int, num_rows: int, name: str) -> Tensor:
     if not torch.isfinite(scores).all():
         raise ValueError(f'The similarity {name!r} returned NaN or infinity.')
     return scores.clone(memory_format=torch.contiguous_format)
-
-
-def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> PreparedGallery:
-    """``gallery`` prepared: as it is, or from vectors ``(N, D)`` and a similarity.
-
-    Raises:
-        TypeError, ValueError: it holds no finite vectors, or none at all.
-    """
-    if isinstance(gallery, PreparedGallery):
-        return gallery
-    vectors = as_vectors(gallery, 'gallery')
-    return PreparedGallery(vectors, similarity)

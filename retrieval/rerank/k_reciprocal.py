@@ -13,7 +13,8 @@ from scipy import sparse
 from torch import Tensor
 
 from ..ranking import PreparedGallery
-from ..ranking.cpu import best_columns, in_order
+from ..ranking.cpu import best_columns
+from ..ranking.engine import engine_of
 from ..registry import RERANKERS
 from .base import (
     Reranker,
@@ -267,8 +268,7 @@ class KReciprocal(Reranker):
             return best_columns(self._block(graph, columns, queries, nodes[part],
                                             state.own_rows[part].numpy()), state.k)
 
-        threads = None if graph.gallery.on_cpu else 1
-        found = in_order(search, range(0, len(nodes), height), threads)
+        found = engine_of(graph.gallery).in_order(search, range(0, len(nodes), height))
         scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return state.ranked(torch.from_numpy(scores), torch.from_numpy(rows))
 
