@@ -133,7 +133,7 @@ def _strips(gallery: PreparedGallery, budget: int, part: int,
 
 def _above(best: BestRows, scores: np.ndarray, top: int, left: int,
            bottom: int) -> Iterator[Found]:
-    """What a tile offers: its columns to the queries of its rows, and its rows to its columns."""
+    """The pairs that a tile offers: columns to the queries of its rows, and rows to its columns."""
     columns = left + scores.shape[1]
     yield _of_rows(scores, best.bar[top:bottom], best.k, top, left)
     beyond = max(0, bottom - left)  # columns of the square on the diagonal were all queries above

@@ -48,7 +48,7 @@ class Engine(Protocol):
 
     @property
     def BestOfTiles(self) -> Callable[[int, int], Best]:  # noqa: N802
-        """What collects the best rows: made of a number of queries and of k."""
+        """The class that collects the best rows, made of a number of queries and of k."""
 
     def ranks_in_block(self, scores: Scores, relevant: Pairs, left_out: Pairs | None,
                        depth: Depth, start: int = 0) -> RelevantRanks:
@@ -64,5 +64,5 @@ class Engine(Protocol):
 
 
 def engine_of(gallery: PreparedGallery) -> Engine:
-    """What works on the tiles of a gallery."""
+    """NumPy's for a gallery on the CPU whose similarity is known, else PyTorch's."""
     return cpu if gallery.on_cpu else gpu

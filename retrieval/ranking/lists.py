@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 LAST_KEY = np.int64(0x7F800000_FFFFFFFF)  # of -inf at the last place: sorts behind everything
+_SKEWED = 8  # lists that are so many times longer than the mean are ordered by themselves
 
 
 def best_of_lists(scores: Tensor, rows: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
@@ -89,6 +90,3 @@ def best_keys(parts: list[tuple[np.ndarray, np.ndarray]], num_queries: int, k: i
     elif k < width:
         table = np.partition(table, k - 1, axis=1)
     return table[:, :k]
-
-
-_SKEWED = 8  # lists that are so many times longer than the mean are ordered by themselves

@@ -40,6 +40,11 @@ def as_vectors(values: Any, name: str = 'embeddings', width: int | None = None) 
     Raises:
         TypeError: it holds no floats.
         ValueError: it is not two-dimensional, has another width, or holds NaN or infinity.
+
+    Example:
+        >>> as_vectors([[1., 2.], [3., 4.]])
+        tensor([[1., 2.],
+                [3., 4.]])
     """
     vectors = _as_tensor(values, name)
     if not vectors.is_floating_point():
@@ -71,6 +76,11 @@ class PreparedGallery:
     Raises:
         ValueError: the gallery is empty, a vector is too long, or the precision is unknown or not
             to be had for a similarity that is no product.
+
+    Example:
+        >>> gallery = PreparedGallery(torch.tensor([[3., 4.], [0., 2.]]), 'inner_product')
+        >>> gallery.scores(gallery.prepare_queries([[1., 1.]]))
+        tensor([[7., 2.]])
     """
 
     def __init__(self, vectors: Tensor,
@@ -121,7 +131,7 @@ class PreparedGallery:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether tiles can be scored by :meth:`score_into`, in threads."""
+        """Tiles can be scored by :meth:`score_into`, in threads."""
         return self.similarity.symmetric and self.vectors.device.type == 'cpu'
 
     def own_queries(self) -> Tensor:
@@ -247,8 +257,7 @@ def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> Pr
     """
     if isinstance(gallery, PreparedGallery):
         return gallery
-    vectors = as_vectors(gallery, 'gallery')
-    return PreparedGallery(vectors, similarity)
+    return PreparedGallery(as_vectors(gallery, 'gallery'), similarity)
 
 
 def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
@@ -256,6 +265,10 @@ def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddin
 
     Raises:
         ValueError: a vector is too long for its scores to be written in float32.
+
+    Example:
+        >>> prepared_rows(torch.tensor([[3., 4.]]), resolve_similarity('cosine_similarity'))
+        tensor([[0.6000, 0.8000]])
     """
     if similarity.kind != 'product' or not len(vectors):
         return vectors
@@ -268,6 +281,10 @@ def checked_precision(precision: str, similarity: Similarity) -> str:
 
     Raises:
         ValueError: it is unknown, or ``half`` for a similarity that is no product.
+
+    Example:
+        >>> checked_precision('half', resolve_similarity('euclidean'))
+        'half'
     """
     if precision not in PRECISIONS:
         raise ValueError(unknown_name('precision', precision, PRECISIONS))

@@ -17,13 +17,19 @@ from .row_sets import Exclusion, as_mask, as_row_sets, leave_out
 
 @dataclass
 class RangeNeighbors:
-    """What a range search found, best first, a different number for every query.
+    """The results of a range search, best first, a different number for every query.
 
     Args:
         offsets: ``(Q + 1,)`` int64; the results ``offsets[i]:offsets[i + 1]`` belong to query i.
         scores: ``(M,)`` float32, descending for each query; the lower row first among equals.
         indices: ``(M,)`` int64, rows of the gallery.
         gallery_ids: the id of every row of the gallery, or None.
+
+    Example:
+        >>> found = RangeNeighbors(torch.tensor([0, 2, 2]), torch.tensor([.9, .8]),
+        ...                        torch.tensor([1, 0]), ['a', 'b'])
+        >>> found.ids
+        [['b', 'a'], []]
     """
 
     offsets: Tensor

@@ -42,6 +42,12 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
 
     Raises:
         TypeError, ValueError: vectors that are wrong, or sets for other numbers of rows.
+
+    Example:
+        >>> gallery = torch.tensor([[1., 0.], [.6, .8], [0., 1.]])
+        >>> relevant = RowSets.from_rows(torch.tensor([[0, 2]]), 3)
+        >>> [block.ranks.tolist() for block in relevant_ranks([[1., 0.]], gallery, relevant)]
+        [[1, 3]]
     """
     prepared = as_prepared(gallery, similarity)
     vectors = prepared.own_queries() if queries is None else prepared.prepare_queries(queries)
@@ -84,6 +90,13 @@ def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: D
     Where ``depth`` needs but a few rows of each ranking (:func:`is_shallow`), each pair is computed
     once; with several ``parts`` the processes then exchange their lists, and each gets the ranks
     of all queries. Otherwise it gets those of its share.
+
+    Example:
+        >>> rows, labels = torch.tensor([[1., 0.], [.6, .8], [0., 1.]]), torch.tensor([0, 1, 0])
+        >>> ranks, = ranks_among_themselves(PreparedGallery(rows),
+        ...                                 RowSets.from_labels(labels, labels), Depth(rows=2))
+        >>> ranks.ranks, ranks.num_relevant
+        (tensor([2, 2]), tensor([1, 0, 1]))
     """
     count = len(gallery)
     if not is_shallow(gallery, relevant, depth):
@@ -102,6 +115,11 @@ def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: D
 
 def is_shallow(gallery: PreparedGallery, relevant: RowSets, depth: Depth) -> bool:
     """True where the rankings within a set are needed only so deep that lists of the best rows do.
+
+    Example:
+        >>> sets = RowSets.from_rows(torch.tensor([1, 0]), 2)
+        >>> is_shallow(PreparedGallery(torch.eye(2)), sets, Depth(rows=1))
+        True
     """
     return (gallery.on_cpu and gallery.precision == 'float32' and not depth.everything
             and len(gallery) >= _FEWEST and 0 < _deepest(relevant, depth) <= DEEPEST)

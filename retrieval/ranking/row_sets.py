@@ -22,6 +22,11 @@ class RowSets:
             for the queries ``start:stop``; ``query`` counts from ``start``. Sorted by query, then
             by row, without repeats.
         counts: ``(Q,)`` int64, how many members each query has, where that is known beforehand.
+
+    Example:
+        >>> sets = RowSets.from_labels(torch.tensor([7, 8]), torch.tensor([8, 7, 7]))
+        >>> sets.block(0, 2)
+        (tensor([0, 0, 1]), tensor([1, 2, 0]))
     """
 
     def __init__(self, num_queries: int, num_rows: int,
@@ -168,7 +173,7 @@ Exclusion = RowSets | Tensor | Sequence[Any]
 
 
 def as_row_sets(rows: Exclusion | None, num_queries: int, num_rows: int) -> RowSets | None:
-    """What ``exclude`` may be, as row sets.
+    """An argument ``exclude`` as row sets.
 
     Raises:
         ValueError: it is not given for every query, or names a row that is not there.
@@ -258,6 +263,11 @@ def paired_labels(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Te
     Args:
         first: the labels of the queries, each ``(Q,)`` int64, for example identity and camera.
         second: those of the gallery in the same order, each ``(N,)``.
+
+    Example:
+        >>> identity, camera = torch.tensor([5, 5]), torch.tensor([0, 1])
+        >>> paired_labels([identity, camera], [identity, camera])
+        (tensor([0, 1]), tensor([0, 1]))
     """
     together = torch.stack([torch.cat([a, b]) for a, b in zip(first, second, strict=True)])
     _, code = torch.unique(together, dim=1, return_inverse=True)

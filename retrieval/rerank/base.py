@@ -41,6 +41,14 @@ class Reranker(ABC):
     (query expansion) or the vectors that are searched in (database augmentation): those after it
     work on the changed ones. The steps that give a new order (k-reciprocal, diffusion, SuperGlobal)
     leave queries and vectors as they are.
+
+    Example:
+        >>> class Reversed(Reranker):
+        ...     def refine(self, state):
+        ...         found = state.neighbors
+        ...         return state.ranked(-found.scores.flip(1), found.indices.flip(1))
+        >>> rerank(torch.eye(2)[:1], torch.eye(2), Reversed()).indices
+        tensor([[1, 0]])
     """
 
     similarities: tuple[str, ...] | None = None  # those that it works with; None for any
@@ -88,7 +96,7 @@ class Reranker(ABC):
 
 @dataclass(frozen=True)
 class SearchState:
-    """What is searched for, in what, and what was found.
+    """A search between two steps: what is searched for, in what, and what was found.
 
     Args:
         queries: the vectors that are searched for, ``(Q, D)`` float32.
@@ -125,7 +133,7 @@ class SearchState:
             self.gallery.embeddings.to(self.queries.device), self.similarity))
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What ``make`` returned for this gallery, similarity, device and key.
+        """A value that ``make`` returned once for this gallery, similarity, device and key.
 
         It is called again after the gallery's embeddings were replaced or written to, and what it
         returned goes with the gallery.
@@ -241,6 +249,11 @@ def build_rerankers(steps: Any, similarity: Similarity) -> list[Any]:
     Raises:
         TypeError: a step is neither a config nor callable.
         ValueError: a type is unknown, an argument is wrong, or a step does not fit the similarity.
+
+    Example:
+        >>> steps = build_rerankers(dict(type='Diffusion'), resolve_similarity('cosine_similarity'))
+        >>> [type(step).__name__ for step in steps]
+        ['Diffusion']
     """
     if steps is None:
         return []
@@ -263,11 +276,17 @@ def build_rerankers(steps: Any, similarity: Similarity) -> list[Any]:
 
 
 def apply_rerankers(rerankers: Sequence[Any], state: SearchState) -> Neighbors:
-    """What a search found after all steps, in turn; see :class:`Reranker`.
+    """The results of a search after all steps, in turn; see :class:`Reranker`.
 
     Raises:
         TypeError: a step returned no Neighbors.
         ValueError: it returned those of another number of queries.
+
+    Example:
+        >>> gallery = Gallery(torch.eye(3))
+        >>> state = first_state(torch.eye(3)[:1], gallery, 1, 'cosine_similarity', own_rows=[0])
+        >>> apply_rerankers([], state).indices
+        tensor([[1]])
     """
     for reranker in rerankers:
         if not len(state.queries):
@@ -290,8 +309,23 @@ def first_state(queries: Any, gallery: Gallery, k: int, similarity: str | Simila
                 own_rows: Any = None, **fields: Any) -> SearchState:
     """The state before the first step.
 
+    Args:
+        queries: ``(Q, D)`` floats.
+        gallery: the gallery that is searched, N rows of width D.
+        k: how many results are wanted.
+        similarity: with which it is searched.
+        own_rows: ``(Q,)`` integers, the row of each query in the gallery, -1 where there is none.
+        fields: others of :class:`SearchState`.
+
     Raises:
         TypeError, ValueError: the arguments do not fit each other.
+
+    Example:
+        >>> state = first_state(torch.eye(3), Gallery(torch.eye(3)), 1, 'euclidean', [0, 1, 2])
+        >>> state.neighbors.indices
+        tensor([[1],
+                [0],
+                [0]])
     """
     vectors = as_vectors(queries, 'queries', gallery.dim)
     own = torch.full((len(vectors),), -1) if own_rows is None else torch.as_tensor(own_rows)

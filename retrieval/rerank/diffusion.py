@@ -36,6 +36,12 @@ class Diffusion(Reranker):
     something. The query itself is no node: where it is in the gallery, its row is left out of its
     graph. The similarity must be cosine. Cost: once for a gallery a search of it in itself; for a
     query a search and a few milliseconds.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank([[1., .1]], gallery, Diffusion(k=1, query_k=1), k=2).indices
+        tensor([[0, 1]])
     """
 
     similarities = ('cosine_similarity',)

@@ -50,6 +50,14 @@ class KReciprocal(Reranker):
     The similarity must be cosine or Euclidean. Cost: once for a gallery a search of it in itself;
     for a query one pass over the gallery, as in exact search, and some hundred inverted lists.
     Memory is O(N k).
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank(gallery, gallery, KReciprocal(k1=1, k2=1), k=1, own_rows=range(3)).indices
+        tensor([[1],
+                [0],
+                [1]])
     """
 
     similarities = ('cosine_similarity', 'euclidean')
@@ -139,7 +147,7 @@ class KReciprocal(Reranker):
 
 @dataclass
 class ReciprocalGraph:
-    """What k-reciprocal re-ranking keeps of N rows; memory O(N k).
+    """The neighbours and encodings of N rows that k-reciprocal re-ranking keeps; memory O(N k).
 
     Args:
         gallery: the rows.

@@ -17,7 +17,7 @@ _GATHERED = 2 ** 22  # numbers of the gallery's vectors copied together: 16 MB
 
 
 class _WeightedMeans(Reranker):
-    """What averages vectors with ``top_n`` rows, by powers ``alpha`` of their similarities."""
+    """A step that averages vectors with ``top_n`` rows, by powers ``alpha`` of similarities."""
 
     def __init__(self, top_n: int, alpha: float) -> None:
         self.top_n = whole_number('top_n', top_n)
@@ -46,6 +46,12 @@ class AlphaQueryExpansion(_WeightedMeans):
 
     Scores are similarities to the expanded query. With ``alpha`` above 0 the similarity must be
     cosine or inner product. Cost: one more search.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [.6, .8]])
+        >>> rerank([[1., .1]], gallery, AlphaQueryExpansion(top_n=3, alpha=1)).indices
+        tensor([[1, 0, 2]])
     """
 
     def __init__(self, top_n: int = 10, alpha: float = 3.0) -> None:
@@ -66,6 +72,12 @@ class AverageQueryExpansion(AlphaQueryExpansion):
 
     Args:
         top_n: how many rows are added; see :class:`AlphaQueryExpansion`.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [.6, .8]])
+        >>> rerank([[1., .1]], gallery, AverageQueryExpansion(top_n=3), k=1).indices
+        tensor([[1]])
     """
 
     def __init__(self, top_n: int = 5) -> None:
@@ -90,6 +102,12 @@ class DatabaseAugmentation(_WeightedMeans):
     A query that is in the gallery does not find its own row, but that row has gone into the means
     of its neighbours, as it would in use. Cost: a search of the gallery in itself, once, and as
     much memory as the gallery takes.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank([[1., .1]], gallery, DatabaseAugmentation(top_n=1), k=2).indices
+        tensor([[0, 1]])
     """
 
     def __init__(self, top_n: int = 10, alpha: float = 3.0) -> None:

@@ -35,6 +35,12 @@ class SuperGlobalReranking(Reranker):
     Rows behind the first ``top_m`` keep their order and follow, with scores moved below. The
     similarity must be cosine. Nothing is kept of the gallery. Cost: for a query ``top_m ** 2``
     products.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank([[1., .1]], gallery, SuperGlobalReranking(top_m=2, top_k=1), k=3).indices
+        tensor([[0, 1, 2]])
     """
 
     similarities = ('cosine_similarity',)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...ranking import RangeNeighbors, RowSets
+from ...ranking.lists import best_of_lists
 from ...registry import unknown_name
 from ...similarity import SIMILARITIES
 from .engine import FaissEngine
@@ -280,10 +281,9 @@ def ordered(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     wrong |= (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1]) & (rows[:, 1:] >= 0)
     todo = np.flatnonzero(wrong.any(axis=1))
     if len(todo):
-        order = np.lexsort((rows[todo], -scores[todo]))
         rows = rows.copy()
-        scores[todo] = np.take_along_axis(scores[todo], order, 1)
-        rows[todo] = np.take_along_axis(rows[todo], order, 1)
+        best = best_of_lists(torch.from_numpy(scores[todo]), torch.from_numpy(rows[todo]))
+        scores[todo], rows[todo] = (part.numpy() for part in best)
     return scores, rows
 
 
