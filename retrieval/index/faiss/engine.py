@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...similarity import SIMILARITIES
 from .factory import build, chain, knobs, load_faiss, reason, rows_needed, set_seed, skip_polysemous
 from .lists import detached, plain_lists
 
@@ -189,9 +190,10 @@ class FaissEngine:
         """The similarities that keys ``(Q, C)`` of prepared queries ``(Q, D)`` stand for."""
         if not self.l2:
             return keys
-        if self.similarity == 'cosine_similarity':  # |q - g|² = |q|² + 1 - 2 cos; q may be zero
-            return (np.where(queries.any(axis=1), 1, 0.5)[:, None] + keys / 2).astype(np.float32)
-        return -np.sqrt(np.maximum(-keys, 0))
+        found = SIMILARITIES[self.similarity].from_squared_distances(-keys)
+        if self.similarity == 'cosine_similarity':
+            found[~queries.any(axis=1)] = 0  # a query that is zero is at distance 1 of all
+        return found
 
     def reconstruct(self, slots: np.ndarray) -> np.ndarray:
         """The vectors in these slots as the codes give them, ``(n, D)`` float32.

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ...ranking import RowSets
+from ...ranking.lists import best_of_lists
 from ...registry import unknown_name
+from ...similarity import SIMILARITIES
 from .engine import FaissEngine
 from .factory import load_faiss
 
@@ -73,8 +75,8 @@ class KeptVectors:
         """Some of the vectors in float32, cosine's scaled to length 1 again."""
         chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         vectors = self.rows[chosen].float()
-        if self.similarity == 'cosine_similarity' and self.dtype == 'float16':
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        if self.dtype == 'float16':
+            vectors = SIMILARITIES[self.similarity].prepare(vectors)
         return vectors
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -87,10 +89,7 @@ class KeptVectors:
             block = rows[start:start + height]
             query = torch.from_numpy(queries[start:start + height])[:, None]
             vectors = self.floats(np.maximum(block, 0))
-            if self.similarity == 'euclidean':
-                found = -(vectors - query).square_().sum(dim=2).sqrt_()
-            else:
-                found = (vectors * query).sum(dim=2)
+            found = SIMILARITIES[self.similarity].of_pairs(vectors, query)
             scores[start:start + height] = np.where(block >= 0, found.numpy(), -np.inf)
         return scores
 
@@ -275,10 +274,9 @@ def ordered(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     wrong |= (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1]) & (rows[:, 1:] >= 0)
     todo = np.flatnonzero(wrong.any(axis=1))
     if len(todo):
-        order = np.lexsort((rows[todo], -scores[todo]))
         rows = rows.copy()
-        scores[todo] = np.take_along_axis(scores[todo], order, 1)
-        rows[todo] = np.take_along_axis(rows[todo], order, 1)
+        best = best_of_lists(torch.from_numpy(scores[todo]), torch.from_numpy(rows[todo]))
+        scores[todo], rows[todo] = (part.numpy() for part in best)
     return scores, rows
 
 

@@ -24,10 +24,12 @@ from torch import Tensor
 
 from ...compat import load_pymilvus
 from ...registry import unknown_name
+from ...similarity import SIMILARITIES
 from .connection import Connection, MilvusError, MilvusUnavailable
 
 ID, ROW, EMBEDDING = 'id', 'row', 'embedding'
 METRICS = {'cosine_similarity': 'COSINE', 'inner_product': 'IP', 'euclidean': 'L2'}
+BY_METRIC = {metric: SIMILARITIES[name] for name, metric in METRICS.items()}
 EMBEDDED_INDEXES = ('AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'IVF_FLAT', 'IVF_SQ8')
 MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
 WIDTHS = range(2, 32_769)

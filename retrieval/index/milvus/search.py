@@ -14,7 +14,7 @@ import torch
 
 from ...structures import Neighbors
 from ..base import Exclude, Filter, Found, exclusions
-from .collection import EMBEDDING, ID, MOST_RESULTS, ROW
+from .collection import BY_METRIC, EMBEDDING, ID, MOST_RESULTS, ROW
 from .connection import Connection
 from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_vectors
 
@@ -45,14 +45,9 @@ def close_together(scores: np.ndarray, k: int) -> np.ndarray:
 
 def scored(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
     """The similarity of a query ``(D,)`` to vectors ``(n, D)``, ``(n,)`` float32."""
-    query, vectors = query.astype(np.float64), vectors.astype(np.float64)
-    if metric == 'L2':
-        return -np.sqrt(np.square(vectors - query).sum(axis=1)).astype(np.float32)
-    products = (vectors * query).sum(axis=1)
-    if metric == 'COSINE':
-        lengths = np.sqrt(np.square(vectors).sum(axis=1) * np.square(query).sum())
-        products = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return products.astype(np.float32)
+    similarity = BY_METRIC[metric]
+    one, many = (similarity.prepare(torch.from_numpy(side).double()) for side in (query, vectors))
+    return similarity.of_pairs(many, one).float().numpy()
 
 
 class UnknownRow(Exception):
@@ -195,8 +190,8 @@ class Searcher:
 
     def _scores(self, distances: Sequence[float]) -> np.ndarray:
         """Milvus's distances as similarities: of L2 it gives the square."""
-        values = np.asarray(distances, dtype=np.float32)
-        return -np.sqrt(np.maximum(values, 0)) if self.metric == 'L2' else values
+        values = np.array(distances, dtype=np.float32)
+        return BY_METRIC['L2'].from_squared_distances(values) if self.metric == 'L2' else values
 
 
 def _without(found: Found, excluded: set[int]) -> Found:
