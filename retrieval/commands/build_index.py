@@ -1,4 +1,4 @@
-"""Build an index over a gallery once, for searches that open it instead of building it anew."""
+"""Build an index over a gallery once, for the searches that open it."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""Train, test and search the embedded dataset: the whole package on real images, in minutes."""
+"""Train, test and search the embedded dataset, in minutes."""
 from __future__ import annotations
 
 import argparse

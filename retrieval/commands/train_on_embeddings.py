@@ -1,4 +1,4 @@
-"""Train what stands behind a frozen encoder, in seconds, on features that are extracted once.
+"""Train what stands behind a frozen encoder, on features that are extracted once.
 
 Backbone and pooling stay as they are. Their features of the training and the validation set are
 kept in the work dir and used again as long as they fit; on them the config's projection and head

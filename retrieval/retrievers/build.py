@@ -30,6 +30,15 @@ def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
     Raises:
         FileNotFoundError: the checkpoint is missing.
         ValueError: it holds other weights than the encoder has.
+
+    Example:
+        >>> from mmengine.config import Config
+        >>> encoder = dict(type='TimmBackbone', model_name='resnet10t', stem_width=8,
+        ...                channels=(8, 8, 8, 8))
+        >>> config = Config(dict(model=dict(type='ImageToImageRetriever', prototype='gallery.npy',
+        ...                                 image_encoder=encoder)))
+        >>> build_retriever(config, device='cpu').training
+        False
     """
     from mmengine.device import get_device
     from mmengine.registry import DefaultScope
