@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from ..retrievers import check_target
-    from ..runs.config import build_model, load_config
+    from ..retrievers import build_retriever, check_target
+    from ..runs.config import load_config
 
     check_target(arguments.out)
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.skip_unreadable:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
-    model = build_model(config, arguments.checkpoint)
+    model = build_retriever(config, arguments.checkpoint)
     dump(model, config, arguments.checkpoint, arguments.out, dtype=arguments.dtype,
          shard_rows=arguments.shard_rows, resume=arguments.resume)
 

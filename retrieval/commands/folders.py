@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,22 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
         ValueError: only one of config and checkpoint was given, or the folder holds no image.
         ImportError: the default encoder's weights are not installed.
     """
-    from ..runs.config import build_model, load_config, test_pipeline
+    from ..runs.config import load_config
     from ..search import ImageRetrievalInferencer, cache_beside
 
-    model, pipeline, name = None, None, 'default'
+    config, name = None, 'default'
     changes = getattr(arguments, 'cfg_options', None)
     if arguments.config is not None or arguments.checkpoint is not None:
         if arguments.config is None or arguments.checkpoint is None:
             raise ValueError('A folder is encoded with the model of --config and --checkpoint '
                              'together, or, with neither, with the default pretrained encoder.')
         config = load_config(arguments.config, changes)
-        model, pipeline = build_model(config, arguments.checkpoint), test_pipeline(config)
         name = f'{Path(arguments.config).stem}-{Path(arguments.checkpoint).stem}'
     elif changes:
         raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
     cache = None if arguments.no_cache else cache_beside(folder, name)
     inferencer = ImageRetrievalInferencer(
-        model, folder, cache, num_workers=2, pipeline=pipeline,
+        config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
         on_unreadable='skip' if arguments.skip_unreadable else 'raise', **options)
     if inferencer.cache_report is not None:
         done = inferencer.cache_report
@@ -63,8 +63,6 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
         FileNotFoundError: there is neither.
         ValueError: it cannot be read.
     """
-    import os
-
     from ..gallery import Gallery, is_gallery
 
     if Path(path).is_dir() and not is_gallery(path):

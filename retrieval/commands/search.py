@@ -66,7 +66,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: the gallery names neither, and they were not given.
     """
     from ..gallery import Gallery
-    from ..runs.config import build_model, load_config, test_pipeline
+    from ..retrievers import build_retriever
+    from ..runs.config import load_config, test_pipeline
     from ..search import ImageRetrievalInferencer
 
     gallery = Gallery.load(arguments.gallery)
@@ -80,7 +81,7 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     config = load_config(config_file, arguments.cfg_options)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
-    model = build_model(config, checkpoint, gallery)
+    model = build_retriever(config, checkpoint, gallery)
     return ImageRetrievalInferencer(model, test_pipeline(config),
                                     calibration=arguments.calibration), config
 
