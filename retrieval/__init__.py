@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from .encoders import Recognizer as Recognizer
     from .evaluation import MatchCalibration as MatchCalibration
     from .evaluation import calibrate as calibrate
-    from .evaluation import evaluate as evaluate
+    from .evaluation.evaluate import evaluate as evaluate
     from .gallery import Gallery as Gallery
     from .gallery import GalleryStore as GalleryStore
     from .index import ExactIndex as ExactIndex

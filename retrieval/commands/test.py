@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _write_metrics(metrics, arguments.out)
 
 
-def _write_metrics(metrics: dict, path: str) -> None:
+def _write_metrics(metrics: dict[str, float], path: str) -> None:
     import json
 
     from ..distributed import rank
