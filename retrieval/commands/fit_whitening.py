@@ -80,7 +80,7 @@ def _slot(whitening: Any) -> dict[str, Any]:
 
 
 def _embeddings(model: Any, config: Any, arguments: argparse.Namespace) -> Any:
-    """What the whitening is fitted to, as a gallery.
+    """The embeddings that the whitening is fitted to, as a gallery.
 
     Raises:
         FingerprintError: a ``ValueError``; a given gallery is of another model.

@@ -57,32 +57,39 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
 
 
 def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The gallery of a folder or a file, and the dataset of its pictures, where there is one.
+    """The gallery of a folder or a file, and the dataset of its pictures where it is known.
 
     Raises:
         FileNotFoundError: there is neither.
         ValueError: it cannot be read.
     """
     from ..gallery import Gallery, is_gallery
+    from ..runs.config import load_config
 
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
     gallery = Gallery.load(path)
-    return gallery, _named_dataset(gallery, Path(path).resolve().parent, arguments)
-
-
-def _named_dataset(gallery: Any, beside: Path, arguments: argparse.Namespace) -> Any:
-    """The dataset that a gallery's config says its pictures are from, None without one."""
-    from ..registry import DATASETS
-    from ..runs.config import load_config
-
     try:
-        file = arguments.config or named_file(gallery.source, 'config_file', beside)
-        config = None if file is None else load_config(file)
-        prototype = None if config is None else config.model.get('prototype')
-        return DATASETS.build(prototype['dataset']) if isinstance(prototype, dict) else None
-    except OSError:  # its files are elsewhere by now; ids that are paths are drawn all the same
+        file = arguments.config or named_file(gallery.source, 'config_file',
+                                              Path(path).resolve().parent)
+    except FileNotFoundError:  # ids that are paths are drawn all the same
+        file = None
+    return gallery, None if file is None else config_dataset(load_config(file))
+
+
+def config_dataset(config: Any) -> Any:
+    """The dataset that a config's prototype is encoded from; None where it has none, or where its
+    files are elsewhere by now.
+    """
+    from ..registry import DATASETS
+
+    prototype = config.model.get('prototype')
+    if not isinstance(prototype, dict):
+        return None
+    try:
+        return DATASETS.build(prototype['dataset'])
+    except OSError:
         return None
 
 

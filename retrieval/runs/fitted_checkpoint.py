@@ -7,14 +7,14 @@ from typing import Any
 
 
 def check_out(out: str) -> None:
-    """Raises ValueError for a name that is no checkpoint's."""
+    """Raise ValueError for a name that is no checkpoint's."""
     if not out.endswith('.pth'):
         raise ValueError(f'The checkpoint is written as a .pth file; got {out!r}. Give a name that '
                          'ends in .pth.')
 
 
 def config_beside(out: str | os.PathLike[str]) -> Path:
-    """Where the config of a checkpoint is written: ``name.pth`` beside ``name.config.py``."""
+    """Where the config of what it made is written: ``name.pth`` beside ``name.config.py``."""
     return Path(out).with_suffix('.config.py')
 
 
