@@ -54,6 +54,15 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_first_example_of_the_readme_uses_the_front_door():
+    readme = (Path(__file__).parents[1] / 'README.md').read_text()
+    code = ast.parse(readme.split('```python\n')[1].split('```')[0])
+    modules = [node.module for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in ast.walk(code) if isinstance(node, ast.Import)
+                for alias in node.names]
+    assert set(modules) == {'numpy', 'retrieval'}
+
+
 def test_a_wrong_name():
     with pytest.raises(AttributeError, match="'evalute'.*public names are ExactIndex"):
         retrieval.evalute  # noqa: B018
