@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .command_line import add_config_options
+
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add what a command needs to encode a folder."""
@@ -16,6 +18,7 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
                         help='encode a folder anew, and keep nothing')
     parser.add_argument('--skip-unreadable', action='store_true',
                         help='report images that cannot be read instead of stopping')
+    add_config_options(parser)
 
 
 def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> Any:
@@ -34,7 +37,7 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     from ..search import ImageRetrievalInferencer, cache_beside
 
     config, name = None, 'default'
-    changes = getattr(arguments, 'cfg_options', None)
+    changes = arguments.cfg_options
     if arguments.config is not None or arguments.checkpoint is not None:
         if arguments.config is None or arguments.checkpoint is None:
             raise ValueError('A folder is encoded with the model of --config and --checkpoint '

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import reports_errors
 from .folders import add_folder_options, config_dataset, named_file, open_folder
 
 
@@ -30,7 +30,6 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
     add_folder_options(arguments)
-    add_config_options(arguments)
     return arguments
 
 

@@ -94,7 +94,12 @@ class FeatureSets:
 
 
 def with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> dict[str, Any]:
-    """The config of a dataset, and of those that it wraps, with another pipeline."""
+    """The config of a dataset, and of those that it wraps, with another pipeline.
+
+    Example:
+        >>> with_pipeline(dict(type='ImageFolder', pipeline=[]), [dict(type='LoadImage')])
+        {'type': 'ImageFolder', 'pipeline': [{'type': 'LoadImage'}]}
+    """
     changed = dict(dataset)
     if isinstance(changed.get('dataset'), dict):
         changed['dataset'] = with_pipeline(changed['dataset'], pipeline)
@@ -106,7 +111,12 @@ def with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> dict[s
 
 
 def each_image_once(dataset: Any) -> dict[str, Any]:
-    """The config of a dataset without the wrappers that repeat its images."""
+    """The config of a dataset without the wrappers that repeat its images.
+
+    Example:
+        >>> each_image_once(dict(type='RepeatDataset', times=3, dataset=dict(type='Glyphs')))
+        {'type': 'Glyphs'}
+    """
     while type_name(dataset) in ('RepeatDataset', 'ClassBalancedDataset'):
         dataset = dataset['dataset']
     return dict(dataset)
@@ -119,6 +129,10 @@ def extraction_loader(loader: Mapping[str, Any],
     Args:
         loader: the config of a dataloader.
         pipeline: in the place of its dataset's own.
+
+    Example:
+        >>> extraction_loader(dict(batch_size=8, drop_last=True, dataset=dict(type='Glyphs')))
+        {'batch_size': 8, 'dataset': {'type': 'Glyphs'}}
     """
     dataset = each_image_once(loader['dataset'])
     if pipeline is not None:

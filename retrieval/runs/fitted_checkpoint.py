@@ -14,7 +14,12 @@ def check_out(out: str) -> None:
 
 
 def config_beside(out: str | os.PathLike[str]) -> Path:
-    """Where the config of what it made is written: ``name.pth`` beside ``name.config.py``."""
+    """Where the config of a checkpoint or gallery is written, by the name of that.
+
+    Example:
+        >>> str(config_beside('out.pth'))
+        'out.config.py'
+    """
     return Path(out).with_suffix('.config.py')
 
 
