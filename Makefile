@@ -11,10 +11,10 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --durations=15
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests -m "slow or not slow"
+	$(BIN)/python -m pytest tests -m "slow or not slow" --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,8 +1,7 @@
-"""From a config file to a config that runs.
+"""From a config file, or a folder of classes, to a config that runs, and to MMEngine's Runner.
 
-Running an unmodified retrieval config of mmpretrain.
-
-The config of a folder of class sub-folders: the default encoder and a projection on top.
+An unmodified retrieval config of mmpretrain runs too. The model alone is built by
+:func:`retrieval.retrievers.build_retriever`.
 """
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-HOOKS = {
-    'PreparePrototypeHook': ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook'),
-    'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
-    'CheckHeadHook': ('CheckHeadHook',),
-}
+_PROTOTYPE_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook')  # ours, mmpretrain's
+_HOOKS = {'PreparePrototypeHook': _PROTOTYPE_HOOKS,
+          'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
+          'CheckHeadHook': ('CheckHeadHook',)}
+_OF_MMPRETRAIN = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
 
 
-def load_config(path: str | os.PathLike, options: dict | None = None,
+def load_config(path: str | os.PathLike[str], options: dict[str, Any] | None = None,
                 work_dir: str | None = None) -> Any:
     """Read a config, override what the command line says, and make it run here.
 
@@ -26,22 +25,14 @@ def load_config(path: str | os.PathLike, options: dict | None = None,
         FileNotFoundError: there is no such config.
         ValueError: it cannot be read, or it describes no model.
     """
-    from mmengine.config import Config
+    from ..retrievers.build import check_config, read_config
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no config {str(path)!r}. The shipped ones are under '
-                                'configs/.')
-    try:
-        config = Config.fromfile(path)
-    except (SyntaxError, AttributeError) as error:
-        raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
+    config = read_config(path)
     options = dict(options or {})
     own = {key: options.pop(key) for key in list(options)
            if f'{key}.'.startswith('model.prototype.')}
     config.merge_from_dict(options)
-    if 'model' not in config:
-        raise ValueError(f'The config {str(path)!r} has no `model`. Inherit one through `_base_`, '
-                         'or set model=dict(type=\'ImageToImageRetriever\', …).')
+    check_config(config)
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
@@ -54,17 +45,17 @@ def load_config(path: str | os.PathLike, options: dict | None = None,
 def complete(config: Any) -> Any:
     """Add what every run needs and no config should have to say."""
     from ..retrievers import configured_prototype
+    from ..retrievers.build import is_mmpretrain
 
     prototype = configured_prototype(config)
     if prototype is not None:
         config.model.prototype = prototype
     config.setdefault('default_scope', 'retrieval')
     if is_mmpretrain(config):
-        adopt(config)
+        _adopt(config)
     hooks = list(config.get('custom_hooks') or [])
-    present = {str(hook.get('type') if isinstance(hook, dict) else type(hook).__name__)
-               .rsplit('.', 1)[-1] for hook in hooks}
-    hooks += [dict(type=f'retrieval.{name}') for name, names in HOOKS.items()
+    present = {type_name(hook) for hook in hooks}
+    hooks += [dict(type=f'retrieval.{name}') for name, names in _HOOKS.items()
               if not present & set(names)]
     config.custom_hooks = hooks
     train = config.get('train_cfg')
@@ -74,12 +65,103 @@ def complete(config: Any) -> Any:
     return config
 
 
+def _adopt(config: Any) -> None:
+    """Give retriever, metrics and prototype hook of a config of mmpretrain to this package.
+
+    Encoder, head, datasets and pipelines stay mmpretrain's and are built by it.
+    """
+    parts = [config.model]
+    for evaluator in filter(None, map(config.get, ('val_evaluator', 'test_evaluator'))):
+        parts += evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    for part in parts:
+        scope, _, name = str(part.get('type')).rpartition('.')
+        if scope in ('', 'mmpretrain') and name in _OF_MMPRETRAIN:
+            part['type'] = f'retrieval.{name}'
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or []
+                           if type_name(hook) != _PROTOTYPE_HOOKS[1]]
+
+
+def type_name(part: Any) -> str:
+    """The type of a part, given as its config or built, without scope or module.
+
+    Example:
+        >>> type_name(dict(type='retrieval.CheckHeadHook'))
+        'CheckHeadHook'
+    """
+    kind = part.get('type') if isinstance(part, dict) else type(part)
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+
+
+def test_pipeline(config: Any) -> list[dict[str, Any]]:
+    """The pipeline that queries go through: the test set's, else the prototype's.
+
+    Raises:
+        ValueError: the config has neither.
+    """
+    from ..retrievers.build import config_pipeline
+
+    pipeline = config_pipeline(config)
+    if pipeline is None:
+        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
+                         'how to read the queries.')
+    return pipeline
+
+
+def folder_config(folder: str | os.PathLike[str], projection: int = 128) -> Any:
+    """Half of the classes for training, the other half searched among themselves.
+
+    The features are those of the default pretrained encoder. What is trained is a projection, by
+    the multi-similarity loss with its miner (Wang et al., CVPR 2019; the settings of the paper).
+
+    Raises:
+        FileNotFoundError, ValueError: it is no folder, or holds no classes of images.
+    """
+    from mmengine.config import Config
+
+    from ..datasets import ImageFolder
+    from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+
+    root = os.path.abspath(folder)
+    data = dict(type='ImageFolder', data_root=root, pipeline=DEFAULT_PIPELINE)
+    classes, images = _classes_for_a_batch(ImageFolder(root, split='train').labels)
+    searched = dict(batch_size=64, num_workers=2, dataset=dict(data, split='test'),
+                    sampler=dict(type='DefaultSampler', shuffle=False))
+    evaluator = dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R', 'mAP'])
+    return Config(dict(
+        default_scope='retrieval',
+        model=dict(
+            type='ImageToImageRetriever', prototype=searched, topk=100,
+            image_encoder=dict(DEFAULT_ENCODER, projection=projection),
+            data_preprocessor=DEFAULT_PREPROCESSOR,
+            head=dict(type='MetricHead', miner=dict(type='PML.MultiSimilarityMiner', epsilon=0.1),
+                      loss=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5))),
+        train_dataloader=dict(
+            batch_size=classes * images, num_workers=2, dataset=dict(data, split='train'),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_sampler=dict(type='MPerClassBatchSampler', m=images)),
+        val_dataloader=searched, test_dataloader=searched,
+        val_evaluator=evaluator, test_evaluator=evaluator, val_cfg={}, test_cfg={},
+        randomness=dict(seed=0)))
+
+
+def _classes_for_a_batch(labels: Any) -> tuple[int, int]:
+    """How many classes a batch holds, and how many images of each: at most 32 and 4."""
+    import numpy as np
+
+    counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) < 2 or counts.max() < 2:
+        raise ValueError(f'{len(counts)} training classes of at most {counts.max()} images: metric '
+                         'learning needs at least two classes for training (half of those in the '
+                         'folder), and two images of one.')
+    return min(len(counts), 32), int(min(max(np.median(counts), 2), 4))
+
+
 def use_amp(config: Any) -> None:
     """Train in mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU."""
     import torch
 
     wrapper = config.optim_wrapper
-    kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
+    kind = type_name(wrapper) if 'type' in wrapper else 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'AutocastOptimWrapper'):
         raise ValueError(f'--amp replaces a plain OptimWrapper, and the config has {kind!r}. Leave '
                          '--amp out, or remove `type` from optim_wrapper.')
@@ -104,7 +186,7 @@ def build_runner(config: Any, launcher: str) -> Any:
     init_cpu_group(launcher)
     config.launcher = launcher
     wrapper = config.get('optim_wrapper')
-    if wrapper and str(wrapper.get('type')).endswith('AmpOptimWrapper'):
+    if wrapper and type_name(wrapper) == 'AmpOptimWrapper':
         use_amp(config)  # the engine's own refuses a machine without CUDA
     if launcher != 'none' and not torch.cuda.is_available():
         # The engine hands every process a GPU's number, which a model on the CPU refuses.
@@ -155,112 +237,3 @@ def compile_options(wanted: Any) -> dict[str, Any] | None:
                          f'{compiler!r} is not there. Install one, or write '
                          "compile=dict(backend='aot_eager'), or leave compile out.")
     return options
-
-
-def build_model(config: Any, checkpoint: str | os.PathLike | None,
-                prototype: Any = None) -> Any:
-    """The retriever of a config on the device there is, with a checkpoint's weights, over the
-    config's prototype or another.
-
-    Raises:
-        FileNotFoundError: the checkpoint is missing.
-        ValueError: it holds other weights than the encoder has.
-    """
-    from ..retrievers.build import build_retriever
-    return build_retriever(config, checkpoint, prototype)
-
-
-_OURS = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
-
-
-def is_mmpretrain(config: Any) -> bool:
-    """Whether the config is one of mmpretrain's with its retriever."""
-    return (config.get('default_scope') == 'mmpretrain'
-            and str(config.model.get('type')).rsplit('.', 1)[-1] == 'ImageToImageRetriever')
-
-
-def _renamed(part: Any) -> Any:
-    if part.get('type') in (*_OURS, *(f'mmpretrain.{name}' for name in _OURS)):
-        part['type'] = 'retrieval.' + part['type'].rsplit('.', 1)[-1]
-    return part
-
-
-def adopt(config: Any) -> None:
-    """Give retriever, metrics and prototype hook of such a config to this package.
-
-    Encoder, head, datasets and pipelines stay mmpretrain's and are built by it.
-    """
-    _renamed(config.model)
-    for key in ('val_evaluator', 'test_evaluator'):
-        evaluator = config.get(key)
-        if evaluator:
-            parts = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-            config[key] = [_renamed(part) for part in parts]
-    hooks = config.get('custom_hooks') or []
-    config.custom_hooks = [
-        hook for hook in hooks
-        if str(hook.get('type')).rsplit('.', 1)[-1] != 'PrepareProtoBeforeValLoopHook']
-
-
-def folder_config(folder: str | os.PathLike, projection: int = 128) -> Any:
-    """Half of the classes for training, the other half searched among themselves.
-
-    The features are those of the default pretrained encoder. What is trained is a projection, by
-    the multi-similarity loss with its miner (Wang et al., CVPR 2019; the settings of the paper).
-
-    Raises:
-        FileNotFoundError, ValueError: it is no folder, or holds no classes of images.
-    """
-    from mmengine.config import Config
-
-    from ..datasets import ImageFolder
-    from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
-
-    root = os.path.abspath(folder)
-    data = dict(type='ImageFolder', data_root=root, pipeline=DEFAULT_PIPELINE)
-    classes, images = _classes_for_a_batch(ImageFolder(root, split='train').labels)
-    searched = dict(batch_size=64, num_workers=2, dataset=dict(data, split='test'),
-                    sampler=dict(type='DefaultSampler', shuffle=False))
-    evaluator = dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R', 'mAP'])
-    return Config(dict(
-        default_scope='retrieval',
-        model=dict(
-            type='ImageToImageRetriever', prototype=searched, topk=100,
-            image_encoder=dict(DEFAULT_ENCODER, projection=projection),
-            data_preprocessor=DEFAULT_PREPROCESSOR,
-            head=dict(type='MetricHead', miner=dict(type='PML.MultiSimilarityMiner', epsilon=0.1),
-                      loss=dict(type='PML.MultiSimilarityLoss', alpha=2, beta=50, base=0.5))),
-        train_dataloader=dict(
-            batch_size=classes * images, num_workers=2, dataset=dict(data, split='train'),
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            batch_sampler=dict(type='MPerClassBatchSampler', m=images)),
-        val_dataloader=searched, test_dataloader=searched,
-        val_evaluator=evaluator, test_evaluator=evaluator, val_cfg={}, test_cfg={},
-        randomness=dict(seed=0)))
-
-
-def _classes_for_a_batch(labels: Any) -> tuple[int, int]:
-    """How many classes a batch holds, and how many images of each: at most 32 and 4."""
-    import numpy as np
-
-    counts = np.unique(labels, return_counts=True)[1]
-    if len(counts) < 2 or counts.max() < 2:
-        raise ValueError(f'{len(counts)} training classes of at most {counts.max()} images: metric '
-                         'learning needs at least two classes for training (half of those in the '
-                         'folder), and two images of one.')
-    return min(len(counts), 32), int(min(max(np.median(counts), 2), 4))
-
-
-def test_pipeline(config: Any) -> list[dict]:
-    """The pipeline that queries go through: the test set's, else the prototype's.
-
-    Raises:
-        ValueError: the config has neither.
-    """
-    from ..retrievers.build import config_pipeline
-
-    pipeline = config_pipeline(config)
-    if pipeline is None:
-        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
-                         'how to read the queries.')
-    return pipeline
