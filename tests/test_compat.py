@@ -116,14 +116,37 @@ raise RuntimeError('operator torchvision::roi_align does not exist')
 """
 
 
+# The mend that the Makefile's environment reads at Python's start is taken out again.
+NO_MEND_AT_START = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_TorchvisionFinder']
+"""
+
+
+@pytest.mark.parametrize('program', [
+    'import timm',
+    'import torchvision; import retrieval.registry; import timm',
+    'from torchvision.transforms import v2',
+    NO_MEND_AT_START + 'import retrieval.registry; import timm',
+])
+def test_this_environment_imports_torchvision_in_any_order(program):
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_mend_at_the_start_imports_nothing_heavy():
+    program = 'import sys; print(*{"torch", "torchvision", "numpy", "retrieval"} & {*sys.modules})'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ('', '')
+
+
 def with_torchvision(folder, code, program):
-    """A fresh process that finds ``code`` as torchvision, and no mend at Python's start."""
+    """A fresh process that finds ``code`` as torchvision, mended by retrieval alone."""
     package = folder / 'torchvision'
     package.mkdir()
     (package / '__init__.py').write_text(code)
     (package / 'part.py').write_text("print('part')\n")
-    start = 'import sys; sys.meta_path[:] = [f for f in sys.meta_path ' \
-            "if type(f).__name__ != '_TorchvisionFinder']\nimport retrieval.registry\n"
+    start = NO_MEND_AT_START + 'import retrieval.registry\n'
     path = os.pathsep.join([str(folder), *sys.path])
     return subprocess.run([sys.executable, '-c', start + program], capture_output=True, text=True,
                           env=os.environ | {'PYTHONPATH': path})
