@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint check-newest check-oldest clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -20,6 +20,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Each installs into an environment of its own, of several GB, and keeps it.
+check-newest check-oldest:
+	$(PYTHON) tests/installed/check_install.py $(@:check-%=%)
+
 # The constraints name a CPU build of torch; an open request would bring gigabytes of CUDA. Beside
 # it torchvision cannot be imported as it is: Python reads the mend at its start, here alone.
 $(STAMP): $(INSTALL_INPUTS)
@@ -33,4 +37,4 @@ $(STAMP): $(INSTALL_INPUTS)
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info
