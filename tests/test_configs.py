@@ -175,7 +175,7 @@ def test_a_config_builds_and_steps(path, own_images, benchmarks, monkeypatch, tm
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_config_reads_as_a_difference(path):
-    assert len(path.read_text().splitlines()) <= 30
+    assert len(path.read_text().splitlines()) <= 15
     assert '_base_' in path.read_text()
 
 
