@@ -1,7 +1,4 @@
-"""Writing files so that a reader, a crash or a full disk never leaves half of one.
-
-One writer at a time in a folder, across processes.
-"""
+"""Files that are written whole or not at all, and a lock for the one writer of a folder."""
 from __future__ import annotations
 
 import errno
@@ -14,6 +11,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+LOCK_NAME = 'lock'
+_PAUSE_SECONDS = 0.02
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -25,6 +24,13 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
 
     Raises:
         OSError: it cannot be written, such as on a full disk; what was there before stays.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomically(f'{folder}/x', lambda name: Path(name).write_text('abc'))
+        ...     os.listdir(folder)
+        ['x']
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +54,26 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
     sync_folder(path.parent)
 
 
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file of these bytes atomically; see :func:`write_atomically`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_bytes(f'{folder}/new/x', b'abc')
+        ...     Path(f'{folder}/new/x').read_bytes()
+        b'abc'
+    """
+    def write(temporary: str) -> None:
+        with open(temporary, 'wb', buffering=0) as handle:
+            write_all(handle, data)
+
+    write_atomically(path, write)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file atomically; see :func:`write_atomically`."""
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding='utf-8'))
+    """Write a text file in UTF-8 atomically; see :func:`write_atomically`."""
+    write_bytes(path, text.encode())
 
 
 def write_all(handle: Any, data: Any) -> None:
@@ -72,10 +95,6 @@ def sync_folder(folder: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
-LOCK_NAME = 'lock'
-_PAUSE_SECONDS = 0.02
-
-
 @contextmanager
 def folder_lock(folder: str | os.PathLike, timeout: float) -> Iterator[None]:
     """Hold the folder's writer lock inside.
@@ -89,6 +108,12 @@ def folder_lock(folder: str | os.PathLike, timeout: float) -> Iterator[None]:
 
     Raises:
         TimeoutError: an ``OSError``; another writer holds it all the time.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, folder_lock(folder, timeout=1):
+        ...     os.listdir(folder)
+        ['lock']
     """
     descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -1,19 +1,18 @@
-"""Arrays in a mapped file whose blocks are compared with their checksums when first touched.
+"""The container of galleries, indexes and caches: arrays in one mapped, checked, versioned file.
 
-Safetensors files with checksums: of the header, of a manifest, and of every block of a tensor.
-
-Such a file is a plain safetensors file (8 bytes with the length of the header, a JSON header, the
+It is a plain safetensors file (8 bytes with the length of the header, a JSON header, the
 tensors), which any reader of that format opens. Beside the tensors that are written it holds
 
 - ``checksums``, uint8 ``(blocks, 16)``: the truncated SHA-256 of each block of 1 MiB of the
   tensors in their order in the file,
 - ``manifest``, uint8: JSON,
 
-and in its header's metadata the digests of both, and of the header itself. So a flipped bit is
-found wherever it is: in the header and the manifest when the file is opened, in a tensor when its
-block is first read.
+and in its header's metadata the name and version of its format, the digests of both, and of the
+header itself. So a flipped bit is found wherever it is: in the header and the manifest when the
+file is opened, in a tensor when its block is first read.
 
-Strings as bytes and offsets: a million of them open at once and fit into a tensor file.
+A column of strings is two tensors, ``NAME.bytes`` and ``NAME.offsets``: a million of them open at
+once.
 """
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,56 +35,302 @@ from .files import write_all, write_atomically
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
+# BF16, which NumPy does not have, stands in arrays of uint16 with the same bits
+_DTYPES = {'BOOL': 'bool', 'U8': 'uint8', 'I8': 'int8', 'U16': 'uint16', 'I16': 'int16',
+           'U32': 'uint32', 'I32': 'int32', 'U64': 'uint64', 'I64': 'int64', 'F16': 'float16',
+           'F32': 'float32', 'F64': 'float64', 'BF16': 'uint16'}
+_CODES = {np.dtype(name): code for code, name in _DTYPES.items() if code != 'BF16'}
+_LONGEST_HEADER = 100_000_000  # the limit of the format
+_ALIGNMENT = 64
+_UNSET = '0' * 2 * DIGEST_BYTES
+_CHUNK_ROWS = 16384
+_FEW = 16  # a share of the rows below which each is read alone
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is 0
 
 
 class DamagedError(ValueError):
     """A file whose bytes are not those that were written."""
 
 
-def digest(*parts: Any) -> bytes:
-    """The first 16 bytes of the SHA-256 of bytes-like parts in turn.
+class ForeignFileError(ValueError):
+    """A file of another kind or version than the one that was asked for."""
 
-    SHA-256 rather than a faster-looking hash, since processors compute it in hardware.
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file, for writing, reading and the errors of both.
+
+    Args:
+        name: its name, in the file.
+        version: which version is written, and the only one that is read.
+        again: how such a file is made anew, a sentence.
+        finite: the tensors in which NaN and infinity are refused.
     """
-    running = hashlib.sha256()
-    for part in parts:
-        running.update(part)
-    return running.digest()[:DIGEST_BYTES]
+
+    name: str
+    version: int
+    again: str
+    finite: tuple[str, ...] = ()
+
+    def check(self, path: str | os.PathLike, name: Any, version: Any) -> None:
+        """Raise ForeignFileError where a file at ``path`` is of another name or version.
+
+        Example:
+            >>> Format('index', 2, 'Build it again.').check('a', 'index', 2)
+        """
+        if name != self.name:
+            raise ForeignFileError(f'{os.fspath(path)!r} holds {name or "something else"!r}, not '
+                                   f'{self.name!r}.')
+        if str(version) != str(self.version):
+            newer = str(version).isdecimal() and int(version) > self.version
+            raise ForeignFileError(
+                f'{os.fspath(path)!r} has version {version} of the format {name!r}, and this '
+                f'release reads version {self.version}. '
+                f'{"Install a newer release." if newer else self.again}')
 
 
-def block_count(num_bytes: int, block_bytes: int = BLOCK_BYTES) -> int:
-    """How many blocks so many bytes are."""
-    return -(-num_bytes // block_bytes)
+@dataclass(frozen=True)
+class Pieces:
+    """An array that is made while it is written.
+
+    Args:
+        dtype: its NumPy dtype.
+        shape: its shape.
+        pieces: called when it is written: arrays that in turn are its elements.
+    """
+
+    dtype: Any
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-class BlockDigester:
-    """The digests of the blocks of a stream that comes in pieces of any size."""
+def write_container(path: str | os.PathLike, format: Format,
+                    columns: Mapping[str, np.ndarray | Tensor | StringColumn | Pieces],
+                    manifest: Mapping[str, Any]) -> str:
+    """Write arrays, columns of strings and a manifest, atomically.
 
-    def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
-        self.block_bytes = block_bytes
-        self._digests: list[bytes] = []
-        self._running = hashlib.sha256()
-        self._filled = 0
+    Tensors stand by falling size of their elements, so that each is aligned in the file.
 
-    def update(self, data: memoryview) -> None:
-        """Take the next piece, as bytes."""
-        while len(data):
-            piece = data[:self.block_bytes - self._filled]
-            self._running.update(piece)
-            self._filled += len(piece)
-            data = data[len(piece):]
-            if self._filled == self.block_bytes:
-                self._end_block()
+    Args:
+        path: the file.
+        format: what kind of file it is.
+        columns: what it holds, by name.
+        manifest: anything that JSON has.
 
-    def _end_block(self) -> None:
-        self._digests.append(self._running.digest()[:DIGEST_BYTES])
-        self._running, self._filled = hashlib.sha256(), 0
+    Returns:
+        The checksum of the header, which stands for the whole contents.
 
-    def finish(self) -> bytes:
-        """The digests of all blocks, one after another."""
-        if self._filled:
-            self._end_block()
-        return b''.join(self._digests)
+    Raises:
+        TypeError: the format has no such dtype.
+        OSError: it cannot be written, such as on a full disk; what was there before stays.
+    """
+    text = json.dumps(manifest).encode()
+    tensors = sorted(_tensors(columns), key=lambda tensor: -np.dtype(tensor[2].dtype).itemsize)
+    blocks = sum(_block_count(made.num_bytes, BLOCK_BYTES) for _, _, made in tensors)
+    layout = [(name, code, made.shape, made.num_bytes) for name, code, made in tensors]
+    layout += [('checksums', 'U8', (blocks, DIGEST_BYTES), blocks * DIGEST_BYTES),
+               ('manifest', 'U8', (len(text),), len(text))]
+    metadata = dict(format=format.name, version=str(format.version), block=str(BLOCK_BYTES),
+                    checksum=_UNSET, checksums=_UNSET, manifest=digest(text).hex())
+
+    def write(temporary: str) -> None:
+        with open(temporary, 'wb', buffering=0) as handle:
+            write_all(handle, _header(metadata, layout))
+            digests = b''.join(_write_tensor(handle, name, made) for name, _, made in tensors)
+            write_all(handle, digests)
+            write_all(handle, text)
+            metadata['checksums'] = digest(digests).hex()
+            metadata['checksum'] = digest(_header(metadata, layout)).hex()
+            handle.seek(0)
+            write_all(handle, _header(metadata, layout))
+
+    write_atomically(path, write)
+    return metadata['checksum']
+
+
+def _tensors(columns: Mapping[str, Any]) -> Iterator[tuple[str, str, Pieces]]:
+    """The name, code of the dtype, and elements of every tensor that the columns are."""
+    for name, values in columns.items():
+        code = None
+        if isinstance(values, StringColumn):
+            yield from _tensors({f'{name}.bytes': values.data, f'{name}.offsets': values.offsets})
+            continue
+        if isinstance(values, Tensor):
+            values = values.detach().cpu().contiguous()
+            if values.dtype == torch.bfloat16:
+                code, values = 'BF16', values.view(torch.uint16)
+            values = values.numpy()
+        if isinstance(values, np.ndarray):
+            values = Pieces(values.dtype, values.shape, [values].copy)
+        code = code or _CODES.get(np.dtype(values.dtype))
+        if code is None:
+            raise TypeError(f'{name!r} is of {values.dtype}, which safetensors does not have.')
+        yield name, code, values
+
+
+def _write_tensor(handle: Any, name: str, made: Pieces) -> bytes:
+    digester, written = BlockDigester(), 0
+    for piece in made.pieces():
+        data = np.ascontiguousarray(piece, made.dtype).reshape(-1).view(np.uint8).data
+        digester.update(data)
+        write_all(handle, data)
+        written += len(data)
+    if written != made.num_bytes:
+        raise ValueError(f'The tensor {name!r} of shape {made.shape} has {written} bytes.')
+    return digester.finish()
+
+
+def _header(metadata: dict[str, str], layout: list) -> bytes:
+    header: dict[str, Any] = {'__metadata__': metadata}
+    offset = 0
+    for name, code, shape, num_bytes in layout:
+        header[name] = dict(dtype=code, shape=list(shape), data_offsets=[offset,
+                                                                         offset + num_bytes])
+        offset += num_bytes
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-(8 + len(text)) % _ALIGNMENT)
+    return struct.pack('<Q', len(text)) + text
+
+
+class Container:
+    """An open file that :func:`write_container` wrote; nothing but its ends has been read.
+
+    Args:
+        path: the file.
+        format: what kind of file it must be.
+
+    Attributes:
+        path: its absolute path.
+        checksum: that of the header, which stands for the whole contents.
+        manifest: what was written as such.
+        arrays: the tensors by name, as :class:`BlockArray`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: a ``ValueError``; it is cut off, or a checksum does not fit.
+        ForeignFileError: a ``ValueError``; it is of another kind or version.
+
+    Example:
+        >>> import tempfile
+        >>> format = Format('toy', 1, 'Write it again.')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     columns = dict(x=torch.eye(2), ids=StringColumn.from_strings('ab'))
+        ...     checksum = write_container(f'{folder}/x.safetensors', format, columns, {})
+        ...     opened = Container(f'{folder}/x.safetensors', format)
+        ...     opened.tensor('x').tolist(), list(opened.strings('ids'))
+        ([[1.0, 0.0], [0.0, 1.0]], ['a', 'b'])
+    """
+
+    def __init__(self, path: str | os.PathLike, format: Format) -> None:
+        self.path, self.format = os.path.abspath(path), format
+        if not os.path.isfile(self.path):
+            raise FileNotFoundError(f'There is no file {self.path!r} ({format.name}).')
+        self._file = map_file(self.path)
+        header, metadata = self._read_header()
+        self.checksum = metadata['checksum']
+        self._check_size(max(entry['data_offsets'][1] for entry in header.values()))
+        text = self._plain(header.pop('manifest'))
+        digests = self._plain(header.pop('checksums')).reshape(-1, DIGEST_BYTES)
+        for name, data in (('manifest', text), ('checksums', digests)):
+            if digest(np.ascontiguousarray(data)).hex() != metadata[name]:
+                raise self._damaged(f'its {name} (in the last bytes of the file) does not fit its '
+                                    'checksum')
+        self.manifest: dict[str, Any] = json.loads(text.tobytes())
+        self._codes = {name: entry['dtype'] for name, entry in header.items()}
+        self.arrays = self._arrays(header, digests, int(metadata['block']))
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.path, self.format, self.checksum)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays or f'{name}.bytes' in self.arrays
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor, whose bytes are those of the mapped file; its blocks are checked.
+
+        Raises:
+            DamagedError: the file has none of that name, or not the one that was written.
+        """
+        tensor = torch.from_numpy(self._array(name)[:])
+        return tensor.view(torch.bfloat16) if self._codes[name] == 'BF16' else tensor
+
+    def strings(self, name: str) -> StringColumn:
+        """A column of strings, which are read and checked when they are used.
+
+        Raises:
+            DamagedError: the file has none of that name.
+        """
+        return StringColumn.from_arrays(self._array(f'{name}.bytes'),
+                                        self._array(f'{name}.offsets'))
+
+    def column(self, name: str) -> StringColumn | Tensor:
+        """The column of strings or the tensor of that name."""
+        return self.strings(name) if f'{name}.bytes' in self.arrays else self.tensor(name)
+
+    def verify(self) -> None:
+        """Check every block of every tensor. Raises DamagedError for the first that is damaged."""
+        for array in self.arrays.values():
+            array.verify()
+
+    def _array(self, name: str) -> BlockArray:
+        if name not in self.arrays:
+            raise self._damaged(f'it has no tensor {name!r}')
+        return self.arrays[name]
+
+    def _read_header(self) -> tuple[dict[str, Any], dict[str, str]]:
+        header, raw = read_header(self._file, self.path)
+        metadata = header.pop('__metadata__', None) or {}
+        given = metadata.get('checksum')
+        if 'checksums' not in metadata or not isinstance(given, str):
+            self.format.check(self.path, metadata.get('format'), metadata.get('version'))
+            raise self._damaged('its header has no checksums')
+        if len(given) != len(_UNSET) or digest(
+                raw.replace(given.encode(), _UNSET.encode(), 1)).hex() != given:
+            raise self._damaged('its header (the first '
+                                f'{len(raw)} bytes) does not fit its checksum')
+        self.format.check(self.path, metadata['format'], metadata['version'])
+        self._data_start = len(raw)
+        return header, metadata
+
+    def _check_size(self, end: int) -> None:
+        wanted, size = self._data_start + end, len(self._file)
+        if size < wanted:
+            raise self._damaged(f'it is cut off after {size} of {wanted} bytes')
+        if size > wanted:
+            raise self._damaged(f'{size - wanted} bytes stand behind its end')
+
+    def _plain(self, entry: dict[str, Any]) -> np.ndarray:
+        begin, end = entry['data_offsets']
+        return self._file[self._data_start + begin:self._data_start + end]
+
+    def _arrays(self, header: dict[str, Any], digests: np.ndarray,
+                block_bytes: int) -> dict[str, BlockArray]:
+        arrays, block = {}, 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets']):
+            begin, end = entry['data_offsets']
+            blocks = _block_count(end - begin, block_bytes)
+            arrays[name] = BlockArray(
+                self._file, self.path, name, _DTYPES[entry['dtype']], tuple(entry['shape']),
+                self._data_start + begin, digests[block:block + blocks], block_bytes,
+                finite=name in self.format.finite, again=self.format.again)
+            block += blocks
+        return arrays
+
+    def _damaged(self, reason: str) -> DamagedError:
+        return DamagedError(f'{self.path!r} is damaged: {reason}. Restore the file. '
+                            f'{self.format.again}')
+
+
+def _reopen(path: str, format: Format, checksum: str) -> Container:
+    again = Container(path, format)
+    if again.checksum != checksum:
+        raise ValueError(f'{path!r} is not the file any more that it was when it was opened: open '
+                         'it again.')
+    return again
 
 
 class BlockArray:
@@ -104,12 +349,14 @@ class BlockArray:
         digests: those of its blocks, ``(n, 16)`` uint8.
         block_bytes: the size of a block, a multiple of the size of an element.
         finite: whether NaN and infinity are refused.
+        again: how the file is made anew, for errors.
     """
 
     def __init__(self, file: np.ndarray, path: str, name: str, dtype: Any,
                  shape: tuple[int, ...], begin: int, digests: np.ndarray,
-                 block_bytes: int = BLOCK_BYTES, finite: bool = False) -> None:
+                 block_bytes: int = BLOCK_BYTES, finite: bool = False, again: str = '') -> None:
         self.path, self.name, self.begin, self.finite = path, name, begin, finite
+        self._again = again
         self.dtype, self.shape = np.dtype(dtype), tuple(shape)
         self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         self._bytes = file[begin:begin + self._row_bytes * self.shape[0]]
@@ -149,7 +396,7 @@ class BlockArray:
     def _check(self, begin: int, end: int) -> None:
         if begin >= end:
             return
-        first, stop = begin // self._block_bytes, block_count(end, self._block_bytes)
+        first, stop = begin // self._block_bytes, _block_count(end, self._block_bytes)
         if self._good[first:stop].all():
             return
         for block in range(first, stop):
@@ -163,7 +410,7 @@ class BlockArray:
             raise DamagedError(
                 f'{self.path!r} is damaged: bytes {self.begin + start} to '
                 f'{self.begin + start + len(data) - 1} of the file (in its tensor {self.name!r}) '
-                'do not fit their checksum. Restore the file, or dump the prototype again.')
+                f'do not fit their checksum. Restore the file. {self._again}')
         if self.finite:
             self._check_finite(data.view(self.dtype), start)
         self._good[block] = True
@@ -175,251 +422,7 @@ class BlockArray:
             raise DamagedError(
                 f'{self.path!r} holds NaN or infinity in its tensor {self.name!r}, the first in '
                 f'row {row} (bytes {self.begin + start} to '
-                f'{self.begin + start + values.nbytes - 1}). Encode the gallery again.')
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """The array in slices of about a block each."""
-        rows = max(1, self._block_bytes // max(1, self._row_bytes))
-        for start in range(0, len(self), rows):
-            yield self[start:start + rows]
-
-
-DTYPES = {'BOOL': 'bool', 'U8': 'uint8', 'I8': 'int8', 'U16': 'uint16', 'I16': 'int16',
-          'U32': 'uint32', 'I32': 'int32', 'U64': 'uint64', 'I64': 'int64', 'F16': 'float16',
-          'F32': 'float32', 'F64': 'float64'}
-_CODES = {np.dtype(name): code for code, name in DTYPES.items()}
-_LONGEST_HEADER = 100_000_000  # the limit of the format
-_ALIGNMENT = 64
-_UNSET = '0' * 2 * DIGEST_BYTES
-
-
-@dataclass
-class Entry:
-    """A tensor to be written.
-
-    Args:
-        name: its name.
-        dtype: its NumPy dtype.
-        shape: its shape.
-        pieces: called when it is written: arrays that in turn are its elements.
-    """
-
-    name: str
-    dtype: Any
-    shape: tuple[int, ...]
-    pieces: Callable[[], Iterable[np.ndarray]]
-
-    @classmethod
-    def of(cls, name: str, array: np.ndarray) -> Entry:
-        """An array that is in memory."""
-        return cls(name, array.dtype, array.shape, lambda: [array])
-
-    @property
-    def num_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-
-def write_container(path: str | os.PathLike, kind: str, version: int, entries: Sequence[Entry],
-                    manifest: dict[str, Any]) -> str:
-    """Write tensors and a manifest, atomically; returns the checksum of the header.
-
-    Tensors stand by falling size of their elements, so that each is aligned in the file.
-
-    Raises:
-        OSError: it cannot be written, such as on a full disk; what was there before stays.
-    """
-    text = json.dumps(manifest).encode()
-    ordered = sorted(entries, key=lambda entry: -np.dtype(entry.dtype).itemsize)
-    blocks = sum(block_count(entry.num_bytes) for entry in ordered)
-    layout = [(e.name, _CODES[np.dtype(e.dtype)], e.shape, e.num_bytes) for e in ordered]
-    layout += [('checksums', 'U8', (blocks, DIGEST_BYTES), blocks * DIGEST_BYTES),
-               ('manifest', 'U8', (len(text),), len(text))]
-    metadata = dict(format=kind, version=str(version), block=str(BLOCK_BYTES), checksum=_UNSET,
-                    checksums=_UNSET, manifest=digest(text).hex())
-
-    def write(temporary: str) -> None:
-        with open(temporary, 'wb', buffering=0) as handle:
-            write_all(handle, _header(metadata, layout))
-            digests = b''.join(_write_entry(handle, entry) for entry in ordered)
-            write_all(handle, digests)
-            write_all(handle, text)
-            metadata['checksums'] = digest(digests).hex()
-            metadata['checksum'] = digest(_header(metadata, layout)).hex()
-            handle.seek(0)
-            write_all(handle, _header(metadata, layout))
-
-    write_atomically(path, write)
-    return metadata['checksum']
-
-
-def _write_entry(handle: Any, entry: Entry) -> bytes:
-    digester, written = BlockDigester(), 0
-    for piece in entry.pieces():
-        data = np.ascontiguousarray(piece, dtype=entry.dtype).reshape(-1).view(np.uint8).data
-        digester.update(data)
-        write_all(handle, data)
-        written += len(data)
-    if written != entry.num_bytes:
-        raise ValueError(f'The tensor {entry.name!r} of shape {entry.shape} has {written} bytes.')
-    return digester.finish()
-
-
-def _header(metadata: dict[str, str], layout: list) -> bytes:
-    header: dict[str, Any] = {'__metadata__': metadata}
-    offset = 0
-    for name, code, shape, num_bytes in layout:
-        header[name] = dict(dtype=code, shape=list(shape), data_offsets=[offset,
-                                                                         offset + num_bytes])
-        offset += num_bytes
-    text = json.dumps(header, separators=(',', ':')).encode()
-    text += b' ' * (-(8 + len(text)) % _ALIGNMENT)
-    return struct.pack('<Q', len(text)) + text
-
-
-class Container:
-    """An open file that :func:`write_container` wrote; nothing but its ends has been read.
-
-    Attributes:
-        path: its absolute path.
-        version: of the format.
-        checksum: that of the header, which stands for the whole contents.
-        manifest: what was written as such.
-        arrays: the tensors by name.
-    """
-
-    def __init__(self, path: str | os.PathLike, kind: str) -> None:
-        """Map the file and check header and manifest.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            DamagedError: a ``ValueError``; it is cut off, or a checksum does not fit.
-            ForeignFileError: a ``ValueError``; it has no checksums, or is of another kind.
-        """
-        self.path, self.kind = os.path.abspath(path), kind
-        self._file = map_file(self.path)
-        header, metadata = self._read_header()
-        self.version, self.checksum = int(metadata['version']), metadata['checksum']
-        end = max(entry['data_offsets'][1] for entry in header.values())
-        self._check_size(end)
-        text = self._plain(header['manifest'])
-        digests = self._plain(header['checksums']).reshape(-1, DIGEST_BYTES)
-        for name, data in (('manifest', text), ('checksums', digests)):
-            if digest(np.ascontiguousarray(data)).hex() != metadata[name]:
-                raise self._damaged(f'its {name} (in the last bytes of the file) does not fit its '
-                                    'checksum')
-        self.manifest: dict[str, Any] = json.loads(text.tobytes())
-        self.arrays = self._arrays(header, digests, int(metadata['block']))
-
-    def __reduce__(self) -> tuple:
-        return _reopen, (self.path, self.kind, self.checksum)
-
-    def verify(self) -> None:
-        """Check every block of every tensor. Raises DamagedError for the first that is damaged."""
-        for array in self.arrays.values():
-            array.verify()
-
-    def _read_header(self) -> tuple[dict[str, Any], dict[str, str]]:
-        header, raw = read_header(self._file, self.path)
-        metadata = header.pop('__metadata__', None) or {}
-        given = metadata.get('checksum')
-        if not isinstance(given, str):
-            raise ForeignFileError(f'{self.path!r} has no checksums.')
-        if len(given) != len(_UNSET) or digest(
-                raw.replace(given.encode(), _UNSET.encode(), 1)).hex() != given:
-            raise self._damaged('its header (the first '
-                                f'{len(raw)} bytes) does not fit its checksum')
-        if metadata['format'] != self.kind:
-            raise ForeignFileError(f'{self.path!r} holds {metadata["format"]!r}, not '
-                                   f'{self.kind!r}.')
-        self._data_start = len(raw)
-        return header, metadata
-
-    def _check_size(self, end: int) -> None:
-        wanted, size = self._data_start + end, len(self._file)
-        if size < wanted:
-            raise self._damaged(f'it is cut off after {size} of {wanted} bytes')
-        if size > wanted:
-            raise self._damaged(f'{size - wanted} bytes stand behind its end')
-
-    def _plain(self, entry: dict[str, Any]) -> np.ndarray:
-        begin, end = entry['data_offsets']
-        return self._file[self._data_start + begin:self._data_start + end]
-
-    def _arrays(self, header: dict[str, Any], digests: np.ndarray,
-                block_bytes: int) -> dict[str, BlockArray]:
-        arrays, block = {}, 0
-        del header['checksums'], header['manifest']
-        for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets']):
-            begin, end = entry['data_offsets']
-            blocks = block_count(end - begin, block_bytes)
-            arrays[name] = BlockArray(
-                self._file, self.path, name, DTYPES[entry['dtype']], tuple(entry['shape']),
-                self._data_start + begin, digests[block:block + blocks], block_bytes,
-                finite=name.startswith('embeddings'))
-            block += blocks
-        return arrays
-
-    def _damaged(self, reason: str) -> DamagedError:
-        return DamagedError(f'{self.path!r} is damaged: {reason}. Restore the file, or dump the '
-                            'prototype again.')
-
-
-class ForeignFileError(ValueError):
-    """A safetensors file that no container is."""
-
-
-def _reopen(path: str, kind: str, checksum: str) -> Container:
-    again = Container(path, kind)
-    if again.checksum != checksum:
-        raise ValueError(f'{path!r} is not the file any more that it was when it was opened: open '
-                         'the gallery again.')
-    return again
-
-
-def read_header(file: np.ndarray, path: str) -> tuple[dict[str, Any], bytes]:
-    """The header of a safetensors file, and its bytes with those of its length.
-
-    Raises:
-        DamagedError: it is none.
-    """
-    length = struct.unpack('<Q', file[:8].tobytes())[0] if len(file) >= 8 else -1
-    if not 0 < length <= min(_LONGEST_HEADER, len(file) - 8):
-        raise DamagedError(f'{path!r} is damaged or no safetensors file: its header is cut off '
-                           f'({len(file)} bytes). Restore the file, or dump the prototype again.')
-    raw = file[:8 + length].tobytes()
-    try:
-        header = json.loads(raw[8:])
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f'{path!r} is damaged or no safetensors file: its header (the first '
-                           f'{len(raw)} bytes) cannot be read. Restore the file, or dump the '
-                           'prototype again.') from error
-    if not isinstance(header, dict):
-        raise DamagedError(f'{path!r} is no safetensors file: its header is no object.')
-    return header, raw
-
-
-def map_file(path: str | os.PathLike) -> np.ndarray:
-    """The bytes of a file, ``(B,)`` uint8, read when they are touched.
-
-    What is written into them stays in memory and never reaches the file. No file descriptor stays
-    open, so that the number of mapped files has no low limit.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size == 0:
-            return np.zeros(0, dtype=np.uint8)
-        same = f'/proc/self/fd/{descriptor}'  # the opened file, whatever its name means by now
-        name = same if Path(same).exists() else os.fspath(path)
-        storage = torch.UntypedStorage.from_file(name, shared=False, nbytes=size)
-    finally:
-        os.close(descriptor)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
-
-
-_CHUNK_ROWS = 16384
-_FEW = 16  # a share of the rows below which each is read alone
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is 0
+                f'{self.begin + start + values.nbytes - 1}). {self._again}')
 
 
 class StringColumn(Sequence[str]):
@@ -431,6 +434,11 @@ class StringColumn(Sequence[str]):
 
     Raises:
         ValueError: the offsets do not rise from 0 to the number of bytes.
+
+    Example:
+        >>> column = StringColumn.from_strings(['cat', '', 'dog'])
+        >>> column[2], list(column.take(np.array([1, 0]))), column.find(['dog', 'emu']).tolist()
+        ('dog', ['', 'cat'], [2, -1])
     """
 
     def __init__(self, data: Tensor, offsets: Tensor) -> None:
@@ -602,3 +610,95 @@ def _polynomials(data: np.ndarray, edges: np.ndarray) -> np.ndarray:
     terms = (data.astype(np.uint64) + np.uint64(1)) * powers[place]
     sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(terms, dtype=np.uint64)])
     return sums[edges[1:]] - sums[edges[:-1]]
+
+
+def read_header(file: np.ndarray, path: str) -> tuple[dict[str, Any], bytes]:
+    """The header of a safetensors file, and its bytes with those of its length.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    length = struct.unpack('<Q', file[:8].tobytes())[0] if len(file) >= 8 else -1
+    try:
+        if not 0 < length <= min(_LONGEST_HEADER, len(file) - 8):
+            raise ValueError('it is cut off')
+        raw = file[:8 + length].tobytes()
+        header = json.loads(raw[8:])
+        if not isinstance(header, dict):
+            raise ValueError('it is no object')
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f'{path!r} is damaged or no safetensors file of {len(file)} bytes: its '
+                           f'header cannot be read ({error}). Restore the file.') from error
+    return header, raw
+
+
+def map_file(path: str | os.PathLike) -> np.ndarray:
+    """The bytes of a file, ``(B,)`` uint8, read when they are touched.
+
+    What is written into them stays in memory and never reaches the file. No file descriptor stays
+    open, so that the number of mapped files has no low limit.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            return np.zeros(0, dtype=np.uint8)
+        same = f'/proc/self/fd/{descriptor}'  # the opened file, whatever its name means by now
+        name = same if Path(same).exists() else os.fspath(path)
+        storage = torch.UntypedStorage.from_file(name, shared=False, nbytes=size)
+    finally:
+        os.close(descriptor)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
+
+
+def digest(*parts: Any) -> bytes:
+    """The first 16 bytes of the SHA-256 of bytes-like parts in turn.
+
+    SHA-256 rather than a faster-looking hash, since processors compute it in hardware.
+    """
+    running = hashlib.sha256()
+    for part in parts:
+        running.update(part)
+    return running.digest()[:DIGEST_BYTES]
+
+
+class BlockDigester:
+    """The digests of the blocks of a stream that comes in pieces of any size.
+
+    Example:
+        >>> digester = BlockDigester(4)
+        >>> for piece in (b'abc', b'def'):
+        ...     digester.update(memoryview(piece))
+        >>> digester.finish() == digest(b'abcd') + digest(b'ef')
+        True
+    """
+
+    def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
+        self.block_bytes = block_bytes
+        self._digests: list[bytes] = []
+        self._running = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, data: memoryview) -> None:
+        """Take the next piece, as bytes."""
+        while len(data):
+            piece = data[:self.block_bytes - self._filled]
+            self._running.update(piece)
+            self._filled += len(piece)
+            data = data[len(piece):]
+            if self._filled == self.block_bytes:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        self._digests.append(self._running.digest()[:DIGEST_BYTES])
+        self._running, self._filled = hashlib.sha256(), 0
+
+    def finish(self) -> bytes:
+        """The digests of all blocks, one after another."""
+        if self._filled:
+            self._end_block()
+        return b''.join(self._digests)
+
+
+def _block_count(num_bytes: int, block_bytes: int) -> int:
+    return -(-num_bytes // block_bytes)

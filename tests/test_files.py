@@ -1,5 +1,7 @@
+"""Files that are written whole or not at all, and the lock of a folder."""
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -7,14 +9,46 @@ import time
 
 import pytest
 
-from retrieval.files import folder_lock
+from retrieval.files import folder_lock, write_atomically, write_bytes, write_text
 from retrieval.gallery import GalleryStore
 
 from .gallery.examples import example
 
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / 'g.safetensors'
+    path.write_text('old')
+
+    def fails(name):
+        with open(name, 'w') as handle:
+            handle.write('half')
+        raise OSError('No space left on device')
+    with pytest.raises(OSError, match='No space'):
+        write_atomically(path, fails)
+    assert path.read_text() == 'old' and os.listdir(tmp_path) == ['g.safetensors']
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / 'f', lambda name: open(name, 'w').close())
+        assert stat.S_IMODE((tmp_path / 'f').stat().st_mode) == 0o644
+    finally:
+        os.umask(umask)
+
+
+def test_bytes_and_texts(tmp_path):
+    write_bytes(tmp_path / 'new' / 'b', b'\x00\xff')
+    write_text(tmp_path / 't', 'ü\n')
+    assert (tmp_path / 'new' / 'b').read_bytes() == b'\x00\xff'
+    assert (tmp_path / 't').read_bytes() == b'\xc3\xbc\n'
+    write_text(tmp_path / 't', '')
+    assert (tmp_path / 't').read_bytes() == b'' and len(os.listdir(tmp_path)) == 2
+
+
 HOLD = '''
 import sys, time
-from retrieval.files import folder_lock
+from retrieval.files import folder_lock, write_atomically, write_bytes, write_text
 with folder_lock(sys.argv[1], 1):
     print('held', flush=True)
     time.sleep(60)

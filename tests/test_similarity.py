@@ -1,5 +1,7 @@
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def test_the_prepared_product_is_the_function():
     torch.manual_seed(1)
     queries, gallery = torch.randn(4, 6), torch.randn(8, 6)
     for similarity in SIMILARITIES.values():
-        if similarity.prepare is not None:
+        if similarity.kind == 'product':
             product = similarity.prepare(queries) @ similarity.prepare(gallery).T
             torch.testing.assert_close(product, similarity.function(queries, gallery))
 
@@ -56,3 +58,36 @@ def test_a_callable_is_taken_as_it_is():
     def mine(queries, gallery):
         return -torch.cdist(queries, gallery, p=1)
     assert resolve_similarity(mine).function is mine
+
+
+@pytest.mark.parametrize('name', sorted(SIMILARITIES))
+def test_pairs_are_the_diagonal(name):
+    similarity = resolve_similarity(name)
+    queries, gallery = torch.randn(6, 5), torch.randn(6, 5)
+    pairs = similarity.of_pairs(similarity.prepare(queries), similarity.prepare(gallery))
+    torch.testing.assert_close(pairs, similarity.function(queries, gallery).diagonal())
+
+
+@pytest.mark.parametrize('as_array', [False, True])
+@pytest.mark.parametrize('name', ['cosine_similarity', 'euclidean'])
+def test_from_squared_distances_and_back(name, as_array):
+    similarity = resolve_similarity(name)
+    queries, gallery = torch.randn(4, 5).double(), torch.randn(7, 5).double()
+    squares = torch.cdist(similarity.prepare(queries), similarity.prepare(gallery)).square()
+    given = squares.clone().numpy() if as_array else squares.clone()
+    found = similarity.from_squared_distances(given)
+    assert found is given
+    similarities = torch.as_tensor(found).clone()
+    torch.testing.assert_close(similarities, similarity.function(queries, gallery))
+    torch.testing.assert_close(torch.as_tensor(similarity.squared_distances(found)), squares)
+
+
+def test_rounding_below_zero_is_a_distance_of_zero():
+    assert resolve_similarity('euclidean').from_squared_distances(torch.tensor([-1e-6])).item() == 0
+    assert resolve_similarity('cosine_similarity').squared_distances(np.array([1.001])).item() == 0
+
+
+def test_a_copy_is_the_same_similarity():
+    euclidean = resolve_similarity('euclidean')
+    copied = pickle.loads(pickle.dumps(euclidean))
+    assert copied == euclidean and copied.kind == 'distance'

@@ -1,17 +1,21 @@
+"""The container: what comes back, what is checked when; and columns of strings."""
 import hashlib
 import random
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
 
 from retrieval.tensor_file import (
     BlockArray,
     BlockDigester,
     Container,
     DamagedError,
-    Entry,
     ForeignFileError,
+    Format,
+    Pieces,
     StringColumn,
     write_container,
 )
@@ -95,11 +99,6 @@ def test_a_checked_block_is_not_checked_again_but_by_verify():
         blocks.verify()
 
 
-def test_pieces():
-    array = np.arange(100, dtype=np.int64)
-    assert np.concatenate(list(opened(array, front=8)[1].pieces())).tolist() == array.tolist()
-
-
 def test_values_that_are_not_finite():
     array = np.zeros((10, 8), dtype=np.float32)
     array[6, 3] = np.inf
@@ -114,13 +113,16 @@ ARRAYS = {'a': np.arange(3, dtype=np.int8), 'b': np.arange(5, dtype=np.int64),
           'e': np.array([True, False]), 'f': np.arange(4, dtype=np.float64)}
 
 
-def write(path, arrays=ARRAYS, **manifest):
-    return write_container(path, 'kind', 1, [Entry.of(*item) for item in arrays.items()], manifest)
+KIND = Format('kind', 1, 'Write it again.')
+
+
+def write(path, columns=ARRAYS, **manifest):
+    return write_container(path, KIND, columns, manifest)
 
 
 def test_arrays_and_manifest_come_back(tmp_path):
     checksum = write(tmp_path / 'f', note='ü')
-    opened = Container(tmp_path / 'f', 'kind')
+    opened = Container(tmp_path / 'f', KIND)
     assert opened.manifest == dict(note='ü') and opened.checksum == checksum
     assert set(opened.arrays) == set(ARRAYS)
     for name, array in ARRAYS.items():
@@ -135,30 +137,65 @@ def test_arrays_and_manifest_come_back(tmp_path):
 
 def test_arrays_are_written_in_pieces(tmp_path):
     whole = np.random.default_rng(0).normal(size=(70_000, 8)).astype(np.float32)  # over 2 blocks
-    pieces = Entry('x', 'float32', whole.shape, lambda: np.array_split(whole, 13))
-    write_container(tmp_path / 'f', 'kind', 1, [pieces], {})
-    opened = Container(tmp_path / 'f', 'kind')
+    pieces = Pieces('float32', whole.shape, lambda: np.array_split(whole, 13))
+    write(tmp_path / 'f', dict(x=pieces))
+    opened = Container(tmp_path / 'f', KIND)
     np.testing.assert_array_equal(opened.arrays['x'][:], whole)
     write(tmp_path / 'g', dict(x=whole))
     assert (tmp_path / 'f').read_bytes() == (tmp_path / 'g').read_bytes()
 
 
 def test_pieces_that_do_not_make_the_shape(tmp_path):
-    entry = Entry('x', 'float32', (3, 2), lambda: [np.zeros((2, 2), np.float32)])
+    made = Pieces('float32', (3, 2), lambda: [np.zeros((2, 2), np.float32)])
     with pytest.raises(ValueError, match=r"'x' of shape \(3, 2\) has 16 bytes"):
-        write_container(tmp_path / 'f', 'kind', 1, [entry], {})
+        write(tmp_path / 'f', dict(x=made))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float64, torch.bool])
+def test_tensors_come_back_in_their_dtype(tmp_path, dtype):
+    tensor = torch.randn(6, 5).to(dtype).T  # not contiguous
+    empty = torch.zeros((0, 3), dtype=dtype)
+    write(tmp_path / 'f', dict(x=tensor, e=empty, names=StringColumn.from_strings(STRINGS)))
+    opened = Container(tmp_path / 'f', KIND)
+    assert torch.equal(opened.tensor('x'), tensor) and opened.tensor('x').dtype == dtype
+    assert opened.tensor('e').shape == (0, 3) and opened.tensor('e').dtype == dtype
+    assert torch.equal(load_torch(tmp_path / 'f')['x'], tensor), 'as safetensors reads it'
+    assert list(opened.strings('names')) == STRINGS == list(opened.column('names'))
+    assert 'names' in opened and 'x' in opened and 'name' not in opened
+    with pytest.raises(DamagedError, match="no tensor 'y'"):
+        opened.tensor('y')
+
+
+def test_dtypes_that_the_format_lacks(tmp_path):
+    with pytest.raises(TypeError, match="'x' is of complex64"):
+        write(tmp_path / 'f', dict(x=torch.zeros(2, dtype=torch.complex64)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_that_are_not_finite_are_refused_where_the_format_says_so(tmp_path):
+    strict = Format('kind', 1, 'Write it again.', finite=('b',))
+    write_container(tmp_path / 'f', strict, dict(a=np.array([np.nan]), b=np.array([np.inf])), {})
+    opened = Container(tmp_path / 'f', strict)
+    assert np.isnan(opened.arrays['a'][:]).all()
+    with pytest.raises(DamagedError, match="infinity in its tensor 'b'.*Write it again"):
+        opened.verify()
 
 
 def test_other_files(tmp_path):
     save_file(dict(x=np.zeros(3)), tmp_path / 'plain')
-    with pytest.raises(ForeignFileError, match='no checksums'):
-        Container(tmp_path / 'plain', 'kind')
     write(tmp_path / 'f')
-    with pytest.raises(ForeignFileError, match="'kind', not 'other'"):
-        Container(tmp_path / 'f', 'other')
-    with pytest.raises(FileNotFoundError):
-        Container(tmp_path / 'none', 'kind')
+    for name, format, words in (
+            ('plain', KIND, "holds 'something else', not 'kind'"),
+            ('f', Format('other', 1, ''), "holds 'kind', not 'other'"),
+            ('f', Format('kind', 2, 'Write it again.'),
+             "version 1 of the format 'kind', and this release reads version 2. Write it again"),
+            ('f', Format('kind', 0, 'Write it again.'), 'reads version 0. Install a newer')):
+        with pytest.raises(ForeignFileError, match=words):
+            Container(tmp_path / name, format)
+    for name in ('none', ''):
+        with pytest.raises(FileNotFoundError, match='There is no file'):
+            Container(tmp_path / name, KIND)
 
 
 STRINGS = ['', 'a', 'äöü', '日本', 'x' * 1000, 'a\x00', 'a\x00\x00', 'b']

@@ -48,16 +48,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                      similarity=arguments.similarity, neighbors=arguments.neighbors,
                      label_names=gallery.label_names)
     made.save(arguments.out)
-    figures = tar_at_far(pairs_within(gallery.embeddings, gallery.labels, arguments.similarity))
+    rates = tar_at_far(pairs_within(gallery.embeddings, gallery.labels, arguments.similarity))
     measured = made.measured
     print(f'threshold {made.threshold:.4f}: of {measured["matches"]} matching pairs '
           f'{measured["tar"]:.2%} reach it, of {measured["others"]} others '
           f'{measured["far"]:.4%}; F1 {measured["f1"]:.4f}')
-    print(', '.join(f'{name} {value:.2%}' for name, value in figures.items()))
+    print(', '.join(f'{name} {value:.2%}' for name, value in rates.items()))
     if made.class_thresholds:
-        values = sorted(made.class_thresholds.values())
-        print(f'{len(values)} classes have thresholds of their own, from {values[0]:.4f} to '
-              f'{values[-1]:.4f}')
+        thresholds = made.class_thresholds.values()
+        print(f'{len(thresholds)} classes have thresholds of their own, from '
+              f'{min(thresholds):.4f} to {max(thresholds):.4f}')
     print(f'written to {arguments.out}')
 
 

@@ -22,14 +22,14 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--topk', type=int, default=10, metavar='K',
                            help='how many results of each query are compared (default: 10)')
     arguments.add_argument('--similarity', help='of both (default: what each is meant for)')
-    arguments.add_argument('--out', metavar='RESULT.json', help='where to write the figures')
+    arguments.add_argument('--out', metavar='RESULT.json', help='where to write the results')
     arguments.add_argument('--switch', metavar='LINK', help='let this name (a symbolic link, to be '
                            'given as prototype or gallery) lead to NEW, in one step, after every '
                            'byte of NEW was checked')
     arguments.add_argument('--min-overlap', type=float, default=0, metavar='PERCENT',
                            help='do not switch where fewer of the first results are in common')
     arguments.add_argument('--max-loss', type=float, metavar='POINTS', help='do not switch where '
-                           'a figure falls by more (Recall@1, Recall@10, MAP@R, in points of '
+                           'a metric falls by more (Recall@1, Recall@10, MAP@R, in points of '
                            'percent; needs labels)')
     return arguments
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     from ..evaluation import compare_galleries
     from ..files import write_text
-    from ..gallery import Gallery
+    from ..gallery import Gallery, switch
 
     old, new = Gallery.load(arguments.old), Gallery.load(arguments.new)
     queries: Any = arguments.queries
@@ -54,29 +54,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.switch:
         check(found, arguments.min_overlap, arguments.max_loss)
         new.verify()
-        _switch(arguments.switch, arguments.new)
+        before = switch(arguments.switch, arguments.new)
+        print(f'{arguments.switch} leads to {arguments.new}'
+              + (f'; before, to {before}' if before else ''))
 
 
 def check(found: Any, min_overlap: float, max_loss: float | None) -> None:
-    """Raises ValueError where a comparison is not as it should be."""
+    """Raise ValueError where a comparison is not as it should be."""
     if 100 * found.overlap < min_overlap:
         raise ValueError(f'Not switched: {100 * found.overlap:.2f} % of the first results are in '
                          f'common, and --min-overlap asks for {min_overlap:g} %.')
     if max_loss is None:
         return
-    if not found.figures:
+    if not found.results:
         raise ValueError('Not switched: --max-loss needs labels in both galleries.')
-    for name, (before, after) in found.figures.items():
+    for name, (before, after) in found.results.items():
         if before - after > max_loss:
             raise ValueError(f'Not switched: {name} falls from {before:.2f} to {after:.2f}, by '
                              f'more than --max-loss {max_loss:g}.')
-
-
-def _switch(link: str, target: str) -> None:
-    from ..gallery import switch
-
-    before = switch(link, target)
-    print(f'{link} leads to {target}' + (f'; before, to {before}' if before else ''))
 
 
 if __name__ == '__main__':

@@ -4,22 +4,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .command_line import reports_errors
 
 if TYPE_CHECKING:
-    from ..evaluation import QueryFigures
-    from ..gallery import Gallery
-
-class Side(NamedTuple):
-    """One file of embeddings: ``(N, D)``, and what is known of the rows."""
-
-    embeddings: Any = None
-    labels: Any = None
-    ids: Any = None
-    cameras: Any = None
-    sequences: Any = None
+    from ..evaluation import EmbeddingSet, EvaluationTask
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
                            'gt_easy, gt_hard and gt_junk for revisited Oxford and Paris')
     arguments.add_argument('--confidence', type=float, metavar='SHARE',
                            help='add bootstrap intervals of that share, such as 0.95')
-    arguments.add_argument('--per-class', metavar='FILE.json', help='write the figures by class')
+    arguments.add_argument('--per-class', metavar='FILE.json', help='write the results by class')
     arguments.add_argument('--compare', metavar='EMBEDDINGS', help='the same queries by another '
                            'encoder: add the differences to it and their p-values')
     arguments.add_argument('--compare-gallery', metavar='EMBEDDINGS',
@@ -64,29 +54,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     check_arguments(arguments)
-    from ..evaluation import resolve_protocol
+    from ..evaluation import compare, rank_queries
+    from ..evaluation.evaluate import DEFAULT_METRICS
+    from ..evaluation.protocols import resolve_protocol
+    from ..evaluation.results import with_levels, write_per_class
 
-    average = arguments.average or 'micro'
+    metrics, average = arguments.metrics or DEFAULT_METRICS, arguments.average or 'micro'
     if arguments.protocol is not None:
-        average = resolve_protocol(arguments.protocol).average
-    queries, gallery = read_sides(arguments, arguments.embeddings, arguments.gallery)
-    figures = rank(arguments, queries, gallery)
-    result = {name: value for level, ranked in figures.items()
-              for name, value in _named(level, ranked.summary(average)).items()}
+        protocol = resolve_protocol(arguments.protocol)
+        metrics, average = protocol.metrics, protocol.average
+    truth = read_truth(arguments.ground_truth)
+
+    def ranked(embeddings: str, gallery: str | None) -> dict[str, Any]:
+        return {level: rank_queries(task, metrics) for level, task in
+                read_tasks(arguments, embeddings, gallery, truth).items()}
+
+    results = ranked(arguments.embeddings, arguments.gallery)
+    report: dict[str, Any] = with_levels({
+        level: one.summary(average) for level, one in results.items()})
     if arguments.confidence is not None:
-        result['confidence'] = {
-            name: list(bounds) for level, ranked in figures.items() for name, bounds in
-            _named(level, ranked.confidence(arguments.confidence, average=average)).items()}
+        bounds = with_levels({level: one.confidence(arguments.confidence, average=average)
+                              for level, one in results.items()})
+        report['confidence'] = {name: list(both) for name, both in bounds.items()}
     if arguments.compare is not None:
-        result['comparison'] = compare_with(arguments, figures)
+        others = ranked(arguments.compare, arguments.compare_gallery)
+        report['comparison'] = with_levels({
+            level: compare(others[level], one) for level, one in results.items()})
     if arguments.per_class is not None:
-        write_classes(figures, arguments.per_class)
-    report(result, arguments.out)
+        write_per_class(results, arguments.per_class)
+    print_report(report)
+    if arguments.out is not None:
+        import json
+
+        from ..files import write_text
+        write_text(arguments.out, json.dumps(report, indent=2) + '\n')
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise ValueError where options contradict each other."""
-    from ..evaluation import refuse_beside_protocol
+    from ..evaluation.protocols import refuse_beside_protocol
 
     if arguments.protocol is not None:
         refuse_beside_protocol(arguments.protocol, metrics=arguments.metrics,
@@ -101,85 +107,38 @@ def check_arguments(arguments: argparse.Namespace) -> None:
                          f'{"give" if arguments.gallery else "leave out"} --compare-gallery.')
 
 
-def read_sides(arguments: argparse.Namespace, embeddings: str,
-               gallery: str | None) -> tuple[Side, Side]:
-    """The queries, and the gallery where there is one."""
-    options = {name: getattr(arguments, name) for name in ('labels', 'cameras', 'sequences')}
-    needs_labels = arguments.ground_truth is None
-    queries = read_side(embeddings, options, '--', needs_labels)
-    if gallery is None:
-        return queries, Side()
-    options = {name: getattr(arguments, f'gallery_{name}') for name in options}
-    return queries, read_side(gallery, options, '--gallery-', needs_labels)
+def read_tasks(arguments: argparse.Namespace, embeddings: str, gallery: str | None,
+               truth: dict[str, Any]) -> dict[str, EvaluationTask]:
+    """The evaluation by level of the protocol; under the empty name without levels."""
+    from ..evaluation import EvaluationTask
+    from ..evaluation.protocols import resolve_protocol
+
+    queries = read_set(arguments, embeddings, '')
+    theirs = None if gallery is None else read_set(arguments, gallery, 'gallery_')
+    if arguments.protocol is not None:
+        return resolve_protocol(arguments.protocol).tasks(queries, theirs, truth)
+    excluded = tuple(name for name in ('camera', 'sequence') if any(
+        getattr(arguments, f'{side}{name}s') is not None for side in ('', 'gallery_')))
+    return {'': EvaluationTask(queries, theirs, truth.get('gt_indices'), truth.get('gt_junk'),
+                               excluded, arguments.similarity or 'cosine_similarity')}
 
 
-def rank(arguments: argparse.Namespace, queries: Side,
-         gallery: Side) -> dict[str, QueryFigures]:
-    """What every query scores, by level of the protocol; under the empty name without levels."""
-    from ..evaluation import DEFAULT_METRICS, rank_protocol, rank_queries, resolve_protocol
+def read_set(arguments: argparse.Namespace, path: str, side: str) -> EmbeddingSet:
+    """The embeddings of one file, with the columns of other files or its own.
 
-    truth = read_truth(arguments.ground_truth)
-    sides = (queries.embeddings, queries.labels, gallery.embeddings, gallery.labels)
-    ids: dict[str, Any] = dict(ids=queries.ids, gallery_ids=gallery.ids)
-    if arguments.protocol is None:
-        options: dict[str, Any] = dict(ids)
-        for name in ('cameras', 'sequences'):
-            if getattr(arguments, name) is not None:
-                options[name] = getattr(queries, name)
-                options[f'gallery_{name}'] = getattr(gallery, name)
-        return {'': rank_queries(
-            *sides, metrics=arguments.metrics or DEFAULT_METRICS,
-            similarity=arguments.similarity or 'cosine_similarity',
-            relevance=truth.get('gt_indices'), junk=truth.get('gt_junk'), **options)}
-    names = resolve_protocol(arguments.protocol).exclude_same
-    return rank_protocol(
-        arguments.protocol, *sides, **ids, ground_truth=truth,
-        columns={name: getattr(queries, f'{name}s') for name in names},
-        gallery_columns={name: getattr(gallery, f'{name}s') for name in names})
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged or holds something else, or there are no labels.
+    """
+    from ..evaluation import EmbeddingSet
 
-
-def compare_with(arguments: argparse.Namespace, figures: dict[str, QueryFigures]) -> dict[str, Any]:
-    """The differences of this run to that of ``--compare``, positive where this one is better."""
-    from ..evaluation import compare
-
-    others = rank(arguments, *read_sides(arguments, arguments.compare, arguments.compare_gallery))
-    return {name: found for level in figures
-            for name, found in _named(level, compare(others[level], figures[level])).items()}
-
-
-def _named(level: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {f'{level}/{name}' if level else name: value for name, value in values.items()}
-
-
-def write_classes(figures: dict[str, QueryFigures], path: str) -> None:
-    """Write the figures of every class to a JSON file."""
-    import json
-
-    from ..files import write_text
-    tables = {level: {str(label): row for label, row in ranked.per_class().items()}
-              for level, ranked in figures.items()}
-    write_text(path, json.dumps(tables.get('', tables), indent=1) + '\n')
-
-
-def report(result: dict[str, Any], out: str | None) -> None:
-    """Print the figures, and write them to a JSON file where one is named."""
-    plain = {name: value for name, value in result.items() if not isinstance(value, dict)}
-    width = max(map(len, plain))
-    for name, value in plain.items():
-        line = f'{name:{width}}  {value:8.4f}' if isinstance(value, float) else \
-            f'{name:{width}}  {value:8d}'
-        if name in result.get('confidence', {}):
-            low, high = result['confidence'][name]
-            line += f'   {low:.4f} to {high:.4f}'
-        if name in result.get('comparison', {}):
-            other = result['comparison'][name]
-            line += f'   {other["difference"]:+.4f} (p = {other["p_value"]:.4f})'
-        print(line)
-    if out is not None:
-        import json
-
-        from ..files import write_text
-        write_text(out, json.dumps(result, indent=2) + '\n')
+    found = EmbeddingSet.load(
+        path, getattr(arguments, f'{side}labels'),
+        {name: getattr(arguments, f'{side}{name}s') for name in ('camera', 'sequence')})
+    if found.labels is None and arguments.ground_truth is None:
+        raise ValueError(f'{path!r} brings no labels: give a file of them with '
+                         f'--{side.replace("_", "-")}labels.')
+    return found
 
 
 def read_truth(path: str | None) -> dict[str, Any]:
@@ -206,82 +165,19 @@ def read_truth(path: str | None) -> dict[str, Any]:
     return truth
 
 
-def read_side(path: str, options: dict[str, str | None], prefix: str,
-              needs_labels: bool = True) -> Side:
-    """The embeddings of one file, with the columns of other files or its own.
-
-    Args:
-        path: the embeddings.
-        options: the files of ``labels``, ``cameras`` and ``sequences``, or None.
-        prefix: what stands before those names in the command's options.
-        needs_labels: whether labels must be there.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged or holds something else, or there are no labels.
-    """
-    from ..gallery import Gallery, is_gallery
-
-    if not is_gallery(path):
-        raise FileNotFoundError(f'There are no embeddings at {path!r}.')
-    gallery = Gallery.load(path)
-    columns = {}
-    for name, file in options.items():
-        own = labels_of(gallery) if name == 'labels' else \
-            _plain(gallery.metadata.get(name.removesuffix('s')))
-        columns[name] = read_labels(file) if file is not None else own
-        if columns[name] is not None and len(columns[name]) != len(gallery):
-            raise ValueError(f'{file or path!r} holds {len(columns[name])} {name} for the '
-                             f'{len(gallery)} embeddings of {path!r}: give one each.')
-    if columns['labels'] is None and needs_labels:
-        raise ValueError(f'{path!r} brings no labels: give a file of them with {prefix}labels.')
-    return Side(gallery.embeddings, ids=gallery.ids if gallery.identified else None, **columns)
-
-
-def _plain(column: Any) -> Any:
-    return list(column) if column is not None and not hasattr(column, 'dtype') else column
-
-
-def labels_of(gallery: Gallery) -> Any:
-    """A gallery's labels, by name where it has names: two galleries may number classes apart."""
-    if gallery.labels is None or gallery.label_names is None:
-        return gallery.labels
-    return [gallery.label_name(row) for row in range(len(gallery))]
-
-
-def read_labels(path: str) -> Any:
-    """Labels ``(N,)`` from a ``.npy`` file, a gallery, or a text file with one a line.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged or holds no labels.
-    """
-    import numpy as np
-
-    from ..gallery import Gallery
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There are no labels at {path!r}.')
-    suffix = Path(path).suffix
-    if suffix == '.safetensors':
-        return labels_of(Gallery.load(path))
-    if suffix != '.npy':
-        lines = Path(path).read_text().split('\n')
-        lines = lines[:-1] if lines and not lines[-1] else lines
-        return [int(line) for line in lines] if all(map(_is_integer, lines)) else lines
-    try:
-        return np.load(path, allow_pickle=False)
-    except Exception as error:
-        raise ValueError(f'{path!r} cannot be read as labels: {error}. Write whole numbers or '
-                         'strings with numpy.save.') from error
-
-
-def _is_integer(line: str) -> bool:
-    try:
-        int(line)
-    except ValueError:
-        return False
-    return True
+def print_report(report: dict[str, Any]) -> None:
+    """Print a line for each metric, with its interval and its comparison where there are any."""
+    plain = {name: value for name, value in report.items() if not isinstance(value, dict)}
+    width = max(map(len, plain))
+    for name, value in plain.items():
+        line = f'{name:{width}}  {value:8{".4f" if isinstance(value, float) else "d"}}'
+        if name in report.get('confidence', {}):
+            low, high = report['confidence'][name]
+            line += f'   {low:.4f} to {high:.4f}'
+        if name in report.get('comparison', {}):
+            other = report['comparison'][name]
+            line += f'   {other["difference"]:+.4f} (p = {other["p_value"]:.4f})'
+        print(line)
 
 
 if __name__ == '__main__':

@@ -4,9 +4,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .command_line import reports_errors
+
+if TYPE_CHECKING:
+    from ..gallery import Gallery, GalleryStore
 
 _NAMES = {'gallery': 'a gallery file or store', 'store': 'a gallery store',
           'out': 'where the result is written: a file .safetensors, or a new store .gallery'}
@@ -65,19 +68,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery, GalleryStore
-
     print('\n'.join(f'{name + ":":16}{value}'
-                    for name, value in facts(Gallery.load(arguments.gallery)).items()))
+                    for name, value in facts(_load(arguments.gallery)).items()))
     if Path(arguments.gallery).is_dir():
-        state = GalleryStore.open(arguments.gallery).state
+        state = _store(arguments.gallery).state
         dead = sum(shard.rows - shard.live for shard in state.shards)
         print(f'{"store:":16}{len(state.shards)} shards, {dead} removed rows in them, '
               f'{state.generation} changes')
 
 
-def facts(gallery: Any) -> dict[str, Any]:
-    """What a gallery is, by name, in words; nothing of its rows is read but where it must."""
+def facts(gallery: Gallery) -> dict[str, Any]:
+    """A gallery described in words, by name; nothing of its rows is read but where it must."""
     made = {part: value[:16] + '…' if value else 'unknown'
             for part, value in gallery.fingerprint.as_dict().items()}
     names = gallery.label_names
@@ -95,23 +96,18 @@ def facts(gallery: Any) -> dict[str, Any]:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery
-
-    gallery = Gallery.load(arguments.gallery)
+    gallery = _load(arguments.gallery)
     gallery.verify()
     print(f'{arguments.gallery}: {len(gallery)} rows are as they were written')
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery
-
-    _write(Gallery.merge([Gallery.load(path) for path in arguments.galleries]), arguments)
+    galleries = [_load(path) for path in arguments.galleries]
+    _write(galleries[0].merge(galleries), arguments)
 
 
 def _filter(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery
-
-    gallery = Gallery.load(arguments.gallery)
+    gallery = _load(arguments.gallery)
     wanted: dict[str, list[str]] = {}
     for condition in arguments.where:
         name, equals, value = condition.partition('=')
@@ -124,26 +120,20 @@ def _filter(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery
-
-    _write(Gallery.load(arguments.gallery), arguments)
+    _write(_load(arguments.gallery), arguments)
 
 
 def _append(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery
-
     store = _store(arguments.store)
     for path in arguments.galleries:
-        store.append(Gallery.load(path))
+        store.append(_load(path))
     print(store)
 
 
 def _update(arguments: argparse.Namespace) -> None:
-    from ..gallery import Gallery
-
     store = _store(arguments.store)
     for path in arguments.galleries:
-        store.update(Gallery.load(path))
+        store.update(_load(path))
     print(store)
 
 
@@ -159,7 +149,13 @@ def _compact(arguments: argparse.Namespace) -> None:
     print(store)
 
 
-def _store(path: str) -> Any:
+def _load(path: str) -> Gallery:
+    from ..gallery import Gallery
+
+    return Gallery.load(path)
+
+
+def _store(path: str) -> GalleryStore:
     from ..gallery import GalleryStore
 
     if Path(path).is_file():
@@ -174,7 +170,7 @@ def _read_ids(path: str) -> list[str]:
     return [line for line in Path(path).read_text(encoding='utf-8').split('\n') if line]
 
 
-def _write(gallery: Any, arguments: argparse.Namespace) -> None:
+def _write(gallery: Gallery, arguments: argparse.Namespace) -> None:
     from ..retrievers import write_gallery
 
     write_gallery(gallery, arguments.out, arguments.dtype)

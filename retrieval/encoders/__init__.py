@@ -14,6 +14,7 @@ from .backbones.default import (
 from .backbones.huggingface import HuggingFaceBackbone
 from .backbones.timm import TimmBackbone
 from .backbones.torchvision import TorchvisionBackbone
+from .batch_augments import CutMix, Mixup, RandomBatchAugment
 from .build import build_encoder
 from .classifier import (
     SUPPORTED_MODELS,
@@ -37,9 +38,9 @@ from .pooling import (
     RegionalGeM,
     SPoC,
 )
-from .preprocessor import CutMix, Mixup, RandomBatchAugment, RetrievalDataPreprocessor
+from .preprocessor import RetrievalDataPreprocessor
 from .projection import BatchNormNeck, Projection
-from .weights import WeightReport, load_weights, read_weights
+from .weights import Checkpoint, WeightReport, load_weights, read_weights
 from .whitening import (
     Whitening,
     WhiteningFit,
@@ -51,14 +52,15 @@ from .whitening import (
 )
 
 __all__ = [
-    'AttentionPooling', 'BatchNormNeck', 'CachedFeatures', 'ClsTokenPooling', 'CutMix',
-    'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0', 'GeMPlus',
-    'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling', 'HuggingFaceBackbone',
-    'ImageEncoder', 'Mixup', 'MultiScale', 'MultiScaleEncoder', 'Projection', 'RMAC',
-    'RandomBatchAugment', 'Recognizer', 'RegionalGeM', 'RetrievalDataPreprocessor', 'SPoC',
-    'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone', 'WeightReport', 'Whitening',
-    'WhiteningFit', 'build_encoder', 'fit_learned_whitening', 'fit_pca_whitening', 'fit_whitening',
-    'fit_zca_whitening', 'get_module_at_path', 'get_path_to_ultimate_classifier',
-    'get_ultimate_classifier', 'load_weights', 'principal_components', 'read_weights',
-    'set_module_at_path', 'split_backbone_classifier', 'update_classifier',
+    'AttentionPooling', 'BatchNormNeck', 'CachedFeatures', 'Checkpoint', 'ClsTokenPooling',
+    'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0',
+    'GeMPlus', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
+    'HuggingFaceBackbone', 'ImageEncoder', 'Mixup', 'MultiScale', 'MultiScaleEncoder',
+    'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer', 'RegionalGeM',
+    'RetrievalDataPreprocessor', 'SPoC', 'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone',
+    'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening',
+    'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening', 'get_module_at_path',
+    'get_path_to_ultimate_classifier', 'get_ultimate_classifier', 'load_weights',
+    'principal_components', 'read_weights', 'set_module_at_path', 'split_backbone_classifier',
+    'update_classifier',
 ]

@@ -24,6 +24,10 @@ def build_encoder(cfg: Any, name: str = 'image_encoder') -> nn.Module:
     Raises:
         ValueError: an empty list, a dict without ``type``, or a type that no registry holds.
         TypeError: anything else.
+
+    Example:
+        >>> build_encoder(nn.Identity())
+        Identity()
     """
     if isinstance(cfg, nn.Module):
         return keep_weights(cfg)

@@ -1,7 +1,4 @@
-"""Finding and replacing the last layer of a classifier.
-
-A torchvision classifier whose classes are a means to embeddings.
-"""
+"""Classifiers as encoders: finding and replacing the last layer, and torchvision's `Recognizer`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import real_number, whole_number
 from ..registry import MODELS, unknown_name
 from .backbones.torchvision import create_classifier
-from .weights import KeyMapping, load_checkpoint
+from .weights import load_weights
 
 
 def get_path_to_ultimate_classifier(model: nn.Module) -> list[str]:
@@ -25,6 +23,11 @@ def get_path_to_ultimate_classifier(model: nn.Module) -> list[str]:
 
     Raises:
         ValueError: the model ends otherwise.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> get_path_to_ultimate_classifier(model)
+        ['2']
     """
     path: list[str] = []
     layer = model
@@ -48,6 +51,10 @@ def get_ultimate_classifier(model: nn.Module) -> nn.Linear:
 
     Raises:
         ValueError: the model does not end in one; see :func:`get_path_to_ultimate_classifier`.
+
+    Example:
+        >>> get_ultimate_classifier(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+        Linear(in_features=3, out_features=2, bias=True)
     """
     layer = get_module_at_path(model, get_path_to_ultimate_classifier(model))
     assert isinstance(layer, nn.Linear)
@@ -64,6 +71,10 @@ def get_module_at_path(model: nn.Module, path: Sequence[str]) -> nn.Module:
     Raises:
         TypeError: the path is no list of strings.
         ValueError: there is no module of that name.
+
+    Example:
+        >>> get_module_at_path(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), ['1'])
+        ReLU()
     """
     _check_path(path)
     module = model
@@ -90,6 +101,12 @@ def set_module_at_path(model: nn.Module, path: Sequence[str], new_module: nn.Mod
         TypeError: the path is no list of strings, or ``new_module`` no module.
         ValueError: there is no module at the path, or the path is empty: a model cannot be
             replaced from within.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        >>> set_module_at_path(model, ['1'], nn.Identity())
+        >>> model[1]
+        Identity()
     """
     _check_path(path)
     if not isinstance(new_module, nn.Module):
@@ -115,11 +132,12 @@ def update_classifier(model: nn.Module, num_classes: int, bias: bool = False) ->
     Raises:
         ValueError: the model does not end in a linear layer, or ``num_classes`` is below 1.
         TypeError: ``num_classes`` is no integer.
+
+    Example:
+        >>> update_classifier(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), num_classes=7)[1]
+        Linear(in_features=3, out_features=7, bias=False)
     """
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool):
-        raise TypeError(f'num_classes must be an integer, got {num_classes!r}.')
-    if num_classes < 1:
-        raise ValueError(f'num_classes must be at least 1, got {num_classes}.')
+    num_classes = whole_number('num_classes', num_classes)
     path = get_path_to_ultimate_classifier(model)
     old = get_ultimate_classifier(model)
     new = nn.Linear(old.in_features, num_classes, bias=bias, device=old.weight.device,
@@ -143,6 +161,12 @@ def split_backbone_classifier(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
 
     Raises:
         ValueError: the model does not end in a linear layer.
+
+    Example:
+        >>> backbone, classifier = split_backbone_classifier(
+        ...     nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+        >>> backbone(torch.zeros(1, 4)).shape
+        torch.Size([1, 3])
     """
     path = get_path_to_ultimate_classifier(model)
     classifier = get_ultimate_classifier(model)
@@ -196,8 +220,8 @@ class Recognizer(nn.Module):
             they are scaled in place at each step of training, so that logits are cosines.
         temperature: logits are divided by this; cosines alone give a soft distribution, and 0.05
             to 0.1 is usual with ``normalize``.
-        checkpoint: a local file with the weights of the backbone, instead of ``weights``.
-        checkpoint_prefix, key_mapping, checkpoint_strict: see :func:`load_weights`.
+        checkpoint: a local file with the weights of the backbone, instead of ``weights``: a path,
+            or what :class:`~retrieval.encoders.Checkpoint` takes.
 
     Attributes:
         backbone: the model, with an ``Identity`` in the place of its last linear layer.
@@ -209,23 +233,25 @@ class Recognizer(nn.Module):
             together with ``checkpoint``, or weights that do not fit.
         TypeError: ``num_classes`` is no integer.
         ConnectionError: the weights cannot be fetched.
+
+    Example:
+        >>> recognizer = Recognizer('shufflenet_v2_x0_5', num_classes=5).eval()
+        >>> recognizer(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 1024])
     """
 
     def __init__(self, model_name: str, num_classes: int | None = None, weights: Any = None,
                  clf_bias: bool = False, normalize: bool = True, *, temperature: float = 1.0,
-                 checkpoint: str | None = None, checkpoint_prefix: str | None = None,
-                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True) -> None:
+                 checkpoint: Any = None) -> None:
         super().__init__()
         if model_name not in SUPPORTED_MODELS:
             raise ValueError(unknown_name('model of Recognizer', model_name, SUPPORTED_MODELS))
-        if not temperature > 0:
-            raise ValueError(f'temperature must be above 0, got {temperature!r}.')
         if weights is not None and checkpoint is not None:
             raise ValueError('Give either weights or a checkpoint, not both: the file would '
                              'overwrite what was fetched.')
         self.model_name = model_name
         self.normalize = normalize
-        self.temperature = temperature
+        self.temperature = real_number('temperature', temperature, above=0)
         model = create_classifier(model_name, weights)
         if num_classes is not None:
             update_classifier(model, num_classes, bias=clf_bias)
@@ -233,8 +259,8 @@ class Recognizer(nn.Module):
         self.backbone, classifier = split_backbone_classifier(model)
         self.embedding_size = classifier.in_features
         self.classifier = None if num_classes is None else classifier
-        load_checkpoint(self.backbone, checkpoint, checkpoint_prefix, key_mapping,
-                        checkpoint_strict, ignore=(f'{last}.', 'aux1.', 'aux2.', 'AuxLogits.'))
+        if checkpoint is not None:
+            load_weights(self.backbone, checkpoint, (f'{last}.', 'aux1.', 'aux2.', 'AuxLogits.'))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` in training, embeddings ``(B, D)`` in evaluation and where

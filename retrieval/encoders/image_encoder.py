@@ -1,7 +1,4 @@
-"""From images to embeddings: backbone, pooling, projection, whitening, length 1.
-
-One embedding of an image from several sizes of it, and from its mirror image.
-"""
+"""From images to embeddings: backbone, pooling, projection, whitening, length 1; several scales."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +13,7 @@ from ..registry import MODELS, unknown_name
 from .build import build_encoder
 from .pooling import ClsTokenPooling, Pooling
 from .projection import build_projection
-from .weights import KeyMapping, load_checkpoint
+from .weights import load_weights
 from .whitening import Whitening, build_whitening
 
 # What backbones call the number of their channels.
@@ -46,8 +43,7 @@ class ImageEncoder(BaseModule):
         multi_scale: None, or a dict of the arguments of :class:`MultiScale`: how an image is
             encoded in evaluation; training always sees one size.
         checkpoint: load the weights of the whole encoder from this local file, also out of a
-            retriever's checkpoint.
-        checkpoint_prefix, key_mapping, checkpoint_strict: see :func:`load_weights`.
+            retriever's checkpoint: a path, or what :class:`~retrieval.encoders.Checkpoint` takes.
 
     Attributes:
         embedding_size: D, or None where a foreign backbone or projection does not say its width.
@@ -55,6 +51,12 @@ class ImageEncoder(BaseModule):
     Raises:
         ValueError: a part's config is refused, or the backbone's width is needed and unknown.
         TypeError: a part is neither config nor module.
+
+    Example:
+        >>> backbone = nn.Conv2d(3, 8, kernel_size=4, stride=4)
+        >>> encoder = ImageEncoder(backbone, projection=5, in_features=8)
+        >>> encoder(torch.rand(2, 3, 16, 16)).norm(dim=1).round(decimals=4).tolist()
+        [1.0, 1.0]
     """
 
     def __init__(self, backbone: Any,
@@ -62,9 +64,7 @@ class ImageEncoder(BaseModule):
                  projection: int | dict | nn.Module | None = None, normalize: bool = True,
                  frozen: bool = False, in_features: int | None = None,
                  init_cfg: dict | None = None, *, whitening: Any = None,
-                 multi_scale: Any = None, checkpoint: str | None = None,
-                 checkpoint_prefix: str | None = None, key_mapping: KeyMapping | None = None,
-                 checkpoint_strict: bool = True) -> None:
+                 multi_scale: Any = None, checkpoint: Any = None) -> None:
         super().__init__(init_cfg)
         self.backbone = build_encoder(backbone, 'backbone')
         width = in_features if in_features is not None else _width(self.backbone)
@@ -80,7 +80,8 @@ class ImageEncoder(BaseModule):
         self.frozen = False
         if frozen:
             self.freeze()
-        load_checkpoint(self, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict)
+        if checkpoint is not None:
+            load_weights(self, checkpoint)
         # MMEngine initialises after this constructor, parts of its own libraries among them.
         self._keep_weights = checkpoint is not None
 
@@ -232,6 +233,12 @@ class MultiScale(nn.Module):
     Raises:
         ValueError: no scales, one that is not above 0, an unknown aggregate, or a ``p`` that is
             not above 0.
+
+    Example:
+        >>> encode = lambda images: images.mean((2, 3))
+        >>> joined = MultiScale(scales=(1, 0.5))(encode, torch.ones(2, 3, 8, 8))
+        >>> joined.shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, scales: Sequence[float] = (1.0, 2 ** -0.5, 0.5), flip: bool = False,
@@ -318,6 +325,12 @@ class MultiScaleEncoder(BaseModule):
 
     Raises:
         ValueError: an argument of :class:`MultiScale`, or an ImageEncoder.
+
+    Example:
+        >>> plain = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> encoder = MultiScaleEncoder(plain, scales=(1, 0.5))
+        >>> encoder.eval()(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, encoder: Any, normalize: bool = True, init_cfg: dict | None = None,

@@ -1,11 +1,8 @@
 """From a feature map or tokens to one vector an image.
 
 Every pooling takes a feature map ``(B, C, H, W)``, tokens ``(B, N, C)``, or a tuple of those of
-which the last counts, and returns ``(B, C)`` float32.
-
-Pooling by attention with a learned query.
-
-Poolings over regions of a feature map, for objects that fill a part of the image.
+which the last counts, and returns ``(B, C)`` float32. Which tokens are patches is the business of
+the base class: a pooling of one's own is a class with a method ``pool``.
 """
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import whole_number
 from ..registry import MODELS
 
 Features = Tensor | tuple[Tensor, ...] | list[Tensor]
@@ -93,7 +91,12 @@ def last_of(features: Features) -> Tensor:
 
 @MODELS.register_module()
 class GlobalAveragePooling(Pooling):
-    """The mean over all positions (of patch tokens, without the class token)."""
+    """The mean over all positions (of patch tokens, without the class token).
+
+    Example:
+        >>> GlobalAveragePooling()(torch.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[1.5, 5.5]]
+    """
 
     def pool(self, positions: Tensor) -> Tensor:
         return positions.mean(2)
@@ -104,6 +107,10 @@ class GlobalMaxPooling(Pooling):
     """The maximum over all positions (of patch tokens, without the class token); as MAC, maximum
     activations of convolutions, in Tolias et al., "Particular Object Retrieval with Integral
     Max-Pooling of CNN Activations", ICLR 2016.
+
+    Example:
+        >>> GlobalMaxPooling()(torch.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[3.0, 7.0]]
     """
 
     def pool(self, positions: Tensor) -> Tensor:
@@ -119,6 +126,10 @@ class SPoC(Pooling):
         center_prior: weigh a position by ``exp(-r^2 / (2 s^2))``, where r is its distance from the
             centre, and s a third of the distance from the centre to the nearest border.
         num_prefix_tokens: see :class:`Pooling`.
+
+    Example:
+        >>> SPoC()(torch.ones(1, 2, 3, 3)).tolist()
+        [[9.0, 9.0]]
     """
 
     def __init__(self, center_prior: bool = False, num_prefix_tokens: int | None = None) -> None:
@@ -153,6 +164,11 @@ class GeneralizedMeanPooling(Pooling):
 
     Raises:
         ValueError: ``p`` or ``eps`` is not above 0.
+
+    Example:
+        >>> pooled = GeneralizedMeanPooling(p=1.0)(torch.arange(1.0, 5.0).reshape(1, 1, 2, 2))
+        >>> round(pooled.item(), 4)
+        2.5
     """
 
     def __init__(self, p: float = 3.0, eps: float = 1e-6, clamp: bool = True,
@@ -191,6 +207,10 @@ class GeMPlus(GeneralizedMeanPooling):
 
     Raises:
         ValueError: ``p`` or ``eps`` is not above 0.
+
+    Example:
+        >>> round(GeMPlus(p=2.0)(torch.tensor([[[[1.0, 7.0]]]])).item(), 4)
+        5.0
     """
 
     def __init__(self, p: float = 4.6, eps: float = 1e-8,
@@ -212,7 +232,12 @@ class GeMPlus(GeneralizedMeanPooling):
 
 @MODELS.register_module()
 class ClsTokenPooling(Pooling):
-    """The class token, the first of a transformer's tokens."""
+    """The class token, the first of a transformer's tokens.
+
+    Example:
+        >>> ClsTokenPooling()(torch.arange(6.0).reshape(1, 3, 2)).tolist()
+        [[0.0, 1.0]]
+    """
 
     def positions(self, features: Tensor) -> Tensor:
         if features.ndim != 3:
@@ -242,6 +267,10 @@ class AttentionPooling(Pooling):
 
     Raises:
         ValueError: ``num_heads`` does not divide ``in_features``.
+
+    Example:
+        >>> AttentionPooling(in_features=8, num_heads=2)(torch.rand(2, 8, 3, 3)).shape
+        torch.Size([2, 8])
     """
 
     takes_in_features = True
@@ -287,13 +316,15 @@ class RMAC(Pooling):
 
     Raises:
         ValueError: ``levels`` is no positive integer.
+
+    Example:
+        >>> RMAC(levels=2)(torch.rand(2, 8, 4, 6)).shape
+        torch.Size([2, 8])
     """
 
     def __init__(self, levels: int = 3, num_prefix_tokens: int | None = None) -> None:
         super().__init__(num_prefix_tokens)
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise ValueError(f'levels must be a positive integer, got {levels!r}.')
-        self.levels = levels
+        self.levels = whole_number('levels', levels)
 
     def positions(self, features: Tensor) -> Tensor:
         return self.feature_map(features)
@@ -353,6 +384,10 @@ class RegionalGeM(Pooling):
 
     Raises:
         ValueError: ``p`` or ``eps`` is not above 0, or ``size`` is no odd positive integer.
+
+    Example:
+        >>> RegionalGeM(size=3)(torch.rand(2, 8, 4, 6)).shape
+        torch.Size([2, 8, 4, 6])
     """
 
     def __init__(self, p: float = 2.5, size: int = 5, eps: float = 1e-6,
@@ -360,8 +395,8 @@ class RegionalGeM(Pooling):
         super().__init__(num_prefix_tokens)
         if not p > 0 or not eps > 0:
             raise ValueError(f'RegionalGeM needs p and eps above 0, got p={p!r} and eps={eps!r}.')
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
-            raise ValueError(f'size must be an odd positive integer, got {size!r}.')
+        if whole_number('size', size) % 2 == 0:
+            raise ValueError(f'size must be odd, got {size!r}.')
         self.p = float(p)
         self.size = size
         self.eps = eps

@@ -1,13 +1,8 @@
-"""Augmentations that mix the images of a batch, and their labels with them.
-
-They draw from torch's global generator, so that seeding torch reproduces them.
-
-From the loader's batch to the model's: stacked, on the device, normalised on request.
-"""
+"""From the loader's batch to the model's: stacked, on the device, normalised on request."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,172 +11,10 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.nn import functional
 
-from ..registry import BATCH_AUGMENTS, MODELS
+from ..checks import whole_number
+from ..registry import MODELS
 from ..structures import sample_id_of
-
-BatchAugment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-@BATCH_AUGMENTS.register_module()
-class Mixup:
-    """Every image becomes a weighted mean of itself and another one of the batch.
-
-    One share ``lam ~ Beta(alpha, alpha)`` is drawn for a batch (Zhang et al., "mixup: Beyond
-    Empirical Risk Minimization", ICLR 2018).
-
-    Args:
-        alpha: both parameters of the Beta distribution, above 0.
-        num_classes: how many classes the labels have, where the data preprocessor is not told.
-
-    Raises:
-        ValueError: ``alpha`` is not above 0, or ``num_classes`` is not a positive integer.
-    """
-
-    def __init__(self, alpha: float, num_classes: int | None = None) -> None:
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0:
-            raise ValueError(f'{type(self).__name__} needs alpha above 0, got {alpha!r}.')
-        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-            raise ValueError(f'num_classes must be a positive integer, got {num_classes!r}.')
-        self.alpha = float(alpha)
-        self.num_classes = num_classes
-
-    def __call__(self, inputs: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix ``inputs (B, C, H, W)`` and ``scores (B, num_classes)``; neither is changed."""
-        lam, partner = self.draw(len(inputs))
-        partner = partner.to(inputs.device)
-        mixed = lam * inputs + (1 - lam) * inputs[partner]
-        return mixed, mix_scores(scores, partner, lam)
-
-    def draw(self, batch_size: int) -> tuple[float, Tensor]:
-        """An image's own share, and the row ``(B,)`` of the batch that each is mixed with."""
-        lam = torch.distributions.Beta(self.alpha, self.alpha).sample().item()
-        return lam, torch.randperm(batch_size)
-
-
-@BATCH_AUGMENTS.register_module()
-class CutMix(Mixup):
-    """A box of every image is replaced by the same box of another one of the batch.
-
-    The box has the share ``1 - lam`` of the area and the image's aspect ratio, its centre is
-    uniform, and what falls outside the image is cut off (Yun et al., "CutMix", ICCV 2019).
-
-    Args:
-        alpha: both parameters of the Beta distribution of ``lam``, above 0.
-        cutmix_minmax: draw the box's sides uniformly between these shares of the image's instead.
-        correct_lam: label with the area that was really replaced, after cutting off.
-        num_classes: how many classes the labels have, where the data preprocessor is not told.
-
-    Raises:
-        ValueError: an argument outside the range that is named here.
-    """
-
-    def __init__(self, alpha: float, cutmix_minmax: Sequence[float] | None = None,
-                 correct_lam: bool = True, num_classes: int | None = None) -> None:
-        super().__init__(alpha, num_classes)
-        if cutmix_minmax is not None and not (
-                len(cutmix_minmax) == 2 and 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1):
-            raise ValueError('cutmix_minmax must be two shares (low, high) with 0 <= low <= high '
-                             f'<= 1, got {cutmix_minmax!r}.')
-        self.cutmix_minmax = cutmix_minmax
-        self.correct_lam = correct_lam
-
-    def __call__(self, inputs: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix ``inputs (B, C, H, W)`` and ``scores (B, num_classes)``; neither is changed."""
-        lam, partner = self.draw(len(inputs))
-        partner = partner.to(inputs.device)
-        height, width = inputs.shape[-2:]
-        top, bottom, left, right = self.draw_box(height, width, lam)
-        if self.correct_lam or self.cutmix_minmax is not None:
-            lam = 1 - (bottom - top) * (right - left) / (height * width)
-        mixed = inputs.clone()
-        mixed[..., top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]
-        return mixed, mix_scores(scores, partner, lam)
-
-    def draw_box(self, height: int, width: int, lam: float) -> tuple[int, int, int, int]:
-        """Rows ``top:bottom`` and columns ``left:right`` that are replaced."""
-        if self.cutmix_minmax is not None:
-            low, high = self.cutmix_minmax
-            rows, columns = (_integer(int(size * low), int(size * high))
-                             for size in (height, width))
-            top, left = _integer(0, height - rows), _integer(0, width - columns)
-            return top, top + rows, left, left + columns
-        side = (1 - lam) ** 0.5
-        rows, columns = int(height * side), int(width * side)
-        top = _integer(0, height - 1) - rows // 2
-        left = _integer(0, width - 1) - columns // 2
-        return max(top, 0), min(top + rows, height), max(left, 0), min(left + columns, width)
-
-
-def _integer(low: int, high: int) -> int:
-    """An integer between ``low`` and ``high``, both possible."""
-    return int(torch.randint(low, high + 1, ()))
-
-
-def mix_scores(scores: Tensor, partner: Tensor, lam: float) -> Tensor:
-    """Labels ``(B, num_classes)`` mixed as their images were; every row keeps its sum."""
-    return lam * scores + (1 - lam) * scores[partner]
-
-
-class RandomBatchAugment:
-    """One of several batch augmentations, drawn anew for every batch.
-
-    Args:
-        augments: an augmentation, its config, or a list of those.
-        probs: the probability of each; what is left up to 1 does nothing. None: each the same.
-
-    Raises:
-        ValueError: no augmentation, probabilities of another number or with a sum above 1, or
-            augmentations that disagree on the number of classes.
-        TypeError: an augmentation that is neither config nor callable.
-    """
-
-    def __init__(self, augments: BatchAugment | dict | Sequence[BatchAugment | dict],
-                 probs: float | Sequence[float] | None = None) -> None:
-        listed = list(augments) if isinstance(augments, (list, tuple)) else [augments]
-        if not listed:
-            raise ValueError('augments is empty: name at least one, as dict(type="Mixup", '
-                             'alpha=0.8), or leave the batch augmentation out.')
-        self.augments = [_build(augment) for augment in listed]
-        self.probs = _checked_probs(probs, len(self.augments))
-
-    @property
-    def num_classes(self) -> int | None:
-        """The number of classes that the augmentations were told, or None."""
-        told = {count for augment in self.augments
-                if (count := getattr(augment, 'num_classes', None)) is not None}
-        if len(told) > 1:
-            raise ValueError(f'The batch augmentations disagree on num_classes: {sorted(told)}.')
-        return told.pop() if told else None
-
-    def __call__(self, inputs: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment ``inputs (B, C, H, W)`` and ``scores (B, num_classes)``, or return them."""
-        chosen = int(torch.multinomial(self.probs, 1))
-        if chosen == len(self.augments):
-            return inputs, scores
-        return self.augments[chosen](inputs, scores)
-
-
-def _build(augment: Any) -> BatchAugment:
-    if isinstance(augment, dict):
-        return BATCH_AUGMENTS.build(augment)
-    if callable(augment):
-        return augment
-    raise TypeError('A batch augmentation must be a config such as dict(type="Mixup", alpha=0.8) '
-                    f'or a callable, got {type(augment).__name__}.')
-
-
-def _checked_probs(probs: float | Sequence[float] | None, count: int) -> Tensor:
-    """Probabilities ``(count + 1,)``; the last is that of doing nothing."""
-    if probs is None:
-        return torch.tensor([1 / count] * count + [0.0])
-    listed = [probs] if isinstance(probs, (int, float)) else probs
-    given = [float(p) for p in listed]
-    if len(given) != count:
-        raise ValueError(f'probs has {len(given)} entries for {count} batch augmentations: give '
-                         'one for each.')
-    if min(given) < 0 or sum(given) > 1 + 1e-6:
-        raise ValueError(f'probs must be at least 0 and sum to at most 1, got {given}.')
-    return torch.tensor([*given, max(0.0, 1 - sum(given))])
+from .batch_augments import RandomBatchAugment
 
 
 @MODELS.register_module()
@@ -212,6 +45,12 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         ValueError: ``mean`` without ``std`` or of another length, a zero in ``std``, or a padding
             that is not positive.
         TypeError: arguments of another type.
+
+    Example:
+        >>> preprocessor = RetrievalDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
+        >>> batch = dict(inputs=[torch.full((3, 4, 4), 255, dtype=torch.uint8)], data_samples=None)
+        >>> preprocessor(batch)['inputs'].max().item()
+        1.0
     """
 
     mean: Tensor
@@ -226,13 +65,10 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         if self._norm is not None:
             for name, values in zip(('mean', 'std'), self._norm, strict=True):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
-        if not isinstance(pad_size_divisor, int) or pad_size_divisor < 1:
-            raise ValueError('pad_size_divisor must be a positive integer, got '
-                             f'{pad_size_divisor!r}.')
-        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-            raise ValueError(f'num_classes must be a positive integer, got {num_classes!r}.')
+        if num_classes is not None:
+            whole_number('num_classes', num_classes)
         self.to_rgb = to_rgb
-        self.pad_size_divisor = pad_size_divisor
+        self.pad_size_divisor = whole_number('pad_size_divisor', pad_size_divisor)
         self.pad_value = pad_value
         self.to_onehot = to_onehot
         self.num_classes = num_classes

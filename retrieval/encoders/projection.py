@@ -1,7 +1,4 @@
-"""From pooled features to embeddings: a linear layer or a small network, and a batch-norm neck.
-
-A batch norm between two losses.
-"""
+"""From pooled features to embeddings: a linear layer, a small network, or a batch-norm neck."""
 from __future__ import annotations
 
 from typing import Any
@@ -10,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import whole_number
 from ..registry import MODELS
 
 
@@ -29,6 +27,10 @@ class Projection(nn.Module):
     Raises:
         ValueError: a width that is not a positive integer, neither a width nor a norm, or a hidden
             layer before nothing.
+
+    Example:
+        >>> Projection(in_features=8, out_features=4)(torch.zeros(2, 8)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(self, in_features: int, out_features: int | None = None, bias: bool = True,
@@ -38,10 +40,8 @@ class Projection(nn.Module):
             raise ValueError('A projection needs out_features or norm=True, else it does nothing.')
         for name, value in (('in_features', in_features), ('out_features', out_features),
                             ('hidden_features', hidden_features)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)
-                                      or value < 1):
-                raise ValueError(f'{name} of a projection must be a positive integer, got '
-                                 f'{value!r}.')
+            if value is not None:
+                whole_number(name, value)
         if hidden_features is not None and out_features is None:
             raise ValueError('hidden_features come before the linear layer: give out_features.')
         self.out_features = in_features if out_features is None else out_features
@@ -103,14 +103,17 @@ class BatchNormNeck(nn.Module):
 
     Raises:
         ValueError: the width is not a positive integer.
+
+    Example:
+        >>> neck = BatchNormNeck(4)
+        >>> before, after = neck.train()(torch.rand(3, 4))
+        >>> neck.eval()(torch.rand(3, 4)).shape
+        torch.Size([3, 4])
     """
 
     def __init__(self, in_features: int, normalize: bool = True) -> None:
         super().__init__()
-        if isinstance(in_features, bool) or not isinstance(in_features, int) or in_features < 1:
-            raise ValueError('in_features of a BatchNormNeck must be a positive integer, got '
-                             f'{in_features!r}.')
-        self.out_features = in_features
+        self.out_features = whole_number('in_features', in_features)
         self.normalize = normalize
         self.norm = nn.BatchNorm1d(in_features)
         self.norm.bias.requires_grad_(False)

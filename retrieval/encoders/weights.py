@@ -1,28 +1,185 @@
-"""Reading weights from local files, without running what else may be in them.
+"""Weights from local files into a model, without running what else may be in the files.
 
-What differs between the weights of a model and those of a file, and what that is likely to mean.
-
-Weights from local files into a model, with a report of what did not match.
+A file is read without unpickling code, its names are translated, and it is held against the model:
+another architecture is refused with the likely cause, and what did not match is reported.
 """
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..registry import unknown_name
+
 KeyMapping = Mapping[str, str] | Sequence[Sequence[str]]
 
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'state_dict_ema', 'model_ema')
+_CLASSIFIERS = {'fc', 'head', 'heads', 'classifier', 'cls_head', 'W', 'proxies'}
+_AVERAGES = ('ema', 'averaged', 'teacher', 'momentum')
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A local weight file, and how its names become those of a model.
+
+    Components take it as their ``checkpoint``: a path alone, or a dict of these.
+
+    Args:
+        path: ``.safetensors``, or a checkpoint of torch that loads with ``weights_only``.
+        prefix: only names that begin with it are taken, and it is removed; by default the
+            beginning that the model's names carry in the file (``module.``, ``backbone.``,
+            ``image_encoder.backbone.``) is found.
+        key_mapping: pairs of a regular expression and what replaces each place where it is found
+            (:func:`re.sub`), applied in turn, after ``prefix``: a dict or a list of pairs.
+        strict: refuse a file that lacks a weight of the model (integer buffers do not count), that
+            has one in another shape, or that has further numbered blocks, as a deeper model of the
+            family has. Otherwise what fits is loaded, and the rest is listed.
+
+    Example:
+        >>> Checkpoint.of(dict(path='b0.safetensors', prefix='teacher.')).strict
+        True
+    """
+
+    path: str | os.PathLike
+    prefix: str | None = None
+    key_mapping: KeyMapping | None = None
+    strict: bool = True
+
+    @classmethod
+    def of(cls, given: Any) -> Checkpoint:
+        """From a path, a dict of the arguments, or as it is.
+
+        Raises:
+            ValueError: a dict without ``path``, or with another key.
+            TypeError: it is none of these.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, (str, os.PathLike)):
+            return cls(given)
+        if not isinstance(given, Mapping):
+            raise TypeError("checkpoint must be a path, or dict(path=…, prefix=…, key_mapping=…, "
+                            f'strict=…), got {given!r}.')
+        valid = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in valid:
+                raise ValueError(unknown_name('key of checkpoint', key, valid))
+        if 'path' not in given:
+            raise ValueError(f'checkpoint has no path, it has only {sorted(given)}: give '
+                             'dict(path=…, …).')
+        return cls(**given)
+
+    def weights_for(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The file's weights under the names of a model, whose own are given by name.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no weight file, or ``prefix`` or ``key_mapping`` match nothing.
+            TypeError: ``key_mapping`` is of another type.
+        """
+        renamed = _rename(read_weights(self.path), self.path, self.prefix, self.key_mapping)
+        found = '' if self.prefix is not None else find_prefix(renamed, own)
+        return {name[len(found):]: value for name, value in renamed.items()
+                if name.startswith(found)}
+
+    def check(self, own: Mapping[str, Tensor], weights: Mapping[str, Tensor],
+              report: WeightReport) -> None:
+        """Refuse the weights of another architecture.
+
+        Raises:
+            ValueError: none fits, or ``strict`` and not all do; the message lists what is missing,
+                unexpected and of another shape, and the likely cause.
+        """
+        if report.fitting == 0 or (self.strict and report.is_of_another_model(own)):
+            raise ValueError(refusal(self.path, own, weights, report) + (
+                ' To load what fits nevertheless, set strict=False: checkpoint=dict(path=…, '
+                'strict=False).' if report.fitting else ''))
+
+
+class WeightReport(NamedTuple):
+    """How the weights of a file match those of a model, by the model's names.
+
+    Args:
+        missing: weights of the model that the file has not; they keep their values.
+        unexpected: weights of the file that the model has not, without those ignored.
+        different: weights that both have in different shapes; the model's keep their values.
+        fitting: how many of the model's weights the file has in their shape.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    different: list[str]
+    fitting: int
+
+    def is_of_another_model(self, own: Mapping[str, Tensor]) -> bool:
+        """Whether more differs than integer buffers and weights of other parts."""
+        return bool(self.different or extra_blocks(self.unexpected, own)
+                    or [name for name in self.missing if own[name].is_floating_point()])
+
+    def log(self, path: str | os.PathLike, count: int) -> None:
+        """Warn of what did not match, where there is something, of ``count`` weights."""
+        if self.missing or self.unexpected or self.different:
+            print_log(f'{path}: {self.fitting} of {count} weights loaded. '
+                      f'Missing: {_some(self.missing)} Unexpected: {_some(self.unexpected)} '
+                      f'Of another shape: {_some(self.different)}',
+                      logger='current', level=logging.WARNING)
+
+
+def load_weights(module: nn.Module, checkpoint: Any, ignore: Sequence[str] = ()) -> WeightReport:
+    """Load a module's weights from a local file.
+
+    Args:
+        module: filled in place.
+        checkpoint: a path, or what :class:`Checkpoint` takes.
+        ignore: beginnings of names in the file that are left out without mention, such as those
+            of a classifier that the module has not.
+
+    Returns:
+        How the weights match; what does not is logged as a warning as well.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no weight file; ``prefix`` or ``key_mapping`` match nothing; or
+            these are other weights, and the message lists what is missing, unexpected and of
+            another shape, and the likely cause.
+        TypeError: ``key_mapping`` is of another type.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(nn.Linear(2, 3).state_dict(), f'{folder}/layer.pth')
+        ...     load_weights(nn.Linear(2, 3), f'{folder}/layer.pth').fitting
+        2
+    """
+    chosen = Checkpoint.of(checkpoint)
+    own = module.state_dict()
+    weights = chosen.weights_for(own)
+    report = compare(own, weights, ignore)
+    chosen.check(own, weights, report)
+    fill(module, own, weights, report)
+    report.log(chosen.path, len(own))
+    return report
+
+
+def fill(module: nn.Module, own: Mapping[str, Tensor], weights: Mapping[str, Tensor],
+         report: WeightReport) -> None:
+    """Put the weights that fit into a module, whose own are given by name."""
+    different = set(report.different)
+    module.load_state_dict({name: value for name, value in weights.items()
+                            if name in own and name not in different}, strict=False)
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a checkpoint of torch, by name, on the CPU.
 
     Which of the two it is, its first bytes say, not its name.
@@ -30,6 +187,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds no weights, or something that cannot be read safely.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({'state_dict': {'fc.weight': torch.zeros(2, 3)}}, f'{folder}/a.pth')
+        ...     list(read_weights(f'{folder}/a.pth'))
+        ['fc.weight']
     """
     path = Path(path)
     if not path.is_file():
@@ -106,7 +270,7 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def rename(weights: Mapping[str, Tensor], path: str | Path, prefix: str | None = None,
+def _rename(weights: Mapping[str, Tensor], path: str | os.PathLike, prefix: str | None = None,
            key_mapping: KeyMapping | None = None) -> dict[str, Tensor]:
     """The weights under the names that a model has for them.
 
@@ -128,7 +292,7 @@ def rename(weights: Mapping[str, Tensor], path: str | Path, prefix: str | None =
         if not names:
             begins = sorted({f'{name.split(".")[0]}.' for name in weights})
             raise ValueError(f'No weight in {str(path)!r} begins with {prefix!r}. The names begin '
-                             f'with {some(begins)}')
+                             f'with {_some(begins)}')
     target = {name: name[len(prefix or ''):] for name in names}
     for pattern, replacement in _pairs(key_mapping):
         try:
@@ -138,7 +302,7 @@ def rename(weights: Mapping[str, Tensor], path: str | Path, prefix: str | None =
                              f'expression with its replacement: {error}.') from error
         if not any(re.search(pattern, new) for new in target.values()):
             raise ValueError(f'key_mapping has {pattern!r}, which is found in no name of '
-                             f'{str(path)!r}, as {some(list(target.values()))}')
+                             f'{str(path)!r}, as {_some(list(target.values()))}')
         target = changed
     _check_distinct(target, path)
     return {new: weights[name] for name, new in target.items()}
@@ -156,7 +320,7 @@ def _pairs(key_mapping: KeyMapping | None) -> list[tuple[str, str]]:
     return [(pattern, replacement) for pattern, replacement in pairs]
 
 
-def _check_distinct(target: Mapping[str, str], path: str | Path) -> None:
+def _check_distinct(target: Mapping[str, str], path: str | os.PathLike) -> None:
     taken: dict[str, str] = {}
     for name, new in target.items():
         if new in taken:
@@ -165,34 +329,14 @@ def _check_distinct(target: Mapping[str, str], path: str | Path) -> None:
         taken[new] = name
 
 
-def some(names: Sequence[str], how_many: int = 8) -> str:
+def _some(names: Sequence[str], how_many: int = 8) -> str:
     """A list for people: the first names, and how many there are; it ends the sentence."""
     listed = ', '.join(names[:how_many]) or 'none'
     return listed + (f', … ({len(names)} in all)' if len(names) > how_many else '') + '.'
 
 
-_CLASSIFIERS = {'fc', 'head', 'heads', 'classifier', 'cls_head', 'W', 'proxies'}
-_AVERAGES = ('ema', 'averaged', 'teacher', 'momentum')
-
-
-class Mismatch(NamedTuple):
-    """What does not match, by the model's names.
-
-    Args:
-        missing: weights of the model that the file has not.
-        unexpected: weights of the file that the model has not.
-        different: weights that both have in different shapes.
-        fitting: how many of the model's weights the file has in their shape.
-    """
-
-    missing: list[str]
-    unexpected: list[str]
-    different: list[str]
-    fitting: int
-
-
 def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
-            ignore: Iterable[str] = ()) -> Mismatch:
+            ignore: Iterable[str] = ()) -> WeightReport:
     """Hold a file's weights against a model's; names of the file that begin with one of
     ``ignore`` are not counted as unexpected.
     """
@@ -200,7 +344,7 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
     different = [name for name, value in own.items()
                  if name in given and given[name].shape != value.shape]
     missing = [name for name in own if name not in given]
-    return Mismatch(missing,
+    return WeightReport(missing,
                     [name for name in given if name not in own and not name.startswith(ignored)],
                     different, len(own) - len(missing) - len(different))
 
@@ -241,58 +385,58 @@ def extra_blocks(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def refusal(path: str | Path, own: Mapping[str, Tensor], given: Mapping[str, Tensor],
-            mismatch: Mismatch, whose: str = 'this model') -> str:
+def refusal(path: str | os.PathLike, own: Mapping[str, Tensor], given: Mapping[str, Tensor],
+            report: WeightReport, whose: str = 'this model') -> str:
     """One message: what is missing, unexpected and of another shape, and the likely cause."""
     shapes = [f'{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}'
-              for name in mismatch.different]
-    return (f'{str(path)!r} is not a checkpoint of {whose}: {mismatch.fitting} of {len(own)} '
-            f'weights fit. Missing: {some(mismatch.missing, 4)} '
-            f'Unexpected: {some(mismatch.unexpected, 4)} '
-            f'Of another shape (in the file, for the model): {some(shapes, 4)} '
-            f'Likely cause: {likely_cause(own, given, mismatch)}')
+              for name in report.different]
+    return (f'{str(path)!r} is not a checkpoint of {whose}: {report.fitting} of {len(own)} '
+            f'weights fit. Missing: {_some(report.missing, 4)} '
+            f'Unexpected: {_some(report.unexpected, 4)} '
+            f'Of another shape (in the file, for the model): {_some(shapes, 4)} '
+            f'Likely cause: {likely_cause(own, given, report)}')
 
 
 def likely_cause(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
-                 mismatch: Mismatch) -> str:
+                 report: WeightReport) -> str:
     """Why weights do not fit, as far as names and shapes tell."""
-    return (_other_beginning(own, given, mismatch) or _other_depth(own, given, mismatch)
-            or _other_shapes(own, given, mismatch)
+    return (_other_beginning(own, given, report) or _other_depth(own, given, report)
+            or _other_shapes(own, given, report)
             or ('it is of another architecture, or its names are those of another library, which '
-                'key_mapping can translate.' if mismatch.fitting == 0 else
+                'key_mapping can translate.' if report.fitting == 0 else
                 'it is of another variant of the architecture.'))
 
 
 def _other_beginning(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
-                     mismatch: Mismatch) -> str | None:
+                     report: WeightReport) -> str | None:
     prefix = find_prefix(given, own)
-    if prefix and sum(prefix + name in given for name in own) > len(own) - len(mismatch.missing):
+    if prefix and sum(prefix + name in given for name in own) > len(own) - len(report.missing):
         kind = ('an average of the weights' if any(word in prefix for word in _AVERAGES) else
                 'a wrapper for several processes' if prefix.startswith('module.') else
                 'a whole retriever' if prefix.startswith('image_encoder.') else 'a larger model')
         return (f'the names begin with {prefix!r} in the file, as those of {kind}; '
-                f'remove it, by checkpoint_prefix={prefix!r} where a part of a config names the '
-                'file.')
+                f'remove it, by checkpoint=dict(path=…, prefix={prefix!r}) where a part of a '
+                'config names the file.')
     part = find_prefix(own, given)
-    if part and sum(part + name in own for name in given) > mismatch.fitting:
+    if part and sum(part + name in own for name in given) > report.fitting:
         return (f'it holds the weights of {part.rstrip(".")!r} alone; give it to that part, as '
                 'backbone=dict(type=…, checkpoint=…).')
     return None
 
 
 def _other_depth(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
-                 mismatch: Mismatch) -> str | None:
-    more, fewer = extra_blocks(mismatch.unexpected, own), extra_blocks(mismatch.missing, given)
+                 report: WeightReport) -> str | None:
+    more, fewer = extra_blocks(report.unexpected, own), extra_blocks(report.missing, given)
     if not more and not fewer:
         return None
-    parts = ([f'has blocks that the model has not ({some(more, 3)[:-1]})'] if more else []) + (
-        [f'lacks blocks of the model ({some(fewer, 3)[:-1]})'] if fewer else [])
+    parts = ([f'has blocks that the model has not ({_some(more, 3)[:-1]})'] if more else []) + (
+        [f'lacks blocks of the model ({_some(fewer, 3)[:-1]})'] if fewer else [])
     return f'another depth of the architecture: the file {" and ".join(parts)}.'
 
 
 def _other_shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
-                  mismatch: Mismatch) -> str | None:
-    different = mismatch.different
+                  report: WeightReport) -> str | None:
+    different = report.different
     if not different:
         return None
     if all(_CLASSIFIERS & set(name.split('.')) for name in different):
@@ -305,113 +449,3 @@ def _other_shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
     if all('projection' in name for name in different):
         return 'another width of the projection.'
     return 'another width of the architecture, or another backbone of the family.'
-
-
-class WeightReport(NamedTuple):
-    """What did not match when weights were loaded.
-
-    Args:
-        missing: names that the module has and the file has not; they keep their values.
-        unexpected: names that the file has and the module has not, without those ignored.
-        different: names that both have in different shapes; they keep their values.
-    """
-
-    missing: list[str]
-    unexpected: list[str]
-    different: list[str]
-
-
-def load_weights(module: nn.Module, path: str | Path, ignore: Sequence[str] = (),
-                 prefix: str | None = None, key_mapping: KeyMapping | None = None,
-                 strict: bool = True) -> WeightReport:
-    """Load a module's weights from a local file.
-
-    Args:
-        module: filled in place.
-        path: ``.safetensors``, or a checkpoint of torch that loads with ``weights_only``.
-        ignore: beginnings of names in the file that are left out without mention, such as those
-            of a classifier that the module has not.
-        prefix: only names that begin with it are taken, and it is removed; by default the
-            beginning that the module's names carry in the file (``module.``, ``backbone.``,
-            ``image_encoder.backbone.``) is found.
-        key_mapping: pairs (regular expression, replacement), applied in turn to the names; a dict
-            or a list.
-        strict: refuse a file that lacks a weight of the module (integer buffers do not count),
-            that has one in another shape, or that has further numbered blocks, as a deeper model
-            of the family has. Otherwise what fits is loaded, and the rest is listed.
-
-    Returns:
-        What did not match; it is logged as a warning as well.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no weight file; ``prefix`` or ``key_mapping`` match nothing; or
-            these are other weights, and the message lists what is missing, unexpected and of
-            another shape, and the likely cause.
-        TypeError: ``key_mapping`` is of another type.
-    """
-    own = module.state_dict()
-    weights = select_weights(read_weights(path), own, path, prefix, key_mapping)
-    mismatch = compare(own, weights, ignore)
-    check_mismatch(own, weights, mismatch, path, strict)
-    different = set(mismatch.different)
-    module.load_state_dict({name: value for name, value in weights.items()
-                            if name in own and name not in different}, strict=False)
-    return report_mismatch(mismatch, len(own), path)
-
-
-def load_checkpoint(module: nn.Module, checkpoint: str | Path | None,
-                    prefix: str | None = None, key_mapping: KeyMapping | None = None,
-                    strict: bool = True, ignore: Sequence[str] = ()) -> None:
-    """Load what a component's config names as its checkpoint, which may be nothing.
-
-    Raises:
-        ValueError: there is no checkpoint for a prefix or key mapping; else as
-            :func:`load_weights`.
-    """
-    if checkpoint is not None:
-        load_weights(module, checkpoint, ignore, prefix, key_mapping, strict)
-    else:
-        check_unused(prefix, key_mapping)
-
-
-def check_unused(prefix: str | None, key_mapping: KeyMapping | None) -> None:
-    """Refuse settings of a checkpoint that is not there. Raises ValueError."""
-    given = [name for name, value in (('checkpoint_prefix', prefix), ('key_mapping', key_mapping))
-             if value is not None]
-    if given:
-        raise ValueError(f'{" and ".join(given)} translate the names of a local file: give its '
-                         'path as checkpoint, or leave them out.')
-
-
-def select_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path,
-                   prefix: str | None = None,
-                   key_mapping: KeyMapping | None = None) -> dict[str, Tensor]:
-    """A file's weights under a module's names; without ``prefix`` the beginning that the names
-    carry in the file is found and removed. See :func:`load_weights`.
-    """
-    renamed = rename(weights, path, prefix, key_mapping)
-    found = '' if prefix is not None else find_prefix(renamed, own)
-    return {name[len(found):]: value for name, value in renamed.items() if name.startswith(found)}
-
-
-def check_mismatch(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], mismatch: Mismatch,
-                   path: str | Path, strict: bool) -> None:
-    """Refuse the weights of another architecture; see :func:`load_weights`. Raises ValueError."""
-    lacks = [name for name in mismatch.missing if own[name].is_floating_point()]
-    wrong = mismatch.different or lacks or extra_blocks(mismatch.unexpected, own)
-    if mismatch.fitting == 0 or (strict and wrong):
-        raise ValueError(refusal(path, own, weights, mismatch) + (
-            ' To load what fits nevertheless, set checkpoint_strict=False.'
-            if mismatch.fitting else ''))
-
-
-def report_mismatch(mismatch: Mismatch, count: int, path: str | Path) -> WeightReport:
-    """Log what did not match, where there is something, and return it."""
-    report = WeightReport(mismatch.missing, mismatch.unexpected, mismatch.different)
-    if any(report):
-        print_log(f'{path}: {mismatch.fitting} of {count} weights loaded. '
-                  f'Missing: {some(report.missing)} Unexpected: {some(report.unexpected)} '
-                  f'Of another shape: {some(report.different)}',
-                  logger='current', level=logging.WARNING)
-    return report

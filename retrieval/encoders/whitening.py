@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..checks import whole_number
 from ..registry import MODELS, unknown_name
 
 _CHUNK = 8192  # rows that are held in float64 at a time
@@ -42,6 +43,13 @@ class Whitening(nn.Module):
 
     Raises:
         ValueError: a width that is no positive integer, or D above C.
+
+    Example:
+        >>> rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+        >>> whitening = Whitening(in_features=4, out_features=2)
+        >>> whitening.set(fit_pca_whitening(rows, dim=2))
+        >>> whitening(rows).shape
+        torch.Size([50, 2])
     """
 
     mean: Tensor
@@ -51,10 +59,8 @@ class Whitening(nn.Module):
     def __init__(self, in_features: int, out_features: int | None = None) -> None:
         super().__init__()
         out_features = in_features if out_features is None else out_features
-        for name, value in (('in_features', in_features), ('out_features', out_features)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} of a whitening must be a positive integer, got '
-                                 f'{value!r}.')
+        whole_number('in_features', in_features)
+        whole_number('out_features', out_features)
         if out_features > in_features:
             raise ValueError(f'A whitening from {in_features} to {out_features} would have to '
                              'invent directions: out_features is at most in_features.')
@@ -108,6 +114,11 @@ def principal_components(embeddings: Any, dim: int | None = None) -> WhiteningFi
     Raises:
         ValueError: fewer than two embeddings, one that is not finite, or a ``dim`` outside its
             range.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(50, 4))
+        >>> principal_components(rows).projection.shape
+        (4, 4)
     """
     rows, dim = _checked(embeddings, dim)
     mean, covariance = _moments(rows)
@@ -128,6 +139,11 @@ def fit_pca_whitening(embeddings: Any, dim: int | None = None,
     Raises:
         ValueError: fewer than two embeddings, one that is not finite, a ``dim`` or ``shrinkage``
             outside its range, or embeddings that span fewer than ``dim`` directions.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(50, 4))
+        >>> fit_pca_whitening(rows).projection.shape
+        (4, 4)
     """
     rows, dim = _checked(embeddings, dim)
     mean, covariance = _moments(rows)
@@ -148,6 +164,11 @@ def fit_zca_whitening(embeddings: Any, dim: int | None = None,
 
     Raises:
         ValueError: as :func:`fit_pca_whitening`, or a ``dim`` below D.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(50, 4))
+        >>> fit_zca_whitening(rows).projection.shape
+        (4, 4)
     """
     rows, dim = _checked(embeddings, dim)
     if dim != rows.shape[1]:
@@ -179,6 +200,11 @@ def fit_learned_whitening(embeddings: Any, labels: Any = None, pairs: Any = None
         ValueError: as :func:`fit_pca_whitening`, neither or both of labels and pairs, no pair at
             all, or matching pairs whose differences do not span all D directions, which without
             shrinkage has no inverse.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(50, 4))
+        >>> fit_learned_whitening(rows, labels=np.arange(50) % 10, dim=2).projection.shape
+        (2, 4)
     """
     if (labels is None) == (pairs is None):
         raise ValueError('Learned whitening needs to know what matches: give labels, or pairs of '
@@ -203,6 +229,11 @@ def fit_whitening(embeddings: Any, method: str = 'pca', labels: Any = None, pair
 
     Raises:
         ValueError: another name, or what the fit refuses.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(50, 4))
+        >>> fit_whitening(rows, 'pca', dim=3).projection.shape
+        (3, 4)
     """
     if method == 'learned':
         return fit_learned_whitening(embeddings, labels, pairs, dim, shrinkage)
@@ -225,11 +256,7 @@ def _checked(embeddings: Any, dim: int | None) -> tuple[np.ndarray, int]:
             raise ValueError('The embeddings are not finite: there is a NaN or an infinity in '
                              f'rows {start} to {start + _CHUNK}.')
     width = rows.shape[1]
-    dim = width if dim is None else dim
-    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim <= width:
-        raise ValueError(f'dim must be between 1 and {width}, the width of the embeddings, got '
-                         f'{dim!r}.')
-    return rows, int(dim)
+    return rows, width if dim is None else whole_number('dim', dim, most=width)
 
 
 def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

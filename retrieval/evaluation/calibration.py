@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import real_number
 from ..files import write_text
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from .relevance import label_codes
 from .verification import (
     PairScores,
-    figures_at,
     pairs_within,
+    results_at,
     threshold_at_best_f1,
     threshold_at_far,
     threshold_at_precision,
@@ -48,6 +49,11 @@ class MatchCalibration:
 
     Raises:
         ValueError: the parts do not fit together.
+
+    Example:
+        >>> calibration = MatchCalibration(0.5, method='platt', slope=8., offset=-4.)
+        >>> calibration.is_match(0.7), round(calibration.probability(0.7), 2)
+        (True, 0.83)
     """
 
     threshold: float
@@ -147,6 +153,79 @@ class MatchCalibration:
                              ) from error
 
 
+def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float | None = None,
+              method: str | None = 'platt', *, per_class: bool = False,
+              similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
+              neighbors: int | None = None, prior: float | None = None,
+              max_queries: int | None = 10_000, seed: int = 0,
+              label_names: Sequence[str] | None = None) -> MatchCalibration:
+    """A calibration from a gallery's own labels, each row against all others.
+
+    Args:
+        embeddings: ``(N, D)`` floats.
+        labels: ``(N,)`` whole numbers or strings.
+        criterion, target, method, prior: see :func:`calibrate_pairs`.
+        per_class: choose a threshold for every class as well, from the pairs with its rows. A
+            class whose pairs do not suffice keeps the common threshold.
+        similarity, neighbors, max_queries, seed: see :func:`pairs_within`. With ``neighbors=1``
+            the probability is that of a first result.
+        label_names: what the classes are called in :attr:`MatchCalibration.class_thresholds`; by
+            default their own strings or numbers.
+
+    Raises:
+        ValueError: the rows or the labels do not suffice.
+
+    Example:
+        >>> rows = [[1., 0.], [.9, .1], [0., 1.], [.1, .9]]
+        >>> round(calibrate(rows, ['a', 'a', 'b', 'b']).threshold, 3)
+        0.994
+    """
+    resolved = resolve_similarity(similarity)
+    options: dict[str, Any] = dict(similarity=resolved, neighbors=neighbors, seed=seed)
+    pairs = pairs_within(embeddings, labels, max_queries=max_queries, **options)
+    made = calibrate_pairs(pairs, criterion, target, method, prior, resolved.name)
+    if per_class:
+        codes, _, own_names = label_codes(labels)
+        names = own_names if label_names is None else label_names
+        for label in torch.unique(codes).tolist():
+            rows = (codes == label).nonzero()[:, 0]
+            try:
+                own = pairs_within(embeddings, codes, rows=rows, **options)
+                bar = choose_threshold(own, criterion, target)
+            except ValueError:  # a class of one image, or one that never reaches the precision
+                continue
+            name = names[label] if 0 <= label < len(names) else label
+            made.class_thresholds[str(name)] = bar
+    return made
+
+
+def calibrate_pairs(pairs: PairScores, criterion: str = 'f1', target: float | None = None,
+                    method: str | None = 'platt', prior: float | None = None,
+                    similarity: str = 'cosine_similarity') -> MatchCalibration:
+    """A calibration from labelled pairs; see :func:`choose_threshold` and
+    :func:`platt_scaling` for the arguments.
+
+    Example:
+        >>> from retrieval.evaluation import count_pairs
+        >>> calibrate_pairs(count_pairs([.9, .8, .3], [True, True, False])).threshold
+        0.8
+    """
+    threshold = choose_threshold(pairs, criterion, target)
+    fitted: dict[str, Any] = {}
+    if method == 'platt':
+        fitted['slope'], fitted['offset'] = platt_scaling(pairs, prior)
+    elif method == 'isotonic':
+        fitted['knots'] = isotonic_knots(pairs, prior)
+    elif method is not None:
+        raise ValueError(unknown_name('method of calibration', method, METHODS))
+    measured = {name: None if math.isnan(value) else value
+                for name, value in results_at(pairs, threshold)._asdict().items()}
+    measured.update(criterion=criterion, target=target, matches=pairs.num_matches,
+                    others=pairs.num_others)
+    return MatchCalibration(threshold, method=method, similarity=similarity, measured=measured,
+                            **fitted)
+
+
 def choose_threshold(pairs: PairScores, criterion: str = 'f1',
                      target: float | None = None) -> float:
     """The threshold that meets a criterion on labelled pairs.
@@ -160,6 +239,11 @@ def choose_threshold(pairs: PairScores, criterion: str = 'f1',
 
     Raises:
         ValueError: there is no such criterion, no threshold meets it, or the pairs do not suffice.
+
+    Example:
+        >>> from retrieval.evaluation import count_pairs
+        >>> choose_threshold(count_pairs([.9, .8, .3], [True, False, True]), 'precision', .9)
+        0.9
     """
     if criterion not in CRITERIA:
         raise ValueError(unknown_name('criterion', criterion, CRITERIA))
@@ -217,8 +301,7 @@ def _weighted(pairs: PairScores, prior: float | None) -> tuple[np.ndarray, np.nd
     matches, others = pairs.matches.astype(np.float64), pairs.others.astype(np.float64)
     if prior is None:
         return matches, others
-    if not 0 < prior < 1:
-        raise ValueError(f'prior must lie between 0 and 1, got {prior!r}.')
+    prior = real_number('prior', prior, above=0, below=1)
     total = pairs.num_matches + pairs.num_others
     return (matches * (prior * total / pairs.num_matches),
             others * ((1 - prior) * total / pairs.num_others))
@@ -228,69 +311,3 @@ def _scale_of(pairs: PairScores, weights: np.ndarray) -> tuple[float, float]:
     centre = float(np.average(pairs.scores, weights=weights))
     spread = float(np.sqrt(np.average((pairs.scores - centre) ** 2, weights=weights)))
     return centre, spread or 1.
-
-
-def calibrate_pairs(pairs: PairScores, criterion: str = 'f1', target: float | None = None,
-                    method: str | None = 'platt', prior: float | None = None,
-                    similarity: str = 'cosine_similarity') -> MatchCalibration:
-    """A calibration from labelled pairs; see :func:`choose_threshold` and
-    :func:`platt_scaling` for the arguments.
-    """
-    threshold = choose_threshold(pairs, criterion, target)
-    fitted: dict[str, Any] = {}
-    if method == 'platt':
-        fitted['slope'], fitted['offset'] = platt_scaling(pairs, prior)
-    elif method == 'isotonic':
-        fitted['knots'] = isotonic_knots(pairs, prior)
-    elif method is not None:
-        raise ValueError(unknown_name('method of calibration', method, METHODS))
-    measured = {name: None if math.isnan(value) else value
-                for name, value in figures_at(pairs, threshold)._asdict().items()}
-    measured.update(criterion=criterion, target=target, matches=pairs.num_matches,
-                    others=pairs.num_others)
-    return MatchCalibration(threshold, method=method, similarity=similarity, measured=measured,
-                            **fitted)
-
-
-def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float | None = None,
-              method: str | None = 'platt', *, per_class: bool = False,
-              similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-              neighbors: int | None = None, prior: float | None = None,
-              max_queries: int | None = 10_000, seed: int = 0,
-              label_names: Sequence[str] | None = None) -> MatchCalibration:
-    """A calibration from a gallery's own labels, each row against all others.
-
-    Args:
-        embeddings: ``(N, D)`` floats.
-        labels: ``(N,)`` whole numbers or strings.
-        criterion, target, method, prior: see :func:`calibrate_pairs`.
-        per_class: choose a threshold for every class as well, from the pairs with its rows. A
-            class whose pairs do not suffice keeps the common threshold.
-        similarity, neighbors, max_queries, seed: see :func:`pairs_within`. With ``neighbors=1``
-            the probability is that of a first result.
-        label_names: what the classes are called in :attr:`MatchCalibration.class_thresholds`; by
-            default their own strings or numbers.
-
-    Raises:
-        ValueError: the rows or the labels do not suffice.
-    """
-    measure = resolve_similarity(similarity)
-    options: dict[str, Any] = dict(similarity=measure, neighbors=neighbors, seed=seed)
-    pairs = pairs_within(embeddings, labels, max_queries=max_queries, **options)
-    made = calibrate_pairs(pairs, criterion, target, method, prior, measure.name)
-    if per_class:
-        codes, _, own_names = label_codes(labels)
-        names = own_names if label_names is None else label_names
-        for label in torch.unique(codes).tolist():
-            rows = (codes == label).nonzero()[:, 0]
-            try:
-                own = pairs_within(embeddings, codes, rows=rows, **options)
-                bar = choose_threshold(own, criterion, target)
-            except ValueError:  # a class of one image, or one that never reaches the precision
-                continue
-            made.class_thresholds[_name_of(label, names)] = bar
-    return made
-
-
-def _name_of(label: int, names: Sequence[str]) -> str:
-    return str(names[label]) if 0 <= label < len(names) else str(label)

@@ -1,8 +1,7 @@
 """Metrics of embeddings, ranked exactly, apart from what the configured search would return."""
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,18 +9,15 @@ from mmengine.evaluator import Evaluator
 from torch import Tensor
 
 from .. import distributed
-from ..files import write_text
-from ..ranking import RowSets
 from ..registry import EVALUATORS, METRICS
 from ..similarity import SimilarityFn, resolve_similarity
 from ..structures import as_labels
-from ..tensor_file import StringColumn
-from .evaluate import DEFAULT_METRICS, query_values
+from .evaluate import DEFAULT_METRICS, rank_queries
 from .gathered_metric import Columns, GatheredMetric
 from .metrics import parse_metrics
-from .protocols import Level, refuse_beside_protocol, resolve_protocol
-from .relevance import as_relevance, label_codes, same_as_query, same_ids, united
-from .results import QueryFigures, check_average
+from .protocols import Protocol, refuse_beside_protocol, resolve_protocol
+from .results import QueryResults, check_average, with_levels, write_per_class
+from .task import EmbeddingSet, EvaluationTask
 
 Relevance = Callable[[Sequence[str], Sequence[str]], Any]
 
@@ -50,13 +46,21 @@ class EmbeddingMetrics(GatheredMetric):
             list of rows for each query.
         confidence: a share such as 0.95 adds ``…/low`` and ``…/high``, bootstrap bounds over
             queries (over classes with ``macro``), to every metric.
-        per_class_file: a JSON file for the figures of every class, keyed by label.
+        per_class_file: a JSON file for the results of every class, keyed by label.
         precision: ``float32`` or ``half``, as :func:`retrieval.evaluation.evaluate` takes it.
-        collect_device, prefix: as in MMEngine; figures are named ``embedding/Recall@1``.
+        collect_device, prefix: as in MMEngine; results are named ``embedding/Recall@1``.
 
     Raises:
         ValueError: a metric, the similarity, the average or the protocol is unknown, or something
             is given that the protocol fixes.
+
+    Example:
+        >>> metric = EmbeddingMetrics(['Recall@1'])
+        >>> metric.process(None, [
+        ...     {'sample_idx': row, 'embedding': torch.tensor([1., row]), 'gt_label': [row // 2]}
+        ...     for row in range(3)])
+        >>> metric.evaluate(3)['embedding/num_skipped_queries']
+        1
     """
 
     default_prefix = 'embedding'
@@ -67,14 +71,14 @@ class EmbeddingMetrics(GatheredMetric):
                  relevance: Relevance | None = None, confidence: float | None = None,
                  per_class_file: str | None = None, precision: str = 'float32',
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        self.levels: Mapping[str, Level] = {}
+        self.protocol: Protocol | None = None
         if protocol is not None:
             refuse_beside_protocol(protocol, metrics=metrics, similarity=similarity,
                                    average=average, exclude_same=exclude_same, relevance=relevance)
-            fixed = resolve_protocol(protocol)
-            metrics, similarity, average = fixed.metrics, fixed.similarity, fixed.average
-            exclude_same, self.levels = fixed.exclude_same, fixed.levels
-        self.measures = parse_metrics(DEFAULT_METRICS if metrics is None else metrics)
+            self.protocol = resolve_protocol(protocol)
+            metrics, average = self.protocol.metrics, self.protocol.average
+        self.metrics = [metric.name for metric in parse_metrics(
+            DEFAULT_METRICS if metrics is None else metrics)]
         self.similarity = resolve_similarity(similarity or 'cosine_similarity')
         self.average = average or 'micro'
         check_average(self.average, labels=())  # whether samples have labels is seen later
@@ -86,149 +90,98 @@ class EmbeddingMetrics(GatheredMetric):
         self.precision = precision
         super().__init__(collect_device=collect_device, prefix=prefix)
 
-    def sample(self, data_sample: dict) -> Columns:
+    def columns_of(self, data_samples: Sequence[dict]) -> list[Columns]:
+        """Embedding, label, listed rows, and the fields that the evaluation reads beside them."""
+        return [self._columns_of(data_sample) for data_sample in data_samples]
+
+    def _columns_of(self, data_sample: dict) -> Columns:
         embedding = data_sample.get('embedding')
         label, indices = data_sample.get('gt_label'), data_sample.get('gt_indices')
         if label is not None:
-            label = as_labels(label, 'gt_label')
+            label = as_labels(label, 'gt_label').cpu()
             if len(label) != 1:
                 raise ValueError(f'EmbeddingMetrics wants one class a sample, got gt_label '
                                  f'{label.tolist()}: name the relevant rows in gt_indices.')
         kept = {'embedding': None if embedding is None else embedding.detach().float().cpu(),
-                'label': label if label is None else label.cpu(),
-                'indices': indices if indices is None else as_labels(indices, 'gt_indices').cpu()}
-        for name in self._sample_fields():
+                'label': label,
+                'gt_indices': None if indices is None else as_labels(indices, 'gt_indices').cpu()}
+        for name in self.exclude_same if self.protocol is None else self.protocol.sample_fields:
             if data_sample.get(name) is None:
                 raise ValueError(f'A sample has no {name!r}, which this evaluation needs: the '
                                  'dataset must name it in `metadata_keys`.')
             kept[name] = data_sample[name]
         return kept
 
-    def _sample_fields(self) -> set[str]:
-        listed = {name for level in self.levels.values() for name in (*level.relevant, *level.junk)}
-        return {*self.exclude_same, *listed}
+    def compute_metrics(self, columns: Columns) -> dict[str, float]:
+        """The means in percent, with the level before each name where the protocol has levels."""
+        results = {level: rank_queries(task, self.metrics, sharded=True,
+                                       precision=self.precision)
+                   for level, task in self._tasks(columns).items()}
+        if self.per_class_file is not None and distributed.rank() == 0:
+            write_per_class(results, self.per_class_file)
+        return with_levels({level: self._summary(one) for level, one in results.items()})
 
-    def measure(self, columns: Columns) -> dict[str, float]:
-        task = _Task(columns, self.gallery, self.exclude_same)
-        if not self.levels:
-            return self._report(self._rank(task, task.relevant(self.relevance), task.left_out))
-        reports: dict[str, float] = {}
-        for name, level in self.levels.items():
-            found = self._rank(task, task.listed(level.relevant),
-                               united(task.left_out, task.listed(level.junk)))
-            reports |= {f'{name}/{key}': value for key, value in self._report(found).items()}
-        return reports
-
-    def _rank(self, task: _Task, relevant: RowSets, left_out: RowSets | None) -> QueryFigures:
-        values, counts = query_values(task.queries, task.rows, relevant, left_out, self.measures,
-                                      self.similarity, sharded=True, precision=self.precision)
-        return QueryFigures([measure.name for measure in self.measures], values, counts,
-                            task.labels, task.label_names)
-
-    def _report(self, figures: QueryFigures) -> dict[str, float]:
-        summary = figures.summary(self.average)
+    def _summary(self, results: QueryResults) -> dict[str, float]:
+        summary = results.summary(self.average)
         if self.confidence is not None:
-            bounds = figures.confidence(self.confidence, average=self.average)
+            bounds = results.confidence(self.confidence, average=self.average)
             for name, (low, high) in bounds.items():
                 summary |= {f'{name}/low': low, f'{name}/high': high}
-        if self.per_class_file is not None and distributed.rank() == 0:
-            table = {str(label): values for label, values in figures.per_class().items()}
-            write_text(self.per_class_file, json.dumps(table, indent=1) + '\n')
         return summary
 
-
-class _Task:
-    """Queries, rows and relations of one evaluation.
-
-    Attributes:
-        queries: ``(Q, D)``; None where every row is a query against all others.
-        rows: ``(N, D)``.
-        labels: ``(Q,)`` int64 or None; ``label_names`` by number, where the gallery has them.
-        left_out: rows that are not ranked: the query's own picture, and those of its class that
-            share a value of ``exclude_same``.
-    """
-
-    def __init__(self, columns: Columns, gallery: Any, exclude_same: Sequence[str]) -> None:
-        self.columns, self.gallery = columns, gallery
-        self.ids: list[str] = columns['sample_id']
-        self.labels = _joined(columns['label'])
-        self.label_names = getattr(gallery, 'label_names', None) or ()
-        self.queries: Tensor | None = None
-        own = None
-        if gallery is None:
-            self.rows = _stacked(columns['embedding'])
-            self.gallery_labels = self.labels
-            if all(self.ids) and len(set(self.ids)) < len(self.ids):
-                own = same_ids(self.ids, self.ids)
+    def _tasks(self, columns: Columns) -> dict[str, EvaluationTask]:
+        """The evaluation of each level of the protocol, or the one under the empty name."""
+        queries, gallery = self._sets(columns)
+        listed = list(columns['gt_indices'])
+        truth = {**columns, 'gt_indices': None if all(rows is None for rows in listed) else listed}
+        if self.protocol is not None:
+            tasks = self.protocol.tasks(queries, gallery, truth)
         else:
-            self.rows = gallery.embeddings
-            self.gallery_labels = None if gallery.labels is None else \
-                torch.as_tensor(gallery.labels).cpu()
-            own = self._take_queries()
-        self.left_out = united(own, *(self._same(name) for name in exclude_same))
-
-    def _take_queries(self) -> RowSets | None:
-        """Set the queries, from the gallery where it has them all; each query's own row."""
-        own = None
-        if getattr(self.gallery, 'identified', True) and all(self.ids):
-            row_of = {str(name): row for row, name in enumerate(self.gallery.ids)}
-            places = torch.tensor([row_of.get(name, -1) for name in self.ids])
-            own = RowSets.from_rows(places, len(self.rows))
-            if (places >= 0).all():
-                self.queries = self.rows[places.to(self.rows.device)]
-        if self.queries is None:
-            self.queries = _stacked(self.columns['embedding'])
-        return own
-
-    def _same(self, name: str) -> RowSets | None:
-        values = self.columns[name]
-        if self.gallery is None:
-            return same_as_query(name, values, values, self.labels, self.gallery_labels)
-        theirs = getattr(self.gallery, 'metadata', {}).get(name)
-        if theirs is None:
-            raise ValueError(f'The gallery has no metadata column {name!r}, which this evaluation '
-                             'needs: its dataset must name it in `metadata_keys`.')
-        theirs = list(theirs) if isinstance(theirs, StringColumn) else theirs
-        return same_as_query(name, values, theirs, self.labels, self.gallery_labels)
-
-    def relevant(self, relevance: Relevance | None) -> RowSets:
-        """The relevant rows by a callable, by the samples' lists, or by label."""
-        num_queries, num_rows = len(self.ids), len(self.rows)
-        if relevance is not None:
-            theirs = self.ids if self.gallery is None else self.gallery.ids
-            return as_relevance(relevance(self.ids, theirs), num_queries, num_rows)
-        listed = self.columns['indices']
-        if any(rows is not None for rows in listed):
-            return RowSets.from_lists(listed, num_rows)
-        if self.labels is None or self.gallery_labels is None:
-            where = 'samples have no gt_label' if self.labels is None else 'gallery has no labels'
+            relevance = truth['gt_indices']
+            if self.relevance is not None:
+                theirs = columns['sample_id'] if gallery is None else self.gallery.ids
+                relevance = self.relevance(columns['sample_id'], theirs)
+            tasks = {'': EvaluationTask(queries, gallery, relevance,
+                                        exclude_same=self.exclude_same,
+                                        similarity=self.similarity)}
+        labels = queries.labels, queries.labels if gallery is None else gallery.labels
+        if any(side is None for side in labels) and \
+                any(task.relevance is None for task in tasks.values()):
+            where = 'samples have no gt_label' if labels[0] is None else 'gallery has no labels'
             raise ValueError(f'What is relevant cannot be told: the {where}, and no sample has '
                              'gt_indices.')
-        numbers, theirs, _ = label_codes(self.labels, self.gallery_labels)
-        assert theirs is not None
-        return RowSets.from_labels(numbers, theirs)
+        return tasks
 
-    def listed(self, fields: Sequence[str]) -> RowSets:
-        """The rows that any of those fields of the samples lists."""
-        lists = [[row for name in fields for row in torch.as_tensor(self.columns[name][query])
-                  .reshape(-1).tolist()] for query in range(len(self.ids))]
-        return RowSets.from_lists(lists, len(self.rows))
-
-
-@EVALUATORS.register_module(name='EmbeddingMetrics')
-def embedding_evaluator(**kwargs: Any) -> Evaluator:
-    """An evaluator with :class:`EmbeddingMetrics` alone.
-
-    MMEngine takes ``val_evaluator=dict(type=…, metrics=…)``, without a list around it, for the
-    config of an evaluator, since an evaluator has an argument ``metrics`` too.
-    """
-    return Evaluator([EmbeddingMetrics(**kwargs)])
-
-
-def _joined(labels: Any) -> Tensor | None:
-    if isinstance(labels, Tensor):
-        return labels.reshape(-1)
-    return None if any(label is None for label in labels) else torch.cat(list(labels))
+    def _sets(self, columns: Columns) -> tuple[EmbeddingSet, EmbeddingSet | None]:
+        """The queries and the gallery; the queries' embeddings from it where it has them all."""
+        names: list[str] = columns['sample_id']
+        ids = names if all(names) else None
+        labels = columns['label']
+        if isinstance(labels, Tensor):
+            labels = labels.reshape(-1)
+        else:
+            labels = None if any(label is None for label in labels) else torch.cat(labels)
+        if self.gallery is None:
+            return EmbeddingSet(_stacked(columns['embedding']), labels, ids, columns), None
+        embeddings, own = self.gallery.embeddings, None
+        if ids is not None and getattr(self.gallery, 'identified', True):
+            row_of = {str(name): row for row, name in enumerate(self.gallery.ids)}
+            own = [row_of.get(name, -1) for name in ids]
+        found = own is not None and min(own) >= 0
+        queries = EmbeddingSet(
+            embeddings[torch.tensor(own, device=embeddings.device)] if found else
+            _stacked(columns['embedding']), labels, ids, columns,
+            getattr(self.gallery, 'label_names', None) or ())
+        metadata = getattr(self.gallery, 'metadata', {})
+        needed = self.exclude_same if self.protocol is None else self.protocol.exclude_same
+        for name in needed:
+            if metadata.get(name) is None:
+                raise ValueError(f'The gallery has no metadata column {name!r}, which this '
+                                 'evaluation needs: its dataset must name it in `metadata_keys`.')
+        theirs = self.gallery.labels
+        return queries, EmbeddingSet(
+            embeddings, None if theirs is None else as_labels(theirs, 'gallery labels').cpu(),
+            None if own is None else self.gallery.ids, metadata)
 
 
 def _stacked(embeddings: Any) -> Tensor:
@@ -241,3 +194,13 @@ def _stacked(embeddings: Any) -> Tensor:
                          'gallery, from which they could be taken.')
     widths = sorted({len(embedding) for embedding in embeddings})
     raise ValueError(f'The samples\' embeddings differ in width: {widths}.')
+
+
+@EVALUATORS.register_module(name='EmbeddingMetrics')
+def embedding_evaluator(**kwargs: Any) -> Evaluator:
+    """An evaluator with :class:`EmbeddingMetrics` alone.
+
+    MMEngine takes ``val_evaluator=dict(type=…, metrics=…)``, without a list around it, for the
+    config of an evaluator, since an evaluator has an argument ``metrics`` too.
+    """
+    return Evaluator([EmbeddingMetrics(**kwargs)])

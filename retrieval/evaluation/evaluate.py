@@ -1,12 +1,9 @@
-"""Every query's figures, from one pass over the scores.
+"""Evaluation as pure functions: embeddings and labels in, percentages out.
 
-Evaluation as pure functions: embeddings and labels in, percentages out.
-
-Ways to split one evaluation into several: by split, parent label, level of a hierarchy.
-
-The counterparts of pytorch-metric-learning's testers, as functions. Two streams (queries through
-one encoder, the gallery through another) are :func:`~retrieval.evaluation.evaluate` with a gallery,
-whose ids say which rows are a query's own.
+Beside :func:`evaluate` stand ways to split one evaluation into several (by split, parent label,
+level of a hierarchy), the counterparts of pytorch-metric-learning's testers. Two streams (queries
+through one encoder, the gallery through another) are an evaluation with a gallery, whose ids say
+which rows are a query's own.
 """
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..checks import same_length
 from ..ranking import (
     TILE_BUDGET,
     Depth,
@@ -31,67 +29,10 @@ from ..ranking import (
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn
 from ..structures import as_labels
-from .metrics import Measure, parse_metrics
-from .relevance import (
-    RelevanceLike,
-    as_relevance,
-    check_length,
-    label_codes,
-    same_as_query,
-    same_ids,
-    united,
-)
-from .results import QueryFigures, check_average
-
-
-def query_values(queries: Any, gallery: Any, relevant: RowSets, left_out: RowSets | None,
-                 measures: Sequence[Measure],
-                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-                 tile_budget: int = TILE_BUDGET, sharded: bool = False,
-                 precision: str = 'float32') -> tuple[Tensor, Tensor]:
-    """Every query's figures, from one pass over the scores.
-
-    Args:
-        queries: ``(Q, D)``; None where every row of the gallery is a query against all others.
-        left_out: further rows that are not ranked.
-        precision: ``float32``, or ``half`` with float32 scores of what it finds.
-
-    Returns:
-        ``(Q, M)`` float64 in [0, 1], one column a measure, and ``(Q,)`` int64, the number of
-        relevant rows of each query. Where that is 0 the figures mean nothing.
-    """
-    depth = Depth()
-    for measure in measures:
-        depth |= measure.depth
-    part, parts = (distributed.rank(), distributed.world_size()) if sharded else (0, 1)
-    prepared = gallery if isinstance(gallery, PreparedGallery) else \
-        PreparedGallery(as_vectors(gallery, 'gallery'), similarity, precision=precision)
-    values: list[Tensor] = [torch.zeros((0, len(measures)), dtype=torch.float64)]
-    counts: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
-    stream, whole = _rank_stream(queries, prepared, relevant, left_out, depth, tile_budget, part,
-                                 parts)
-    for ranks in stream:
-        values.append(torch.stack([measure.values(ranks) for measure in measures], dim=1).cpu())
-        counts.append(ranks.num_relevant.cpu())
-    own, number = torch.cat(values), torch.cat(counts)
-    if sharded and not whole:
-        return distributed.all_gather_rows(own), distributed.all_gather_rows(number)
-    return own, number
-
-
-def _rank_stream(queries: Any, gallery: PreparedGallery, relevant: RowSets,
-                 left_out: RowSets | None, depth: Depth, tile_budget: int, part: int,
-                 parts: int) -> tuple[Iterator[RelevantRanks], bool]:
-    """The ranks, and whether each process gets those of all queries and not of its share."""
-    if queries is None and left_out is None:
-        stream = ranks_among_themselves(gallery, relevant, depth, tile_budget, part, parts)
-        return stream, is_shallow(gallery, relevant, depth)
-    if queries is None and left_out is not None:
-        itself = torch.arange(len(gallery))
-        left_out = left_out.union(RowSets.from_rows(itself, len(gallery)))
-    return relevant_ranks(queries, gallery, relevant, left_out, depth, tile_budget=tile_budget,
-                          part=part, parts=parts), False
-
+from .metrics import parse_metrics
+from .relevance import RelevanceLike
+from .results import QueryResults, check_average
+from .task import EmbeddingSet, EvaluationTask
 
 DEFAULT_METRICS = ('Recall@1', 'MAP@R', 'mAP')
 
@@ -115,8 +56,8 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         gallery: ``(N, D)`` floats.
         gallery_labels: ``(N,)``.
         metrics: names out of ``Recall@K``, ``Precision@K``, ``R-Precision``, ``MAP@R``, ``mAP``,
-            ``mAP@K``, ``mAP-trapezoid``, ``MRR``, ``CMC@K``, ``mINP``, ``mP@K``; each is defined
-            in :mod:`retrieval.evaluation.metrics`.
+            ``mAP@K``, ``mAP-trapezoid``, ``MRR``, ``CMC@K``, ``mINP``, ``mP@K``, each defined in
+            :mod:`retrieval.evaluation.metrics`, and of those that were registered since.
         similarity: a name, or a callable ``(Q, D), (N, D) -> (Q, N)``.
         average: ``micro``, the mean over queries; ``macro``, the mean over classes of their
             queries' means.
@@ -139,89 +80,91 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         ``num_skipped_queries``, those with no relevant row, which no mean contains.
 
     Raises:
-        ValueError: numbers or widths do not fit, vectors are not finite, a side is empty, a
+        ValueError: lengths or widths do not fit, vectors are not finite, a side is empty, a
             metric is unknown, or no query has a relevant row.
         TypeError: an argument is of the wrong kind.
+
+    Example:
+        >>> evaluate([[1., 0.], [.9, .1], [0., 1.]], ['cat', 'cat', 'dog'], metrics='Recall@1')
+        {'Recall@1': 100.0, 'num_queries': 3, 'num_skipped_queries': 1}
     """
     check_average(average, labels)
-    figures = rank_queries(
-        embeddings, labels, gallery, gallery_labels, metrics, similarity, ids=ids,
-        gallery_ids=gallery_ids, relevance=relevance, junk=junk, cameras=cameras,
-        gallery_cameras=gallery_cameras, sequences=sequences,
-        gallery_sequences=gallery_sequences, tile_budget=tile_budget, sharded=sharded,
-        precision=precision)
-    return figures.summary(average)
-
-
-def rank_queries(embeddings: Any, labels: Any = None, gallery: Any = None,
-                 gallery_labels: Any = None, metrics: str | Iterable[str] = DEFAULT_METRICS,
-                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity', *,
-                 ids: Sequence[Any] | None = None, gallery_ids: Sequence[Any] | None = None,
-                 relevance: RelevanceLike | None = None, junk: RelevanceLike | None = None,
-                 cameras: Any = None, gallery_cameras: Any = None, sequences: Any = None,
-                 gallery_sequences: Any = None,
-                 tile_budget: int = TILE_BUDGET, sharded: bool = False,
-                 precision: str = 'float32') -> QueryFigures:
-    """What every single query scores; the arguments and errors are those of :func:`evaluate`.
-
-    From the result come the means, a table by class, confidence intervals, and, with that of
-    another run, the significance of the difference (:func:`retrieval.evaluation.compare`).
-    """
-    measures = parse_metrics(metrics)
-    queries = as_vectors(embeddings, 'embeddings')
-    if not len(queries):
-        raise ValueError('There are no queries: embeddings is empty.')
-    rows = queries if gallery is None else as_vectors(gallery, 'gallery', queries.shape[1])
-    numbers, theirs, names = _labels_of(labels, gallery_labels, len(queries), len(rows),
-                                        gallery is None)
+    columns = {'camera': (cameras, gallery_cameras), 'sequence': (sequences, gallery_sequences)}
     if gallery is None:
-        gallery_cameras, gallery_sequences = cameras, sequences
-    own = _own_rows(gallery is None, ids, gallery_ids, len(queries), len(rows))
-    left_out = united(own, None if junk is None else as_relevance(junk, len(queries), len(rows)),
-                      same_as_query('cameras', cameras, gallery_cameras, numbers, theirs),
-                      same_as_query('sequences', sequences, gallery_sequences, numbers, theirs))
-    if relevance is not None:
-        relevant = as_relevance(relevance, len(queries), len(rows))
-    elif numbers is None or theirs is None:
-        raise ValueError('Give labels (and gallery_labels, if there is a gallery), or relevance.')
-    else:
-        relevant = RowSets.from_labels(numbers, theirs)
-    values, counts = query_values(None if gallery is None else queries, rows, relevant, left_out,
-                                  measures, similarity, tile_budget, sharded, precision)
-    return QueryFigures([measure.name for measure in measures], values, counts, numbers, names)
+        given = [name for name, value in (
+            ('gallery_labels', gallery_labels), ('gallery_ids', gallery_ids),
+            ('gallery_cameras', gallery_cameras), ('gallery_sequences', gallery_sequences))
+            if value is not None]
+        if given:
+            raise ValueError(f'{", ".join(given)} cannot be given without a gallery.')
+    task = EvaluationTask(
+        EmbeddingSet(embeddings, labels, ids, {name: own for name, (own, _) in columns.items()}),
+        None if gallery is None else EmbeddingSet(
+            gallery, gallery_labels, gallery_ids,
+            {name: theirs for name, (_, theirs) in columns.items()}),
+        relevance, junk, tuple(name for name, (own, theirs) in columns.items()
+                               if own is not None or theirs is not None), similarity)
+    return rank_queries(task, metrics, tile_budget=tile_budget, sharded=sharded,
+                        precision=precision).summary(average)
 
 
-def _labels_of(labels: Any, gallery_labels: Any, num_queries: int, num_rows: int,
-               leave_one_out: bool) -> tuple[Tensor | None, Tensor | None, list[Any]]:
-    if leave_one_out and gallery_labels is not None:
-        raise ValueError('gallery_labels were given without a gallery.')
-    if labels is None:
-        return None, None, []
-    numbers, theirs, names = label_codes(labels, gallery_labels)
-    check_length('labels', numbers, num_queries, 'embeddings')
-    check_length('gallery_labels', theirs, num_rows, 'rows of the gallery')
-    return numbers, numbers if leave_one_out else theirs, names
+def rank_queries(task: EvaluationTask, metrics: str | Iterable[str] = DEFAULT_METRICS, *,
+                 tile_budget: int = TILE_BUDGET, sharded: bool = False,
+                 precision: str = 'float32') -> QueryResults:
+    """The result of each metric for every single query, from one pass over the scores.
+
+    From it come the means, a table by class, confidence intervals, and, with that of another run,
+    the significance of the difference (:func:`retrieval.evaluation.compare`).
+
+    Args:
+        task: queries, gallery, and what is relevant.
+        metrics, tile_budget, sharded, precision: as in :func:`evaluate`, as are the errors.
+
+    Example:
+        >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 8, 7]))
+        >>> rank_queries(task, ['Recall@1', 'MRR']).results.tolist()
+        [[0.0, 0.5], [0.0, 0.0], [0.0, 0.5]]
+    """
+    wanted = parse_metrics(metrics)
+    depth = Depth()
+    for metric in wanted:
+        depth |= metric.depth
+    queries, rows = task.query_vectors, task.gallery_vectors
+    excluded, relevant = task.excluded_rows(), task.relevant_rows()
+    gallery = PreparedGallery(rows, task.similarity, precision=precision)
+    part, parts = (distributed.rank(), distributed.world_size()) if sharded else (0, 1)
+    stream, whole = _rank_stream(None if task.gallery is None else queries, gallery, relevant,
+                                 excluded, depth, tile_budget, part, parts)
+    blocks: list[Tensor] = [torch.zeros((0, len(wanted)), dtype=torch.float64)]
+    counts: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
+    for ranks in stream:
+        blocks.append(torch.stack([metric.results(ranks) for metric in wanted], dim=1).cpu())
+        counts.append(ranks.num_relevant.cpu())
+    results, num_relevant = torch.cat(blocks), torch.cat(counts)
+    if sharded and not whole:
+        results = distributed.all_gather_rows(results)
+        num_relevant = distributed.all_gather_rows(num_relevant)
+    return QueryResults([metric.name for metric in wanted], results, num_relevant, task.labels[0],
+                        task.label_names)
 
 
-def _own_rows(leave_one_out: bool, ids: Sequence[Any] | None, gallery_ids: Sequence[Any] | None,
-              num_queries: int, num_rows: int) -> RowSets | None:
-    check_length('ids', ids, num_queries, 'embeddings')
-    check_length('gallery_ids', gallery_ids, num_rows, 'rows of the gallery')
-    if leave_one_out:
-        if ids is not None and len({str(one) for one in ids}) < len(ids):
-            return same_ids(ids, ids)
-        return None
-    if ids is None or gallery_ids is None:
-        return None
-    return same_ids(ids, gallery_ids)
-
-
-Result = dict[str, float]
+def _rank_stream(queries: Tensor | None, gallery: PreparedGallery, relevant: RowSets,
+                 excluded: RowSets | None, depth: Depth, tile_budget: int, part: int,
+                 parts: int) -> tuple[Iterator[RelevantRanks], bool]:
+    """The ranks, and whether each process gets those of all queries and not of its share."""
+    if queries is None and excluded is None:
+        stream = ranks_among_themselves(gallery, relevant, depth, tile_budget, part, parts)
+        return stream, is_shallow(gallery, relevant, depth)
+    if queries is None and excluded is not None:
+        itself = torch.arange(len(gallery))
+        excluded = excluded.union(RowSets.from_rows(itself, len(gallery)))
+    return relevant_ranks(queries, gallery, relevant, excluded, depth, tile_budget=tile_budget,
+                          part=part, parts=parts), False
 
 
 def evaluate_splits(splits: Mapping[str, tuple[Any, Any]],
                     pairs: Sequence[tuple[str, Sequence[str]]] | None = None,
-                    **options: Any) -> dict[str, Result]:
+                    **options: Any) -> dict[str, dict[str, float]]:
     """Every split by itself, or against the splits that are named for it, joined.
 
     Args:
@@ -236,6 +179,11 @@ def evaluate_splits(splits: Mapping[str, tuple[Any, Any]],
 
     Raises:
         ValueError: a split is not there, or as in :func:`evaluate`.
+
+    Example:
+        >>> splits = {'val': ([[1., 0.], [.9, .1]], [0, 0]), 'test': ([[0., 1.], [.1, .9]], [1, 1])}
+        >>> evaluate_splits(splits, metrics='mAP')['test']
+        {'mAP': 100.0, 'num_queries': 2, 'num_skipped_queries': 0}
     """
     results = {}
     for name, against in pairs or [(name, [name]) for name in splits]:
@@ -255,7 +203,7 @@ def evaluate_splits(splits: Mapping[str, tuple[Any, Any]],
 
 
 def evaluate_within_parents(embeddings: Any, labels: Any, parents: Any,
-                            **options: Any) -> Result:
+                            **options: Any) -> dict[str, float]:
     """Leave-one-out among the rows of the same parent label only, averaged over the parents.
 
     Args:
@@ -271,11 +219,16 @@ def evaluate_within_parents(embeddings: Any, labels: Any, parents: Any,
 
     Raises:
         ValueError: no parent has such a query, or as in :func:`evaluate`.
+
+    Example:
+        >>> vectors = [[1., 0.], [.9, .1], [0., 1.], [.1, .9]]
+        >>> evaluate_within_parents(vectors, [0, 0, 1, 1], [5, 5, 6, 6], metrics='mAP')
+        {'mAP': 100.0, 'num_queries': 4, 'num_skipped_queries': 0}
     """
     vectors = as_vectors(embeddings, 'embeddings')
     numbers, groups = as_labels(labels, 'labels'), as_labels(parents, 'parents')
-    check_length('labels', numbers, len(vectors), 'embeddings')
-    check_length('parents', groups, len(vectors), 'embeddings')
+    same_length('labels', numbers, len(vectors), 'embeddings')
+    same_length('parents', groups, len(vectors), 'embeddings')
     results, skipped = [], 0
     for parent in torch.unique(groups):
         rows = (groups == parent).nonzero()[:, 0]
@@ -292,7 +245,7 @@ def evaluate_within_parents(embeddings: Any, labels: Any, parents: Any,
 
 
 def evaluate_levels(embeddings: Any, labels: Any, names: Sequence[str] | None = None,
-                    **options: Any) -> dict[str, Result]:
+                    **options: Any) -> dict[str, dict[str, float]]:
     """Leave-one-out by every level of a label hierarchy.
 
     Args:
@@ -307,6 +260,13 @@ def evaluate_levels(embeddings: Any, labels: Any, names: Sequence[str] | None = 
     Raises:
         ValueError: labels are not two-dimensional, there is not a name for each level, or as in
             :func:`evaluate`.
+
+    Example:
+        >>> vectors = [[1., 0.], [.9, .1], [0., 1.], [.1, .9]]
+        >>> table = [[0, 0], [0, 0], [1, 0], [1, 0]]
+        >>> found = evaluate_levels(vectors, table, ['species', 'genus'], metrics='mAP')
+        >>> found['species']['mAP'], found['genus']['mAP']
+        (100.0, 100.0)
     """
     table = torch.as_tensor(labels)
     if table.ndim != 2:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..checks import whole_number
 from ..gallery import Gallery
 from ..ranking import topk
 from ..similarity import SimilarityFn
 from .evaluate import rank_queries
+from .task import EmbeddingSet, EvaluationTask
 
 DEFAULT_QUERIES = 1000
 METRICS = ('Recall@1', 'Recall@10', 'MAP@R')
@@ -33,7 +34,7 @@ class GalleryComparison:
             over the queries with at least two such; None where there are none.
         num_correlated: how many queries those are.
         changed_first: the share of queries whose first result is another.
-        figures: for each metric, from labels, percent in the old and the new gallery.
+        results: for each metric, from labels, percent in the old and the new gallery.
         rows: of the old and of the new gallery.
         only_old, only_new: how many ids stand in one of them alone.
         differences: what of the fingerprints differs, in words.
@@ -47,7 +48,7 @@ class GalleryComparison:
     rank_correlation: float | None
     num_correlated: int
     changed_first: float
-    figures: dict[str, tuple[float, float]]
+    results: dict[str, tuple[float, float]]
     rows: tuple[int, int]
     only_old: int
     only_new: int
@@ -59,7 +60,7 @@ class GalleryComparison:
         return asdict(self)
 
     def report(self) -> str:
-        """The comparison in words, one figure a line."""
+        """The comparison in words, a line each."""
         correlation = 'unknown' if self.rank_correlation is None else \
             f'{self.rank_correlation:.4f} (over {self.num_correlated} queries)'
         lines = [
@@ -71,7 +72,7 @@ class GalleryComparison:
             f'rank correlation of those in common: {correlation}',
             f'first result is another: {100 * self.changed_first:.2f} % of the queries']
         lines += [f'{name}: {before:.2f} -> {after:.2f} ({after - before:+.2f})'
-                  for name, (before, after) in self.figures.items()]
+                  for name, (before, after) in self.results.items()]
         lines += [f'  {name}: overlap {share:.2f}, first {before} -> {after}'
                   for name, share, before, after in self.most_changed]
         return '\n'.join(lines)
@@ -82,24 +83,30 @@ class _Side:
     """A gallery and the queries as its model encodes them."""
 
     gallery: Gallery
-    embeddings: Tensor
-    ids: list[str]
-    labels: Tensor | None
+    queries: Gallery
     similarity: str | SimilarityFn
 
     def first(self, k: int) -> list[list[str]]:
         """The ids of the first k results of each query, which does not find itself."""
         names = self.gallery.ids
-        own = torch.from_numpy(names.find(self.ids))
-        found = topk(self.embeddings, self.gallery.embeddings, k, self.similarity, exclude=own)
+        own = torch.from_numpy(names.find(self.queries.ids))
+        found = topk(self.queries.embeddings, self.gallery.embeddings, k, self.similarity,
+                     exclude=own)
         return [[names[row] for row in rows if row >= 0] for rows in found.indices.tolist()]
 
-    def figures(self, metrics: Sequence[str]) -> dict[str, float]:
+    @property
+    def labelled(self) -> bool:
+        """Queries and gallery have labels."""
+        return self.queries.labels is not None and self.gallery.labels is not None
+
+    def results(self, metrics: Sequence[str]) -> dict[str, float]:
         """The means of metrics in percent."""
-        figures = rank_queries(
-            self.embeddings, self.labels, self.gallery.embeddings, self.gallery.labels, metrics,
-            self.similarity, ids=self.ids, gallery_ids=self.gallery.ids)
-        return figures.summary()
+        queries, rows = (EmbeddingSet(side.embeddings, side.labels, side.ids)
+                         for side in (self.queries, self.gallery))
+        if self.queries.label_names != self.gallery.label_names:  # classes numbered apart
+            queries, rows = map(EmbeddingSet.of_gallery, (self.queries, self.gallery))
+        task = EvaluationTask(queries, rows, similarity=self.similarity)
+        return rank_queries(task, metrics).summary()
 
 
 def compare_galleries(old: Gallery, new: Gallery, queries: Queries = None, k: int = 10,
@@ -120,9 +127,14 @@ def compare_galleries(old: Gallery, new: Gallery, queries: Queries = None, k: in
     Raises:
         ValueError: a gallery has no ids, no query is left, or k is below 1.
         UnknownIdError: a query is not in both.
+
+    Example:
+        >>> rows = torch.tensor([[1., 0.], [.9, .1], [0., 1.]])
+        >>> old, new = Gallery(rows, ids='abc'), Gallery(rows, ids='bca')
+        >>> round(compare_galleries(old, new, k=1).changed_first, 2)
+        0.67
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f'k must be a whole number of at least 1, got {k!r}.')
+    k = whole_number('k', k)
     for gallery in (old, new):
         if not gallery.identified:
             raise ValueError('Galleries are compared by the ids of their rows, and one has none: '
@@ -130,17 +142,19 @@ def compare_galleries(old: Gallery, new: Gallery, queries: Queries = None, k: in
     sides = _sides(old, new, queries, similarity, seed)
     first, second = (side.first(k) for side in sides)
     overlaps, correlations, changed = _changes(first, second)
-    labelled = all(side.labels is not None and side.gallery.labels is not None for side in sides)
-    before, after = (side.figures(metrics) for side in sides) if labelled else ({}, {})
+    results = {}
+    if all(side.labelled for side in sides):
+        before, after = (side.results(metrics) for side in sides)
+        results = {name: (before[name], after[name]) for name in metrics}
     shared = int((new.ids.find(old.ids) >= 0).sum())
     return GalleryComparison(
-        num_queries=len(sides[0].ids), k=k, overlap=float(np.mean(overlaps)),
+        num_queries=len(sides[0].queries), k=k, overlap=float(np.mean(overlaps)),
         rank_correlation=float(np.mean(correlations)) if correlations else None,
         num_correlated=len(correlations), changed_first=float(np.mean(changed)),
-        figures={name: (before[name], after[name]) for name in metrics} if labelled else {},
+        results=results,
         rows=(len(old), len(new)), only_old=len(old) - shared, only_new=len(new) - shared,
         differences=old.fingerprint.differences(new.fingerprint),
-        most_changed=_most_changed(sides[0].ids, overlaps, first, second))
+        most_changed=_most_changed(list(sides[0].queries.ids), overlaps, first, second))
 
 
 def _sides(old: Gallery, new: Gallery, queries: Queries, similarity: str | SimilarityFn | None,
@@ -154,8 +168,7 @@ def _sides(old: Gallery, new: Gallery, queries: Queries, similarity: str | Simil
         names = _shared_ids(old, new, queries, seed)
         asked = old.subset(old.find(names)), new.subset(new.find(names))
     first, second = (
-        _Side(gallery, own.embeddings, list(own.ids), own.labels,
-              similarity or gallery.similarity or 'cosine_similarity')
+        _Side(gallery, own, similarity or gallery.similarity or 'cosine_similarity')
         for gallery, own in zip((old, new), asked, strict=True))
     return first, second
 

@@ -23,9 +23,9 @@ class GatheredMetric(BaseMetric):
     and sends them through files. Here samples are recognised by ``sample_idx`` and ``sample_id``,
     so that those which a sampler repeats to fill the last batch count once.
 
-    :meth:`sample` says what is kept of a sample; :meth:`measure` is called on every process with
-    the columns of all samples, in the order of their numbers. What it returns on the first
-    process is what every process reports, with the prefix before each name.
+    :meth:`columns_of` says what is kept of samples; :meth:`compute_metrics` is called on every
+    process with the columns of all samples, in the order of their numbers. What it returns on the
+    first process is what every process reports, with the prefix before each name.
     """
 
     gallery: Any = None
@@ -35,23 +35,23 @@ class GatheredMetric(BaseMetric):
         self.gallery = gallery
 
     @abstractmethod
-    def sample(self, data_sample: dict) -> Columns:
-        """What is kept of one sample; the same keys for every sample."""
+    def columns_of(self, data_samples: Sequence[dict]) -> list[Columns]:
+        """What is kept of each sample of a batch; the same names for every sample."""
 
     @abstractmethod
-    def measure(self, columns: Columns) -> dict[str, float]:
-        """The figures of all samples; each column a tensor ``(S, …)`` or a list of length S."""
+    def compute_metrics(self, columns: Columns) -> dict[str, float]:
+        """The results over all samples; each column a tensor ``(S, …)`` or a list of length S."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep what :meth:`sample` says of every sample of a batch."""
-        for data_sample in data_samples:
+        """Keep what :meth:`columns_of` says of every sample of a batch."""
+        for data_sample, columns in zip(data_samples, self.columns_of(data_samples), strict=True):
             number = data_sample.get('sample_idx')
             place = len(self.results) * world_size() + rank() if number is None else int(number)
             self.results.append((number is None, place, sample_id_of(data_sample) or '',
-                                 self.sample(data_sample)))
+                                 columns))
 
     def evaluate(self, size: int) -> dict:
-        """The figures over all processes. ``size`` is the number of samples of the dataset.
+        """The results over all processes. ``size`` is the number of samples of the dataset.
 
         Raises:
             ValueError: no sample was processed.
@@ -62,15 +62,11 @@ class GatheredMetric(BaseMetric):
                                  [kept for *_, kept in local])
         if columns is None:
             raise ValueError(f'{type(self).__name__} was given no samples: is the dataset empty?')
-        figures = [self.compute_metrics(columns)]
-        broadcast_object_list(figures)
+        results = [self.compute_metrics(columns)]
+        broadcast_object_list(results)
         self.results.clear()
         prefix = f'{self.prefix}/' if self.prefix else ''
-        return {f'{prefix}{name}': value for name, value in figures[0].items()}
-
-    def compute_metrics(self, results: Any) -> dict:
-        """What MMEngine calls the computation: :meth:`measure`."""
-        return self.measure(results)
+        return {f'{prefix}{name}': value for name, value in results[0].items()}
 
 
 def gather_columns(keys: Sequence[tuple[int, str]],

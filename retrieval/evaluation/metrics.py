@@ -1,17 +1,15 @@
-"""Figures of single queries, from the ranks of their relevant rows.
+"""The metrics of rankings, each a pure function that is registered by its name where it stands.
 
-Every function takes :class:`~retrieval.ranking.RelevantRanks` of B queries and returns ``(B,)``
-float64 in [0, 1]. A query without a relevant row has no figure: what stands in its place is 0 and
-must be left out of the mean.
-
-The metrics by the names that results carry.
+Every function takes the :class:`~retrieval.ranking.RelevantRanks` of B queries (and K, where the
+name has one) and returns the results ``(B,)`` float64 in [0, 1]. A query without a relevant row
+has no result: what stands in its place is 0 and is left out of the mean.
 """
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,94 +18,152 @@ from torch import Tensor
 from ..ranking import BEYOND, Depth, RelevantRanks
 from ..registry import unknown_name
 
+EVERY_RANK = Depth(everything=True)
+UP_TO_R = Depth(relevant=True)
 
-def recall_at_k(ranks: RelevantRanks, k: int) -> Tensor:
-    """1 where a relevant row is among the first k, else 0: the hit rate.
+Function = TypeVar('Function', bound=Callable[..., Tensor])
 
-    This is the Recall@K of metric learning (CUB, SOP, In-Shop), not the share of the relevant
-    rows that is found.
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of rankings.
+
+    Args:
+        name: as results carry it, such as ``Recall@10``.
+        depth: how deep the ranks must be exact.
+        function: from the ranks of B queries to their results ``(B,)`` in [0, 1].
     """
-    return _hits(ranks, k).clamp_(max=1)
+
+    name: str
+    depth: Depth
+    function: Callable[[RelevantRanks], Tensor]
+
+    def results(self, ranks: RelevantRanks) -> Tensor:
+        """The results ``(B,)`` float64 of B queries.
+
+        Raises:
+            TypeError: the function returns no tensor.
+            ValueError: the tensor has another shape.
+        """
+        results = self.function(ranks)
+        if not isinstance(results, Tensor):
+            raise TypeError(f'The metric {self.name!r} must return a tensor with a result for each '
+                            f'of {len(ranks)} queries, got {type(results).__name__}.')
+        if results.shape != (len(ranks),):
+            raise ValueError(f'The metric {self.name!r} must return a result for each of '
+                             f'{len(ranks)} queries, got the shape {tuple(results.shape)}: add up '
+                             'the ranks of each query with per_query.')
+        return results.double()
 
 
-def cmc_at_k(ranks: RelevantRanks, k: int) -> Tensor:
-    """Cumulative matching characteristic of re-identification: 1 where a match is in the first k,
-    once junk and same-camera rows are taken out. The same figure as :func:`recall_at_k`.
+_REGISTERED: dict[str, tuple[Callable[..., Tensor], Depth | Callable[[int], Depth]]] = {}
+
+
+def metric(name: str, depth: Depth | Callable[[int], Depth] = EVERY_RANK,
+           ) -> Callable[[Function], Function]:
+    """Register the decorated function as a metric.
+
+    Args:
+        name: a plain name, for a function of the ranks; or one that ends in ``@K``, for a function
+            of the ranks and a whole number K that is asked for as in ``Recall@10``.
+        depth: how deep the ranks must be exact, or a callable that says it for K. What lies deeper
+            may be ``BEYOND``. A shallow one is faster; by default every rank is exact.
+
+    Raises:
+        TypeError: the depth of a plain name depends on K.
+        ValueError: another function has the name.
+
+    Example:
+        >>> @metric('Toy@K')
+        ... def relevant_at_rank_k(ranks, k):
+        ...     return per_query(ranks, ranks.ranks == k)
+        >>> parse_metric('Toy@3').name
+        'Toy@3'
     """
-    return recall_at_k(ranks, k)
+    if not name.endswith('@K') and not isinstance(depth, Depth):
+        raise TypeError(f'The metric {name!r} has no K: give a Depth, got {depth!r}.')
+
+    def register(function: Function) -> Function:
+        known = _REGISTERED.get(name)
+        # a module that is run again, such as a notebook's cell, replaces what it registered
+        if known and (known[0].__module__, known[0].__qualname__) != (
+                function.__module__, function.__qualname__):
+            raise ValueError(f'There is a metric {name!r} already ({known[0].__module__}.'
+                             f'{known[0].__qualname__}): give yours another name.')
+        _REGISTERED[name] = function, depth
+        return function
+    return register
 
 
-def precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
-    """Relevant rows among the first k, over k, even where fewer rows can be ranked."""
-    return _hits(ranks, k) / k
+def metric_names() -> list[str]:
+    """The names of all metrics, with ``@K`` where a number takes the place of K.
 
-
-def cut_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
-    """Relevant rows among the first k, over k or, where it is less, the rank of the worst relevant
-    row: what comes behind the last relevant row does not count.
-
-    The mP@k of revisited Oxford and Paris (Radenović et al., 2018), as their program computes it.
+    Example:
+        >>> 'Recall@K' in metric_names() and 'mAP' in metric_names()
+        True
     """
-    last = ranks.order == ranks.num_relevant[ranks.query]
-    worst = _per_query(ranks, (last * ranks.ranks).double())
-    return _hits(ranks, k) / worst.clamp_(min=1, max=k)
+    return list(_REGISTERED)
 
 
-def r_precision(ranks: RelevantRanks) -> Tensor:
-    """Relevant rows among the first R, over R, where R is the query's number of relevant rows."""
-    within = ranks.ranks <= ranks.num_relevant[ranks.query]
-    return _per_query(ranks, within.double()) / _relevant(ranks)
+def parse_metric(name: Any) -> Metric:
+    """The metric of that name.
 
+    Raises:
+        TypeError: the name is no string.
+        ValueError: there is none of that name (the message lists them), or its K is no whole
+            number of at least 1.
 
-def map_at_r(ranks: RelevantRanks) -> Tensor:
-    """Sum over i <= R of precision(i) where row i is relevant, over R.
-
-    Musgrave et al., A Metric Learning Reality Check, 2020.
+    Example:
+        >>> parse_metric('Recall@10').depth
+        Depth(everything=False, rows=0, relevant=False, best=10)
     """
-    within = ranks.ranks <= ranks.num_relevant[ranks.query]
-    return _per_query(ranks, ranks.precisions * within) / _relevant(ranks)
+    if not isinstance(name, str):
+        raise TypeError(f'A metric is given by its name, got {name!r}. Names: '
+                        f'{", ".join(metric_names())}.')
+    stem, at, number = name.partition('@')
+    registered = name if name in _REGISTERED else f'{stem}@K' if at else ''
+    if registered not in _REGISTERED:
+        raise ValueError(unknown_name('metric', name, metric_names()))
+    function, depth = _REGISTERED[registered]
+    if isinstance(depth, Depth) and not registered.endswith('@K'):
+        return Metric(name, depth, function)
+    if not re.fullmatch(r'[0-9]+', number) or int(number) < 1:
+        raise ValueError(f'{name!r}: K must be a whole number of at least 1, got {number!r}. Write '
+                         f'{stem}@10, for example.')
+    k = int(number)
+    return Metric(name, depth if isinstance(depth, Depth) else depth(k),
+                  lambda ranks: function(ranks, k))
 
 
-def average_precision(ranks: RelevantRanks) -> Tensor:
-    """Mean of the precision at the rank of every relevant row, over the full ranking."""
-    return _per_query(ranks, ranks.precisions) / _relevant(ranks)
+def parse_metrics(names: str | Iterable[Any]) -> list[Metric]:
+    """The metrics of those names, each once.
 
+    Raises:
+        TypeError, ValueError: as :func:`parse_metric`; or there is none.
 
-def average_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
-    """Sum of the precision at the relevant rows among the first k, over min(R, k).
-
-    The mAP@100 of Google Landmarks v2 (Weyand et al., 2020).
+    Example:
+        >>> [metric.name for metric in parse_metrics(['mAP', 'MRR', 'mAP'])]
+        ['mAP', 'MRR']
     """
-    total = _per_query(ranks, ranks.precisions * (ranks.ranks <= k))
-    return total / _relevant(ranks).clamp_(max=k)
+    given = [names] if isinstance(names, str) else list(names)
+    if not given:
+        raise ValueError(f'No metric is given. Names: {", ".join(metric_names())}.')
+    return [parse_metric(name) for name in dict.fromkeys(given)]
 
 
-def trapezoid_average_precision(ranks: RelevantRanks) -> Tensor:
-    """Area under precision over recall by trapezoids: every relevant row adds the mean of the
-    precisions just before it and at it, over R; the precision before rank 1 is 1.
+def per_query(ranks: RelevantRanks, values: Tensor) -> Tensor:
+    """The sum of each query's values ``(B,)`` float64, 0 where it has none.
 
-    The average precision of Oxford5k and of revisited Oxford and Paris (Radenović et al., 2018).
-    It is not comparable with :func:`average_precision`.
+    Args:
+        values: ``(P,)`` numbers or booleans, one for each rank in ``ranks.ranks``.
+
+    Example:
+        >>> ranks = RelevantRanks(torch.tensor([0, 2, 2]), torch.tensor([1, 4]),
+        ...                       torch.tensor([9, 9]))
+        >>> per_query(ranks, ranks.ranks <= 3)
+        tensor([1., 0.], dtype=torch.float64)
     """
-    before = (ranks.order - 1) / (ranks.ranks - 1).clamp(min=1).double()
-    before[ranks.ranks == 1] = 1.0
-    return _per_query(ranks, (before + ranks.precisions) / 2) / _relevant(ranks)
-
-
-def reciprocal_rank(ranks: RelevantRanks) -> Tensor:
-    """1 over the rank of the best relevant row."""
-    return _per_query(ranks, (ranks.order == 1) / ranks.ranks.double())
-
-
-def inverse_negative_penalty(ranks: RelevantRanks) -> Tensor:
-    """R over the rank of the worst relevant row (Ye et al., Deep Learning for Person
-    Re-identification, 2021); its mean is mINP.
-    """
-    last = ranks.order == ranks.num_relevant[ranks.query]
-    return _per_query(ranks, last / ranks.ranks.double()) * ranks.num_relevant
-
-
-def _per_query(ranks: RelevantRanks, values: Tensor) -> Tensor:
+    values = values.double()
     sums = torch.zeros(len(ranks), dtype=torch.float64, device=ranks.ranks.device)
     if sums.is_cuda:
         return sums.index_add_(0, ranks.query, values)
@@ -118,78 +174,113 @@ def _per_query(ranks: RelevantRanks, values: Tensor) -> Tensor:
 
 
 def _hits(ranks: RelevantRanks, k: int) -> Tensor:
-    return _per_query(ranks, (ranks.ranks <= k).double())
+    return per_query(ranks, ranks.ranks <= k)
 
 
-def _relevant(ranks: RelevantRanks) -> Tensor:
+def _found(ranks: RelevantRanks) -> Tensor:
+    """``(P,)`` bool: a relevant row is in the ranking, which may be a list that was cut."""
+    return ranks.ranks < BEYOND
+
+
+def _num_relevant(ranks: RelevantRanks) -> Tensor:
+    """R of each query to divide by, 1 where there is none."""
     return ranks.num_relevant.double().clamp_(min=1)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A metric of ranked lists.
+@metric('Recall@K', depth=lambda k: Depth(best=k))  # the best relevant row decides
+def recall_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """1 where a relevant row is among the first k, else 0: the hit rate.
 
-    Args:
-        name: as results carry it, such as ``Recall@10``.
-        depth: how deep the ranks must be exact.
-        values: from the ranks of B queries to ``(B,)`` float64 in [0, 1].
+    This is the Recall@K of metric learning (CUB, SOP, In-Shop), not the share of the relevant
+    rows that is found.
     """
-
-    name: str
-    depth: Depth
-    values: Callable[[RelevantRanks], Tensor]
+    return _hits(ranks, k).clamp_(max=1)
 
 
-_PLAIN: dict[str, tuple[Depth, Callable[[RelevantRanks], Tensor]]] = {
-    'R-Precision': (Depth(relevant=True), r_precision),
-    'MAP@R': (Depth(relevant=True), map_at_r),
-    'mAP': (Depth(everything=True), average_precision),
-    'mAP-trapezoid': (Depth(everything=True), trapezoid_average_precision),
-    'MRR': (Depth(best=BEYOND), reciprocal_rank),
-    'mINP': (Depth(everything=True), inverse_negative_penalty),
-}
-_AT_K: dict[str, tuple[bool, Callable[[RelevantRanks, int], Tensor]]] = {
-    'Recall': (False, recall_at_k),  # the best relevant row alone decides
-    'CMC': (False, cmc_at_k),
-    'Precision': (True, precision_at_k),
-    'mP': (True, cut_precision_at_k),
-    'mAP': (True, average_precision_at_k),
-}
-VALID_NAMES = (*(f'{name}@K' for name in _AT_K), *_PLAIN)
-
-
-def parse_metric(name: Any) -> Measure:
-    """The metric of that name.
-
-    Raises:
-        TypeError: the name is no string.
-        ValueError: there is none of that name (the message lists them), or its K is no whole
-            number of at least 1.
+@metric('CMC@K', depth=lambda k: Depth(best=k))
+def cmc_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Cumulative matching characteristic of re-identification: 1 where a match is in the first k,
+    once junk and same-camera rows are taken out. The same result as :func:`recall_at_k`.
     """
-    if not isinstance(name, str):
-        raise TypeError(f'A metric is given by its name, got {name!r}. Names: '
-                        f'{", ".join(VALID_NAMES)}.')
-    if name in _PLAIN:
-        depth, values = _PLAIN[name]
-        return Measure(name, depth, values)
-    stem, _, number = name.partition('@')
-    if stem not in _AT_K or '@' not in name:
-        raise ValueError(unknown_name('metric', name, VALID_NAMES))
-    if not re.fullmatch(r'[0-9]+', number) or int(number) < 1:
-        raise ValueError(f'{name!r}: K must be a whole number of at least 1, got {number!r}. Write '
-                         f'{stem}@10, for example.')
-    deep, at_k = _AT_K[stem]
-    k = int(number)
-    return Measure(name, Depth(rows=k) if deep else Depth(best=k), lambda ranks: at_k(ranks, k))
+    return recall_at_k(ranks, k)
 
 
-def parse_metrics(names: str | Iterable[Any]) -> list[Measure]:
-    """The metrics of those names, each once.
+@metric('Precision@K', depth=lambda k: Depth(rows=k))
+def precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Relevant rows among the first k, over k, even where fewer rows can be ranked."""
+    return _hits(ranks, k) / k
 
-    Raises:
-        TypeError, ValueError: as :func:`parse_metric`; or there is none.
+
+@metric('mP@K', depth=lambda k: Depth(rows=k))
+def cut_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Relevant rows among the first k, over k or, where it is less, the rank of the worst relevant
+    row: what comes behind the last relevant row does not count.
+
+    The mP@k of revisited Oxford and Paris (Radenović et al., 2018), as their program computes it.
     """
-    given = [names] if isinstance(names, str) else list(names)
-    if not given:
-        raise ValueError(f'No metric is given. Names: {", ".join(VALID_NAMES)}.')
-    return [parse_metric(name) for name in dict.fromkeys(given)]
+    last = ranks.order == ranks.num_relevant[ranks.query]
+    worst = per_query(ranks, last * ranks.ranks)
+    return _hits(ranks, k) / worst.clamp_(min=1, max=k)
+
+
+@metric('R-Precision', depth=UP_TO_R)
+def r_precision(ranks: RelevantRanks) -> Tensor:
+    """Relevant rows among the first R, over R, where R is the query's number of relevant rows."""
+    within = ranks.ranks <= ranks.num_relevant[ranks.query]
+    return per_query(ranks, within) / _num_relevant(ranks)
+
+
+@metric('MAP@R', depth=UP_TO_R)
+def map_at_r(ranks: RelevantRanks) -> Tensor:
+    """Sum over i <= R of precision(i) where row i is relevant, over R.
+
+    Musgrave et al., A Metric Learning Reality Check, 2020.
+    """
+    within = ranks.ranks <= ranks.num_relevant[ranks.query]
+    return per_query(ranks, ranks.precisions * within) / _num_relevant(ranks)
+
+
+@metric('mAP')
+def average_precision(ranks: RelevantRanks) -> Tensor:
+    """Mean of the precision at the rank of every relevant row, over the full ranking; 0 where a
+    row was not found.
+    """
+    return per_query(ranks, ranks.precisions * _found(ranks)) / _num_relevant(ranks)
+
+
+@metric('mAP@K', depth=lambda k: Depth(rows=k))
+def average_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Sum of the precision at the relevant rows among the first k, over min(R, k).
+
+    The mAP@100 of Google Landmarks v2 (Weyand et al., 2020).
+    """
+    total = per_query(ranks, ranks.precisions * (ranks.ranks <= k))
+    return total / _num_relevant(ranks).clamp_(max=k)
+
+
+@metric('mAP-trapezoid')
+def trapezoid_average_precision(ranks: RelevantRanks) -> Tensor:
+    """Area under precision over recall by trapezoids: every relevant row adds the mean of the
+    precisions just before it and at it, over R; the precision before rank 1 is 1.
+
+    The average precision of Oxford5k and of revisited Oxford and Paris (Radenović et al., 2018).
+    It is not comparable with :func:`average_precision`.
+    """
+    before = (ranks.order - 1) / (ranks.ranks - 1).clamp(min=1).double()
+    before[ranks.ranks == 1] = 1.0
+    return per_query(ranks, (before + ranks.precisions) / 2 * _found(ranks)) / _num_relevant(ranks)
+
+
+@metric('MRR', depth=Depth(best=BEYOND))
+def reciprocal_rank(ranks: RelevantRanks) -> Tensor:
+    """1 over the rank of the best relevant row."""
+    return per_query(ranks, (ranks.order == 1) / ranks.ranks.double())
+
+
+@metric('mINP')
+def inverse_negative_penalty(ranks: RelevantRanks) -> Tensor:
+    """R over the rank of the worst relevant row (Ye et al., Deep Learning for Person
+    Re-identification, 2021); its mean is mINP.
+    """
+    last = ranks.order == ranks.num_relevant[ranks.query]
+    return per_query(ranks, last / ranks.ranks.double()) * ranks.num_relevant

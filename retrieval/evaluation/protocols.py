@@ -1,19 +1,22 @@
 """The evaluation protocols of the field's benchmarks, by name.
 
-A protocol fixes everything that a figure depends on beside the embeddings: the metrics in their
-exact form, the similarity, what is averaged, which rows are taken out before ranking. So figures
+A protocol fixes everything that a result depends on beside the embeddings: the metrics in their
+exact form, the similarity, what is averaged, which rows are taken out before ranking. So results
 under one protocol's name can be compared, and a trapezoidal average precision is never read as a
 step-wise one.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
 
 from ..registry import unknown_name
 from .evaluate import rank_queries
-from .results import QueryFigures
+from .results import with_levels
+from .task import EmbeddingSet, EvaluationTask
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,50 @@ class Protocol:
     average: str = 'micro'
     exclude_same: tuple[str, ...] = ()
     levels: Mapping[str, Level] = field(default_factory=dict)
+
+    @property
+    def sample_fields(self) -> tuple[str, ...]:
+        """What a query must bring: the columns of ``exclude_same`` and the lists of all levels."""
+        lists = [name for level in self.levels.values() for name in (*level.relevant, *level.junk)]
+        return tuple(dict.fromkeys([*self.exclude_same, *lists]))
+
+    def tasks(self, queries: EmbeddingSet, gallery: EmbeddingSet | None = None,
+              ground_truth: Mapping[str, Sequence[Any]] | None = None
+              ) -> dict[str, EvaluationTask]:
+        """The evaluation of each level; under the empty name where there are no levels.
+
+        Args:
+            queries, gallery: with the columns of ``exclude_same`` in their metadata.
+            ground_truth: for every query the list of rows, by field: ``gt_easy``, ``gt_hard`` and
+                ``gt_junk`` for the levels of revisited Oxford and Paris, ``gt_indices`` elsewhere.
+
+        Raises:
+            ValueError: a column or a list is missing.
+        """
+        truth = ground_truth or {}
+        for name in self.exclude_same:
+            for side in (queries, gallery):
+                if side is not None:
+                    self._needed(side.metadata, name)
+        task = EvaluationTask(queries, gallery, truth.get('gt_indices'),
+                              exclude_same=self.exclude_same, similarity=self.similarity)
+        if not self.levels:
+            return {'': task}
+        # the lists say what is relevant, so the gallery's labels need not be of the queries' kind
+        rows = None if gallery is None else replace(gallery, labels=None)
+        return {name: replace(task, gallery=rows, relevance=self._rows(truth, level.relevant),
+                              junk=self._rows(truth, level.junk))
+                for name, level in self.levels.items()}
+
+    def _rows(self, truth: Mapping[str, Sequence[Any]], fields: tuple[str, ...]) -> list[list[int]]:
+        """For every query the rows that any of those fields lists."""
+        return [[row for rows in lists for row in torch.as_tensor(rows).reshape(-1).tolist()]
+                for lists in zip(*(self._needed(truth, name) for name in fields), strict=True)]
+
+    def _needed(self, given: Mapping[str, Any], name: str) -> Any:
+        if given.get(name) is None:
+            raise ValueError(f'The protocol {self.name!r} needs {name!r}, which is not given.')
+        return given[name]
 
 
 _REVISITED = dict(
@@ -110,69 +157,31 @@ def refuse_beside_protocol(protocol: str, **given: object) -> None:
                          f'{"it" if len(named) == 1 else "them"} out, or leave the protocol out.')
 
 
-def evaluate_protocol(protocol: str, embeddings: Any, labels: Any = None, gallery: Any = None,
-                      gallery_labels: Any = None, **options: Any) -> dict[str, float]:
+def evaluate_protocol(protocol: str, queries: EmbeddingSet, gallery: EmbeddingSet | None = None,
+                      ground_truth: Mapping[str, Sequence[Any]] | None = None,
+                      sharded: bool = False) -> dict[str, float]:
     """Evaluate embeddings as a benchmark does.
 
-    The arguments and errors are those of :func:`rank_protocol`.
+    Args:
+        protocol: the benchmark's name, out of :data:`PROTOCOLS`.
+        queries, gallery, ground_truth: as in :meth:`Protocol.tasks`.
+        sharded: as in :func:`retrieval.evaluation.evaluate`.
 
     Returns:
         Percent by metric name, ``num_queries`` and ``num_skipped_queries``; for a protocol of
         several levels with the level before each name, as in ``hard/mAP-trapezoid``.
-    """
-    average = resolve_protocol(protocol).average
-    ranked = rank_protocol(protocol, embeddings, labels, gallery, gallery_labels, **options)
-    return {f'{level}/{name}' if level else name: value for level, figures in ranked.items()
-            for name, value in figures.summary(average).items()}
-
-
-def rank_protocol(protocol: str, embeddings: Any, labels: Any = None, gallery: Any = None,
-                  gallery_labels: Any = None, *, ids: Sequence[Any] | None = None,
-                  gallery_ids: Sequence[Any] | None = None,
-                  columns: Mapping[str, Any] | None = None,
-                  gallery_columns: Mapping[str, Any] | None = None,
-                  ground_truth: Mapping[str, Sequence[Any]] | None = None,
-                  sharded: bool = False) -> dict[str, QueryFigures]:
-    """What every query scores under a benchmark's protocol.
-
-    Args:
-        protocol: the benchmark's name, out of :data:`PROTOCOLS`.
-        embeddings, labels, gallery, gallery_labels, ids, gallery_ids, sharded: as in
-            :func:`retrieval.evaluation.evaluate`.
-        columns, gallery_columns: what ``exclude_same`` names, ``camera`` by ``(Q,)`` and ``(N,)``.
-        ground_truth: for every query the list of rows, by field: ``gt_easy``, ``gt_hard`` and
-            ``gt_junk`` for the levels of revisited Oxford and Paris, ``gt_indices`` elsewhere.
-
-    Returns:
-        The figures by level; under the empty name where the protocol has no levels.
 
     Raises:
         ValueError: the protocol is unknown or needs a column or ground truth that is not given;
             or as in ``evaluate``.
+
+    Example:
+        >>> queries = EmbeddingSet([[1., 0.]], [7], metadata={'camera': [1]})
+        >>> gallery = EmbeddingSet([[1., 0.], [0., 1.]], [7, 7], metadata={'camera': [1, 2]})
+        >>> evaluate_protocol('Market1501', queries, gallery)['CMC@1']
+        100.0
     """
     fixed = resolve_protocol(protocol)
-    truth = dict(ground_truth or {})
-    options: dict[str, Any] = dict(metrics=fixed.metrics, similarity=fixed.similarity, ids=ids,
-                                   gallery_ids=gallery_ids, sharded=sharded)
-    for name in fixed.exclude_same:
-        options[f'{name}s'] = _needed(fixed, columns, name)
-        if gallery is not None:
-            options[f'gallery_{name}s'] = _needed(fixed, gallery_columns, name)
-    if not fixed.levels:
-        return {'': rank_queries(embeddings, labels, gallery, gallery_labels,
-                                 relevance=truth.get('gt_indices'), **options)}
-    ranked = {}
-    for level, fields in fixed.levels.items():
-        relevant, junk = (
-            [[row for rows in lists for row in rows] for lists in zip(
-                *(_needed(fixed, truth, name) for name in names), strict=True)]
-            for names in (fields.relevant, fields.junk))
-        ranked[level] = rank_queries(embeddings, None, gallery, None, relevance=relevant,
-                                     junk=junk, **options)
-    return ranked
-
-
-def _needed(protocol: Protocol, given: Mapping[str, Any] | None, name: str) -> Any:
-    if given is None or given.get(name) is None:
-        raise ValueError(f'The protocol {protocol.name!r} needs {name!r}, which is not given.')
-    return given[name]
+    return with_levels({
+        level: rank_queries(task, fixed.metrics, sharded=sharded).summary(fixed.average)
+        for level, task in fixed.tasks(queries, gallery, ground_truth).items()})

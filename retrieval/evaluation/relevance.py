@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import same_length
 from ..ranking import RowSets, paired_labels
 from ..structures import as_labels
+
+RelevanceLike = RowSets | Tensor | np.ndarray | Sequence | Callable[[Tensor], Any]
 
 
 def label_codes(labels: Any, gallery_labels: Any = None) -> tuple[Tensor, Tensor | None, list[Any]]:
@@ -40,7 +43,9 @@ def label_codes(labels: Any, gallery_labels: Any = None) -> tuple[Tensor, Tensor
 def _strings(labels: Any) -> np.ndarray | None:
     if labels is None or isinstance(labels, Tensor):
         return None
-    array = np.asarray(labels)
+    # numpy does not see a sequence in a column of strings that a file holds
+    listed = isinstance(labels, Sequence) and not isinstance(labels, (str, bytes))
+    array = np.asarray(list(labels) if listed else labels)
     if array.dtype.kind == 'O' and all(isinstance(label, str) for label in array.flat):
         array = array.astype(str)
     return array if array.dtype.kind in 'US' and array.ndim == 1 else None
@@ -86,6 +91,12 @@ def shares_a_label(labels: Any, gallery_labels: Any) -> Callable[[Tensor], Tenso
 
     Raises:
         ValueError: they are not two-dimensional, differ in width, or hold other numbers.
+
+    Example:
+        >>> relevance = shares_a_label([[1, 0], [0, 1]], [[1, 1], [0, 1]])
+        >>> relevance(torch.tensor([0, 1]))
+        tensor([[ True, False],
+                [ True,  True]])
     """
     sides = [torch.as_tensor(side) for side in (labels, gallery_labels)]
     for side in sides:
@@ -100,32 +111,31 @@ def shares_a_label(labels: Any, gallery_labels: Any) -> Callable[[Tensor], Tenso
 
 def same_ids(ids: Sequence[Any], gallery_ids: Sequence[Any]) -> RowSets:
     """The rows that are the query's own picture: those with its id."""
-    names = np.array([str(one) for one in [*ids, *gallery_ids]])
-    codes = torch.from_numpy(np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64))
-    return RowSets.from_labels(codes[:len(ids)], codes[len(ids):])
+    numbers: dict[str, int] = {}
+    own, theirs = (torch.tensor([numbers.setdefault(str(one), len(numbers)) for one in side],
+                                dtype=torch.int64) for side in (ids, gallery_ids))
+    return RowSets.from_labels(own, theirs)
 
 
 def same_as_query(name: str, values: Any, gallery_values: Any, labels: Tensor | None,
-                  gallery_labels: Tensor | None) -> RowSets | None:
+                  gallery_labels: Tensor | None) -> RowSets:
     """The rows of the query's own class that share its value of a column (camera, sequence).
 
     Re-identification does not rank them: they show the same moment once more.
 
     Args:
         name: what the column is called, for the messages.
-        values: ``(Q,)`` whole numbers or strings, or None.
-        gallery_values: ``(N,)`` of the same kind, or None; None on both sides gives None.
+        values: ``(Q,)`` whole numbers or strings.
+        gallery_values: ``(N,)`` of the same kind.
 
     Raises:
         ValueError: one side or the labels are missing, or lengths do not fit.
     """
-    if values is None and gallery_values is None:
-        return None
     if values is None or gallery_values is None or labels is None or gallery_labels is None:
         raise ValueError(f'Leaving out rows of the same {name} needs {name} and labels of both '
                          'sides.')
-    check_length(name, values, len(labels), 'embeddings')
-    check_length(f'gallery_{name}', gallery_values, len(gallery_labels), 'rows of the gallery')
+    same_length(name, values, len(labels), 'queries')
+    same_length(f'{name} of the gallery', gallery_values, len(gallery_labels), 'rows')
     own, theirs, _ = label_codes(values, gallery_values)
     assert theirs is not None
     return RowSets.from_labels(*paired_labels((labels, own), (gallery_labels, theirs)))
@@ -140,12 +150,3 @@ def united(*sets: RowSets | None) -> RowSets | None:
     for one in rest:
         first = first.union(one)
     return first
-
-
-def check_length(name: str, values: Any, count: int, of: str) -> None:
-    """Raise ValueError unless there is one value for each of ``count``."""
-    if values is not None and len(values) != count:
-        raise ValueError(f'{name} has {len(values)} entries for {count} {of}: give one each.')
-
-
-RelevanceLike = RowSets | Tensor | np.ndarray | Sequence | Callable[[Tensor], Any]

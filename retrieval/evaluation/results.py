@@ -1,34 +1,45 @@
-"""The figures of every single query, and what can be said of them: means, classes, certainty."""
+"""The results of every single query, and what can be said of them: means, classes, certainty."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..checks import real_number, whole_number
+from ..files import write_text
 from ..registry import unknown_name
 
 AVERAGES = ('micro', 'macro')
 _DRAWN = 2 ** 22  # numbers drawn at once
 
+Value = TypeVar('Value')
+
 
 @dataclass(frozen=True)
-class QueryFigures:
-    """What each query scored.
+class QueryResults:
+    """The result of each metric for each query.
 
     Args:
-        names: the metrics, M.
-        values: ``(Q, M)`` float64 in [0, 1].
-        counts: ``(Q,)`` int64, relevant rows of each query; where 0, its values mean nothing.
+        metrics: the names of the metrics, M.
+        results: ``(Q, M)`` float64 in [0, 1].
+        num_relevant: ``(Q,)`` int64, relevant rows of each query; where 0, it has no results.
         labels: ``(Q,)`` int64, or None.
         label_names: the name of class i at place i, where classes have names.
+
+    Example:
+        >>> results = QueryResults(['Recall@1'], torch.tensor([[1.], [0.], [0.]]).double(),
+        ...                        torch.tensor([3, 1, 0]))
+        >>> results.summary()
+        {'Recall@1': 50.0, 'num_queries': 3, 'num_skipped_queries': 1}
     """
 
-    names: Sequence[str]
-    values: Tensor
-    counts: Tensor
+    metrics: Sequence[str]
+    results: Tensor
+    num_relevant: Tensor
     labels: Tensor | None = None
     label_names: Sequence[Any] = ()
 
@@ -39,7 +50,7 @@ class QueryFigures:
         Raises:
             ValueError: none has.
         """
-        counted = self.counts > 0
+        counted = self.num_relevant > 0
         if not counted.any():
             raise ValueError(f'None of {len(counted)} queries has a relevant row to find: queries '
                              'and gallery have no label in common, or every class has a single '
@@ -56,9 +67,9 @@ class QueryFigures:
             ValueError: no query has a relevant row, or there are no classes to average over.
         """
         check_average(average, self.labels)
-        values, counted = self._averaged(average), self.counted
-        means = values.mean(dim=0).mul(100).tolist()
-        return {**dict(zip(self.names, means, strict=True)), 'num_queries': len(counted),
+        counted = self.counted
+        means = self._averaged(average).mean(dim=0).mul(100).tolist()
+        return {**dict(zip(self.metrics, means, strict=True)), 'num_queries': len(counted),
                 'num_skipped_queries': int((~counted).sum())}
 
     def per_class(self) -> dict[Any, dict[str, float]]:
@@ -69,9 +80,9 @@ class QueryFigures:
         check_average('macro', self.labels)
         assert self.labels is not None
         labels, sizes, means = self._by_class(self.labels)
-        names = [self.label_names[label] if self.label_names else label
+        names = [self.label_names[label] if 0 <= label < len(self.label_names) else label
                  for label in labels.tolist()]
-        return {name: {**dict(zip(self.names, row, strict=True)), 'num_queries': size}
+        return {name: {**dict(zip(self.metrics, row, strict=True)), 'num_queries': size}
                 for name, row, size in zip(names, means.mul(100).tolist(), sizes.tolist(),
                                            strict=True)}
 
@@ -89,20 +100,19 @@ class QueryFigures:
         Raises:
             ValueError: the level or the number of draws makes no interval.
         """
-        if not 0 < level < 1:
-            raise ValueError(f'level must be between 0 and 1, got {level!r}: write 0.95.')
-        _check_draws(draws)
+        level = real_number('level', level, above=0, below=1)
+        whole_number('draws', draws)
         check_average(average, self.labels)
         means = _resampled(self._averaged(average), draws, seed)
         tail = (1 - level) / 2
         bounds = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
         return {name: (low, high) for name, (low, high) in zip(
-            self.names, bounds.mul(100).T.tolist(), strict=True)}
+            self.metrics, bounds.mul(100).T.tolist(), strict=True)}
 
     def _averaged(self, average: str) -> Tensor:
         """The rows that a mean is over: counted queries, or classes."""
         if average == 'micro':
-            return self.values[self.counted]
+            return self.results[self.counted]
         assert self.labels is not None
         return self._by_class(self.labels)[2]
 
@@ -110,11 +120,11 @@ class QueryFigures:
         counted = self.counted
         labels, place = torch.unique(labels.cpu()[counted], return_inverse=True)
         sizes = torch.bincount(place)
-        sums = torch.zeros((len(labels), len(self.names)), dtype=torch.float64)
-        return labels, sizes, sums.index_add_(0, place, self.values[counted]) / sizes[:, None]
+        sums = torch.zeros((len(labels), len(self.metrics)), dtype=torch.float64)
+        return labels, sizes, sums.index_add_(0, place, self.results[counted]) / sizes[:, None]
 
 
-def compare(first: QueryFigures, second: QueryFigures, draws: int = 10000,
+def compare(first: QueryResults, second: QueryResults, draws: int = 10000,
             seed: int = 0) -> dict[str, dict[str, float]]:
     """Whether two runs over the same queries differ by more than chance.
 
@@ -128,17 +138,17 @@ def compare(first: QueryFigures, second: QueryFigures, draws: int = 10000,
     Raises:
         ValueError: the runs have other queries or metrics, or there are no draws.
     """
-    _check_draws(draws)
-    if list(first.names) != list(second.names) or len(first.counts) != len(second.counts):
+    whole_number('draws', draws)
+    if list(first.metrics) != list(second.metrics) or len(first.results) != len(second.results):
         raise ValueError(f'The runs must have the same queries and metrics, got '
-                         f'{len(first.counts)} queries with {list(first.names)} and '
-                         f'{len(second.counts)} with {list(second.names)}.')
+                         f'{len(first.results)} queries with {list(first.metrics)} and '
+                         f'{len(second.results)} with {list(second.metrics)}.')
     if not torch.equal(first.counted, second.counted):
         raise ValueError('The runs skip different queries: evaluate both with the same relevance.')
-    apart = (second.values - first.values)[first.counted]
+    apart = (second.results - first.results)[first.counted]
     observed = apart.mean(dim=0)
     generator = torch.Generator().manual_seed(seed)
-    as_large = torch.zeros(len(first.names))
+    as_large = torch.zeros(len(first.metrics))
     for start in range(0, draws, step := max(1, _DRAWN // len(apart))):
         size = min(step, draws - start)
         signs = torch.randint(0, 2, (size, len(apart)), generator=generator).mul_(2).sub_(1)
@@ -146,7 +156,7 @@ def compare(first: QueryFigures, second: QueryFigures, draws: int = 10000,
         as_large += (means.abs() >= observed.abs() - 1e-12).sum(dim=0)
     p_values = ((as_large + 1) / (draws + 1)).tolist()
     return {name: {'difference': 100 * difference, 'p_value': p_value} for name, difference, p_value
-            in zip(first.names, observed.tolist(), p_values, strict=True)}
+            in zip(first.metrics, observed.tolist(), p_values, strict=True)}
 
 
 def _resampled(values: Tensor, draws: int, seed: int) -> Tensor:
@@ -163,14 +173,27 @@ def _resampled(values: Tensor, draws: int, seed: int) -> Tensor:
     return torch.cat(means)
 
 
-def _check_draws(draws: Any) -> None:
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f'draws must be a whole number of at least 1, got {draws!r}.')
-
-
 def check_average(average: Any, labels: Any) -> None:
     """Raise ValueError unless ``average`` is ``micro``, or ``macro`` with labels."""
     if average not in AVERAGES:
         raise ValueError(unknown_name('average', average, AVERAGES))
     if average == 'macro' and labels is None:
         raise ValueError("A mean over classes (average='macro') needs labels: give them.")
+
+
+def with_levels(by_level: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
+    """Everything by one name, ``level/name``; the plain name under the empty level.
+
+    Example:
+        >>> with_levels({'easy': {'mAP': 81.5}, 'hard': {'mAP': 62.0}})
+        {'easy/mAP': 81.5, 'hard/mAP': 62.0}
+    """
+    return {f'{level}/{name}' if level else name: value
+            for level, values in by_level.items() for name, value in values.items()}
+
+
+def write_per_class(by_level: Mapping[str, QueryResults], path: str) -> None:
+    """Write the results of every class to a JSON file, by level where there are several."""
+    tables = {level: {str(label): row for label, row in results.per_class().items()}
+              for level, results in by_level.items()}
+    write_text(path, json.dumps(tables.get('', tables), indent=1) + '\n')

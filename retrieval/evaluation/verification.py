@@ -1,6 +1,5 @@
-"""The scores of pairs that match and of pairs that do not, counted; of any number of pairs.
-
-Figures of verification at a threshold, and thresholds for a wanted figure.
+"""Verification: labelled pairs counted by score, results at a threshold, and thresholds for a
+wanted result.
 
 A pair is accepted where its score reaches the threshold. TAR, the true accept rate, is the share
 of matching pairs that are accepted (recall; 1 - FNMR); FAR, the false accept rate, the share of
@@ -17,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import real_number, whole_number
 from ..ranking import TILE_BUDGET, PreparedGallery, RowSets, as_vectors, topk
-from ..ranking.topk import checked_k
 from ..similarity import Similarity, SimilarityFn
 from .relevance import label_codes
 
@@ -70,6 +69,10 @@ def count_pairs(scores: Any, matches: Any) -> PairScores:
     Raises:
         ValueError: there is no pair, another number of labels, or a score that is not finite.
         TypeError: the labels are neither booleans nor 0 and 1.
+
+    Example:
+        >>> count_pairs([.9, .8, .3], [True, False, True])
+        PairScores(2 matches, 1 others)
     """
     values, labels = _flat(scores).astype(np.float64), _flat(matches)
     if len(values) != len(labels) or not len(values):
@@ -114,15 +117,25 @@ def pairs_within(embeddings: Any, labels: Any,
 
     Raises:
         ValueError: there are fewer than two rows, or another number of labels.
+
+    Example:
+        >>> pairs_within([[1., 0.], [.9, .1], [0., 1.]], ['a', 'a', 'b'])
+        PairScores(2 matches, 4 others)
     """
     gallery = PreparedGallery(as_vectors(embeddings, 'embeddings'), similarity)
     codes = label_codes(labels)[0]
     if len(codes) != len(gallery) or len(gallery) < 2:
         raise ValueError(f'There are {len(gallery)} embeddings and {len(codes)} labels: give one '
                          'for each, and at least two.')
-    chosen = _queries(len(gallery), max_queries, seed) if rows is None else torch.as_tensor(rows)
+    if rows is not None:
+        chosen = torch.as_tensor(rows)
+    elif max_queries is None or max_queries >= len(gallery):
+        chosen = torch.arange(len(gallery))
+    else:
+        order = torch.randperm(len(gallery), generator=torch.Generator().manual_seed(seed))
+        chosen = torch.sort(order[:max_queries]).values
     if neighbors is not None:
-        return _nearest_pairs(gallery, codes, chosen, checked_k(neighbors))
+        return _nearest_pairs(gallery, codes, chosen, whole_number('neighbors', neighbors))
     counter = _Counter()
     vectors, everyone = gallery.own_queries(), RowSets.from_labels(codes[chosen], codes)
     height, width = gallery.tiles(len(chosen), TILE_BUDGET, whole_rows=True)
@@ -135,13 +148,6 @@ def pairs_within(embeddings: Any, labels: Any,
         keep[torch.arange(len(queries)), queries] = False
         counter.add(scores[keep], matching[keep])
     return counter.counted()
-
-
-def _queries(count: int, most: int | None, seed: int) -> Tensor:
-    if most is None or most >= count:
-        return torch.arange(count)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return torch.sort(order[:most]).values
 
 
 def _nearest_pairs(gallery: PreparedGallery, codes: Tensor, rows: Tensor,
@@ -216,8 +222,8 @@ class _Counter:
         return PairScores(edges.numpy(), self._bins[0, held].numpy(), self._bins[1, held].numpy())
 
 
-class PairFigures(NamedTuple):
-    """What a threshold does to labelled pairs; a figure over no pairs is NaN."""
+class PairResults(NamedTuple):
+    """What a threshold does to labelled pairs; a result over no pairs is NaN."""
 
     threshold: float
     tar: float
@@ -234,13 +240,18 @@ class RocCurve(NamedTuple):
     thresholds: np.ndarray
 
 
-def figures_at(pairs: PairScores, threshold: float) -> PairFigures:
-    """The figures at one threshold."""
+def results_at(pairs: PairScores, threshold: float) -> PairResults:
+    """The results at one threshold.
+
+    Example:
+        >>> results_at(count_pairs([.9, .8, .3], [True, False, True]), .5)
+        PairResults(threshold=0.5, tar=0.5, far=1.0, precision=0.5, f1=0.5)
+    """
     place = int(np.searchsorted(pairs.scores, threshold))
     accepted = place < len(pairs.scores)
     true = int(pairs.true_accepts[place]) if accepted else 0
     false = int(pairs.false_accepts[place]) if accepted else 0
-    return PairFigures(
+    return PairResults(
         float(threshold), _share(true, pairs.num_matches), _share(false, pairs.num_others),
         _share(true, true + false), _share(2 * true, true + false + pairs.num_matches))
 
@@ -254,6 +265,10 @@ def roc_curve(pairs: PairScores) -> RocCurve:
 
     Raises:
         ValueError: there are no matching pairs, or no others.
+
+    Example:
+        >>> roc_curve(count_pairs([.9, .8, .3], [True, False, True])).tar.tolist()
+        [0.0, 0.5, 0.5, 1.0]
     """
     _check_both(pairs)
     return RocCurve(np.concatenate([[0.], pairs.false_accepts[::-1] / pairs.num_others]),
@@ -262,7 +277,12 @@ def roc_curve(pairs: PairScores) -> RocCurve:
 
 
 def precision_recall_curve(pairs: PairScores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and thresholds ``(M,)`` each, at falling thresholds."""
+    """Precision, recall and thresholds ``(M,)`` each, at falling thresholds.
+
+    Example:
+        >>> precision_recall_curve(count_pairs([.9, .8, .3], [True, False, True]))[1].tolist()
+        [0.5, 0.5, 1.0]
+    """
     _check_both(pairs)
     accepted = pairs.true_accepts + pairs.false_accepts
     return ((pairs.true_accepts / accepted)[::-1],
@@ -272,13 +292,22 @@ def precision_recall_curve(pairs: PairScores) -> tuple[np.ndarray, np.ndarray, n
 def roc_auc(pairs: PairScores) -> float:
     """The area under the ROC curve: the chance that a match scores above another pair, where a
     tie counts a half.
+
+    Example:
+        >>> roc_auc(count_pairs([.9, .8, .3], [True, False, True]))
+        0.5
     """
     curve = roc_curve(pairs)
     return float((np.diff(curve.far) * (curve.tar[1:] + curve.tar[:-1]) / 2).sum())
 
 
 def equal_error_rate(pairs: PairScores) -> float:
-    """Where FAR and 1 - TAR are equal, interpolated linearly between thresholds."""
+    """Where FAR and 1 - TAR are equal, interpolated linearly between thresholds.
+
+    Example:
+        >>> equal_error_rate(count_pairs([.9, .8, .3, .2], [True, False, True, False]))
+        0.5
+    """
     curve = roc_curve(pairs)
     gap = curve.far - (1 - curve.tar)  # rises from -1 to 1
     after = int(np.argmax(gap >= 0))
@@ -292,8 +321,12 @@ def tar_at_far(pairs: PairScores, rates: Iterable[float] = (1e-4, 1e-3, 1e-2)) -
 
     A rate below one over the number of pairs that do not match cannot be measured; it counts as
     no false accept at all.
+
+    Example:
+        >>> tar_at_far(count_pairs([.9, .8, .3], [True, False, True]), [.01])
+        {'TAR@FAR=0.01': 0.5}
     """
-    return {f'TAR@FAR={rate:g}': figures_at(pairs, threshold_at_far(pairs, rate)).tar
+    return {f'TAR@FAR={rate:g}': results_at(pairs, threshold_at_far(pairs, rate)).tar
             for rate in rates}
 
 
@@ -302,11 +335,18 @@ def threshold_at_far(pairs: PairScores, rate: float) -> float:
 
     Raises:
         ValueError: the rate is outside [0, 1], or every pair matches.
+
+    Example:
+        >>> threshold_at_far(count_pairs([.9, .8, .3], [True, False, True]), .01)
+        0.9
     """
-    _check_share(rate, 'The false accept rate')
+    real_number('The false accept rate', rate, 0, 1)
     if not pairs.num_others:
         raise ValueError('Every pair matches, so there is no rate of false accepts.')
-    return _lowest(pairs, pairs.false_accepts <= rate * pairs.num_others)
+    allowed = pairs.false_accepts <= rate * pairs.num_others
+    if not allowed.any():
+        return float(np.nextafter(np.float32(pairs.scores[-1]), np.float32(np.inf)))
+    return float(pairs.scores[int(np.argmax(allowed))])
 
 
 def threshold_at_precision(pairs: PairScores, precision: float) -> float:
@@ -314,8 +354,12 @@ def threshold_at_precision(pairs: PairScores, precision: float) -> float:
 
     Raises:
         ValueError: the precision is outside [0, 1], no pair matches, or no threshold reaches it.
+
+    Example:
+        >>> threshold_at_precision(count_pairs([.9, .8, .3], [True, False, True]), .6)
+        0.3
     """
-    _check_share(precision, 'The precision')
+    real_number('The precision', precision, 0, 1)
     if not pairs.num_matches:
         raise ValueError('No pair matches, so there is no precision.')
     accepted = pairs.true_accepts + pairs.false_accepts
@@ -334,6 +378,10 @@ def threshold_at_best_f1(pairs: PairScores) -> float:
 
     Raises:
         ValueError: no pair matches.
+
+    Example:
+        >>> threshold_at_best_f1(count_pairs([.9, .8, .3], [True, False, True]))
+        0.3
     """
     if not pairs.num_matches:
         raise ValueError('No pair matches, so there is no F1.')
@@ -342,19 +390,7 @@ def threshold_at_best_f1(pairs: PairScores) -> float:
     return float(pairs.scores[len(f1) - 1 - int(np.argmax(f1[::-1]))])
 
 
-def _lowest(pairs: PairScores, allowed: np.ndarray) -> float:
-    """The lowest allowed score; where accepting rises with falling scores, that is the best."""
-    if not allowed.any():
-        return float(np.nextafter(np.float32(pairs.scores[-1]), np.float32(np.inf)))
-    return float(pairs.scores[int(np.argmax(allowed))])
-
-
 def _check_both(pairs: PairScores) -> None:
     if not pairs.num_matches or not pairs.num_others:
         raise ValueError(f'A curve needs pairs that match and pairs that do not; there are '
                          f'{pairs.num_matches} and {pairs.num_others}.')
-
-
-def _check_share(value: float, name: str) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f'{name} must lie between 0 and 1, got {value!r}.')

@@ -5,9 +5,9 @@ from .fingerprint import Fingerprint, FingerprintError, hash_settings, hash_weig
 from .gallery import Gallery, UnknownIdError
 from .open import is_gallery, switch
 from .store import GalleryStore
-from .vectors import VECTOR_DTYPES, Vectors
+from .vectors import Vectors
 
 __all__ = [
-    'Fingerprint', 'FingerprintError', 'Gallery', 'GalleryStore', 'UnknownIdError', 'VECTOR_DTYPES',
-    'Vectors', 'hash_settings', 'hash_weights', 'is_gallery', 'switch',
+    'Fingerprint', 'FingerprintError', 'Gallery', 'GalleryStore', 'UnknownIdError', 'Vectors',
+    'hash_settings', 'hash_weights', 'is_gallery', 'switch',
 ]

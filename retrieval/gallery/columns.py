@@ -44,9 +44,14 @@ def string_column(values: Iterable[Any]) -> StringColumn:
 
 
 def column(values: Any) -> Column:
-    """Values as a column of numbers, where they are numbers, else of strings; None is empty."""
-    if isinstance(values, (StringColumn, Tensor)):
+    """Values as a column of numbers, where they are numbers, else of strings; None is empty.
+
+    bfloat16, which NumPy does not have, becomes float32.
+    """
+    if isinstance(values, StringColumn):
         return values
+    if isinstance(values, Tensor):
+        return values.float() if values.dtype == torch.bfloat16 else values
     array = np.asarray(values)
     if array.ndim == 1 and array.dtype.kind in 'iufb':
         return torch.from_numpy(np.ascontiguousarray(array))

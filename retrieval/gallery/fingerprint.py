@@ -24,6 +24,10 @@ class Fingerprint:
     """SHA-256 of each part that decides what an image is encoded to; None where it is not known.
 
     Library versions are recorded beside it, and not compared.
+
+    Example:
+        >>> Fingerprint('a', pipeline='p').differences(Fingerprint('b', pipeline='p'))
+        ["the encoder's weights"]
     """
 
     weights: str | None = None
@@ -33,7 +37,7 @@ class Fingerprint:
     whitening: str | None = None
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """What differs, in words; a part that either side does not know does not count."""
+        """The parts that differ, in words; one that either side does not know does not count."""
         return [words for part, words in _PARTS.items()
                 if getattr(self, part) and getattr(other, part)
                 and getattr(self, part) != getattr(other, part)]
@@ -44,7 +48,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, str | None]) -> Fingerprint:
-        """What :meth:`as_dict` returned; parts that this release does not know are left out."""
+        """From what :meth:`as_dict` gave; parts that this release does not know are left out."""
         return cls(**{part: parts.get(part) for part in _PARTS})
 
     def as_dict(self) -> dict[str, str | None]:
@@ -53,7 +57,15 @@ class Fingerprint:
 
 
 def hash_weights(module: nn.Module) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of a module's state."""
+    """SHA-256 over the names, dtypes, shapes and bytes of a module's state, in hexadecimal.
+
+    Example:
+        >>> one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> other.load_state_dict(one.state_dict())
+        <All keys matched successfully>
+        >>> hash_weights(one) == hash_weights(other)
+        True
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f'{name}|'.encode())
@@ -67,7 +79,12 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def hash_settings(settings: Any) -> str:
-    """SHA-256 of settings (nested mappings, sequences, numbers, strings), whatever their order."""
+    """SHA-256 of settings (nested mappings, sequences, numbers, strings), whatever their order.
+
+    Example:
+        >>> hash_settings(dict(a=1, b=(2,))) == hash_settings(dict(b=[2.0], a=1))
+        True
+    """
     return hashlib.sha256(json.dumps(_plain(settings), sort_keys=True).encode()).hexdigest()
 
 

@@ -1,7 +1,4 @@
-"""Galleries made of galleries: rows chosen, removed, replaced, and put together.
-
-The gallery: what a prototype becomes, the features that queries are searched in.
-"""
+"""The gallery: embeddings that queries are searched in, and what is known of each."""
 from __future__ import annotations
 
 import os
@@ -13,22 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import same_length, some_of, unique_names
 from ..registry import unknown_name
 from ..structures import as_labels
-from ..tensor_file import StringColumn
+from ..tensor_file import Container, StringColumn
 from . import columns
 from .columns import Column, LazyColumns, column, string_column, value_at
+from .file import Contents, write_gallery_file
 from .fingerprint import Fingerprint, FingerprintError
-from .vectors import (
-    ArrayVectors,
-    JoinedVectors,
-    Vectors,
-    check_length,
-    checked_embeddings,
-    checked_shape,
-)
-
-_SHOWN = 3
+from .open import open_path, readable
+from .vectors import ArrayVectors, JoinedVectors, Vectors, checked_embeddings, checked_shape
 
 
 class UnknownIdError(KeyError, ValueError):
@@ -36,268 +27,6 @@ class UnknownIdError(KeyError, ValueError):
 
     def __str__(self) -> str:
         return str(self.args[0])
-
-
-def some_of(names: Sequence[str]) -> str:
-    """A few of the names, for a message."""
-    more = f', … ({len(names)} in all)' if len(names) > _SHOWN else ''
-    return ', '.join(repr(name) for name in names[:_SHOWN]) + more
-
-
-def as_names(ids: Iterable[Any]) -> list[str]:
-    """Ids as strings. Raises TypeError for one string alone, ValueError where one repeats."""
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise TypeError(f'ids must be a sequence of ids, got {ids!r}: write [{ids!r}] for one.')
-    names = [str(name) for name in ids]
-    if len(set(names)) != len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore
-        raise ValueError(f'The id {twice!r} is given more than once.')
-    return names
-
-
-def unknown_ids(names: Sequence[str], held: StringColumn | Sequence[str]) -> UnknownIdError:
-    """The error for ids that are not there."""
-    example = f' Its ids look like {held[0]!r}.' if len(held) else ''
-    return UnknownIdError(f'The gallery does not hold {some_of(names)}; nothing was '
-                          f'changed.{example}')
-
-
-def find(gallery: Gallery, ids: Iterable[Any]) -> np.ndarray:
-    """See :meth:`Gallery.find`."""
-    names = as_names(ids)
-    rows = gallery.ids.find(names)
-    missing = np.flatnonzero(rows < 0)
-    if len(missing):
-        raise unknown_ids([names[place] for place in missing], gallery.ids)
-    return rows
-
-
-def subset(gallery: Gallery, rows: Any) -> Gallery:
-    """See :meth:`Gallery.subset`."""
-    chosen = _row_numbers(rows, len(gallery))
-    if not len(chosen):
-        raise ValueError('No row is left, and a gallery cannot be empty.')
-    return type(gallery)(
-        gallery.vectors.take(chosen),
-        ids=gallery.ids.take(chosen) if gallery.identified else None,
-        labels=None if gallery.labels is None else columns.take(gallery.labels, chosen),
-        label_names=gallery.label_names,
-        metadata={name: columns.take(column, chosen) for name, column in gallery.metadata.items()},
-        **_facts(gallery))
-
-
-def _row_numbers(rows: Any, count: int) -> np.ndarray:
-    array = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
-    if array.dtype == bool:
-        if array.shape != (count,):
-            raise ValueError(f'A mask must have one entry for each of {count} rows, got the shape '
-                             f'{array.shape}.')
-        return np.flatnonzero(array)
-    if array.ndim != 1 or (len(array) and array.dtype.kind not in 'iu'):
-        raise ValueError('rows must be row numbers (n,) or a mask (N,) of booleans, got '
-                         f'{array.dtype} of shape {array.shape}.')
-    chosen = array.astype(np.int64)
-    if len(chosen) and not -count <= chosen.min() <= chosen.max() < count:
-        raise IndexError(f'The gallery has {count} rows; the rows asked for go from '
-                         f'{chosen.min()} to {chosen.max()}.')
-    chosen = np.where(chosen < 0, chosen + count, chosen)
-    if len(np.unique(chosen)) != len(chosen):
-        raise ValueError('A row is asked for twice, and an id stands for one row.')
-    return chosen
-
-
-def _facts(gallery: Gallery) -> dict[str, Any]:
-    return dict(fingerprint=gallery.fingerprint, source=gallery.source, skipped=gallery.skipped,
-                similarity=gallery.similarity)
-
-
-def _named_column(gallery: Gallery, name: str) -> columns.Column | list[str]:
-    """The column of that name; ``id``, and ``label`` by the names of the classes."""
-    if name in gallery.metadata:
-        return gallery.metadata[name]
-    if name == 'id':
-        return gallery.ids
-    if name == 'label' and gallery.labels is not None:
-        if gallery.label_names is None:
-            return gallery.labels
-        return columns.string_column(_label_texts(gallery))
-    valid = [*gallery.metadata, 'id', *(['label'] if gallery.labels is not None else [])]
-    raise ValueError(unknown_name('column of the gallery', name, valid))
-
-
-def _label_texts(gallery: Gallery) -> Iterator[str]:
-    assert gallery.labels is not None and gallery.label_names is not None
-    names = gallery.label_names
-    return (names[label] if 0 <= label < len(names) else str(label)
-            for label in gallery.labels.tolist())
-
-
-def filtered(gallery: Gallery, keep: Any, wanted: Mapping[str, Any]) -> Gallery:
-    """See :meth:`Gallery.filter`."""
-    mask = np.ones(len(gallery), dtype=bool)
-    for name, values in wanted.items():
-        try:
-            mask &= columns.equal_to(_named_column(gallery, name), values)  # type: ignore
-        except ValueError as error:
-            raise ValueError(f'{name}: {error}') from error
-    if callable(keep):
-        keep = np.fromiter((bool(keep(_description(gallery, row))) for row in range(len(gallery))),
-                           dtype=bool, count=len(gallery))
-    if keep is not None:
-        given = np.asarray(keep)
-        if given.dtype != bool or given.shape != mask.shape:
-            raise ValueError(f'keep must be a function or a mask ({len(gallery)},) of booleans, '
-                             f'got {given.dtype} of shape {given.shape}.')
-        mask &= given
-    return subset(gallery, mask)
-
-
-def _description(gallery: Gallery, row: int) -> dict[str, Any]:
-    return dict(gallery.describe(row), id=gallery.ids[row], label=gallery.label_name(row))
-
-
-def split(gallery: Gallery, by: Any) -> dict[Any, Gallery]:
-    """See :meth:`Gallery.split`."""
-    values = _named_column(gallery, by) if isinstance(by, str) else by
-    listed = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else list(values)
-    if len(listed) != len(gallery):
-        raise ValueError(f'There are {len(listed)} values to split {len(gallery)} rows by: give '
-                         'one for each row.')
-    rows: dict[Any, list[int]] = {}
-    for row, value in enumerate(listed):
-        rows.setdefault(value, []).append(row)
-    return {value: subset(gallery, of_it) for value, of_it in rows.items()}
-
-
-def remove(gallery: Gallery, ids: Iterable[Any]) -> Gallery:
-    """See :meth:`Gallery.remove`."""
-    check_identified([gallery])
-    stay = np.ones(len(gallery), dtype=bool)
-    stay[find(gallery, ids)] = False
-    return subset(gallery, stay)
-
-
-def update(gallery: Gallery, other: Gallery) -> Gallery:
-    """See :meth:`Gallery.update`."""
-    check_identified([gallery, other])
-    rows = find(gallery, other.ids)
-    fingerprint, similarity = agreed([gallery, other])
-    labels, names = joined_labels([gallery, other])
-    # of the rows of both after one another, those of `other` in the places of the replaced ones
-    place = np.arange(len(gallery))
-    place[rows] = len(gallery) + np.arange(len(other))
-    parts: list = [(gallery.vectors, None), (other.vectors, None)]
-    both = {name: columns.joined(values, name)
-            for name, values in joined_metadata([gallery, other]).items()}
-    facts = dict(_facts(gallery), fingerprint=fingerprint, similarity=similarity)
-    return type(gallery)(
-        JoinedVectors(parts).take(place), gallery.ids,
-        None if labels is None else columns.take(labels, place), names,
-        {name: columns.take(column, place) for name, column in both.items()}, **facts)
-
-
-def merge(galleries: Sequence[Gallery]) -> Gallery:
-    """See :meth:`Gallery.merge`."""
-    galleries = list(galleries)
-    if not galleries:
-        raise ValueError('There is no gallery to merge: give at least one.')
-    fingerprint, similarity = agreed(galleries)
-    first = galleries[0]
-    identified = {gallery.identified for gallery in galleries}
-    if len(identified) == 2:
-        raise ValueError('Some of the galleries have ids and some have not: give all rows ids.')
-    labels, names = joined_labels(galleries)
-    ids = StringColumn.joined([gallery.ids for gallery in galleries]) if first.identified else None
-    joined = JoinedVectors([(gallery.vectors, None) for gallery in galleries])
-    skipped = {name: why for gallery in galleries for name, why in gallery.skipped.items()}
-    return type(first)(
-        joined, ids, labels, names,
-        {name: columns.joined(parts, name) for name, parts in joined_metadata(galleries).items()},
-        fingerprint, first.source, skipped, similarity)
-
-
-def check_identified(galleries: Sequence[Gallery]) -> None:
-    """Raises ValueError where a gallery's rows have no ids."""
-    if not all(gallery.identified for gallery in galleries):
-        raise ValueError('The gallery has no ids, so that a row cannot be named: give '
-                         'Gallery(embeddings, ids=…), or choose rows by number with subset.')
-
-
-def agreed(galleries: Sequence[Gallery]) -> tuple[Fingerprint, str | None]:
-    """The fingerprint and similarity of rows that are put together.
-
-    What one gallery does not know is taken from another.
-
-    Raises:
-        FingerprintError: a ``ValueError``; they were made by different models or pipelines.
-        ValueError: they have different widths or similarities.
-    """
-    fingerprint, similarity = galleries[0].fingerprint, galleries[0].similarity
-    for other in galleries[1:]:
-        if other.dim != galleries[0].dim:
-            raise ValueError(f'One gallery has embeddings of width {galleries[0].dim} and another '
-                             f'of width {other.dim}: both must come from one encoder.')
-        different = fingerprint.differences(other.fingerprint)
-        if different:
-            raise FingerprintError(
-                f'The galleries were made by different models or pipelines: '
-                f'{" and ".join(different)} differ, so their embeddings cannot stand in one '
-                'gallery. Encode all images with one model.')
-        if similarity and other.similarity and similarity != other.similarity:
-            raise ValueError(f'One gallery is meant for {similarity} and another for '
-                             f'{other.similarity}.')
-        fingerprint = fingerprint.completed(other.fingerprint)
-        similarity = similarity or other.similarity
-    return fingerprint, similarity
-
-
-def joined_labels(galleries: Sequence[Gallery]) -> tuple[Tensor | None, list[str] | None]:
-    """The labels of all rows, and their names: those of the first gallery, then new ones.
-
-    Raises:
-        ValueError: some galleries have no labels, or no names of them.
-    """
-    labels, names = [g.labels for g in galleries], [g.label_names for g in galleries]
-    for what, given in (('labels', labels), ('label names', names)):
-        if any(value is None for value in given) and any(value is not None for value in given):
-            raise ValueError(f'Some of the galleries have {what} and some have not: give all of '
-                             'them, or none.')
-    if labels[0] is None or names[0] is None:
-        joined = None if labels[0] is None else torch.cat([part.cpu() for part in labels])  # type: ignore
-        return joined, names[0]
-    every = list(names[0])
-    number: dict[str, int] = {}
-    for label, name in enumerate(every):
-        number.setdefault(name, label)
-    parts = []
-    for place, (own, texts) in enumerate(zip(labels, names, strict=True)):
-        for name in texts or ():
-            if name not in number:
-                number[name] = len(every)
-                every.append(name)
-        new = range(len(every)) if place == 0 else [number[name] for name in texts or ()]
-        parts.append(torch.from_numpy(_renumbered(own.cpu().numpy(), new)))  # type: ignore
-    return torch.cat(parts), every
-
-
-def _renumbered(labels: np.ndarray, number: Sequence[int]) -> np.ndarray:
-    if len(labels) and not 0 <= labels.min() <= labels.max() < max(len(number), 1):
-        raise ValueError(f'A label goes from {labels.min()} to {labels.max()}, and there are '
-                         f'{len(number)} label names: give each class a name.')
-    return np.array(number, dtype=np.int64)[labels]
-
-
-def joined_metadata(galleries: Sequence[Gallery]) -> dict[str, list[columns.Column]]:
-    """The metadata columns of all galleries by name. Raises ValueError where they differ."""
-    names = set(galleries[0].metadata)
-    for other in galleries[1:]:
-        if set(other.metadata) != names:
-            differing = sorted(names ^ set(other.metadata))
-            raise ValueError('The galleries have different metadata columns: '
-                             f'{some_of(differing)} stand only in one. Give all the same columns.')
-    return {name: [gallery.metadata[name] for gallery in galleries]
-            for name in galleries[0].metadata}
 
 
 class Gallery:
@@ -323,6 +52,11 @@ class Gallery:
     Raises:
         ValueError: it is empty, non-finite, or a column has another length; an id occurs twice.
         TypeError: the embeddings are no array or tensor of floating-point numbers.
+
+    Example:
+        >>> gallery = Gallery(np.eye(3), ids='abc', labels=[0, 1, 1], label_names=['cat', 'dog'])
+        >>> gallery.add(Gallery(np.ones((1, 3)), 'd', [0], ['dog'])).split('label')
+        {'cat': Gallery(1 x 3, float32, labels=True), 'dog': Gallery(3 x 3, float32, labels=True)}
     """
 
     def __init__(self, embeddings: Tensor | np.ndarray | Vectors, ids: Iterable[str] | None = None,
@@ -336,24 +70,17 @@ class Gallery:
         else:
             self.embeddings = checked_embeddings(embeddings)
             self._shape = checked_shape(self.embeddings.shape)
-        count = len(self)
         self._later: Mapping[str, Callable[[], Any]] = {}
-        self._files: tuple[Any, ...] = ()
+        self._files: tuple[Container, ...] = ()
         self.identified = ids is not None
         if ids is not None:
             self.ids = string_column(ids)
-            check_length('ids', self.ids, count)
         self.labels = None if labels is None else as_labels(labels, 'gallery labels')
-        if self.labels is not None:
-            check_length('labels', self.labels, count)
         self.label_names = None if label_names is None else [str(name) for name in label_names]
         self.metadata: Mapping[str, Column] = {
             name: column(values) for name, values in (metadata or {}).items()}
-        for name, values in self.metadata.items():
-            check_length(f'metadata column {name!r}', values, count)
         self._set_facts(fingerprint, source, skipped, similarity)
-        if self.identified:
-            self._check_unique()
+        self._check_columns()
 
     def _set_facts(self, fingerprint: Fingerprint | None, source: Mapping[str, Any] | None,
                    skipped: Mapping[str, str] | None, similarity: str | None) -> None:
@@ -362,25 +89,28 @@ class Gallery:
         self.skipped: dict[str, str] = dict(skipped or {})
         self.similarity = similarity
 
-    @classmethod
-    def opened(cls, vectors: Vectors, later: Mapping[str, Callable[[], Any]],
-               metadata: Mapping[str, Callable[[], Column]], files: Iterable[Any],
-               **facts: Any) -> Gallery:
-        """A gallery whose columns are read when they are first asked for.
+    def _check_columns(self) -> None:
+        """Raise ValueError where a column has another length, or an id occurs twice."""
+        same_length('labels', self.labels, len(self), 'embeddings')
+        for name, values in self.metadata.items():
+            same_length(f'metadata column {name!r}', values, len(self), 'embeddings')
+        if not self.identified:
+            return
+        same_length('ids', self.ids, len(self), 'embeddings')
+        twice = self.ids.first_repeated()
+        if twice is not None:
+            raise ValueError(f'The id {twice!r} occurs twice in the gallery. An id stands for one '
+                             'picture: give each row an id (`sample_id`) of its own.')
 
-        Args:
-            vectors: the embeddings.
-            later: what reads ``ids``, ``labels`` and ``label_names``, each where there are any.
-            metadata: what reads each metadata column.
-            files: what was opened, each with ``verify()``.
-            facts: fingerprint, source, skipped and similarity.
-        """
+    @classmethod
+    def opened(cls, contents: Contents) -> Gallery:
+        """A gallery in files, whose columns are read when they are first asked for."""
         gallery = cls.__new__(cls)
-        gallery.vectors, gallery._shape = vectors, checked_shape(vectors.shape)
-        gallery._later, gallery._files = later, tuple(files)
-        gallery.identified = 'ids' in later
-        gallery.metadata = LazyColumns(metadata)
-        gallery._set_facts(*(facts.get(name) for name in (
+        gallery.vectors, gallery._shape = contents.vectors, checked_shape(contents.vectors.shape)
+        gallery._later, gallery._files = contents.columns, contents.files
+        gallery.identified = 'ids' in contents.columns
+        gallery.metadata = LazyColumns(contents.metadata)
+        gallery._set_facts(*(contents.facts[name] for name in (
             'fingerprint', 'source', 'skipped', 'similarity')))
         return gallery
 
@@ -460,11 +190,16 @@ class Gallery:
             UnknownIdError: a ``KeyError`` and ``ValueError``; the gallery does not hold one.
             TypeError: ``ids`` is one string.
         """
-        return find(self, ids)
+        names = unique_names(ids)
+        rows = self.ids.find(names)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
+            raise unknown_ids([names[place] for place in missing], self.ids)
+        return rows
 
     # Files -------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike, dtype: str | None = None) -> None:
+    def save(self, path: str | os.PathLike, dtype: str | None = None) -> str:
         """Write the gallery as one safetensors file, under a temporary name and then renamed.
 
         Args:
@@ -472,12 +207,18 @@ class Gallery:
             dtype: ``'float32'``, ``'float16'`` (half the size) or ``'int8'`` (a quarter, with a
                 scale for each row); by default as it is stored already.
 
+        Returns:
+            The file's checksum.
+
         Raises:
             ValueError: the dtype is another one, or a value is too large for float16.
             OSError: it cannot be written, such as on a full disk; what was there before stays.
         """
-        from .file import save_gallery
-        save_gallery(self, path, dtype)
+        names = self.label_names
+        held = dict(ids=self.ids if self.identified else None, labels=self.labels,
+                    label_names=None if names is None else StringColumn.from_strings(names))
+        return write_gallery_file(path, self.dtype if dtype is None else dtype, self.vectors,
+                                  held, self.metadata, self._facts())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Gallery:
@@ -490,8 +231,11 @@ class Gallery:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or holds something else.
         """
-        from .open import load_gallery
-        return load_gallery(path)
+        found = open_path(path)
+        if isinstance(found, Contents):
+            return cls.opened(found)
+        with readable(path):
+            return cls(**found)
 
     def verify(self) -> None:
         """Read everything, and compare it with its checksums and with each other.
@@ -502,13 +246,7 @@ class Gallery:
         """
         for opened in self._files:
             opened.verify()
-        if self.identified:
-            self._check_unique()
-        for name in ('ids', 'labels'):
-            if getattr(self, name) is not None:
-                check_length(name, getattr(self, name), len(self))
-        for name, values in self.metadata.items():
-            check_length(f'metadata column {name!r}', values, len(self))
+        self._check_columns()
 
     # Changes: each a new gallery, in memory ----------------------------------------------------
 
@@ -519,21 +257,65 @@ class Gallery:
             IndexError: there is no such row.
             ValueError: none is left, one is named twice, or the mask has another length.
         """
-        return subset(self, rows)
+        chosen = _row_numbers(rows, len(self))
+        if not len(chosen):
+            raise ValueError('No row is left, and a gallery cannot be empty.')
+        return Gallery(self.vectors.take(chosen),
+                       self.ids.take(chosen) if self.identified else None,
+                       **with_rows(self._columns(), chosen))
 
-    def filter(self, keep: Any = None, **columns: Any) -> Gallery:
+    def _facts(self) -> dict[str, Any]:
+        return dict(fingerprint=self.fingerprint, source=self.source, skipped=self.skipped,
+                    similarity=self.similarity)
+
+    def _columns(self) -> dict[str, Any]:
+        return dict(self._facts(), labels=self.labels, label_names=self.label_names,
+                    metadata=self.metadata)
+
+    def filter(self, keep: Any = None, **wanted: Any) -> Gallery:
         """The rows that pass a test.
 
         Args:
             keep: a mask ``(N,)`` bool, or a function of a row's description (``id``, ``label``
                 by name, and its metadata) to bool.
-            columns: a value, or a list of values, that a metadata column, ``id`` or ``label``
+            wanted: a value, or a list of values, that a metadata column, ``id`` or ``label``
                 must have.
 
         Raises:
             ValueError: there is no such column, or no row is left.
         """
-        return filtered(self, keep, columns)
+        mask = np.ones(len(self), dtype=bool)
+        for name, values in wanted.items():
+            try:
+                mask &= columns.equal_to(self._named_column(name), values)
+            except ValueError as error:
+                raise ValueError(f'{name}: {error}') from error
+        if callable(keep):
+            keep = np.fromiter((bool(keep(dict(self.describe(row), id=self.ids[row],
+                                               label=self.label_name(row))))
+                                for row in range(len(self))), dtype=bool, count=len(self))
+        if keep is not None:
+            given = np.asarray(keep)
+            if given.dtype != bool or given.shape != mask.shape:
+                raise ValueError(f'keep must be a function or a mask ({len(self)},) of booleans, '
+                                 f'got {given.dtype} of shape {given.shape}.')
+            mask &= given
+        return self.subset(mask)
+
+    def _named_column(self, name: str) -> Column:
+        """The column of that name; ``id``, and ``label`` by the names of the classes."""
+        if name in self.metadata:
+            return self.metadata[name]
+        if name == 'id':
+            return self.ids
+        if name == 'label' and self.labels is not None:
+            if self.label_names is None:
+                return self.labels
+            names = self.label_names
+            return string_column(names[label] if 0 <= label < len(names) else label
+                                 for label in self.labels.tolist())
+        valid = [*self.metadata, 'id', *(['label'] if self.labels is not None else [])]
+        raise ValueError(unknown_name('column of the gallery', name, valid))
 
     def split(self, by: Any) -> dict[Any, Gallery]:
         """A gallery for each value of a column.
@@ -544,7 +326,15 @@ class Gallery:
         Raises:
             ValueError: there is no such column, or it has another length.
         """
-        return split(self, by)
+        values = self._named_column(by) if isinstance(by, str) else by
+        listed = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else list(values)
+        if len(listed) != len(self):
+            raise ValueError(f'There are {len(listed)} values to split {len(self)} rows by: give '
+                             'one for each row.')
+        rows: dict[Any, list[int]] = {}
+        for row, value in enumerate(listed):
+            rows.setdefault(value, []).append(row)
+        return {value: self.subset(of_it) for value, of_it in rows.items()}
 
     def chunks(self, rows: int) -> Iterator[Gallery]:
         """The gallery in parts of so many rows, in turn."""
@@ -553,7 +343,7 @@ class Gallery:
 
     def add(self, other: Gallery) -> Gallery:
         """The rows of both. Raises ValueError as :meth:`merge` does."""
-        return merge([self, other])
+        return Gallery.merge([self, other])
 
     @staticmethod
     def merge(galleries: Sequence[Gallery]) -> Gallery:
@@ -564,7 +354,16 @@ class Gallery:
             ValueError: an id stands in two of them, they have different widths or columns, or
                 only some have ids, labels or label names.
         """
-        return merge(galleries)
+        galleries = list(galleries)
+        if not galleries:
+            raise ValueError('There is no gallery to merge: give at least one.')
+        if len({gallery.identified for gallery in galleries}) == 2:
+            raise ValueError('Some of the galleries have ids and some have not: give all rows ids.')
+        ids = None
+        if galleries[0].identified:
+            ids = StringColumn.joined([gallery.ids for gallery in galleries])
+        return Gallery(JoinedVectors([(gallery.vectors, None) for gallery in galleries]), ids,
+                       **together(galleries))
 
     def update(self, other: Gallery) -> Gallery:
         """The rows of ``other`` in place of those with the same ids.
@@ -573,7 +372,14 @@ class Gallery:
             UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in this gallery.
             ValueError: as for :meth:`merge`.
         """
-        return update(self, other)
+        check_identified(self)
+        check_identified(other)
+        # of the rows of both after one another, those of `other` in the places of the replaced ones
+        place = np.arange(len(self))
+        place[self.find(other.ids)] = len(self) + np.arange(len(other))
+        vectors = JoinedVectors([(self.vectors, None), (other.vectors, None)]).take(place)
+        both = together([self, other])
+        return Gallery(vectors, self.ids, **{**with_rows(both, place), 'skipped': self.skipped})
 
     def remove(self, ids: Iterable[Any]) -> Gallery:
         """The rows without those of some ids.
@@ -582,10 +388,129 @@ class Gallery:
             UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in this gallery.
             ValueError: an id is given twice, or no row is left.
         """
-        return remove(self, ids)
+        check_identified(self)
+        stay = np.ones(len(self), dtype=bool)
+        stay[self.find(ids)] = False
+        return self.subset(stay)
 
-    def _check_unique(self) -> None:
-        twice = self.ids.first_repeated()
-        if twice is not None:
-            raise ValueError(f'The id {twice!r} occurs twice in the gallery. An id stands for one '
-                             'picture: give each row an id (`sample_id`) of its own.')
+
+def unknown_ids(names: Sequence[str], held: Sequence[str]) -> UnknownIdError:
+    """The error for ids that are not among those that are held."""
+    example = f' Its ids look like {held[0]!r}.' if len(held) else ''
+    return UnknownIdError(f'The gallery does not hold {some_of(names)}; nothing was '
+                          f'changed.{example}')
+
+
+def check_identified(gallery: Gallery) -> None:
+    """Raise ValueError where a gallery's rows have no ids."""
+    if not gallery.identified:
+        raise ValueError('The gallery has no ids, so that a row cannot be named: give '
+                         'Gallery(embeddings, ids=…), or choose rows by number with subset.')
+
+
+def with_rows(arguments: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Arguments of a gallery, of whose labels and metadata only these rows are left."""
+    labels = arguments['labels']
+    return dict(arguments, labels=None if labels is None else columns.take(labels, rows),
+                metadata={name: columns.take(values, rows)
+                          for name, values in arguments['metadata'].items()})
+
+
+def together(galleries: Sequence[Gallery]) -> dict[str, Any]:
+    """The arguments, but embeddings and ids, of a gallery with the rows of several in turn.
+
+    Labels are matched by their names. A fingerprint or similarity that one gallery does not know
+    is taken from another.
+
+    Raises:
+        FingerprintError: a ``ValueError``; they were made by different models or pipelines.
+        ValueError: they have different widths, similarities or columns, or only some have labels
+            or label names.
+    """
+    fingerprint, similarity = _agreed(galleries)
+    labels, names = _joined_labels(galleries)
+    first = galleries[0]
+    for other in galleries[1:]:
+        differing = sorted(set(first.metadata) ^ set(other.metadata))
+        if differing:
+            raise ValueError('The galleries have different metadata columns: '
+                             f'{some_of(differing)} stand only in one. Give all the same columns.')
+    return dict(
+        labels=labels, label_names=names, fingerprint=fingerprint, source=first.source,
+        metadata={name: columns.joined([gallery.metadata[name] for gallery in galleries], name)
+                  for name in first.metadata},
+        skipped={name: why for gallery in galleries for name, why in gallery.skipped.items()},
+        similarity=similarity)
+
+
+def _agreed(galleries: Sequence[Gallery]) -> tuple[Fingerprint, str | None]:
+    """The fingerprint and similarity of rows that are put together."""
+    fingerprint, similarity = galleries[0].fingerprint, galleries[0].similarity
+    for other in galleries[1:]:
+        if other.dim != galleries[0].dim:
+            raise ValueError(f'One gallery has embeddings of width {galleries[0].dim} and another '
+                             f'of width {other.dim}: both must come from one encoder.')
+        different = fingerprint.differences(other.fingerprint)
+        if different:
+            raise FingerprintError(
+                f'The galleries were made by different models or pipelines: '
+                f'{" and ".join(different)} differ, so their embeddings cannot stand in one '
+                'gallery. Encode all images with one model.')
+        if similarity and other.similarity and similarity != other.similarity:
+            raise ValueError(f'One gallery is meant for {similarity} and another for '
+                             f'{other.similarity}.')
+        fingerprint = fingerprint.completed(other.fingerprint)
+        similarity = similarity or other.similarity
+    return fingerprint, similarity
+
+
+def _joined_labels(galleries: Sequence[Gallery]) -> tuple[Tensor | None, list[str] | None]:
+    """The labels of all rows, and their names: those of the first gallery, then new ones."""
+    labels, names = [g.labels for g in galleries], [g.label_names for g in galleries]
+    for what, given in (('labels', labels), ('label names', names)):
+        if any(value is None for value in given) and any(value is not None for value in given):
+            raise ValueError(f'Some of the galleries have {what} and some have not: give all of '
+                             'them, or none.')
+    if labels[0] is None or names[0] is None:
+        joined = None if labels[0] is None else torch.cat([part.cpu() for part in labels])  # type: ignore
+        return joined, names[0]
+    every = list(names[0])
+    number: dict[str, int] = {}
+    for label, name in enumerate(every):
+        number.setdefault(name, label)
+    parts = []
+    for place, (own, texts) in enumerate(zip(labels, names, strict=True)):
+        for name in texts or ():
+            if name not in number:
+                number[name] = len(every)
+                every.append(name)
+        new = range(len(every)) if place == 0 else [number[name] for name in texts or ()]
+        parts.append(torch.from_numpy(_renumbered(own.cpu().numpy(), new)))  # type: ignore
+    return torch.cat(parts), every
+
+
+def _renumbered(labels: np.ndarray, number: Sequence[int]) -> np.ndarray:
+    if len(labels) and not 0 <= labels.min() <= labels.max() < max(len(number), 1):
+        raise ValueError(f'A label goes from {labels.min()} to {labels.max()}, and there are '
+                         f'{len(number)} label names: give each class a name.')
+    return np.array(number, dtype=np.int64)[labels]
+
+
+def _row_numbers(rows: Any, count: int) -> np.ndarray:
+    array = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    if array.dtype == bool:
+        if array.shape != (count,):
+            raise ValueError(f'A mask must have one entry for each of {count} rows, got the shape '
+                             f'{array.shape}.')
+        return np.flatnonzero(array)
+    if array.ndim != 1 or (len(array) and array.dtype.kind not in 'iu'):
+        raise ValueError('rows must be row numbers (n,) or a mask (N,) of booleans, got '
+                         f'{array.dtype} of shape {array.shape}.')
+    chosen = array.astype(np.int64)
+    if len(chosen) and not -count <= chosen.min() <= chosen.max() < count:
+        raise IndexError(f'The gallery has {count} rows; the rows asked for go from '
+                         f'{chosen.min()} to {chosen.max()}.')
+    chosen = np.where(chosen < 0, chosen + count, chosen)
+    if len(np.unique(chosen)) != len(chosen):
+        raise ValueError('A row is asked for twice, and an id stands for one row.')
+    return chosen

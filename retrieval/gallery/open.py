@@ -1,13 +1,13 @@
-"""Opening whatever may be given as a gallery: files of today and earlier, and of others.
-
-A name that leads to the gallery in use, and is switched to another in one step.
+"""Opening whatever may be given as a gallery: files of this and earlier releases, stores, and
+vectors that others saved; and a name that leads to the gallery in use and can be switched.
 """
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from ..files import sync_folder
-from ..tensor_file import DamagedError, ForeignFileError, StringColumn, map_file, read_header
-from .file import FORMAT, open_gallery
+from ..tensor_file import DamagedError, StringColumn, map_file, read_header
+from .file import GALLERY_FILE, Contents, open_gallery_file
 from .fingerprint import Fingerprint
-from .gallery import Gallery
-from .store import is_store
+from .shards import is_store, open_shards
 
 # what others call the parts of a file that holds more than one
 _NAMES = {
@@ -33,55 +32,60 @@ _NAMES = {
 
 
 def is_gallery(path: str | os.PathLike) -> bool:
-    """Whether there is a gallery file or a gallery store at ``path``, and no folder of images."""
+    """True where there is a gallery file or a gallery store at ``path``, and no folder of images.
+
+    Example:
+        >>> is_gallery('no/such/file')
+        False
+    """
     return Path(path).is_file() or is_store(path)
 
 
-def load_gallery(path: str | os.PathLike) -> Gallery:
-    """Open what is at ``path`` as a gallery; see :meth:`Gallery.load`."""
+def open_path(path: str | os.PathLike) -> Contents | dict[str, Any]:
+    """What is at ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder is no store.
+        ValueError: it is damaged, or something else.
+    """
     path = Path(path)
     if path.is_dir():
-        from .store import GalleryStore
-        return GalleryStore.open(path).load()
+        return open_shards(Path(os.path.realpath(path)))
     if not path.is_file():
         raise FileNotFoundError(f'There is no gallery at {str(path)!r}. Write one with '
                                 '`python tools/dump_prototype.py CONFIG CHECKPOINT OUT.safetensors`'
                                 ', or give the path of a saved tensor (N, D).')
-    kind = _kind(path)
-    if kind == 'safetensors':
-        return _load_safetensors(path)
-    if kind == 'numpy':
-        return Gallery(_readable(path, lambda: np.load(path, allow_pickle=False)))
-    if kind == 'npz':
-        return _from_parts(_readable(path, lambda: _arrays_of(path)), path)
-    loaded = _readable(path, lambda: torch.load(path, map_location='cpu', weights_only=True))
-    return Gallery(loaded) if isinstance(loaded, Tensor) else _from_parts(loaded, path)
-
-
-def _kind(path: Path) -> str:
-    """What a file is by its name; of a link, by the name of the file that it leads to."""
+    # of a link, the name of the file that it leads to says what it is
     suffix = path.suffix if not path.is_symlink() else Path(os.path.realpath(path)).suffix
-    return {'.safetensors': 'safetensors', '.npy': 'numpy', '.npz': 'npz'}.get(suffix, 'torch')
+    if suffix == '.safetensors':
+        return _open_safetensors(path)
+    with readable(path):
+        if suffix == '.npy':
+            return dict(embeddings=np.load(path, allow_pickle=False))
+        if suffix == '.npz':
+            with np.load(path, allow_pickle=False) as opened:
+                loaded = {name: opened[name] for name in opened.files}
+        else:
+            loaded = torch.load(path, map_location='cpu', weights_only=True)
+            if isinstance(loaded, Tensor):
+                return dict(embeddings=loaded)
+    return _parts_of(loaded, path)
 
 
-def _readable(path: Path, read: Callable[[], Any]) -> Any:
-    """What ``read`` returns; whatever a library underneath says, the error names the file."""
+@contextmanager
+def readable(path: str | os.PathLike) -> Iterator[None]:
+    """Inside, whatever a library underneath says, the error is a ValueError that names the file."""
     try:
-        return read()
+        yield
     except (FileNotFoundError, DamagedError, MemoryError):
         raise
     except Exception as error:
-        raise ValueError(f'{str(path)!r} cannot be read as a gallery: it is damaged or something '
-                         f'else ({error}). Dump the prototype again.') from error
+        raise ValueError(f'{os.fspath(path)!r} cannot be read as a gallery: it is damaged or '
+                         f'something else ({error}). Dump the prototype again.') from error
 
 
-def _arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as opened:
-        return {name: opened[name] for name in opened.files}
-
-
-def _from_parts(loaded: Any, path: Path) -> Gallery:
-    """A gallery of a dict of embeddings and, where it has them, ids, labels and label names.
+def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
+    """The embeddings of a dict and, where it has them, ids, labels and label names.
 
     Raises:
         ValueError: it is no such dict.
@@ -92,8 +96,7 @@ def _from_parts(loaded: Any, path: Path) -> Gallery:
                  for name in reversed(names) if name in loaded}
         if 'embeddings' not in found and len(loaded) == 1:
             found['embeddings'] = next(iter(loaded.values()))
-    embeddings = found.get('embeddings')
-    if not isinstance(embeddings, (Tensor, np.ndarray)):
+    if not isinstance(found.get('embeddings'), (Tensor, np.ndarray)):
         what = f'a {type(loaded).__name__}'
         if isinstance(loaded, Mapping):
             what += f' with the keys {", ".join(map(repr, list(loaded)[:5]))}'
@@ -101,68 +104,56 @@ def _from_parts(loaded: Any, path: Path) -> Gallery:
                          'a dict with it as "embeddings" and, where there are any, "ids" and '
                          '"labels". Is it a checkpoint? Dump the prototype with '
                          '`tools/dump_prototype.py`.')
-    return _readable(path, lambda: _assembled(found))
+    with readable(path):
+        labels, names = found.get('labels'), found.get('label_names')
+        if labels is not None and not isinstance(labels, Tensor) and (
+                np.asarray(labels).dtype.kind in 'US'):
+            texts = list(map(str, labels))
+            found['label_names'] = names = sorted(set(texts)) if names is None else [*map(str,
+                                                                                         names)]
+            number = {name: label for label, name in enumerate(names)}
+            found['labels'] = [number[text] for text in texts]
+        if hasattr(found.get('ids'), 'tolist'):
+            found['ids'] = found['ids'].tolist()
+    return found
 
 
-def _assembled(found: Mapping[str, Any]) -> Gallery:
-    labels, names = found.get('labels'), found.get('label_names')
-    if labels is not None and _are_texts(labels):
-        texts = list(map(str, labels))
-        names = sorted(set(texts)) if names is None else list(map(str, names))
-        number = {name: label for label, name in enumerate(names)}
-        labels = [number[text] for text in texts]
-    ids = found.get('ids')
-    return Gallery(found['embeddings'],
-                   ids=None if ids is None else ids.tolist() if hasattr(ids, 'tolist') else ids,
-                   labels=labels, label_names=names)
-
-
-def _are_texts(labels: Any) -> bool:
-    return not isinstance(labels, Tensor) and np.asarray(labels).dtype.kind in 'US'
-
-
-def _load_safetensors(path: Path) -> Gallery:
-    try:
-        return open_gallery(path)
-    except ForeignFileError:
-        return _load_without_checksums(path)
-
-
-def _load_without_checksums(path: Path) -> Gallery:
-    """A gallery of version 1 of the format, which had no checksums."""
-    from safetensors.torch import load_file
-
+def _open_safetensors(path: Path) -> Contents | dict[str, Any]:
     header, _ = read_header(map_file(path), str(path))
+    if 'checksums' in header:
+        return open_gallery_file(path)
     if 'manifest' not in header or 'embeddings' not in header:
         raise ValueError(f'{str(path)!r} is a safetensors file but no gallery (it holds '
                          f'{", ".join(sorted(set(header) - {"__metadata__"})[:5])}). Dump the '
                          'prototype with `tools/dump_prototype.py`.')
-    tensors = _readable(path, lambda: load_file(path))
-    manifest = _readable(path, lambda: json.loads(tensors['manifest'].numpy().tobytes()))
+    return _version_1(path)
+
+
+def _version_1(path: Path) -> dict[str, Any]:
+    """What is in a file of version 1 of the format, which had no checksums."""
+    from safetensors.torch import load_file
+
+    def column(name: str) -> Any:
+        if f'{name}.bytes' in tensors:
+            return StringColumn(tensors[f'{name}.bytes'], tensors[f'{name}.offsets'])
+        return tensors.get(name)
+
+    with readable(path):
+        tensors = load_file(path)
+        manifest = json.loads(tensors['manifest'].numpy().tobytes())
     if not isinstance(manifest, dict) or (manifest.get('format'), manifest.get('version')) != (
-            FORMAT, 1):
+            GALLERY_FILE.name, 1):
         raise ValueError(f'{str(path)!r} is damaged, or no gallery: it has no checksums, and is '
                          'none of version 1 of the format, which had none. Dump the prototype '
                          'again.')
-    return _readable(path, lambda: _assemble(tensors, manifest))
-
-
-def _assemble(tensors: dict[str, Tensor], manifest: dict[str, Any]) -> Gallery:
-    names = _take(tensors, 'label_names')
-    metadata = {name: _take(tensors, f'metadata.{number}')
-                for number, name in enumerate(manifest['columns'])}
-    ids = _take(tensors, 'ids') if manifest['identified'] else None
-    return Gallery(
-        tensors['embeddings'], ids=ids,
-        labels=tensors.get('labels'), label_names=None if names is None else list(names),
-        metadata=metadata, fingerprint=Fingerprint.from_dict(manifest['fingerprint']),
-        source=manifest['source'], skipped=manifest['skipped'])
-
-
-def _take(tensors: dict[str, Tensor], name: str) -> Any:
-    if f'{name}.bytes' in tensors:
-        return StringColumn(tensors[f'{name}.bytes'], tensors[f'{name}.offsets'])
-    return tensors.get(name)
+    with readable(path):
+        return dict(
+            embeddings=tensors['embeddings'], ids=column('ids') if manifest['identified'] else None,
+            labels=tensors.get('labels'), label_names=column('label_names'),
+            metadata={name: column(f'metadata.{number}')
+                      for number, name in enumerate(manifest['columns'])},
+            fingerprint=Fingerprint.from_dict(manifest['fingerprint']),
+            source=manifest['source'], skipped=manifest['skipped'])
 
 
 def switch(link: str | os.PathLike, target: str | os.PathLike) -> Path | None:
@@ -176,12 +167,19 @@ def switch(link: str | os.PathLike, target: str | os.PathLike) -> Path | None:
         target: the gallery.
 
     Returns:
-        Where it led before, or None.
+        The gallery that it led to before, or None.
 
     Raises:
         FileNotFoundError: there is nothing at ``target``.
         FileExistsError: ``link`` is a file or folder itself.
         ValueError: the target is the link.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f'{folder}/v1.npy', np.eye(2))
+        ...     switch(f'{folder}/current', f'{folder}/v1.npy')
+        ...     os.readlink(f'{folder}/current')
+        'v1.npy'
     """
     link, target = Path(link), Path(target)
     if not target.exists():

@@ -1,7 +1,4 @@
-"""What every gallery must hold: embeddings of one shape, finite, and columns of their length.
-
-Embeddings as they are stored: float32, float16, or int8 with a scale for each row.
-"""
+"""Embeddings as they are stored: float32, float16, or int8 with a scale for each row."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -14,42 +11,6 @@ from torch import Tensor
 
 from ..registry import unknown_name
 
-
-def checked_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """``shape`` as it is. Raises ValueError where it is not (N, D) or there is no row."""
-    if len(shape) != 2:
-        raise ValueError(f'A gallery wants embeddings of shape (N, D), got {tuple(shape)}.')
-    if not shape[0] or not shape[1]:
-        raise ValueError(f'The gallery is empty (shape {tuple(shape)}): there is '
-                         'nothing to search in. Give a prototype with at least one image.')
-    return shape[0], shape[1]
-
-
-def checked_embeddings(embeddings: Any) -> Tensor:
-    """Embeddings as a finite float32 tensor ``(N, D)``. Raises TypeError or ValueError."""
-    if isinstance(embeddings, np.ndarray):
-        embeddings = torch.from_numpy(np.ascontiguousarray(embeddings))
-    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
-        kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
-        raise TypeError(f'A gallery wants embeddings (N, D) of floating-point numbers, got {kind}.')
-    checked_shape(embeddings.shape)
-    embeddings = embeddings.detach().to(torch.float32)
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not bool(finite.all()):
-        bad = (~finite).nonzero().flatten()
-        raise ValueError(f'{len(bad)} of {len(embeddings)} gallery embeddings are not finite '
-                         f'(NaN or infinite), the first in row {int(bad[0])}. Encode the gallery '
-                         'again with a model whose weights and inputs are finite.')
-    return embeddings
-
-
-def check_length(name: str, values: Any, count: int) -> None:
-    """Raises ValueError where a column is not as long as the gallery."""
-    if len(values) != count:
-        raise ValueError(f'The gallery has {count} embeddings but {len(values)} {name}: give one '
-                         'for each row.')
-
-
 VECTOR_DTYPES = ('float32', 'float16', 'int8')
 CHUNK_ROWS = 16384
 _LEVELS = 127
@@ -60,20 +21,17 @@ _LENGTH_ERROR = {'float32': 1e-4, 'float16': 2e-3, 'int8': 2e-2}
 Stored = tuple[np.ndarray, np.ndarray | None]
 
 
-def check_dtype(dtype: Any) -> str:
-    """``dtype`` as one of the names. Raises ValueError for another, with the nearest names."""
-    name = str(dtype).removeprefix('torch.')
-    if name not in VECTOR_DTYPES:
-        raise ValueError(unknown_name('dtype of a gallery', name, VECTOR_DTYPES))
-    return name
-
-
 class Vectors(ABC):
     """N vectors of width D, stored in one way.
 
     Attributes:
         dtype: ``'float32'``, ``'float16'`` or ``'int8'``.
         shape: ``(N, D)``.
+
+    Example:
+        >>> vectors = ArrayVectors(*encode(np.float32([[1, 0.5], [0, 0]]), 'int8'))
+        >>> vectors.stored(0, 2)[0].tolist(), vectors.decoded(0, 1).round(2).tolist()
+        ([[127, 64], [0, 0]], [[1.0, 0.5]])
     """
 
     dtype: str
@@ -225,7 +183,7 @@ def encode(rows: np.ndarray, dtype: str, first: int = 0) -> Stored:
 
     Args:
         rows: the rows.
-        dtype: one of :data:`VECTOR_DTYPES`.
+        dtype: ``'float32'``, ``'float16'`` or ``'int8'``.
         first: the number of the first row, for errors.
 
     Raises:
@@ -257,3 +215,39 @@ def decode_into(out: np.ndarray, stored: Stored) -> None:
         out[:] = data
     else:
         np.multiply(data, scales[:, None], out=out, dtype=np.float32)
+
+
+def checked_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """``shape`` as it is. Raises ValueError where it is not (N, D) or there is no row."""
+    if len(shape) != 2:
+        raise ValueError(f'A gallery wants embeddings of shape (N, D), got {tuple(shape)}.')
+    if not shape[0] or not shape[1]:
+        raise ValueError(f'The gallery is empty (shape {tuple(shape)}): there is '
+                         'nothing to search in. Give a prototype with at least one image.')
+    return shape[0], shape[1]
+
+
+def checked_embeddings(embeddings: Any) -> Tensor:
+    """Embeddings as a finite float32 tensor ``(N, D)``. Raises TypeError or ValueError."""
+    if isinstance(embeddings, np.ndarray):
+        embeddings = torch.from_numpy(np.ascontiguousarray(embeddings))
+    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
+        kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
+        raise TypeError(f'A gallery wants embeddings (N, D) of floating-point numbers, got {kind}.')
+    checked_shape(embeddings.shape)
+    embeddings = embeddings.detach().to(torch.float32)
+    finite = torch.isfinite(embeddings).all(dim=1)
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten()
+        raise ValueError(f'{len(bad)} of {len(embeddings)} gallery embeddings are not finite '
+                         f'(NaN or infinite), the first in row {int(bad[0])}. Encode the gallery '
+                         'again with a model whose weights and inputs are finite.')
+    return embeddings
+
+
+def check_dtype(dtype: Any) -> str:
+    """``dtype`` as ``'float32'``, ``'float16'`` or ``'int8'``. Raises ValueError for another."""
+    name = str(dtype).removeprefix('torch.')
+    if name not in VECTOR_DTYPES:
+        raise ValueError(unknown_name('dtype of a gallery', name, VECTOR_DTYPES))
+    return name

@@ -1,7 +1,7 @@
 """Indexes: vectors under ids, searched by similarity."""
 from __future__ import annotations
 
-from .base import Capabilities, Index, check_gallery, gallery_digest
+from .base import Capabilities, Index, RowIds, check_gallery, gallery_digest
 from .exact import ExactIndex
 from .faiss.index import FaissIndex
 from .milvus.connection import MilvusError, MilvusUnavailable
@@ -9,5 +9,5 @@ from .milvus.index import MilvusIndex
 
 __all__ = [
     'Capabilities', 'ExactIndex', 'FaissIndex', 'Index', 'MilvusError', 'MilvusIndex',
-    'MilvusUnavailable', 'check_gallery', 'gallery_digest',
+    'MilvusUnavailable', 'RowIds', 'check_gallery', 'gallery_digest',
 ]

@@ -1,4 +1,4 @@
-"""Exhaustive search in tiles."""
+"""The index that compares every query with every row."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import unique_names
 from ..ranking import (
     PreparedGallery,
     RangeNeighbors,
@@ -18,14 +19,12 @@ from ..ranking import (
     within,
 )
 from ..registry import INDEXES, unknown_name
-from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
+from ..similarity import SIMILARITIES, SimilarityFn
 from ..structures import Neighbors
-from ..tensor_file import StringColumn
-from . import files
-from .base import Capabilities, Exclude, Filter, Index, as_ids, excluded_rows, filter_mask, some_of
+from ..tensor_file import Container, Format, write_container
+from .base import Capabilities, Exclude, Filter, Index, RowIds
 
-_FORMAT = 'retrieval.ExactIndex'
-_VERSION = '1'
+_FORMAT = Format('retrieval.ExactIndex', 2, 'Build it again with tools/build_index.py.')
 _DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 _FIRST_ROWS = 1024
 
@@ -45,26 +44,36 @@ class ExactIndex(Index):
 
     Where the similarity multiplies prepared rows (cosine scales them to length 1), the prepared
     rows are what is kept, so that nothing is held twice.
+
+    Raises:
+        TypeError: the similarity is neither a name nor callable.
+        ValueError: a name is unknown, or ``half`` is asked of a similarity that is no product.
+
+    Example:
+        >>> index = ExactIndex()
+        >>> index.add(torch.eye(3), ['x', 'y', 'z'])
+        >>> index.search(torch.tensor([[1., 0.5, 0.]]), k=2).ids
+        [['x', 'y']]
     """
 
-    capabilities = Capabilities(exact=True, removal=True, filters=True, range_search=True)
+    capabilities = Capabilities(exact=True)
     follows_device = True
+    load_options = ('device', 'similarity')
 
     def __init__(self, similarity: str | SimilarityFn = 'cosine_similarity',
                  device: str | torch.device | None = None,
                  dtype: str | torch.dtype = 'float32', precision: str = 'float32') -> None:
-        self.similarity = resolve_similarity(similarity)
+        super().__init__(similarity)
         self.device = torch.device('cpu' if device is None else device)
         self.dtype = _dtype(dtype)
         self.precision = checked_precision(precision, self.similarity)
-        self._ids: list[str] = []
-        self._row_of: dict[str, int] = {}
+        self._ids = RowIds()
         self._rows: Tensor | None = None  # capacity >= N; rows behind the last are zeros
         self._prepared: PreparedGallery | None = None
 
     @property
     def ids(self) -> Sequence[str]:
-        return self._ids
+        return self._ids.names
 
     @property
     def width(self) -> int | None:
@@ -79,22 +88,18 @@ class ExactIndex(Index):
         return len(self._ids)
 
     def __contains__(self, item: Any) -> bool:
-        return str(item) in self._row_of
+        return self._ids.row(str(item)) is not None
 
     def add(self, embeddings: Any, ids: Iterable[Any]) -> None:
         vectors = as_vectors(embeddings, 'embeddings', self.width).to(self.device)
-        names = as_ids(ids, len(vectors))
-        known = [name for name in names if name in self._row_of]
-        if known:
-            raise ValueError(f'Already in the index: {some_of(known)}. Remove them first.')
+        names = self._ids.new(ids, len(vectors))
         if not names:
             return
         vectors = prepared_rows(vectors, self.similarity, 'embeddings')
         rows = self._with_room(vectors.shape[1], len(names))
         rows[len(self):len(self) + len(names)] = vectors.to(self.dtype)
         self._rows, self._prepared, self.gallery_digest = rows, None, None
-        self._row_of.update(zip(names, range(len(self), len(self) + len(names)), strict=True))
-        self._ids.extend(names)
+        self._ids.append(names)
 
     def _with_room(self, width: int, more: int) -> Tensor:
         """The buffer, enlarged by at least half where ``more`` rows do not fit."""
@@ -108,60 +113,51 @@ class ExactIndex(Index):
         return rows
 
     def remove(self, ids: Iterable[Any]) -> None:
-        names = as_ids(ids)
-        unknown = [name for name in names if name not in self._row_of]
-        if unknown:
-            raise KeyError(f'Not in the index: {some_of(unknown)}. Nothing was removed.')
-        if not names or self._rows is None:
+        gone = set(self._ids.rows(ids))
+        if not gone or self._rows is None:
             return
-        gone = {self._row_of[name] for name in names}
         stay = [row for row in range(len(self)) if row not in gone]
         kept = self._rows[torch.tensor(stay, dtype=torch.int64, device=self.device)]
         rows = torch.zeros((max(_FIRST_ROWS, -(-len(stay) // 64) * 64), self._rows.shape[1]),
                            dtype=self.dtype, device=self.device)
         rows[:len(stay)] = kept
         self._rows, self._prepared, self.gallery_digest = rows, None, None
-        self._ids = [self._ids[row] for row in stay]
-        self._row_of = {name: row for row, name in enumerate(self._ids)}
+        self._ids.drop(gone)
 
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
-        vectors, gallery = self._ready(queries)
-        sets = excluded_rows(exclude, self._row_of.get, len(vectors), len(self))
-        found = topk(vectors, gallery, k, exclude=sets, mask=filter_mask(filter, self._ids))
-        return Neighbors(found.scores, found.indices, self._ids)
+        vectors = self.as_queries(queries).to(self.device)
+        found = topk(vectors, self._gallery(), k, mask=self._ids.allowed(filter),
+                     exclude=self._ids.excluded(exclude, len(vectors)))
+        return Neighbors(found.scores, found.indices, self.ids)
 
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
-        vectors, gallery = self._ready(queries)
-        sets = excluded_rows(exclude, self._row_of.get, len(vectors), len(self))
-        found = within(vectors, gallery, threshold, exclude=sets,
-                       mask=filter_mask(filter, self._ids))
-        found.gallery_ids = self._ids
+        vectors = self.as_queries(queries).to(self.device)
+        found = within(vectors, self._gallery(), threshold, mask=self._ids.allowed(filter),
+                       exclude=self._ids.excluded(exclude, len(vectors)))
+        found.gallery_ids = self.ids
         return found
 
-    def _ready(self, queries: Any) -> tuple[Tensor, PreparedGallery]:
-        if not self._ids or self._rows is None:
-            raise ValueError('The index is empty: add embeddings before searching.')
-        vectors = as_vectors(queries, 'queries', self.width).to(self.device)
+    def _gallery(self) -> PreparedGallery:
+        """The rows as the engine wants them, made anew after each change."""
         if self._prepared is None:
+            assert self._rows is not None
             self._prepared = PreparedGallery(self._rows, self.similarity, prepared=True,
                                              count=len(self), precision=self.precision)
-        return vectors, self._prepared
+        return self._prepared
 
     def save(self, path: str | PathLike) -> None:
         """Write the index to one safetensors file.
 
         A callable similarity is not written: such a file is loaded with ``similarity=`` given.
         """
-        ids = StringColumn.from_strings(self._ids)
         named = SIMILARITIES.get(self.similarity.name) is self.similarity
         rows = torch.zeros((0, 0), dtype=self.dtype) if self._rows is None else \
             self._rows[:len(self)]
-        files.write(path, {'rows': rows, 'ids': ids.data, 'id_offsets': ids.offsets},
-                    {'format': _FORMAT, 'version': _VERSION,
-                     'similarity': self.similarity.name if named else '',
-                     'gallery': self.gallery_digest or ''})
+        write_container(path, _FORMAT, dict(rows=rows, ids=self._ids.column()),
+                        dict(similarity=self.similarity.name if named else None,
+                             gallery=self.gallery_digest))
 
     @classmethod
     def load(cls, path: str | PathLike, device: str | torch.device | None = None,
@@ -177,25 +173,18 @@ class ExactIndex(Index):
             FileNotFoundError: there is no such file.
             ValueError: it holds no exact index, is damaged, or needs ``similarity``.
         """
-        tensors, header = files.read(path, _FORMAT)
-        if header.get('version') != _VERSION:
-            raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, '
-                             f'this package reads {_VERSION}.')
-        chosen = header.get('similarity') or similarity
+        opened = Container(path, _FORMAT)
+        chosen = opened.manifest['similarity'] or similarity
         if not chosen:
             raise ValueError(f'{str(path)!r} was built with a callable similarity: give it again '
                              'as `similarity=`.')
-        try:
-            rows = tensors['rows']
-            ids = as_ids(StringColumn(tensors['ids'], tensors['id_offsets']), len(rows))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f'{str(path)!r} is damaged: {error}') from error
+        rows = opened.tensor('rows')
+        ids = unique_names(opened.strings('ids'), len(rows))
         index = cls(chosen, device, rows.dtype)
         if rows.shape[1]:
             index._rows = index._with_room(rows.shape[1], len(rows))
             index._rows[:len(rows)] = rows
-        index._ids, index._row_of = ids, {name: row for row, name in enumerate(ids)}
-        index.gallery_digest = header.get('gallery') or None
+        index._ids, index.gallery_digest = RowIds(ids), opened.manifest['gallery']
         return index
 
 

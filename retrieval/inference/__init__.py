@@ -1,10 +1,9 @@
 """Using a trained model: searching, matching and grouping images from anywhere."""
 from __future__ import annotations
 
-from .faiss_indexer import FaissIndexer
 from .inference_model import InferenceModel
 from .kmeans import FaissKMeans
-from .knn import CustomKNN, FaissKNN
+from .knn import CustomKNN, FaissIndexer, FaissKNN
 from .logit_getter import LogitGetter
 from .match_finder import MatchFinder
 

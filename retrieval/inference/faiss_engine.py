@@ -1,32 +1,18 @@
-"""Searching an index of faiss, whatever its kind."""
+"""Searching an index that faiss made, whatever its kind, for :class:`FaissKNN`."""
 from __future__ import annotations
 
 from os import PathLike
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..index.faiss.factory import load_faiss, reason
 from ..ranking import as_vectors
 
 _QUERIES = 8192     # searched at once
 _MOST_ON_GPU = 2048  # results that faiss's GPU kernels can give a query
-
-
-def library() -> ModuleType:
-    """faiss.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError('faiss is not installed: `pip install faiss-cpu`, or a GPU build of '
-                          'it.') from error
-    return faiss
 
 
 def add(index: Any, vectors: Any) -> None:
@@ -42,8 +28,7 @@ def add(index: Any, vectors: Any) -> None:
         index.add(rows)
     except RuntimeError as error:
         raise ValueError(f'faiss refuses {len(rows)} vectors of width {rows.shape[1]} for a '
-                         f'{type(index).__name__}: {str(error).strip().splitlines()[-1]}'
-                         ) from error
+                         f'{type(index).__name__}: {reason(error)}') from error
 
 
 def search(index: Any, queries: Tensor, k: int, exclude: Tensor | None,
@@ -86,7 +71,7 @@ def _without(distances: Tensor, indices: Tensor, exclude: Tensor) -> tuple[Tenso
 
 
 def _on_gpus(index: Any, k: int, on_gpu: bool, gpus: list[int] | None) -> Any:
-    faiss = library()
+    faiss = load_faiss()
     if (not on_gpu and gpus is None) or 'Gpu' in type(index).__name__:
         return index
     available = faiss.get_num_gpus() if hasattr(faiss, 'get_num_gpus') else 0
@@ -112,7 +97,7 @@ def vectors(index: Any, rows: Tensor) -> Tensor:
 
 def as_bytes(index: Any) -> Tensor:
     """An index as a tensor of bytes, for a file with a checksum."""
-    faiss = library()
+    faiss = load_faiss()
     if 'Gpu' in type(index).__name__:
         index = faiss.index_gpu_to_cpu(index)
     return torch.from_numpy(faiss.serialize_index(index))
@@ -120,7 +105,7 @@ def as_bytes(index: Any) -> Tensor:
 
 def from_bytes(data: Tensor) -> Any:
     """What :func:`as_bytes` wrote."""
-    return library().deserialize_index(data.numpy())
+    return load_faiss().deserialize_index(data.numpy())
 
 
 def read(path: str | PathLike) -> Any:
@@ -130,7 +115,7 @@ def read(path: str | PathLike) -> Any:
         ValueError: faiss cannot read it.
     """
     try:
-        return library().read_index(str(path))
+        return load_faiss().read_index(str(path))
     except (RuntimeError, MemoryError) as error:
         raise ValueError(f'{str(path)!r} is no index that can be read: it is damaged, or neither '
                          f'this package nor faiss wrote it.') from error

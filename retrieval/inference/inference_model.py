@@ -1,7 +1,4 @@
-"""What an inference model may be given, in batches; and the embeddings that come of them.
-
-``InferenceModel``, as pytorch-metric-learning has it, on the package's own engine.
-"""
+"""``InferenceModel``, as pytorch-metric-learning has it, on the package's own engine."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -15,107 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..checks import whole_number
 from ..retrievers import evaluation_mode
-from .faiss_indexer import FaissIndexer, IndexerKNN
-from .knn import CallableKNN, FaissKNN
+from .knn import CallableKNN, FaissIndexer, FaissKNN, IndexerKNN
 from .match_finder import MatchFinder
 
 if TYPE_CHECKING:
     from ..evaluation.calibration import MatchCalibration
-
-def checked_size(batch_size: Any) -> int:
-    """``batch_size`` as it is. Raises ValueError where it is no integer of at least 1."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f'batch_size must be an integer of at least 1, got {batch_size!r}.')
-    return batch_size
-
-
-def count_of(inputs: Any) -> int | None:
-    """How many inputs there are, where that is known beforehand."""
-    source = inputs.dataset if isinstance(inputs, DataLoader) else inputs
-    if isinstance(source, IterableDataset) or not hasattr(source, '__len__'):
-        return None
-    return len(source)
-
-
-def batches(inputs: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """``(batch, labels)``, labels where a dataset gives them.
-
-    Args:
-        inputs: a tensor or array whose rows are inputs, a list of tensors or of whatever the model
-            takes, or a dataset or dataloader of ``(input, label)`` or of inputs alone.
-
-    Raises:
-        TypeError: it is something else.
-        ValueError: the tensors of a list differ in shape.
-    """
-    if isinstance(inputs, np.ndarray):
-        inputs = torch.from_numpy(inputs)
-    if isinstance(inputs, (Tensor, list)):
-        for start in range(0, len(inputs), batch_size):
-            yield _stacked(inputs[start:start + batch_size]), None
-        return
-    if isinstance(inputs, Dataset):
-        inputs = DataLoader(inputs, batch_size=batch_size)
-    if not isinstance(inputs, DataLoader):
-        raise TypeError('What is embedded must be a tensor, array, list, dataset or dataloader, '
-                        f'got {type(inputs).__name__}.')
-    for item in inputs:
-        yield (item[0], item[1] if len(item) > 1 else None) if isinstance(item, (tuple, list)) \
-            else (item, None)
-
-
-def _stacked(batch: Any) -> Any:
-    if not isinstance(batch, list) or not all(isinstance(item, Tensor) for item in batch):
-        return batch
-    shapes = {tuple(item.shape) for item in batch}
-    if len(shapes) > 1:
-        raise ValueError(f'The tensors of a list must have one shape, got {sorted(shapes)[:3]}.')
-    return torch.stack(batch)
-
-
-class Collected:
-    """Embeddings in the order in which they came.
-
-    Args:
-        count: how many will come, where that is known: they are then written in place.
-    """
-
-    def __init__(self, count: int | None) -> None:
-        self.count = count
-        self.filled = 0
-        self.rows: Tensor | None = None
-        self.parts: list[Tensor] = []
-        self.labels: list[Tensor] | None = []
-
-    def add(self, embeddings: Tensor, labels: Any) -> None:
-        """Take a batch ``(n, D)``; labels are kept where every batch has integers."""
-        if self.rows is None and self.count:
-            self.rows = embeddings.new_empty(self.count, embeddings.shape[1])
-        stop = self.filled + len(embeddings)
-        if self.rows is not None and stop <= len(self.rows) and not self.parts:
-            self.rows[self.filled:stop] = embeddings
-            self.filled = stop
-        else:  # more embeddings than inputs, as of a model that takes several for one
-            self.parts.append(embeddings)
-        integers = isinstance(labels, Tensor) and not labels.is_floating_point() and (
-            labels.dtype != torch.bool and labels.shape == (len(embeddings),))
-        if self.labels is not None and integers:
-            self.labels.append(labels.cpu())
-        else:
-            self.labels = None
-
-    def joined(self) -> tuple[Tensor, Tensor | None]:
-        """All embeddings ``(N, D)``, and their labels ``(N,)`` int64 or None.
-
-        Raises:
-            ValueError: there is none.
-        """
-        parts = ([] if self.rows is None else [self.rows[:self.filled]]) + self.parts
-        if not parts:
-            raise ValueError('There is nothing to embed: the inputs are empty.')
-        labels = torch.cat(self.labels).long() if self.labels else None
-        return parts[0] if len(parts) == 1 else torch.cat(parts), labels
 
 
 class InferenceModel:
@@ -143,6 +46,13 @@ class InferenceModel:
 
     Raises:
         TypeError, ValueError: an argument is of another type, or two contradict each other.
+
+    Example:
+        >>> model = InferenceModel(nn.Identity())
+        >>> model.train_knn(torch.tensor([[1., 0], [1, 1], [0, 1]]))
+        >>> distances, indices = model.get_nearest_neighbors(torch.tensor([[0., 3]]), k=2)
+        >>> indices
+        tensor([[2, 1]])
     """
 
     def __init__(self, trunk: Any, embedder: Any = None, match_finder: MatchFinder | None = None,
@@ -162,7 +72,7 @@ class InferenceModel:
         self.data_device = torch.device(_default_device(self.trunk, self.embedder)
                                         if data_device is None else data_device)
         self.dtype = dtype
-        self.batch_size = checked_size(batch_size)
+        self.batch_size = whole_number('batch_size', batch_size)
 
     # Embedding -----------------------------------------------------------------------------------
 
@@ -184,10 +94,10 @@ class InferenceModel:
 
     def _embeddings_and_labels(self, inputs: Any,
                                batch_size: int | None) -> tuple[Tensor, Tensor | None]:
-        size = self.batch_size if batch_size is None else checked_size(batch_size)
-        collected = Collected(count_of(inputs))
+        size = self.batch_size if batch_size is None else whole_number('batch_size', batch_size)
+        collected = _Collected(_count(inputs))
         with self._evaluation():
-            for batch, labels in batches(inputs, size):
+            for batch, labels in _batches(inputs, size):
                 collected.add(self._embed(batch), labels)
         return collected.joined()
 
@@ -330,23 +240,10 @@ class InferenceModel:
         """The calibrated probability that each ``x`` matches the ``y`` beside it, ``(n,)``."""
         return self.match_finder.match_probability(self.get_embeddings(x), self.get_embeddings(y))
 
-    # The names of older releases -----------------------------------------------------------------
-
-    def train_indexer(self, inputs: Any, batch_size: int | None = None) -> None:
-        """The older name of :meth:`train_knn`."""
-        self.train_knn(inputs, batch_size)
-
-    def add_to_indexer(self, inputs: Any, batch_size: int | None = None) -> None:
-        """The older name of :meth:`add_to_knn`."""
-        self.add_to_knn(inputs, batch_size)
-
-    def save_index(self, filename: str | PathLike) -> None:
-        """The older name of :meth:`save_knn_func`."""
-        self.save_knn_func(filename)
-
-    def load_index(self, filename: str | PathLike) -> None:
-        """The older name of :meth:`load_knn_func`."""
-        self.load_knn_func(filename)
+    train_indexer = train_knn  # the names of older releases
+    add_to_indexer = add_to_knn
+    save_index = save_knn_func
+    load_index = load_knn_func
 
 
 def _match_finder(finder: MatchFinder | None,
@@ -381,3 +278,91 @@ def _default_device(*parts: Any) -> torch.device:
             for tensor in [*part.parameters(), *part.buffers()]:
                 return tensor.device
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def _count(inputs: Any) -> int | None:
+    """How many inputs there are, where that is known beforehand."""
+    source = inputs.dataset if isinstance(inputs, DataLoader) else inputs
+    if isinstance(source, IterableDataset) or not hasattr(source, '__len__'):
+        return None
+    return len(source)
+
+
+def _batches(inputs: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
+    """``(batch, labels)``, labels where a dataset gives them.
+
+    Args:
+        inputs: a tensor or array whose rows are inputs, a list of tensors or of whatever the model
+            takes, or a dataset or dataloader of ``(input, label)`` or of inputs alone.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: the tensors of a list differ in shape.
+    """
+    if isinstance(inputs, np.ndarray):
+        inputs = torch.from_numpy(inputs)
+    if isinstance(inputs, (Tensor, list)):
+        for start in range(0, len(inputs), batch_size):
+            yield _stacked(inputs[start:start + batch_size]), None
+        return
+    if isinstance(inputs, Dataset):
+        inputs = DataLoader(inputs, batch_size=batch_size)
+    if not isinstance(inputs, DataLoader):
+        raise TypeError('What is embedded must be a tensor, array, list, dataset or dataloader, '
+                        f'got {type(inputs).__name__}.')
+    for item in inputs:
+        yield (item[0], item[1] if len(item) > 1 else None) if isinstance(item, (tuple, list)) \
+            else (item, None)
+
+
+def _stacked(batch: Any) -> Any:
+    if not isinstance(batch, list) or not all(isinstance(item, Tensor) for item in batch):
+        return batch
+    shapes = {tuple(item.shape) for item in batch}
+    if len(shapes) > 1:
+        raise ValueError(f'The tensors of a list must have one shape, got {sorted(shapes)[:3]}.')
+    return torch.stack(batch)
+
+
+class _Collected:
+    """Embeddings in the order in which they came.
+
+    Args:
+        count: how many will come, where that is known: they are then written in place.
+    """
+
+    def __init__(self, count: int | None) -> None:
+        self.count = count
+        self.filled = 0
+        self.rows: Tensor | None = None
+        self.parts: list[Tensor] = []
+        self.labels: list[Tensor] | None = []
+
+    def add(self, embeddings: Tensor, labels: Any) -> None:
+        """Take a batch ``(n, D)``; labels are kept where every batch has integers."""
+        if self.rows is None and self.count:
+            self.rows = embeddings.new_empty(self.count, embeddings.shape[1])
+        stop = self.filled + len(embeddings)
+        if self.rows is not None and stop <= len(self.rows) and not self.parts:
+            self.rows[self.filled:stop] = embeddings
+            self.filled = stop
+        else:  # more embeddings than inputs, as of a model that takes several for one
+            self.parts.append(embeddings)
+        integers = isinstance(labels, Tensor) and not labels.is_floating_point() and (
+            labels.dtype != torch.bool and labels.shape == (len(embeddings),))
+        if self.labels is not None and integers:
+            self.labels.append(labels.cpu())
+        else:
+            self.labels = None
+
+    def joined(self) -> tuple[Tensor, Tensor | None]:
+        """All embeddings ``(N, D)``, and their labels ``(N,)`` int64 or None.
+
+        Raises:
+            ValueError: there is none.
+        """
+        parts = ([] if self.rows is None else [self.rows[:self.filled]]) + self.parts
+        if not parts:
+            raise ValueError('There is nothing to embed: the inputs are empty.')
+        labels = torch.cat(self.labels).long() if self.labels else None
+        return parts[0] if len(parts) == 1 else torch.cat(parts), labels

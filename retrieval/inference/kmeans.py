@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import whole_number
+from ..index.faiss.factory import load_faiss
 from ..ranking import as_vectors
-from ..ranking.topk import checked_k
-from . import faiss_engine
 
 
 class FaissKMeans:
@@ -17,6 +17,11 @@ class FaissKMeans:
     Args:
         kwargs: those of ``faiss.Kmeans``: ``niter``, ``nredo``, ``seed``, ``spherical``,
             ``verbose``, ``gpu``, ``min_points_per_centroid``, ``max_points_per_centroid`` …
+
+    Example:
+        >>> clusters = FaissKMeans(niter=5)(torch.tensor([[0.], [1.], [9.]]), 2)
+        >>> (clusters[0] == clusters[1]).item(), (clusters[0] == clusters[2]).item()
+        (True, False)
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -36,13 +41,13 @@ class FaissKMeans:
             ValueError: there are fewer rows than clusters, or faiss refuses an argument.
             TypeError: ``faiss.Kmeans`` takes no such argument.
         """
-        vectors, count = as_vectors(x, 'x'), checked_k(nmb_clusters)
+        vectors, count = as_vectors(x, 'x'), whole_number('nmb_clusters', nmb_clusters)
         if count > len(vectors):
             raise ValueError(f'There are {len(vectors)} vectors for {count} clusters: ask for at '
                              'most as many.')
         rows = vectors.cpu().contiguous().numpy()
         try:
-            kmeans = faiss_engine.library().Kmeans(rows.shape[1], count, **self.kwargs)
+            kmeans = load_faiss().Kmeans(rows.shape[1], count, **self.kwargs)
             kmeans.train(rows)
         except (AttributeError, AssertionError) as error:
             raise TypeError(f'faiss.Kmeans refuses the arguments {self.kwargs}: {error}') from error

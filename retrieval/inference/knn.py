@@ -1,32 +1,26 @@
-"""What the rows of a k-nearest-neighbour function are called, kept beside their vectors.
+"""k-nearest-neighbour functions: ``knn(query, k, reference, ref_includes_query)``.
 
-Files of k-nearest-neighbour functions: one safetensors file with a checksum.
-
-k-nearest-neighbour functions that are given their reference keep it here.
-
-``FaissKNN``, as pytorch-metric-learning has it.
-
-``CustomKNN``, as pytorch-metric-learning has it.
+Each can be given its reference, or keep one, with what its rows are called.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..index import files
+from ..checks import first_repeated, same_length, whole_number
 from ..ranking import as_vectors, topk
-from ..ranking.topk import checked_k
 from ..structures import as_labels
-from ..tensor_file import StringColumn
+from ..tensor_file import Container, Format, StringColumn, write_container
 from . import faiss_engine
 from .flat_index import FlatIndex
 
 UNKNOWN = -1  # the label of a row whose class nobody said
+_SCORES = 2 ** 24  # held at once, where no batch size says otherwise
 
 
 class RowNames:
@@ -53,10 +47,8 @@ class RowNames:
         """
         more_ids = None if ids is None else [str(name) for name in ids]
         more_labels = None if labels is None else as_labels(labels, 'labels').cpu()
-        for name, column in (('ids', more_ids), ('labels', more_labels)):
-            if column is not None and len(column) != count:
-                raise ValueError(f'There are {count} embeddings but {len(column)} {name}: give '
-                                 'one for each.')
+        same_length('ids', more_ids, count, 'embeddings')
+        same_length('labels', more_labels, count, 'embeddings')
         joined = RowNames()
         joined.count = self.count + count
         joined.ids = self._joined_ids(more_ids, count)
@@ -74,75 +66,36 @@ class RowNames:
             more = [str(row) for row in range(self.count, self.count + count)]
         joined = mine + more
         if len(set(joined)) != len(joined):
-            seen: set[str] = set()
-            twice = next(name for name in joined
-                         if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise ValueError(f'The id {twice!r} is given to two rows: ids must be unique.')
+            raise ValueError(f'The id {first_repeated(joined)!r} is given to two rows: ids must be '
+                             'unique.')
         return joined
 
-    def tensors(self) -> dict[str, Tensor]:
+    def columns(self) -> dict[str, Any]:
         """The columns that are there, for a file."""
-        held: dict[str, Tensor] = {}
+        held: dict[str, Any] = {}
         if self.ids is not None:
-            column = StringColumn.from_strings(self.ids)
-            held.update(ids=column.data, id_offsets=column.offsets)
+            held['ids'] = StringColumn.from_strings(self.ids)
         if self.labels is not None:
             held['labels'] = self.labels
         return held
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], count: int) -> RowNames:
-        """What :meth:`tensors` wrote, for ``count`` rows.
+    def from_file(cls, opened: Container, count: int) -> RowNames:
+        """The columns of a file, for ``count`` rows.
 
         Raises:
-            ValueError: the columns have another length.
+            ValueError: they have another length, or are damaged.
         """
-        ids = StringColumn(tensors['ids'], tensors['id_offsets']) if 'ids' in tensors else None
-        return cls().extended(count, ids, tensors.get('labels'))
+        return cls().extended(count, opened.strings('ids') if 'ids' in opened else None,
+                              opened.tensor('labels') if 'labels' in opened else None)
 
 
 def _unlabelled(count: int) -> Tensor:
     return torch.full((count,), UNKNOWN, dtype=torch.int64)
 
 
-_NAMES = ('ids', 'id_offsets', 'labels')
-_VERSION = '1'
-
-
-def write_knn(path: str | PathLike, kind: str, held: dict[str, Tensor], names: RowNames) -> None:
-    """Write the tensors that a function holds, and what its rows are called."""
-    files.write(path, {**held, **names.tensors()}, {'format': kind, 'version': _VERSION})
-
-
-def read_knn(path: str | PathLike, kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the function held, and the tensors of its :class:`RowNames`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or of another kind or version.
-    """
-    tensors, header = files.read(path, kind)
-    if header.get('version') != _VERSION:
-        raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, this '
-                         f'package reads {_VERSION}.')
-    return ({name: value for name, value in tensors.items() if name not in _NAMES},
-            {name: value for name, value in tensors.items() if name in _NAMES})
-
-
-def is_knn_file(path: str | PathLike) -> bool:
-    """Whether a file looks like one of safetensors: a length, and then a JSON object.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no index file {str(path)!r}.')
-    with open(path, 'rb') as opened:
-        start = opened.read(9)
-    return start[8:] == b'{'
-
-
-_HELD = 'retrieval.HeldReference'
+_AGAIN = 'Train the function again, and save it.'
+_HELD = Format('retrieval.HeldReference', 2, _AGAIN)
 
 
 class HeldReference:
@@ -201,7 +154,8 @@ class HeldReference:
 
     def save(self, filename: str | PathLike) -> None:
         """Write the reference, ids and labels to one file with a checksum."""
-        write_knn(filename, _HELD, {'vectors': self.held(None)}, self.names)
+        held = {'vectors': self.held(None), **self.names.columns()}
+        write_container(filename, _HELD, held, {})
 
     def load(self, filename: str | PathLike) -> None:
         """Read what :meth:`save` wrote.
@@ -210,9 +164,10 @@ class HeldReference:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        held, names = read_knn(filename, _HELD)
-        self.names = RowNames.from_tensors(names, len(held['vectors']))
-        self._parts = [held['vectors']]
+        opened = Container(filename, _HELD)
+        vectors = opened.tensor('vectors')
+        self.names = RowNames.from_file(opened, len(vectors))
+        self._parts = [vectors]
 
 
 class CallableKNN(HeldReference):
@@ -234,7 +189,7 @@ class CallableKNN(HeldReference):
         return self.knn_func(query, min(k, most), among, ref_includes_query)
 
 
-_KIND = 'retrieval.FaissKNN'
+_INDEX = Format('retrieval.FaissKNN', 2, _AGAIN)
 
 
 class FaissKNN:
@@ -261,6 +216,12 @@ class FaissKNN:
     Raises:
         TypeError: ``gpus`` is no list, or ``index_init_fn`` cannot be called.
         ValueError: ``gpus`` is empty.
+
+    Example:
+        >>> rows = torch.tensor([[0.], [1.], [3.]])
+        >>> distances, indices = FaissKNN()(rows, 2, rows, ref_includes_query=True)
+        >>> distances.tolist(), indices.tolist()
+        ([[1.0, 9.0], [1.0, 4.0], [4.0, 9.0]], [[1, 2], [0, 2], [1, 0]])
     """
 
     def __init__(self, reset_before: bool = True, reset_after: bool = True,
@@ -306,7 +267,7 @@ class FaissKNN:
                 reference includes them.
         """
         width = None if self.index is None or reference is not None else self.index.d
-        query, k = as_vectors(query, 'query', width), checked_k(k)
+        query, k = as_vectors(query, 'query', width), whole_number('k', k)
         first = 0
         if reference is not None:
             if self.reset_before:
@@ -387,7 +348,7 @@ class FaissKNN:
             held = self.index.tensors()
         else:
             held = {'faiss': faiss_engine.as_bytes(self.index)}
-        write_knn(filename, _KIND, held, self.names)
+        write_container(filename, _INDEX, {**held, **self.names.columns()}, {})
 
     def load(self, filename: str | PathLike) -> None:
         """Read what :meth:`save` wrote, or an index that faiss wrote.
@@ -396,17 +357,20 @@ class FaissKNN:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        if not is_knn_file(filename):
+        with open(filename, 'rb') as file:
+            ours = file.read(9)[8:] == b'{'  # a safetensors file: a length, then a JSON object
+        if not ours:
             self.index = faiss_engine.read(filename)
             self.names = RowNames().extended(self.index.ntotal)
             return
-        held, names = read_knn(filename, _KIND)
+        opened = Container(filename, _INDEX)
         index: Any
-        if 'faiss' in held:
-            index = faiss_engine.from_bytes(held['faiss'])
+        if 'faiss' in opened:
+            index = faiss_engine.from_bytes(opened.tensor('faiss'))
         else:
-            index = FlatIndex.from_tensors(held, self._device())
-        self.index, self.names = index, RowNames.from_tensors(names, index.ntotal)
+            index = FlatIndex.from_tensors(
+                {name: opened.tensor(name) for name in ('rows', 'centre')}, self._device())
+        self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
 
 
 def check_included(queries: int, rows: int) -> None:
@@ -416,9 +380,6 @@ def check_included(queries: int, rows: int) -> None:
                          f'{queries} queries.')
     if rows < 2:
         raise ValueError('The reference holds the query alone: there is nothing else to find.')
-
-
-_SCORES = 2 ** 24  # held at once, where no batch size says otherwise
 
 
 class CustomKNN(HeldReference):
@@ -432,6 +393,12 @@ class CustomKNN(HeldReference):
     Raises:
         TypeError: the distance cannot be called or does not say whether it is inverted.
         ValueError: ``batch_size`` is below 1.
+
+    Example:
+        >>> from pytorch_metric_learning.distances import DotProductSimilarity
+        >>> knn = CustomKNN(DotProductSimilarity(normalize_embeddings=False))
+        >>> knn(torch.tensor([[2.]]), 2, torch.tensor([[0.], [1.], [3.]]))
+        (tensor([[6., 2.]]), tensor([[2, 1]]))
     """
 
     def __init__(self, distance: Any, batch_size: int | None = None) -> None:
@@ -439,10 +406,8 @@ class CustomKNN(HeldReference):
         if not callable(distance) or not hasattr(distance, 'is_inverted'):
             raise TypeError('distance must be one of pytorch_metric_learning.distances, such as '
                             f'CosineSimilarity(); got {type(distance).__name__}.')
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
         self.distance = distance
-        self.batch_size = batch_size
+        self.batch_size = None if batch_size is None else whole_number('batch_size', batch_size)
 
     @torch.no_grad()
     def __call__(self, query: Any, k: int, reference: Any = None,
@@ -450,7 +415,7 @@ class CustomKNN(HeldReference):
         """Search; see :meth:`FaissKNN.__call__`. The distances are those of ``distance``; among
         equal ones the lower row comes first.
         """
-        query, k = as_vectors(query, 'query'), checked_k(k)
+        query, k = as_vectors(query, 'query'), whole_number('k', k)
         among = self.held(reference).to(query.device)
         exclude = None
         if ref_includes_query:
@@ -463,3 +428,102 @@ class CustomKNN(HeldReference):
     def _similarity(self, query: Tensor, reference: Tensor) -> Tensor:
         distances = self.distance(query, reference)
         return distances if self.distance.is_inverted else -distances
+
+
+class FaissIndexer:
+    """An index with the names of releases before 1.1; results come as ``(indices, distances)``.
+
+    Args:
+        index: an index of faiss to go on with, or None.
+        emb_dim: the width of the embeddings, where it is known already.
+
+    Example:
+        >>> indexer = FaissIndexer()
+        >>> indexer.train_index(np.float32([[0.], [1.], [3.]]))
+        >>> indices, distances = indexer.search_nn(np.float32([[3.]]), 2)
+        >>> indices.tolist(), distances.tolist()
+        ([[2, 1]], [[0.0, 4.0]])
+    """
+
+    def __init__(self, index: Any = None, emb_dim: int | None = None) -> None:
+        self.knn = FaissKNN(reset_before=False, reset_after=False)
+        self.knn.index = index
+        self._emb_dim = emb_dim
+
+    @property
+    def index(self) -> Any:
+        """What is searched, or None."""
+        return self.knn.index
+
+    @index.setter
+    def index(self, index: Any) -> None:
+        self.knn.reset()
+        self.knn.index = index
+
+    @property
+    def emb_dim(self) -> int | None:
+        """The width of the embeddings, where it is known."""
+        return self._emb_dim if self.index is None else self.index.d
+
+    def train_index(self, vectors: Any) -> None:
+        """Index vectors ``(N, D)``, and nothing else."""
+        self.knn.train(vectors)
+
+    def add_to_index(self, vectors: Any) -> None:
+        """Index further vectors."""
+        self.knn.add(vectors)
+
+    def search_nn(self, query_batch: Any, k: int) -> tuple[Any, Any]:
+        """``(indices, distances)``, ``(Q, k)`` each; arrays where the queries are an array."""
+        distances, indices = self.knn(query_batch, k)
+        if isinstance(query_batch, np.ndarray):
+            return indices.numpy(), distances.numpy()
+        return indices, distances
+
+    def save(self, filename: str | PathLike) -> None:
+        """Write the index; see :meth:`FaissKNN.save`."""
+        self.knn.save(filename)
+
+    def load(self, filename: str | PathLike) -> None:
+        """Read an index; see :meth:`FaissKNN.load`."""
+        self.knn.load(filename)
+
+
+class IndexerKNN:
+    """An indexer with the older methods (``train_index``, ``search_nn`` …) as a knn function.
+
+    Args:
+        indexer: such an object; it is given arrays, and returns ``(indices, distances)``.
+    """
+
+    def __init__(self, indexer: Any) -> None:
+        for method in ('train_index', 'search_nn'):
+            if not callable(getattr(indexer, method, None)):
+                raise TypeError(f'An indexer has the methods train_index and search_nn; '
+                                f'{type(indexer).__name__} lacks {method}. A function '
+                                'knn(query, k, reference, ref_includes_query) goes to knn_func=.')
+        self.indexer = indexer
+
+    def train(self, embeddings: Tensor) -> None:
+        """Index embeddings ``(N, D)``."""
+        self.indexer.train_index(embeddings.float().cpu().numpy())
+
+    def add(self, embeddings: Tensor) -> None:
+        """Index further embeddings."""
+        self.indexer.add_to_index(embeddings.float().cpu().numpy())
+
+    def __call__(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """``(distances, indices)`` on the query's device."""
+        if getattr(self.indexer, 'index', self) is None:
+            raise RuntimeError('The indexer is not trained yet: call `train_knn` first.')
+        indices, distances = self.indexer.search_nn(query.float().cpu().numpy(), k)
+        return (torch.as_tensor(np.asarray(distances)).to(query.device),
+                torch.as_tensor(np.asarray(indices)).to(query.device))
+
+    def save(self, filename: str | PathLike) -> None:
+        """Let the indexer write itself."""
+        self.indexer.save(filename)
+
+    def load(self, filename: str | PathLike) -> None:
+        """Let the indexer read itself."""
+        self.indexer.load(filename)

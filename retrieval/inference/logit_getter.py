@@ -29,6 +29,12 @@ class LogitGetter(nn.Module):
 
     Raises:
         ValueError: there are no class weights, or no distance.
+
+    Example:
+        >>> import torch
+        >>> from pytorch_metric_learning.losses import ArcFaceLoss
+        >>> LogitGetter(ArcFaceLoss(num_classes=7, embedding_size=32))(torch.randn(4, 32)).shape
+        torch.Size([4, 7])
     """
 
     possible_layer_names = tuple(_LAYERS)

@@ -12,6 +12,7 @@ from ..ranking import TILE_BUDGET
 if TYPE_CHECKING:
     from ..evaluation.calibration import MatchCalibration
 
+
 class MatchFinder:
     """Decides by a threshold which embeddings belong together.
 
@@ -26,6 +27,12 @@ class MatchFinder:
 
     Raises:
         TypeError: the distance is none of these.
+
+    Example:
+        >>> from pytorch_metric_learning.distances import CosineSimilarity
+        >>> finder = MatchFinder(CosineSimilarity(), threshold=0.7)
+        >>> finder.get_matching_pairs(torch.tensor([[1., 0], [1, 1], [0, 1]]), return_tuples=True)
+        [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]
     """
 
     def __init__(self, distance: Any, threshold: float | None = None, *,

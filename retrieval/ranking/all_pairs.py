@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import distributed
-from .cpu import best_columns, best_keys, from_keys, in_order, keys_of
+from .cpu import best_columns
+from .lists import best_keys, best_of_lists, from_keys, keys_of
 from .prepared import PreparedGallery
+from .threads import in_order
 
 DEEPEST = 64      # beyond that many rows for each query the lists cost more than the second half
 _STRIP = 768      # rows of a tile
@@ -106,7 +108,7 @@ def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 
         scores = gallery.score_into(buffer, vectors[top:bottom], left, right)
         if left == top:
             np.fill_diagonal(scores, -np.inf)
-        return list(_above(best, scores[:, :len(gallery) - left], top, left, bottom))
+        return list(_above(best, scores, top, left, bottom))
 
     strips = _strips(gallery, tile_budget, part, parts)
     for tiles in (next(strips, []), chain.from_iterable(strips)):
@@ -131,7 +133,7 @@ def _strips(gallery: PreparedGallery, budget: int, part: int,
 
 def _above(best: BestRows, scores: np.ndarray, top: int, left: int,
            bottom: int) -> Iterator[Found]:
-    """What a tile offers: its columns to the queries of its rows, and its rows to its columns."""
+    """The pairs that a tile offers: columns to the queries of its rows, and rows to its columns."""
     columns = left + scores.shape[1]
     yield _of_rows(scores, best.bar[top:bottom], best.k, top, left)
     beyond = max(0, bottom - left)  # columns of the square on the diagonal were all queries above
@@ -167,10 +169,6 @@ def gathered(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     if world == 1:
         return scores, rows
     count, k = scores.shape
-    values, places = (
-        distributed.all_gather_rows(part).reshape(world, count, k).permute(1, 0, 2)
-        .reshape(count, -1).numpy() for part in (scores, rows))
-    keys = keys_of(values, places & 0xFFFFFFFF)
-    keys.sort(axis=1)
-    values, places = from_keys(keys[:, :k])
-    return torch.from_numpy(values), torch.from_numpy(places)
+    scores, rows = (distributed.all_gather_rows(part).reshape(world, count, k).permute(1, 0, 2)
+                    .reshape(count, -1) for part in (scores, rows))
+    return best_of_lists(scores, rows, k)

@@ -1,27 +1,96 @@
-"""Ranks and selections by PyTorch alone: on a GPU, and of scores by a callable."""
+"""The work on tiles of scores by PyTorch alone: on a GPU, and of scores by a callable."""
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from .lists import best_of_lists
+from .prepared import PreparedGallery
 from .ranks import BEYOND, Depth, RelevantRanks
-from .row_sets import Pairs, member_of
+from .row_sets import Pairs, leave_out, member_of, without
+from .threads import Result, Task
 
 _SORT_FROM = 64  # above this depth a sort of the scores is cheaper than a selection
+_TOGETHER = 8    # lists of so many tiles are joined at once
 
 
-def leave_out(scores: Tensor, pairs: Pairs | None, start: int = 0) -> None:
-    """Set the scores of those (query, row) pairs to ``-inf``, where the tile has them."""
-    if pairs is None:
-        return
-    query, row = (part.to(scores.device) for part in pairs)
-    if start or scores.shape[1] <= (int(row.max()) if len(row) else 0):
-        inside = (row >= start) & (row < start + scores.shape[1])
-        query, row = query[inside], row[inside] - start
-    scores[query, row] = -torch.inf
+def num_threads(products: int) -> int:
+    """One: the device is shared by all queries of a block, and blocks come one after the other."""
+    return 1
 
 
-def select_on_device(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def in_order(work: Callable[[Task], Result], tasks: Iterable[Task],
+             threads: int | None = None) -> Iterator[Result]:
+    """``work`` of every task, one after the other."""
+    return map(work, tasks)
+
+
+def score_tiles(gallery: PreparedGallery, queries: Tensor,
+                tiles: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Tensor]]:
+    """The scores of prepared queries ``(B, D)`` and the rows of each tile; see the protocol."""
+    return ((start, gallery.scores(queries, start, stop)) for start, stop in tiles)
+
+
+class BestOfTiles:
+    """The k best rows of a gallery for a block of queries, offered tile after tile.
+
+    Args:
+        num_queries: B.
+        k: how many to keep.
+    """
+
+    def __init__(self, num_queries: int, k: int) -> None:
+        self.k = k
+        self._lists: list[tuple[Tensor, Tensor]] = []
+
+    def offer(self, scores: Tensor, start: int) -> None:
+        """Take in a tile ``(B, T)`` of the rows from ``start`` on."""
+        values, columns = select(scores, min(self.k, scores.shape[1]))
+        self._lists.append((values, columns + start))
+        if len(self._lists) == _TOGETHER:
+            self._lists = [self._joined()]
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        if len(self._lists) == 1:
+            return self._lists[0]
+        scores, rows = (torch.cat(part, dim=1) for part in zip(*self._lists, strict=True))
+        return best_of_lists(scores, rows, self.k)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Scores float32 and rows int64 ``(B, k)``, or of fewer columns where there are fewer."""
+        scores, rows = self._joined()
+        return scores, rows.masked_fill(scores == -torch.inf, -1)
+
+
+def ranks_in_block(scores: Tensor, relevant: Pairs, left_out: Pairs | None, depth: Depth,
+                   start: int = 0) -> RelevantRanks:
+    """The ranks of the relevant rows in one block of scores ``(B, N)``; see the protocol."""
+    num_queries, num_rows = scores.shape
+    query, row = (part.to(scores.device) for part in relevant)
+    rankable = torch.full((num_queries,), num_rows, device=scores.device)
+    if left_out is not None and len(left_out[0]):
+        out_query, out_row = (part.to(scores.device) for part in left_out)
+        rankable -= torch.bincount(out_query, minlength=num_queries)
+        query, row = without((query, row), (out_query, out_row), num_queries, num_rows)
+        leave_out(scores, (out_query, out_row))
+    offsets = _offsets_of(query, num_queries)
+    most = int((offsets[1:] - offsets[:-1]).max()) if num_queries else 0
+    deep = max(depth.rows, most if depth.relevant else 0)
+    if depth.everything or deep > _SORT_FROM:
+        ranks = _ranks_by_sorting(scores, query, row, offsets)
+    else:
+        ranks = torch.full((len(query),), BEYOND, device=scores.device)
+        if deep:
+            _, columns = select(scores, min(deep, num_rows))
+            _write_found(columns, query, row, offsets, num_rows, ranks)
+        if depth.best > deep:
+            _best_ranks(scores, query, row, offsets, ranks)
+    return RelevantRanks(offsets, ranks, rankable, start)
+
+
+def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of every row of ``(B, T)``, descending; the lower column first among equals."""
     if k >= scores.shape[1]:
         values, columns = torch.sort(scores, dim=1, descending=True, stable=True)
@@ -53,53 +122,6 @@ def _lower_first(values: Tensor, columns: Tensor) -> Tensor:
     return columns.gather(1, by_value)
 
 
-def merge(scores: Tensor, rows: Tensor, more_scores: Tensor, more_rows: Tensor,
-          k: int) -> tuple[Tensor, Tensor]:
-    """The best k of two ordered lists, where all of the first's rows are lower ones."""
-    scores = torch.cat([scores, more_scores], dim=1)
-    rows = torch.cat([rows, more_rows], dim=1)
-    values, order = torch.sort(scores, dim=1, descending=True, stable=True)
-    return values[:, :k], rows.gather(1, order[:, :k])
-
-
-def ranks_on_device(scores: Tensor, relevant: Pairs, left_out: Pairs | None, depth: Depth,
-                   start: int = 0) -> RelevantRanks:
-    """The ranks in one block of scores ``(B, N)``, which is changed in place.
-
-    Args:
-        scores: float32, finite.
-        relevant: ``(query, row)`` of the relevant rows, sorted.
-        left_out: ``(query, row)`` of the rows that are not ranked, or None.
-        depth: how deep the ranks must be exact.
-        start: number of the block's first query.
-    """
-    num_queries, num_rows = scores.shape
-    query, row = (part.to(scores.device) for part in relevant)
-    rankable = torch.full((num_queries,), num_rows, device=scores.device)
-    if left_out is not None and len(left_out[0]):
-        out_query, out_row = (part.to(scores.device) for part in left_out)
-        rankable -= torch.bincount(out_query, minlength=num_queries)
-        if torch.equal(out_query, torch.arange(num_queries, device=scores.device)):
-            keep = row != out_row[query]  # one for each query: itself
-        else:
-            keep = ~member_of(query * num_rows + row, out_query * num_rows + out_row)
-        query, row = query[keep], row[keep]
-        leave_out(scores, (out_query, out_row))
-    offsets = _offsets_of(query, num_queries)
-    most = int((offsets[1:] - offsets[:-1]).max()) if num_queries else 0
-    deep = max(depth.rows, most if depth.relevant else 0)
-    if depth.everything or deep > _SORT_FROM:
-        ranks = _by_sorting(scores, query, row, offsets)
-    else:
-        ranks = torch.full((len(query),), BEYOND, device=scores.device)
-        if deep:
-            _, columns = select_on_device(scores, min(deep, num_rows))
-            _write_found(columns, query, row, offsets, num_rows, ranks)
-        if depth.best > deep:
-            _best_by_counting(scores, query, row, offsets, ranks)
-    return RelevantRanks(offsets, ranks, rankable, start)
-
-
 def _offsets_of(query: Tensor, num_queries: int) -> Tensor:
     """Where each query's pairs begin and the last one's end, ``(B + 1,)``."""
     counts = torch.bincount(query, minlength=num_queries)
@@ -121,8 +143,8 @@ def _write_found(columns: Tensor, query: Tensor, row: Tensor, offsets: Tensor, n
     ranks[offsets[hit_query] + nth] = position + 1
 
 
-def _best_by_counting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor,
-                      ranks: Tensor) -> None:
+def _best_ranks(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor,
+                ranks: Tensor) -> None:
     """Write the rank of every query's best relevant row, where it is not known yet."""
     first = offsets[:-1]
     todo = (offsets[1:] > first).nonzero()[:, 0]
@@ -143,10 +165,10 @@ def _best_by_counting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tenso
     ranks[first[todo]] = rank[todo]
 
 
-def _by_sorting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor) -> Tensor:
+def _ranks_by_sorting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor) -> Tensor:
     """The ranks of all pairs, from every query's scores in order."""
     own = scores[query, row]
-    ranks, tied = _places_on_device(scores, own, query, offsets)
+    ranks, tied = _places(scores, own, query, offsets)
     for one in tied.nonzero()[:, 0].tolist():
         pairs = slice(int(offsets[one]), int(offsets[one + 1]))
         order = torch.sort(scores[one], descending=True, stable=True).indices
@@ -156,9 +178,9 @@ def _by_sorting(scores: Tensor, query: Tensor, row: Tensor, offsets: Tensor) -> 
     return ranks
 
 
-def _places_on_device(scores: Tensor, own: Tensor, query: Tensor,
-                      offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for all queries at once, on a GPU."""
+def _places(scores: Tensor, own: Tensor, query: Tensor,
+            offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """The ranks of all pairs where nothing ties with them, and the queries where something does."""
     ordered = torch.sort(scores, dim=1).values
     counts = offsets[1:] - offsets[:-1]
     nth = torch.arange(len(own), device=own.device) - offsets[:-1][query]

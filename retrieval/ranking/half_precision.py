@@ -7,52 +7,29 @@ the result is that of a float32 search, at the speed of half precision where the
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from .cpu import best_columns, from_keys, keys_of
-from .gpu import leave_out, select_on_device
+from .cpu import best_columns
+from .lists import best_of_lists
 from .prepared import PreparedGallery
-from .row_sets import Pairs
+from .row_sets import Pairs, RowSets, leave_out
 
 _MORE = 32            # candidates beside k that are looked at first
 _GATHERED = 2 ** 24   # numbers of candidates' vectors held at once
 _UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
 
 
-@dataclass(frozen=True)
-class HalfRows:
-    """A prepared gallery's rows in half precision.
-
-    Args:
-        rows: ``(N, D)`` bfloat16 or float16.
-        error: the length of the largest difference of a row from its rounding.
-        length: the length of the longest row.
-    """
-
-    rows: Tensor
-    error: float
-    length: float
-
-    @classmethod
-    def of(cls, gallery: PreparedGallery) -> HalfRows:
-        """Round a gallery's rows: to float16 on a GPU where they fit it, else to bfloat16."""
-        rows = gallery.vectors[:len(gallery)].float()
-        fits = rows.is_cuda and float(rows.abs().max()) < 1024
-        half = rows.to(torch.float16 if fits else torch.bfloat16)
-        error = (rows - half.float()).norm(dim=1).max()
-        return cls(half, float(error), float(rows.norm(dim=1).max()))
-
-    def margins(self, queries: Tensor, rounded: Tensor) -> Tensor:
-        """For each query ``(B,)`` how far a product of rounded vectors is from the true one.
-
-        ``|q·g - q'·g'| <= |q - q'| |g| + |q'| |g - g'|``, and what float32 sums lose.
-        """
-        apart = (queries - rounded.float()).norm(dim=1)
-        sums = queries.shape[1] * 2.0 ** -23 * self.length
-        return apart * self.length + rounded.float().norm(dim=1) * (self.error + sums)
+def best_by_half(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+                 allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
+    """The k best rows for prepared queries ``(Q, D)``, a block at a time; see :func:`topk`."""
+    height, _ = gallery.tiles(len(vectors), budget, whole_rows=True)
+    found = [search_by_half(gallery, block, k, None if sets is None else
+                            sets.block(start, start + len(block)), allowed)
+             for start, block in zip(range(0, len(vectors), height), vectors.split(height),
+                                     strict=True)]
+    scores, rows = (torch.cat(part) for part in zip(*found, strict=True))
+    return scores, rows
 
 
 def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: Pairs | None,
@@ -71,9 +48,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
     scores = _product(rounded, half.rows)
     if gallery.squares is not None:  # q·g - |g|²/2 falls as the distance rises
         scores -= gallery.squares[:len(gallery)] / 2
-    leave_out(scores, left_out)
-    if allowed is not None:
-        scores.masked_fill_(~allowed.to(scores.device), -torch.inf)
+    leave_out(scores, left_out, 0, allowed)
     margins = half.margins(queries, rounded)
     many = min(len(gallery), k + max(_MORE, k // 4))
     while True:
@@ -87,7 +62,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
     many = max(k, int((approximate >= bar[:, None]).sum(dim=1).max()))
     approximate, rows = approximate[:, :many], rows[:, :many]
     exact = _rescored(gallery, queries, rows)
-    return _ordered(exact.masked_fill_(approximate == -torch.inf, -torch.inf), rows, k)
+    return best_of_lists(exact.masked_fill_(approximate == -torch.inf, -torch.inf), rows, k)
 
 
 def _product(queries: Tensor, rows: Tensor) -> Tensor:
@@ -116,16 +91,4 @@ def _rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor
     if gallery.squares is None:
         return scores
     apart = gallery.squares[rows] - 2 * scores + queries.square().sum(dim=1, keepdim=True)
-    return apart.clamp_(min=0).sqrt_().neg_()
-
-
-def _ordered(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best, the lower row first among equals."""
-    if not scores.is_cuda:
-        keys = keys_of(scores.numpy(), rows.numpy())
-        keys.sort(axis=1)
-        best, places = from_keys(keys[:, :k])
-        return torch.from_numpy(best), torch.from_numpy(places)
-    rows, order = torch.sort(rows, dim=1)
-    values, columns = select_on_device(scores.gather(1, order), k)
-    return values, rows.gather(1, columns).masked_fill_(values == -torch.inf, -1)
+    return gallery.similarity.from_squared_distances(apart)

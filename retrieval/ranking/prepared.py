@@ -1,13 +1,11 @@
-"""Vectors as every engine wants them: two-dimensional, float32, finite.
-
-Scores of a block of queries against a gallery that is prepared once.
-"""
+"""Vectors as the engine wants them, and a gallery that is prepared once to be scored in tiles."""
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +13,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..registry import unknown_name
-from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ..similarity import Similarity, SimilarityFn, resolve_similarity
 
-if TYPE_CHECKING:
-    from .half_precision import HalfRows
-
+PRECISIONS = ('float32', 'half')
+TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
+# The last columns of a product are rounded otherwise where they do not fill a vector register, so
+# that equal gallery vectors would not tie. Rows of zeros fill it.
+_ROW_MULTIPLE = 64
+_QUERY_ROWS = 384  # with this many the product runs fastest
+_FEW = 8           # so few queries are multiplied one by one: the gallery passes through once
+_CACHED = 2 ** 19  # numbers of a gallery's part that stays in the cache from one query to the next
+_FEW_COLUMNS = 2 ** 16
+_WHOLE_ROWS = 16   # a tile that spans the gallery has so many queries at least
 _CHECKED_ROWS = 65536  # rows looked at together while the first bad one is searched
 
 
@@ -35,6 +40,11 @@ def as_vectors(values: Any, name: str = 'embeddings', width: int | None = None) 
     Raises:
         TypeError: it holds no floats.
         ValueError: it is not two-dimensional, has another width, or holds NaN or infinity.
+
+    Example:
+        >>> as_vectors([[1., 2.], [3., 4.]])
+        tensor([[1., 2.],
+                [3., 4.]])
     """
     vectors = _as_tensor(values, name)
     if not vectors.is_floating_point():
@@ -50,6 +60,238 @@ def as_vectors(values: Any, name: str = 'embeddings', width: int | None = None) 
     vectors = vectors.to(torch.float32)
     _check_finite(vectors, name)
     return vectors
+
+
+class PreparedGallery:
+    """A gallery's vectors, made ready once for one similarity.
+
+    Args:
+        vectors: ``(N, D)`` float32, or a half type, which is scored in float32 tile by tile.
+        similarity: a name or a callable ``(Q, D), (N, D) -> (Q, N)``.
+        prepared: the vectors are what :func:`prepared_rows` returned.
+        count: N, where ``vectors`` carry further rows of zeros behind.
+        precision: ``float32``; or ``half``, which makes :func:`retrieval.ranking.topk` search by
+            half-precision products and score again in float32 what they find.
+
+    Raises:
+        ValueError: the gallery is empty, a vector is too long, or the precision is unknown or not
+            to be had for a similarity that is no product.
+
+    Example:
+        >>> gallery = PreparedGallery(torch.tensor([[3., 4.], [0., 2.]]), 'inner_product')
+        >>> gallery.scores(gallery.prepare_queries([[1., 1.]]))
+        tensor([[7., 2.]])
+    """
+
+    def __init__(self, vectors: Tensor,
+                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
+                 prepared: bool = False, count: int | None = None,
+                 precision: str = 'float32') -> None:
+        self.similarity = resolve_similarity(similarity)
+        self.count = len(vectors) if count is None else count
+        if self.count == 0:
+            raise ValueError('The gallery is empty: add embeddings before searching.')
+        self.centre: Tensor | None = None
+        self.squares: Tensor | None = None
+        if self.similarity.kind == 'distance':
+            self.centre = vectors[:self.count].mean(dim=0, dtype=torch.float32)
+            vectors = vectors[:self.count].float() - self.centre
+            squares = vectors.square().sum(dim=1)
+            _check_lengths(squares, 'gallery')
+            self.squares = functional.pad(squares, (0, -len(squares) % _ROW_MULTIPLE))
+        elif not prepared:
+            vectors = prepared_rows(vectors, self.similarity, 'gallery')
+        self.vectors = self._filled(vectors)
+        self.precision = checked_precision(precision, self.similarity)
+
+    @cached_property
+    def half_rows(self) -> HalfRows:
+        """The rows rounded to half precision."""
+        return HalfRows.of(self.own_queries())
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[1]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def prepare_queries(self, queries: Any) -> Tensor:
+        """The queries ``(Q, D)`` as :meth:`scores` wants them.
+
+        Raises:
+            TypeError, ValueError: they are no finite vectors of the gallery's width.
+        """
+        queries = as_vectors(queries, 'queries', self.width).to(self.vectors.device)
+        if self.centre is not None:
+            queries = queries - self.centre
+            _check_lengths(queries.square().sum(dim=1), 'queries')
+            return queries
+        return prepared_rows(queries, self.similarity, 'queries')
+
+    @property
+    def on_cpu(self) -> bool:
+        """Tiles can be scored by :meth:`score_into`, in threads."""
+        return self.similarity.symmetric and self.vectors.device.type == 'cpu'
+
+    def own_queries(self) -> Tensor:
+        """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
+        return self.vectors[:self.count].float()
+
+    def _filled(self, vectors: Tensor) -> Tensor:
+        if not self.similarity.symmetric:
+            return vectors[:self.count]
+        want = -(-self.count // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        if len(vectors) >= want:
+            return vectors[:want]
+        return functional.pad(vectors, (0, 0, 0, want - len(vectors)))
+
+    def tiles(self, num_queries: int, budget: int = TILE_BUDGET,
+              whole_rows: bool = False) -> tuple[int, int]:
+        """How many queries and gallery rows to score together, within ``budget`` scores.
+
+        Args:
+            whole_rows: every tile spans the gallery, whatever the budget, and is twice as large.
+        """
+        few = min(num_queries, _QUERY_ROWS)
+        if whole_rows or not self.similarity.symmetric:
+            fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1
+            rows = max(fewest, 2 * budget // self.count)
+            return max(1, min(num_queries, rows)), len(self.vectors)
+        rows = max(1, few)
+        if rows <= _FEW:
+            budget = min(budget, rows * _FEW_COLUMNS)
+        if self.count * rows <= budget:
+            return rows, len(self.vectors)
+        return rows, max(_ROW_MULTIPLE, budget // rows // _ROW_MULTIPLE * _ROW_MULTIPLE)
+
+    def scores(self, queries: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Similarities ``(B, stop - start)`` of prepared queries and the rows ``start:stop``.
+
+        ``start`` and ``stop`` are those of :meth:`column_tiles`; the result ends at row N.
+        """
+        stop = len(self.vectors) if stop is None else stop
+        last = min(stop, self.count)
+        rows = self.vectors[start:stop]
+        if self.squares is not None:
+            constant = queries.square().sum(dim=1, keepdim=True)
+            product = (queries @ rows.T)[:, :last - start]
+            product.mul_(-2).add_(self.squares[start:last]).add_(constant)
+            return self.similarity.from_squared_distances(product)
+        if self.similarity.kind == 'product':
+            return (queries @ rows.to(queries.dtype).T)[:, :last - start]
+        return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
+                        len(queries), self.count, self.similarity.name)
+
+    def score_into(self, out: np.ndarray, queries: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """The same on the CPU by NumPy, written into ``out``.
+
+        NumPy's product is rounded alike whatever the number of queries and wherever a row stands
+        in its tile, so that no figure depends on how the work is cut; but for a few queries, which
+        a large gallery passes by one at a time: there the last bit may differ.
+
+        Args:
+            out: float32, at least ``B * (stop - start)`` long.
+            queries: ``(B, D)`` float32, prepared.
+
+        Returns:
+            ``(B, stop - start)``, a part of ``out``; it ends at row N.
+        """
+        rows = self.vectors[start:stop].to(torch.float32).numpy()
+        scores = out[:len(queries) * len(rows)].reshape(len(queries), len(rows))
+        if len(queries) <= _FEW and rows.size > _CACHED:
+            _one_by_one(scores, queries, rows)
+        else:
+            np.matmul(queries, rows.T, out=scores)
+        if self.squares is not None:
+            scores *= -2
+            scores += self.squares[start:stop].numpy()
+            scores += np.square(queries).sum(axis=1)[:, None]
+            self.similarity.from_squared_distances(scores)
+        return scores[:, :self.count - start]
+
+    def column_tiles(self, width: int) -> Iterator[tuple[int, int]]:
+        """The ``(start, stop)`` of tiles of that many rows."""
+        for start in range(0, self.count, width):
+            yield start, min(start + width, len(self.vectors))
+
+
+@dataclass(frozen=True)
+class HalfRows:
+    """A gallery's prepared rows in half precision.
+
+    Args:
+        rows: ``(N, D)`` bfloat16 or float16.
+        error: the length of the largest difference of a row from its rounding.
+        length: the length of the longest row.
+    """
+
+    rows: Tensor
+    error: float
+    length: float
+
+    @classmethod
+    def of(cls, rows: Tensor) -> HalfRows:
+        """Round rows ``(N, D)`` float32: to float16 on a GPU where they fit it, else to bfloat16.
+        """
+        fits = rows.is_cuda and float(rows.abs().max()) < 1024
+        half = rows.to(torch.float16 if fits else torch.bfloat16)
+        error = (rows - half.float()).norm(dim=1).max()
+        return cls(half, float(error), float(rows.norm(dim=1).max()))
+
+    def margins(self, queries: Tensor, rounded: Tensor) -> Tensor:
+        """For each query ``(B,)`` how far a product of rounded vectors is from the true one.
+
+        ``|q·g - q'·g'| <= |q - q'| |g| + |q'| |g - g'|``, and what float32 sums lose.
+        """
+        apart = (queries - rounded.float()).norm(dim=1)
+        sums = queries.shape[1] * 2.0 ** -23 * self.length
+        return apart * self.length + rounded.float().norm(dim=1) * (self.error + sums)
+
+
+def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> PreparedGallery:
+    """``gallery`` prepared: as it is, or from vectors ``(N, D)`` and a similarity.
+
+    Raises:
+        TypeError, ValueError: it holds no finite vectors, or none at all.
+    """
+    if isinstance(gallery, PreparedGallery):
+        return gallery
+    return PreparedGallery(as_vectors(gallery, 'gallery'), similarity)
+
+
+def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
+    """One side's vectors ``(N, D)`` as a product takes them; as they are where it is no product.
+
+    Raises:
+        ValueError: a vector is too long for its scores to be written in float32.
+
+    Example:
+        >>> prepared_rows(torch.tensor([[3., 4.]]), resolve_similarity('cosine_similarity'))
+        tensor([[0.6000, 0.8000]])
+    """
+    if similarity.kind != 'product' or not len(vectors):
+        return vectors
+    _check_lengths(vectors.float().square().sum(dim=1), name)
+    return similarity.prepare(vectors)
+
+
+def checked_precision(precision: str, similarity: Similarity) -> str:
+    """``precision`` as it is.
+
+    Raises:
+        ValueError: it is unknown, or ``half`` for a similarity that is no product.
+
+    Example:
+        >>> checked_precision('half', resolve_similarity('euclidean'))
+        'half'
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(unknown_name('precision', precision, PRECISIONS))
+    if precision == 'half' and not similarity.symmetric:
+        raise ValueError(f'The similarity {similarity.name!r} is no product of vectors, so there '
+                         "is no half precision for it: leave precision='half' out.")
+    return precision
 
 
 def _as_tensor(values: Any, name: str) -> Tensor:
@@ -79,199 +321,6 @@ def _check_finite(vectors: Tensor, name: str) -> None:
                              'diverged training.')
 
 
-PRECISIONS = ('float32', 'half')
-
-TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
-# The last columns of a product are rounded otherwise where they do not fill a vector register, so
-# that equal gallery vectors would not tie. Rows of zeros fill it.
-_ROW_MULTIPLE = 64
-_QUERY_ROWS = 384  # with this many the product runs fastest
-_FEW = 8           # so few queries are multiplied one by one: the gallery passes through once
-_CACHED = 2 ** 19  # numbers of a gallery's part that stays in the cache from one query to the next
-_FEW_COLUMNS = 2 ** 16
-_WHOLE_ROWS = 16   # a tile that spans the gallery has so many queries at least
-
-
-class PreparedGallery:
-    """A gallery's vectors, made ready once for one similarity.
-
-    Args:
-        vectors: ``(N, D)`` float32, or a half type, which is scored in float32 tile by tile.
-        similarity: a name or a callable ``(Q, D), (N, D) -> (Q, N)``.
-        prepared: the vectors are what :func:`prepared_rows` returned.
-        count: N, where ``vectors`` carry further rows of zeros behind.
-        precision: ``float32``; or ``half``, which makes :func:`retrieval.ranking.topk` search by
-            half-precision products and score again in float32 what they find.
-
-    Raises:
-        ValueError: the gallery is empty, a vector is too long, or the precision is unknown or not
-            to be had for a similarity that is no product.
-    """
-
-    def __init__(self, vectors: Tensor,
-                 similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-                 prepared: bool = False, count: int | None = None,
-                 precision: str = 'float32') -> None:
-        self.similarity = resolve_similarity(similarity)
-        self.count = len(vectors) if count is None else count
-        if self.count == 0:
-            raise ValueError('The gallery is empty: add embeddings before searching.')
-        self.centre: Tensor | None = None
-        self.squares: Tensor | None = None
-        if self._euclidean:
-            self.centre = vectors[:self.count].mean(dim=0, dtype=torch.float32)
-            vectors = vectors[:self.count].float() - self.centre
-            squares = vectors.square().sum(dim=1)
-            _check_lengths(squares, 'gallery')
-            self.squares = functional.pad(squares, (0, -len(squares) % _ROW_MULTIPLE))
-        elif not prepared:
-            vectors = prepared_rows(vectors, self.similarity, 'gallery')
-        self.vectors = self._filled(vectors)
-        self.precision = checked_precision(precision, self.similarity)
-
-    @cached_property
-    def half_rows(self) -> HalfRows:
-        """The rows rounded to half precision."""
-        from .half_precision import HalfRows
-        return HalfRows.of(self)
-
-    @property
-    def _euclidean(self) -> bool:
-        return _is_euclidean(self.similarity)
-
-    @property
-    def width(self) -> int:
-        return self.vectors.shape[1]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def prepare_queries(self, queries: Any) -> Tensor:
-        """The queries ``(Q, D)`` as :meth:`scores` wants them.
-
-        Raises:
-            TypeError, ValueError: they are no finite vectors of the gallery's width.
-        """
-        queries = as_vectors(queries, 'queries', self.width).to(self.vectors.device)
-        if self.centre is not None:
-            queries = queries - self.centre
-            _check_lengths(queries.square().sum(dim=1), 'queries')
-            return queries
-        return prepared_rows(queries, self.similarity, 'queries')
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether a pair of rows has one score, whichever is the query."""
-        return self.similarity.prepare is not None or self._euclidean
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether tiles can be scored by :meth:`score_into`, in threads."""
-        return self.symmetric and self.vectors.device.type == 'cpu'
-
-    def own_queries(self) -> Tensor:
-        """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
-        return self.vectors[:self.count].float()
-
-    def _filled(self, vectors: Tensor) -> Tensor:
-        if not self.symmetric:
-            return vectors[:self.count]
-        want = -(-self.count // _ROW_MULTIPLE) * _ROW_MULTIPLE
-        if len(vectors) >= want:
-            return vectors[:want]
-        return functional.pad(vectors, (0, 0, 0, want - len(vectors)))
-
-    def tiles(self, num_queries: int, budget: int = TILE_BUDGET,
-              whole_rows: bool = False) -> tuple[int, int]:
-        """How many queries and gallery rows to score together, within ``budget`` scores.
-
-        Args:
-            whole_rows: every tile spans the gallery, whatever the budget, and is twice as large.
-        """
-        few = min(num_queries, _QUERY_ROWS)
-        if whole_rows or not self.symmetric:
-            fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1
-            rows = max(fewest, 2 * budget // self.count)
-            return max(1, min(num_queries, rows)), len(self.vectors)
-        rows = max(1, few)
-        if rows <= _FEW:
-            budget = min(budget, rows * _FEW_COLUMNS)
-        if self.count * rows <= budget:
-            return rows, len(self.vectors)
-        return rows, max(_ROW_MULTIPLE, budget // rows // _ROW_MULTIPLE * _ROW_MULTIPLE)
-
-    def scores(self, queries: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Similarities ``(B, stop - start)`` of prepared queries and the rows ``start:stop``.
-
-        ``start`` and ``stop`` are those of :meth:`column_tiles`; the result ends at row N.
-        """
-        stop = len(self.vectors) if stop is None else stop
-        last = min(stop, self.count)
-        rows = self.vectors[start:stop]
-        if self.squares is not None:
-            constant = queries.square().sum(dim=1, keepdim=True)
-            product = (queries @ rows.T)[:, :last - start]
-            product.mul_(-2).add_(self.squares[start:last]).add_(constant)
-            return product.clamp_(min=0).sqrt_().neg_()
-        if self.similarity.prepare is not None:
-            return (queries @ rows.to(queries.dtype).T)[:, :last - start]
-        return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
-                        len(queries), self.count, self.similarity.name)
-
-    def score_into(self, out: np.ndarray, queries: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """The same on the CPU by NumPy, written into ``out``.
-
-        NumPy's product is rounded alike whatever the number of queries and wherever a row stands
-        in its tile, so that no figure depends on how the work is cut; but for a few queries, which
-        a large gallery passes by one at a time: there the last bit may differ.
-
-        Args:
-            out: float32, at least ``B * (stop - start)`` long.
-            queries: ``(B, D)`` float32, prepared.
-
-        Returns:
-            ``(B, stop - start)``, a part of ``out``; columns behind row N are ``-inf``.
-        """
-        rows = self.vectors[start:stop].to(torch.float32).numpy()
-        scores = out[:len(queries) * len(rows)].reshape(len(queries), len(rows))
-        if len(queries) <= _FEW and rows.size > _CACHED:
-            _one_by_one(scores, queries, rows)
-        else:
-            np.matmul(queries, rows.T, out=scores)
-        if self.squares is not None:
-            scores *= -2
-            scores += self.squares[start:stop].numpy()
-            scores += np.square(queries).sum(axis=1)[:, None]
-            np.maximum(scores, 0, out=scores)
-            np.negative(np.sqrt(scores, out=scores), out=scores)
-        if stop > self.count:
-            scores[:, self.count - start:] = -np.inf
-        return scores
-
-    def column_tiles(self, width: int) -> Iterator[tuple[int, int]]:
-        """The ``(start, stop)`` of tiles of that many rows."""
-        for start in range(0, self.count, width):
-            yield start, min(start + width, len(self.vectors))
-
-
-def checked_precision(precision: str, similarity: Similarity) -> str:
-    """``precision`` as it is.
-
-    Raises:
-        ValueError: it is unknown, or ``half`` for a similarity that is no product.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(unknown_name('precision', precision, PRECISIONS))
-    if precision == 'half' and similarity.prepare is None and not _is_euclidean(similarity):
-        raise ValueError(f'The similarity {similarity.name!r} is no product of vectors, so there '
-                         "is no half precision for it: leave precision='half' out.")
-    return precision
-
-
-def _is_euclidean(similarity: Similarity) -> bool:
-    return similarity is SIMILARITIES['euclidean']
-
-
 def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> None:
     """The product, at the speed of memory: a matrix product would first copy the rows."""
     step = max(_ROW_MULTIPLE, _CACHED // rows.shape[1] // _ROW_MULTIPLE * _ROW_MULTIPLE)
@@ -279,18 +328,6 @@ def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> No
         part = rows[start:start + step]
         for query, out in zip(queries, scores[:, start:start + step], strict=True):
             np.dot(part, query, out=out)
-
-
-def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
-    """One side's vectors ``(N, D)`` as a product takes them; as they are where it is no product.
-
-    Raises:
-        ValueError: a vector is too long for its scores to be written in float32.
-    """
-    if similarity.prepare is None or not len(vectors):
-        return vectors
-    _check_lengths(vectors.float().square().sum(dim=1), name)
-    return similarity.prepare(vectors)
 
 
 def _check_lengths(squares: Tensor, name: str) -> None:
@@ -312,15 +349,3 @@ def _checked(scores: Any, num_queries: int, num_rows: int, name: str) -> Tensor:
     if not torch.isfinite(scores).all():
         raise ValueError(f'The similarity {name!r} returned NaN or infinity.')
     return scores.clone(memory_format=torch.contiguous_format)
-
-
-def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> PreparedGallery:
-    """``gallery`` prepared: as it is, or from vectors ``(N, D)`` and a similarity.
-
-    Raises:
-        TypeError, ValueError: it holds no finite vectors, or none at all.
-    """
-    if isinstance(gallery, PreparedGallery):
-        return gallery
-    vectors = as_vectors(gallery, 'gallery')
-    return PreparedGallery(vectors, similarity)

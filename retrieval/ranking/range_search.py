@@ -11,20 +11,25 @@ import torch
 from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
-from .gpu import leave_out
 from .prepared import TILE_BUDGET, as_prepared
-from .topk import Exclusion, as_mask, as_row_sets
+from .row_sets import Exclusion, as_mask, as_row_sets, leave_out
 
 
 @dataclass
 class RangeNeighbors:
-    """What a range search found, best first, a different number for every query.
+    """The results of a range search, best first, a different number for every query.
 
     Args:
         offsets: ``(Q + 1,)`` int64; the results ``offsets[i]:offsets[i + 1]`` belong to query i.
         scores: ``(M,)`` float32, descending for each query; the lower row first among equals.
         indices: ``(M,)`` int64, rows of the gallery.
         gallery_ids: the id of every row of the gallery, or None.
+
+    Example:
+        >>> found = RangeNeighbors(torch.tensor([0, 2, 2]), torch.tensor([.9, .8]),
+        ...                        torch.tensor([1, 0]), ['a', 'b'])
+        >>> found.ids
+        [['b', 'a'], []]
     """
 
     offsets: Tensor
@@ -63,6 +68,11 @@ def within(queries: Any, gallery: Any, threshold: float,
 
     Raises:
         TypeError, ValueError: vectors, threshold, exclusion or mask are wrong.
+
+    Example:
+        >>> gallery = torch.tensor([[1., 0.], [0., 1.], [3., 4.]])
+        >>> [rows.tolist() for _, rows in within([[1., 0.], [0., 1.]], gallery, 0.7)]
+        [[0], [1, 2]]
     """
     threshold = checked_threshold(threshold)
     prepared = as_prepared(gallery, similarity)
@@ -76,11 +86,8 @@ def within(queries: Any, gallery: Any, threshold: float,
         left_out = None if sets is None else sets.block(start, stop)
         for first, last in prepared.column_tiles(width):
             scores = prepared.scores(vectors[start:stop], first, last)
-            leave_out(scores, left_out, first)
-            reaching = scores >= threshold
-            if allowed is not None:
-                reaching &= allowed[first:first + scores.shape[1]].to(scores.device)
-            query, row = reaching.nonzero(as_tuple=True)
+            leave_out(scores, left_out, first, allowed)
+            query, row = ((scores >= threshold) & (scores > -torch.inf)).nonzero(as_tuple=True)
             found.append((query + start, row + first, scores[query, row]))
     return _joined(found, len(vectors), vectors.device)
 

@@ -1,4 +1,4 @@
-"""How deep to rank, and what a ranking says of the relevant rows."""
+"""The ranks of relevant rows, and how deep they must be exact."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,6 +19,10 @@ class Depth:
         rows: ranks up to this number.
         relevant: ranks up to R, each query's own number of relevant rows.
         best: the rank of the best relevant row, up to this number; :data:`BEYOND` wherever it is.
+
+    Example:
+        >>> Depth(rows=5) | Depth(rows=3, relevant=True)
+        Depth(everything=False, rows=5, relevant=True, best=0)
     """
 
     everything: bool = False
@@ -40,6 +44,12 @@ class RelevantRanks:
         ranks: int64, counted from 1, rising for each query; :data:`BEYOND` where not looked for.
         rankable: ``(B,)`` int64, how many rows each query ranks.
         start: number of the block's first query.
+
+    Example:
+        >>> offsets, rankable = torch.tensor([0, 2, 3]), torch.tensor([9, 9])
+        >>> ranks = RelevantRanks(offsets, torch.tensor([1, 4, 2]), rankable)
+        >>> ranks.num_relevant, ranks.precisions
+        (tensor([2, 1]), tensor([1.0000, 0.5000, 0.5000], dtype=torch.float64))
     """
 
     offsets: Tensor

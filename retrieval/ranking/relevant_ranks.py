@@ -1,7 +1,7 @@
 """The exact ranks of the relevant rows, in one streaming pass over blocks of queries."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn
 from .all_pairs import DEEPEST, best_others, gathered
-from .cpu import in_order, offsets_of, ranks_of_block, write_found
-from .gpu import ranks_on_device
+from .cpu import offsets_of, write_found
+from .engine import engine_of
 from .half_precision import search_by_half
 from .prepared import TILE_BUDGET, PreparedGallery, as_prepared
 from .ranks import BEYOND, Depth, RelevantRanks
-from .row_sets import RowSets
+from .row_sets import Pairs, RowSets, without
 
 _FEWEST = 2  # a product of fewer rows is rounded otherwise, and shares would not agree
 _LISTED = 8192
@@ -42,6 +42,12 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
 
     Raises:
         TypeError, ValueError: vectors that are wrong, or sets for other numbers of rows.
+
+    Example:
+        >>> gallery = torch.tensor([[1., 0.], [.6, .8], [0., 1.]])
+        >>> relevant = RowSets.from_rows(torch.tensor([[0, 2]]), 3)
+        >>> [block.ranks.tolist() for block in relevant_ranks([[1., 0.]], gallery, relevant)]
+        [[1, 3]]
     """
     prepared = as_prepared(gallery, similarity)
     vectors = prepared.own_queries() if queries is None else prepared.prepare_queries(queries)
@@ -54,64 +60,26 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
     starts = range(0, len(vectors), height)
     tasks = [(start, min(start + height, len(vectors))) for start in
              starts[len(starts) * part // parts:len(starts) * (part + 1) // parts]]
-    if prepared.precision == 'half' and _listed_depth(relevant, depth):
-        yield from _from_lists(prepared, vectors, relevant, exclude, depth, tasks)
+    deepest = 0 if depth.everything else _deepest(relevant, depth)
+    if prepared.precision == 'half' and 0 < deepest <= _LONGEST_LIST:
+        for start, stop in tasks:
+            left_out = None if exclude is None else exclude.block(start, stop)
+            _, rows = search_by_half(prepared, vectors[start:stop], min(deepest, len(prepared)),
+                                     left_out)
+            yield _ranks_in_lists(rows, relevant.block(start, stop), left_out, len(prepared), start)
         return
-    if prepared.on_cpu:
-        yield from in_order(_ranking(prepared, vectors, relevant, exclude, depth), tasks)
-        return
-    for start, stop in tasks:
-        scores = prepared.scores(vectors[start:stop])
-        left_out = None if exclude is None else exclude.block(start, stop)
-        yield ranks_on_device(scores, relevant.block(start, stop), left_out, depth, start)
-
-
-def _listed_depth(relevant: RowSets, depth: Depth) -> int:
-    """How long a list of the best rows gives all ranks; 0 where none so short does."""
-    if depth.everything or (depth.relevant and relevant.counts is None):
-        return 0
-    deepest = _deepest(relevant, depth)
-    return deepest if deepest <= _LONGEST_LIST else 0
-
-
-def _from_lists(gallery: PreparedGallery, vectors: Tensor, relevant: RowSets,
-                exclude: RowSets | None, depth: Depth,
-                tasks: list[tuple[int, int]]) -> Iterator[RelevantRanks]:
-    """The ranks among the best rows, which a search in half precision finds."""
-    deep = min(_listed_depth(relevant, depth), len(gallery))
-    for start, stop in tasks:
-        left_out = None if exclude is None else exclude.block(start, stop)
-        _, rows = search_by_half(gallery, vectors[start:stop], deep, left_out)
-        query, row = (part.numpy() for part in relevant.block(start, stop))
-        rankable = np.full(stop - start, len(gallery))
-        if left_out is not None:
-            out_query, out_row = (part.numpy() for part in left_out)
-            rankable -= np.bincount(out_query, minlength=stop - start)
-            keep = ~np.isin(query * len(gallery) + row, out_query * len(gallery) + out_row)
-            query, row = query[keep], row[keep]
-        offsets = offsets_of(query, stop - start)
-        ranks = np.full(len(query), BEYOND)
-        write_found(rows.cpu().numpy(), query, row, offsets, len(gallery), ranks)
-        yield RelevantRanks(torch.from_numpy(offsets), torch.from_numpy(ranks),
-                            torch.from_numpy(rankable), start)
-
-
-def _ranking(gallery: PreparedGallery, vectors: Tensor, relevant: RowSets,
-             exclude: RowSets | None, depth: Depth) -> Callable[[tuple[int, int]], RelevantRanks]:
-    """What a thread does with the queries ``(start, stop)``."""
-    queries = vectors.contiguous().numpy()
-    width = len(gallery.vectors)
+    engine = engine_of(prepared)
 
     def rank(task: tuple[int, int]) -> RelevantRanks:
         start, stop = task
         first = max(0, min(start, stop - _FEWEST))
-        buffer = np.empty((stop - first) * width, dtype=np.float32)
-        scores = gallery.score_into(buffer, queries[first:stop], 0, width)[start - first:]
+        (_, scores), = engine.score_tiles(prepared, vectors[first:stop],
+                                          [(0, len(prepared.vectors))])
         left_out = None if exclude is None else exclude.block(start, stop)
-        return ranks_of_block(scores, relevant.block(start, stop), left_out, depth, start,
-                              len(gallery))
+        return engine.ranks_in_block(scores[start - first:], relevant.block(start, stop), left_out,
+                                     depth, start)
 
-    return rank
+    yield from engine.in_order(rank, tasks)
 
 
 def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: Depth,
@@ -122,6 +90,13 @@ def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: D
     Where ``depth`` needs but a few rows of each ranking (:func:`is_shallow`), each pair is computed
     once; with several ``parts`` the processes then exchange their lists, and each gets the ranks
     of all queries. Otherwise it gets those of its share.
+
+    Example:
+        >>> rows, labels = torch.tensor([[1., 0.], [.6, .8], [0., 1.]]), torch.tensor([0, 1, 0])
+        >>> ranks, = ranks_among_themselves(PreparedGallery(rows),
+        ...                                 RowSets.from_labels(labels, labels), Depth(rows=2))
+        >>> ranks.ranks, ranks.num_relevant
+        (tensor([2, 2]), tensor([1, 0, 1]))
     """
     count = len(gallery)
     if not is_shallow(gallery, relevant, depth):
@@ -134,25 +109,42 @@ def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: D
     _, rows = gathered(scores, rows) if parts > 1 else (scores, rows)
     for start in range(0, count, _LISTED):
         stop = min(start + _LISTED, count)
-        query, row = relevant.block(start, stop)
-        other = row != query + start
-        query, row = query[other], row[other]
-        offsets = offsets_of(query.numpy(), stop - start)
-        ranks = np.full(len(query), BEYOND)
-        write_found(rows[start:stop].numpy(), query.numpy(), row.numpy(), offsets, count, ranks)
-        yield RelevantRanks(torch.from_numpy(offsets), torch.from_numpy(ranks),
-                            torch.full((stop - start,), count - 1), start)
+        own = torch.arange(stop - start), torch.arange(start, stop)
+        yield _ranks_in_lists(rows[start:stop], relevant.block(start, stop), own, count, start)
 
 
 def is_shallow(gallery: PreparedGallery, relevant: RowSets, depth: Depth) -> bool:
-    """Whether the rankings within a set are needed only so deep that lists of the best rows do."""
+    """True where the rankings within a set are needed only so deep that lists of the best rows do.
+
+    Example:
+        >>> sets = RowSets.from_rows(torch.tensor([1, 0]), 2)
+        >>> is_shallow(PreparedGallery(torch.eye(2)), sets, Depth(rows=1))
+        True
+    """
     return (gallery.on_cpu and gallery.precision == 'float32' and not depth.everything
-            and relevant.counts is not None and len(gallery) >= _FEWEST
-            and 0 < _deepest(relevant, depth) <= DEEPEST)
+            and len(gallery) >= _FEWEST and 0 < _deepest(relevant, depth) <= DEEPEST)
 
 
 def _deepest(relevant: RowSets, depth: Depth) -> int:
+    """How long a list of the best rows gives all ranks; 0 where it is not known."""
     most = 0
-    if depth.relevant and relevant.counts is not None and len(relevant.counts):
-        most = int(relevant.counts.max())
+    if depth.relevant:
+        if relevant.counts is None:
+            return 0
+        most = int(relevant.counts.max()) if len(relevant.counts) else 0
     return max(depth.rows, depth.best, most)
+
+
+def _ranks_in_lists(best: Tensor, relevant: Pairs, left_out: Pairs | None, num_rows: int,
+                    start: int) -> RelevantRanks:
+    """The ranks of the relevant rows among the best ``(B, k)``, which hold none that is left out.
+    """
+    rankable = torch.full((len(best),), num_rows)
+    if left_out is not None:
+        rankable -= torch.bincount(left_out[0], minlength=len(best))
+        relevant = without(relevant, left_out, len(best), num_rows)
+    query, row = (part.numpy() for part in relevant)
+    offsets = offsets_of(query, len(best))
+    ranks = np.full(len(query), BEYOND)
+    write_found(best.cpu().numpy(), query, row, offsets, num_rows, ranks)
+    return RelevantRanks(torch.from_numpy(offsets), torch.from_numpy(ranks), rankable, start)

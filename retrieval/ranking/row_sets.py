@@ -22,6 +22,11 @@ class RowSets:
             for the queries ``start:stop``; ``query`` counts from ``start``. Sorted by query, then
             by row, without repeats.
         counts: ``(Q,)`` int64, how many members each query has, where that is known beforehand.
+
+    Example:
+        >>> sets = RowSets.from_labels(torch.tensor([7, 8]), torch.tensor([8, 7, 7]))
+        >>> sets.block(0, 2)
+        (tensor([0, 0, 1]), tensor([1, 2, 0]))
     """
 
     def __init__(self, num_queries: int, num_rows: int,
@@ -164,12 +169,84 @@ class RowSets:
         return query * self.num_rows + row
 
 
-def _check_rows(rows: Tensor, queries: Tensor, num_rows: int) -> None:
-    bad = (rows < 0) | (rows >= num_rows)
-    if bad.any():
-        at = int(bad.nonzero()[0, 0])
-        raise ValueError(f'Query {int(queries[at])} names row {int(rows[at])}, but the gallery '
-                         f'has rows 0 to {num_rows - 1}.')
+Exclusion = RowSets | Tensor | Sequence[Any]
+
+
+def as_row_sets(rows: Exclusion | None, num_queries: int, num_rows: int) -> RowSets | None:
+    """An argument ``exclude`` as row sets.
+
+    Raises:
+        ValueError: it is not given for every query, or names a row that is not there.
+    """
+    if rows is None:
+        return None
+    given = rows.num_queries if isinstance(rows, RowSets) else len(rows)
+    if given != num_queries:
+        raise ValueError(f'Rows are named for {given} queries, but there are {num_queries}.')
+    if isinstance(rows, RowSets):
+        if rows.num_rows != num_rows:
+            raise ValueError(f'The row sets are over {rows.num_rows} rows, the gallery has '
+                             f'{num_rows}.')
+        return rows
+    if isinstance(rows, Tensor) or hasattr(rows, '__array__'):
+        table = torch.as_tensor(rows)
+        if table.is_floating_point() or table.dtype == torch.bool or table.ndim not in (1, 2):
+            raise TypeError(f'Rows must be int64 (Q,) or (Q, E), got {table.dtype} '
+                            f'{tuple(table.shape)}.')
+        return RowSets.from_rows(table.to(torch.int64), num_rows)
+    if all(isinstance(row, int) for row in rows):
+        return RowSets.from_rows(torch.tensor(rows, dtype=torch.int64), num_rows)
+    return RowSets.from_lists(rows, num_rows)
+
+
+def as_mask(mask: Any, num_rows: int) -> Tensor | None:
+    """``mask`` as a bool tensor ``(N,)``. Raises TypeError or ValueError where it is none."""
+    if mask is None:
+        return None
+    mask = torch.as_tensor(mask)
+    if mask.dtype != torch.bool:
+        raise TypeError(f'The mask must be boolean, got {mask.dtype}.')
+    if mask.shape != (num_rows,):
+        raise ValueError(f'The mask must be ({num_rows},), one for each row of the gallery, got '
+                         f'{tuple(mask.shape)}.')
+    return mask
+
+
+def leave_out(scores: Tensor | np.ndarray, pairs: Pairs | None, start: int = 0,
+              allowed: Tensor | None = None) -> None:
+    """Set scores to ``-inf`` where a row must not be found.
+
+    Args:
+        scores: a tile ``(B, T)`` of the rows from ``start`` on.
+        pairs: ``(query, row)`` that are left out, or None; those outside the tile are passed over.
+        start: the tile's first row.
+        allowed: ``(N,)`` bool, the rows that may be found at all, or None.
+    """
+    def beside_scores(part: Tensor) -> Any:
+        return part.to(scores.device) if isinstance(scores, Tensor) else part.cpu().numpy()
+
+    if pairs is not None:
+        query, row = map(beside_scores, pairs)
+        if start or scores.shape[1] <= (int(row.max()) if len(row) else 0):
+            inside = (row >= start) & (row < start + scores.shape[1])
+            query, row = query[inside], row[inside] - start
+        scores[query, row] = -torch.inf
+    if allowed is not None:
+        forbidden = beside_scores(~allowed[start:start + scores.shape[1]])
+        if isinstance(scores, Tensor):
+            scores.masked_fill_(forbidden, -torch.inf)
+        else:
+            scores[:, forbidden] = -np.inf
+
+
+def without(pairs: Pairs, left_out: Pairs, num_queries: int, num_rows: int) -> Pairs:
+    """Those of the ``(query, row)`` that are not left out, all rising."""
+    (query, row), (out_query, out_row) = pairs, left_out
+    if torch.equal(out_query, torch.arange(num_queries, device=out_query.device)):
+        keep = row != out_row[query]  # one for each query: itself
+    else:
+        keep = ~member_of(query * num_rows + row, out_query * num_rows + out_row)
+    return query[keep], row[keep]
 
 
 def member_of(keys: Tensor, ordered: Tensor) -> Tensor:
@@ -186,7 +263,20 @@ def paired_labels(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Te
     Args:
         first: the labels of the queries, each ``(Q,)`` int64, for example identity and camera.
         second: those of the gallery in the same order, each ``(N,)``.
+
+    Example:
+        >>> identity, camera = torch.tensor([5, 5]), torch.tensor([0, 1])
+        >>> paired_labels([identity, camera], [identity, camera])
+        (tensor([0, 1]), tensor([0, 1]))
     """
     together = torch.stack([torch.cat([a, b]) for a, b in zip(first, second, strict=True)])
     _, code = torch.unique(together, dim=1, return_inverse=True)
     return code[:len(first[0])], code[len(first[0]):]
+
+
+def _check_rows(rows: Tensor, queries: Tensor, num_rows: int) -> None:
+    bad = (rows < 0) | (rows >= num_rows)
+    if bad.any():
+        at = int(bad.nonzero()[0, 0])
+        raise ValueError(f'Query {int(queries[at])} names row {int(rows[at])}, but the gallery '
+                         f'has rows 0 to {num_rows - 1}.')

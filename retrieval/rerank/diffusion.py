@@ -6,15 +6,9 @@ import torch
 from scipy import sparse
 from scipy.sparse import linalg
 
+from ..checks import real_number, whole_number
 from ..registry import RERANKERS
-from .base import (
-    Reranker,
-    SearchState,
-    number_between,
-    once_for,
-    positive_integer,
-    prepared_gallery,
-)
+from .base import Reranker, SearchState
 from .neighbor_graph import neighbor_lists
 
 
@@ -42,25 +36,30 @@ class Diffusion(Reranker):
     something. The query itself is no node: where it is in the gallery, its row is left out of its
     graph. The similarity must be cosine. Cost: once for a gallery a search of it in itself; for a
     query a search and a few milliseconds.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank([[1., .1]], gallery, Diffusion(k=1, query_k=1), k=2).indices
+        tensor([[0, 1]])
     """
 
     similarities = ('cosine_similarity',)
 
     def __init__(self, k: int = 50, query_k: int = 10, alpha: float = 0.99, gamma: float = 3.0,
                  truncation: int | None = 1000, iterations: int = 20) -> None:
-        self.k = positive_integer('k', k)
-        self.query_k = positive_integer('query_k', query_k)
-        self.alpha = number_between('alpha', alpha, 0, 1, open_end=True)
-        self.gamma = number_between('gamma', gamma, 0)
-        self.truncation = None if truncation is None else positive_integer('truncation', truncation)
-        self.iterations = positive_integer('iterations', iterations)
+        self.k = whole_number('k', k)
+        self.query_k = whole_number('query_k', query_k)
+        self.alpha = real_number('alpha', alpha, 0, below=1)
+        self.gamma = real_number('gamma', gamma, 0)
+        self.truncation = None if truncation is None else whole_number('truncation', truncation)
+        self.iterations = whole_number('iterations', iterations)
         if self.truncation is not None and self.truncation < self.query_k:
             raise ValueError(f'truncation must be at least query_k, {self.query_k}, got '
                              f'{truncation}.')
 
     def refine(self, state: SearchState) -> SearchState:
-        graph = once_for(state.gallery, (type(self), self.k, self.gamma, state.similarity),
-                         lambda: self._graph(state))
+        graph = state.kept((type(self), self.k, self.gamma), lambda: self._graph(state))
         size = len(state.gallery) if self.truncation is None else self.truncation
         found = state.nearest(max(size, state.k))
         if not found.indices.shape[1]:
@@ -79,8 +78,7 @@ class Diffusion(Reranker):
 
     def _graph(self, state: SearchState) -> sparse.csr_matrix:
         """``(N, N)``, S."""
-        prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
-        found = neighbor_lists(prepared, self.k)
+        found = neighbor_lists(state.prepared, self.k)
         count, width = found.rows.shape
         weights = np.maximum(found.scores, 0).astype(np.float64) ** self.gamma
         joined = sparse.csr_matrix((weights.ravel(), found.rows.ravel(),

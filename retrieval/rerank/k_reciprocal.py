@@ -1,7 +1,4 @@
-"""The k-reciprocal encodings of a gallery's rows, as sparse rows.
-
-k-reciprocal re-ranking on a sparse neighbour graph.
-"""
+"""k-reciprocal re-ranking, on sparse encodings of the gallery's rows."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,25 +9,145 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from ..checks import real_number, whole_number
 from ..ranking import PreparedGallery
-from ..ranking.cpu import best_columns, in_order
+from ..ranking.cpu import best_columns
+from ..ranking.engine import engine_of
 from ..registry import RERANKERS
-from .base import (
-    Reranker,
-    SearchState,
-    number_between,
-    once_for,
-    positive_integer,
-    prepared_gallery,
-)
+from .base import Reranker, SearchState
 from .neighbor_graph import neighbor_lists, pair_similarities, score_tiles
 
+_TILE = 2 ** 20  # scores that a thread holds at once: 4 MB
+_MOST_QUERIES = 128
+_ROWS = 1024   # queries that are compared with their rows together
 _BLOCK = 1024  # rows whose candidates are compared together: about 5000 comparisons a row
+
+
+@RERANKERS.register_module()
+class KReciprocal(Reranker):
+    """k-reciprocal re-ranking (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal
+    Encoding", CVPR 2017).
+
+    The final distance is ``(1 - lambda_value) * J + lambda_value * d``: J the Jaccard distance of
+    the k-reciprocal encodings, d the squared Euclidean distance over the query's largest one. All
+    rows of the gallery take part, also those that the search did not find. The score is 1 less the
+    final distance, in [0, 1].
+
+    A query that is in the gallery is the node of its row. One that is not meets the graph of the
+    gallery as it is: its neighbours' lists are not changed by it, so that the graph is made once
+    and a result does not depend on the queries beside it. ``joint=True`` gives the published form
+    for a whole set of queries instead, where they are nodes among the gallery's.
+
+    Args:
+        k1: how far the reciprocal neighbours reach.
+        k2: over how many neighbours, with itself, an encoding is averaged; 1 for no averaging.
+        lambda_value: the weight of the original distance, from 0 to 1.
+        joint: the queries of a call are nodes of one graph with the gallery. The result then
+            depends on which queries are given together, and the graph is made for each call: for
+            evaluating a whole set at once (:func:`rerank`), not in a retriever's config, which is
+            searched batch by batch.
+
+    The similarity must be cosine or Euclidean. Cost: once for a gallery a search of it in itself;
+    for a query one pass over the gallery, as in exact search, and some hundred inverted lists.
+    Memory is O(N k).
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank(gallery, gallery, KReciprocal(k1=1, k2=1), k=1, own_rows=range(3)).indices
+        tensor([[1],
+                [0],
+                [1]])
+    """
+
+    similarities = ('cosine_similarity', 'euclidean')
+
+    def __init__(self, k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
+                 joint: bool = False) -> None:
+        self.k1 = whole_number('k1', k1)
+        self.k2 = whole_number('k2', k2)
+        self.lambda_value = real_number('lambda_value', lambda_value, 0, 1)
+        self.joint = bool(joint)
+
+    def reason(self) -> str:
+        return ('it weighs distances. Vectors of length 1 rank alike under all three, so '
+                "'cosine_similarity' with normalised embeddings changes nothing.")
+
+    def refine(self, state: SearchState) -> SearchState:
+        nodes = self._nodes(state)
+        if self.joint and (nodes < 0).any():
+            graph, nodes = self._joint_graph(state, nodes)
+            columns = graph.columns(len(state.gallery))
+        else:
+            graph, columns = state.kept((type(self), self.k1, self.k2),
+                                        lambda: self._made(state))
+        height = max(1, min(_MOST_QUERIES, _TILE // len(graph.gallery)))
+
+        def search(start: int) -> tuple[np.ndarray, np.ndarray]:
+            part = slice(start, start + height)
+            queries = graph.gallery.prepare_queries(state.queries[part])
+            return best_columns(self._block(graph, columns, queries, nodes[part],
+                                            state.own_rows[part].numpy()), state.k)
+
+        found = engine_of(graph.gallery).in_order(search, range(0, len(nodes), height))
+        scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return state.ranked(torch.from_numpy(scores), torch.from_numpy(rows))
+
+    def _made(self, state: SearchState) -> tuple[ReciprocalGraph, sparse.csc_matrix]:
+        graph = build_graph(state.prepared, self.k1, self.k2)
+        return graph, graph.columns(len(state.prepared))
+
+    def _nodes(self, state: SearchState) -> np.ndarray:
+        """``(Q,)``, the node that each query is, -1 for one that is not in the gallery.
+
+        A query whose vector is no longer its row's (it was expanded) is none either.
+        """
+        own, embeddings = state.own_rows, state.gallery.embeddings
+        apart = []
+        for chosen, queries in zip(own.split(_ROWS), state.queries.split(_ROWS), strict=True):
+            rows = embeddings[chosen.clamp(min=0).to(embeddings.device)].to(queries.device)
+            apart.append(((queries - rows).norm(dim=1) > 1e-3 * rows.norm(dim=1)).cpu())
+        return own.masked_fill(torch.cat(apart), -1).numpy()
+
+    def _joint_graph(self, state: SearchState,
+                     nodes: np.ndarray) -> tuple[ReciprocalGraph, np.ndarray]:
+        embeddings = state.gallery.embeddings.to(state.queries.device)
+        strangers = np.flatnonzero(nodes < 0)
+        together = torch.cat([embeddings, state.queries[torch.from_numpy(strangers)]])
+        nodes = nodes.copy()
+        nodes[strangers] = len(embeddings) + np.arange(len(strangers))
+        return build_graph(PreparedGallery(together, state.similarity), self.k1, self.k2), nodes
+
+    def _block(self, graph: ReciprocalGraph, columns: sparse.csc_matrix, queries: Tensor,
+               nodes: np.ndarray, own_rows: np.ndarray) -> np.ndarray:
+        """The scores of all rows of the gallery for a block of prepared queries, ``(B, N)``."""
+        (_, tile), = score_tiles(graph.gallery, queries, len(graph.gallery.vectors))
+        encoded, farthest = graph.encoded[nodes], graph.farthest[nodes]
+        outside = np.flatnonzero(nodes < 0)
+        if len(outside):
+            theirs, farthest[outside] = encode_queries(
+                graph, queries[torch.from_numpy(outside).to(queries.device)], tile[outside],
+                own_rows[outside])
+            place = np.arange(len(nodes))
+            place[outside] = len(nodes) + np.arange(len(outside))
+            encoded = sparse.vstack([encoded, theirs], format='csr')[place]
+        scores = graph.gallery.similarity.squared_distances(tile[:, :columns.shape[0]])
+        scores /= np.maximum(farthest, 1e-30)[:, None]
+        np.minimum(scores, 1, out=scores)
+        scores *= -self.lambda_value
+        scores += self.lambda_value
+        shared = shared_weights(encoded, columns)
+        shared /= 2 - shared  # 1 less the Jaccard distance
+        shared *= 1 - self.lambda_value
+        scores += shared
+        known = np.flatnonzero(own_rows >= 0)
+        scores[known, own_rows[known]] = -np.inf
+        return scores
 
 
 @dataclass
 class ReciprocalGraph:
-    """What k-reciprocal re-ranking keeps of N rows; memory O(N k).
+    """The neighbours and encodings of N rows that k-reciprocal re-ranking keeps; memory O(N k).
 
     Args:
         gallery: the rows.
@@ -70,7 +187,7 @@ def build_graph(gallery: PreparedGallery, k1: int, k2: int) -> ReciprocalGraph:
     lists = np.concatenate([np.arange(len(gallery))[:, None], found.rows], axis=1)
     half = half_of(k1)
     half_sets = reciprocal_sets(lists[:, :half + 1])
-    farthest = squared_distances(found.least, gallery)
+    farthest = gallery.similarity.squared_distances(found.least)
     sets = expanded_sets(reciprocal_sets(lists[:, :k1 + 1]), half_sets)
     plain = _encoded(gallery, gallery.own_queries(), sets, farthest)
     averaged = (_averaging(lists[:, :k2], 0, len(lists)) @ plain).tocsr()
@@ -84,17 +201,6 @@ def _reach(scores: np.ndarray, count: int) -> np.ndarray:
     if count > scores.shape[1]:
         return np.full(len(scores), -np.inf, np.float32)
     return scores[:, count - 1] if count else np.full(len(scores), np.inf, np.float32)
-
-
-def squared_distances(similarities: np.ndarray, gallery: PreparedGallery) -> np.ndarray:
-    """The squared Euclidean distances of the compared vectors, for cosine and Euclidean; they are
-    written over the similarities.
-    """
-    if gallery.similarity.name == 'euclidean':
-        return np.square(similarities, out=similarities)
-    np.multiply(similarities, -2, out=similarities)
-    similarities += 2
-    return np.maximum(similarities, 0, out=similarities)
 
 
 def reciprocal_sets(lists: np.ndarray) -> np.ndarray:
@@ -154,7 +260,8 @@ def _weights(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, row: 
     """``exp(-d)`` of pairs of a prepared query and a row; d is the squared distance over the
     query's largest one.
     """
-    distance = squared_distances(pair_similarities(gallery, queries, query, row), gallery)
+    similarities = pair_similarities(gallery, queries, query, row)
+    distance = gallery.similarity.squared_distances(similarities)
     return np.exp(-distance / np.maximum(farthest[query], 1e-30))
 
 
@@ -201,7 +308,7 @@ def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: np.nda
         ``(B, N)`` CSR, and the largest squared distances ``(B,)``.
     """
     gallery, k1 = graph.gallery, graph.k1
-    farthest = squared_distances(similarities.min(axis=1), gallery)
+    farthest = gallery.similarity.squared_distances(similarities.min(axis=1))
     known = np.flatnonzero(own_rows >= 0)
     similarities[known, own_rows[known]] = -np.inf
     scores, rows = best_columns(similarities, max(k1, graph.k2 - 1))
@@ -213,129 +320,6 @@ def encode_queries(graph: ReciprocalGraph, queries: Tensor, similarities: np.nda
     share = 1 / (1 + (chosen >= 0).sum(axis=1))
     averaged = _averaging(chosen, 1, len(gallery)) @ graph.plain
     return (averaged + sparse.diags(share.astype(np.float32)) @ plain).tocsr(), farthest
-
-
-_TILE = 2 ** 20  # scores that a thread holds at once: 4 MB
-_MOST_QUERIES = 128
-_ROWS = 1024  # queries that are compared with their rows together
-
-
-@RERANKERS.register_module()
-class KReciprocal(Reranker):
-    """k-reciprocal re-ranking (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal
-    Encoding", CVPR 2017).
-
-    The final distance is ``(1 - lambda_value) * J + lambda_value * d``: J the Jaccard distance of
-    the k-reciprocal encodings, d the squared Euclidean distance over the query's largest one. All
-    rows of the gallery take part, also those that the search did not find. The score is 1 less the
-    final distance, in [0, 1].
-
-    A query that is in the gallery is the node of its row. One that is not meets the graph of the
-    gallery as it is: its neighbours' lists are not changed by it, so that the graph is made once
-    and a result does not depend on the queries beside it. ``joint=True`` gives the published form
-    for a whole set of queries instead, where they are nodes among the gallery's.
-
-    Args:
-        k1: how far the reciprocal neighbours reach.
-        k2: over how many neighbours, with itself, an encoding is averaged; 1 for no averaging.
-        lambda_value: the weight of the original distance, from 0 to 1.
-        joint: the queries of a call are nodes of one graph with the gallery. The result then
-            depends on which queries are given together, and the graph is made for each call: for
-            evaluating a whole set at once (:func:`rerank`), not in a retriever's config, which is
-            searched batch by batch.
-
-    The similarity must be cosine or Euclidean. Cost: once for a gallery a search of it in itself;
-    for a query one pass over the gallery, as in exact search, and some hundred inverted lists.
-    Memory is O(N k).
-    """
-
-    similarities = ('cosine_similarity', 'euclidean')
-
-    def __init__(self, k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
-                 joint: bool = False) -> None:
-        self.k1 = positive_integer('k1', k1)
-        self.k2 = positive_integer('k2', k2)
-        self.lambda_value = number_between('lambda_value', lambda_value, 0, 1)
-        self.joint = bool(joint)
-
-    def reason(self) -> str:
-        return ('it weighs distances. Vectors of length 1 rank alike under all three, so '
-                "'cosine_similarity' with normalised embeddings changes nothing.")
-
-    def refine(self, state: SearchState) -> SearchState:
-        nodes = self._nodes(state)
-        if self.joint and (nodes < 0).any():
-            graph, nodes = self._joint_graph(state, nodes)
-            columns = graph.columns(len(state.gallery))
-        else:
-            graph, columns = once_for(state.gallery, self._key(state), lambda: self._made(state))
-        height = max(1, min(_MOST_QUERIES, _TILE // len(graph.gallery)))
-
-        def search(start: int) -> tuple[np.ndarray, np.ndarray]:
-            part = slice(start, start + height)
-            queries = graph.gallery.prepare_queries(state.queries[part])
-            return best_columns(self._block(graph, columns, queries, nodes[part],
-                                            state.own_rows[part].numpy()), state.k)
-
-        threads = None if graph.gallery.on_cpu else 1
-        found = in_order(search, range(0, len(nodes), height), threads)
-        scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return state.ranked(torch.from_numpy(scores), torch.from_numpy(rows))
-
-    def _key(self, state: SearchState) -> tuple:
-        return type(self), self.k1, self.k2, state.similarity, str(state.queries.device)
-
-    def _made(self, state: SearchState) -> tuple[ReciprocalGraph, sparse.csc_matrix]:
-        prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
-        graph = build_graph(prepared, self.k1, self.k2)
-        return graph, graph.columns(len(prepared))
-
-    def _nodes(self, state: SearchState) -> np.ndarray:
-        """``(Q,)``, the node that each query is, -1 for one that is not in the gallery.
-
-        A query whose vector is no longer its row's (it was expanded) is none either.
-        """
-        own, embeddings = state.own_rows, state.gallery.embeddings
-        apart = []
-        for chosen, queries in zip(own.split(_ROWS), state.queries.split(_ROWS), strict=True):
-            rows = embeddings[chosen.clamp(min=0).to(embeddings.device)].to(queries.device)
-            apart.append(((queries - rows).norm(dim=1) > 1e-3 * rows.norm(dim=1)).cpu())
-        return own.masked_fill(torch.cat(apart), -1).numpy()
-
-    def _joint_graph(self, state: SearchState,
-                     nodes: np.ndarray) -> tuple[ReciprocalGraph, np.ndarray]:
-        embeddings = state.gallery.embeddings.to(state.queries.device)
-        strangers = np.flatnonzero(nodes < 0)
-        together = torch.cat([embeddings, state.queries[torch.from_numpy(strangers)]])
-        nodes = nodes.copy()
-        nodes[strangers] = len(embeddings) + np.arange(len(strangers))
-        return build_graph(PreparedGallery(together, state.similarity), self.k1, self.k2), nodes
-
-    def _block(self, graph: ReciprocalGraph, columns: sparse.csc_matrix, queries: Tensor,
-               nodes: np.ndarray, own_rows: np.ndarray) -> np.ndarray:
-        """The scores of all rows of the gallery for a block of prepared queries, ``(B, N)``."""
-        (_, tile), = score_tiles(graph.gallery, queries, len(graph.gallery.vectors))
-        encoded, farthest = graph.encoded[nodes], graph.farthest[nodes]
-        outside = np.flatnonzero(nodes < 0)
-        if len(outside):
-            theirs, farthest[outside] = encode_queries(
-                graph, queries[torch.from_numpy(outside).to(queries.device)], tile[outside],
-                own_rows[outside])
-            place = np.arange(len(nodes))
-            place[outside] = len(nodes) + np.arange(len(outside))
-            encoded = sparse.vstack([encoded, theirs], format='csr')[place]
-        scores = squared_distances(tile[:, :columns.shape[0]], graph.gallery)
-        scores /= np.maximum(farthest, 1e-30)[:, None]
-        np.minimum(scores, 1, out=scores)
-        scores *= -self.lambda_value
-        scores += self.lambda_value
-        shared = shared_weights(encoded, columns)
-        shared /= 2 - shared  # 1 less the Jaccard distance
-        shared *= 1 - self.lambda_value
-        scores += shared
-        known = np.flatnonzero(own_rows >= 0)
-        scores[known, own_rows[known]] = -np.inf
-        return scores
 
 
 def shared_weights(encoded: sparse.csr_matrix, columns: sparse.csc_matrix) -> np.ndarray:

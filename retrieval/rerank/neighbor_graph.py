@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..ranking import PreparedGallery
-from ..ranking.cpu import BestOfBlock, in_order
-from ..similarity import SIMILARITIES
+from ..ranking.cpu import BestOfTiles
+from ..ranking.engine import engine_of
 
 _GATHERED = 2 ** 20  # numbers copied together: 4 MB
 
@@ -41,7 +41,7 @@ def neighbor_lists(gallery: PreparedGallery, count: int) -> NeighborLists:
     def search(start: int) -> NeighborLists:
         block = queries[start:start + height]
         own = np.arange(start, start + len(block))
-        best = BestOfBlock(len(block), max(1, min(count, total - 1)))
+        best = BestOfTiles(len(block), max(1, min(count, total - 1)))
         least = np.full(len(block), np.inf, np.float32)
         for first, scores in score_tiles(gallery, block, width):
             np.minimum(least, scores.min(axis=1), out=least)
@@ -49,10 +49,9 @@ def neighbor_lists(gallery: PreparedGallery, count: int) -> NeighborLists:
             scores[own[inside] - start, own[inside] - first] = -np.inf
             best.offer(scores, first)
         values, rows = best.result()
-        return NeighborLists(rows, values, least)
+        return NeighborLists(rows.numpy(), values.numpy(), least)
 
-    threads = None if gallery.on_cpu else 1
-    found = in_order(search, range(0, total, height), threads)
+    found = engine_of(gallery).in_order(search, range(0, total, height))
     rows, scores, least = (np.concatenate(parts) for parts in zip(*found, strict=True))
     width = min(count, total - 1)  # of a single row there are no others
     return NeighborLists(rows[:, :width], scores[:, :width], least)
@@ -65,13 +64,9 @@ def score_tiles(gallery: PreparedGallery, queries: Tensor,
     Yields the number of the first row, and ``(B, width)`` float32, which may be written to and is
     overwritten by the next.
     """
-    buffer = np.empty(len(queries) * width if gallery.on_cpu else 0, np.float32)
-    for start, stop in gallery.column_tiles(width):
-        if gallery.on_cpu:
-            scores = gallery.score_into(buffer, queries.contiguous().numpy(), start, stop)
-            yield start, scores[:, :len(gallery) - start]
-        else:
-            yield start, gallery.scores(queries, start, stop).cpu().numpy()
+    tiles = engine_of(gallery).score_tiles(gallery, queries, gallery.column_tiles(width))
+    for start, scores in tiles:
+        yield start, scores.cpu().numpy() if isinstance(scores, Tensor) else scores
 
 
 def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: np.ndarray,
@@ -87,16 +82,12 @@ def pair_similarities(gallery: PreparedGallery, queries: Tensor, query: np.ndarr
     Returns:
         ``(P,)`` float32.
     """
-    euclidean = gallery.similarity is SIMILARITIES['euclidean']
     height = max(1, _GATHERED // queries.shape[1])
     # Small results that are kept between large pieces that are freed would pin the heap.
     similarities = np.empty(len(query), np.float32)
     for start in range(0, len(query), height):
         left, right = (side[torch.from_numpy(places[start:start + height]).to(side.device)]
                        for side, places in ((queries, query), (gallery.vectors, row)))
-        if euclidean:
-            part = left.sub_(right).square_().sum(dim=1).sqrt_().neg_()
-        else:
-            part = left.mul_(right).sum(dim=1)
+        part = gallery.similarity.of_pairs(left, right)
         similarities[start:start + height] = part.cpu().numpy()
     return similarities

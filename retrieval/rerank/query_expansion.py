@@ -1,31 +1,36 @@
-"""Query expansion: searching again with the mean of a query and what it found.
-
-Database augmentation: a gallery whose vectors are means of their neighbours.
+"""Query expansion, which searches again with the mean of a query and what it found, and database
+augmentation, which searches a gallery whose vectors are means of their neighbours.
 """
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ..checks import real_number, whole_number
 from ..gallery import Gallery
 from ..ranking.prepared import prepared_rows
 from ..registry import RERANKERS
-from ..similarity import Similarity
-from .base import (
-    Reranker,
-    SearchState,
-    number_between,
-    once_for,
-    positive_integer,
-    prepared_gallery,
-)
+from .base import Reranker, SearchState
 from .neighbor_graph import neighbor_lists
 
 _GATHERED = 2 ** 22  # numbers of the gallery's vectors copied together: 16 MB
 
 
+class _WeightedMeans(Reranker):
+    """A step that averages vectors with ``top_n`` rows, by powers ``alpha`` of similarities."""
+
+    def __init__(self, top_n: int, alpha: float) -> None:
+        self.top_n = whole_number('top_n', top_n)
+        self.alpha = real_number('alpha', alpha, 0)
+        self.similarities = ('cosine_similarity', 'inner_product') if self.alpha else None
+
+    def reason(self) -> str:
+        return ('weights are powers of a similarity that is 0 between strangers. Write alpha=0, '
+                'which weighs all alike, as AverageQueryExpansion does.')
+
+
 @RERANKERS.register_module()
-class AlphaQueryExpansion(Reranker):
+class AlphaQueryExpansion(_WeightedMeans):
     """Alpha query expansion (Radenović et al., "Fine-tuning CNN Image Retrieval with No Human
     Annotation", TPAMI 2018).
 
@@ -41,16 +46,16 @@ class AlphaQueryExpansion(Reranker):
 
     Scores are similarities to the expanded query. With ``alpha`` above 0 the similarity must be
     cosine or inner product. Cost: one more search.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [.6, .8]])
+        >>> rerank([[1., .1]], gallery, AlphaQueryExpansion(top_n=3, alpha=1)).indices
+        tensor([[1, 0, 2]])
     """
 
     def __init__(self, top_n: int = 10, alpha: float = 3.0) -> None:
-        self.top_n = positive_integer('top_n', top_n)
-        self.alpha = number_between('alpha', alpha, 0)
-        self.similarities = ('cosine_similarity', 'inner_product') if self.alpha else None
-
-    def reason(self) -> str:
-        return ('weights are powers of a similarity that is 0 between strangers. Use '
-                'AverageQueryExpansion, or alpha=0, which weighs all alike.')
+        super().__init__(top_n, alpha)
 
     def refine(self, state: SearchState) -> SearchState:
         gallery = prepared_vectors(state)
@@ -67,23 +72,69 @@ class AverageQueryExpansion(AlphaQueryExpansion):
 
     Args:
         top_n: how many rows are added; see :class:`AlphaQueryExpansion`.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [.6, .8]])
+        >>> rerank([[1., .1]], gallery, AverageQueryExpansion(top_n=3), k=1).indices
+        tensor([[1]])
     """
 
     def __init__(self, top_n: int = 5) -> None:
         super().__init__(top_n, 0)
 
 
+@RERANKERS.register_module()
+class DatabaseAugmentation(_WeightedMeans):
+    """Database-side feature augmentation (Turcot and Lowe, "Better matching with fewer features",
+    ICCV workshops 2009; Arandjelović and Zisserman, CVPR 2012; Gordo et al., IJCV 2017).
+
+    Every vector of the gallery becomes the weighted mean of itself and its ``top_n`` nearest other
+    rows, with the weights of :class:`AlphaQueryExpansion`, and the gallery is searched again, by
+    exact search. This is done once for a gallery and kept as long as it.
+
+    Args:
+        top_n: how many rows are added to each; a smaller gallery gives all it has.
+        alpha: 0 weighs all alike, higher values trust only the nearest.
+
+    Scores are similarities to the augmented vectors. With ``alpha`` above 0 the similarity must be
+    cosine or inner product. The steps after this one work on the augmented vectors: put it first.
+    A query that is in the gallery does not find its own row, but that row has gone into the means
+    of its neighbours, as it would in use. Cost: a search of the gallery in itself, once, and as
+    much memory as the gallery takes.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank([[1., .1]], gallery, DatabaseAugmentation(top_n=1), k=2).indices
+        tensor([[0, 1]])
+    """
+
+    def __init__(self, top_n: int = 10, alpha: float = 3.0) -> None:
+        super().__init__(top_n, alpha)
+
+    def refine(self, state: SearchState) -> SearchState:
+        gallery = state.kept((type(self), self.top_n, self.alpha), lambda: self._augmented(state))
+        return state.changed(gallery=gallery, engine=None, found=None)
+
+    def _augmented(self, state: SearchState) -> Gallery:
+        """Of the same rows, ids and labels; it does not refer to the gallery it was made from,
+        which would otherwise never be given up.
+        """
+        old = state.gallery
+        vectors = prepared_vectors(state)
+        near = torch.from_numpy(neighbor_lists(state.prepared, self.top_n).rows).to(vectors.device)
+        own = torch.arange(len(vectors), device=near.device)[:, None]
+        means = weighted_means(vectors, vectors, torch.cat([own, near], dim=1), self.alpha, True)
+        return Gallery(means.to(old.embeddings.device), old.ids if old.identified else None,
+                       old.labels, old.label_names, old.metadata)
+
+
 def prepared_vectors(state: SearchState) -> Tensor:
     """The gallery's vectors as they are averaged, ``(N, D)`` float32."""
-    if multiplies(state.similarity):
-        prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
-        return prepared.vectors[:len(prepared)]
+    if state.similarity.kind == 'product':
+        return state.prepared.own_queries()
     return state.gallery.embeddings.to(state.queries.device)
-
-
-def multiplies(similarity: Similarity) -> bool:
-    """Whether a similarity is the product of prepared rows."""
-    return similarity.prepare is not None
 
 
 def weighted_means(vectors: Tensor, gallery: Tensor, rows: Tensor, alpha: float,
@@ -125,51 +176,3 @@ def _weights(vectors: Tensor, members: Tensor, alpha: float) -> Tensor:
     products = (members * vectors[:, None]).sum(dim=2).clamp_(min=0)
     largest = products.amax(dim=1, keepdim=True)  # divided by, so that no power overflows
     return (products / largest.clamp(min=torch.finfo(torch.float32).tiny)) ** alpha
-
-
-@RERANKERS.register_module()
-class DatabaseAugmentation(Reranker):
-    """Database-side feature augmentation (Turcot and Lowe, "Better matching with fewer features",
-    ICCV workshops 2009; Arandjelović and Zisserman, CVPR 2012; Gordo et al., IJCV 2017).
-
-    Every vector of the gallery becomes the weighted mean of itself and its ``top_n`` nearest other
-    rows, with the weights of :class:`AlphaQueryExpansion`, and the gallery is searched again, by
-    exact search. This is done once for a gallery and kept as long as it.
-
-    Args:
-        top_n: how many rows are added to each; a smaller gallery gives all it has.
-        alpha: 0 weighs all alike, higher values trust only the nearest.
-
-    Scores are similarities to the augmented vectors. With ``alpha`` above 0 the similarity must be
-    cosine or inner product. The steps after this one work on the augmented vectors: put it first.
-    A query that is in the gallery does not find its own row, but that row has gone into the means
-    of its neighbours, as it would in use. Cost: a search of the gallery in itself, once, and as
-    much memory as the gallery takes.
-    """
-
-    def __init__(self, top_n: int = 10, alpha: float = 3.0) -> None:
-        self.top_n = positive_integer('top_n', top_n)
-        self.alpha = number_between('alpha', alpha, 0)
-        self.similarities = ('cosine_similarity', 'inner_product') if self.alpha else None
-
-    def reason(self) -> str:
-        return ('weights are powers of a similarity that is 0 between strangers. Write alpha=0, '
-                'which weighs all alike.')
-
-    def refine(self, state: SearchState) -> SearchState:
-        gallery = once_for(state.gallery, (type(self), self.top_n, self.alpha, state.similarity),
-                           lambda: self._augmented(state))
-        return state.changed(gallery=gallery, engine=None, found=None)
-
-    def _augmented(self, state: SearchState) -> Gallery:
-        """Of the same rows, ids and labels; it does not refer to the gallery it was made from,
-        which would otherwise never be given up.
-        """
-        old = state.gallery
-        prepared = prepared_gallery(old, state.similarity, state.queries.device)
-        vectors = prepared_vectors(state)
-        near = torch.from_numpy(neighbor_lists(prepared, self.top_n).rows).to(vectors.device)
-        own = torch.arange(len(vectors), device=near.device)[:, None]
-        means = weighted_means(vectors, vectors, torch.cat([own, near], dim=1), self.alpha, True)
-        return Gallery(means.to(old.embeddings.device), old.ids if old.identified else None,
-                       old.labels, old.label_names, old.metadata)

@@ -4,9 +4,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import real_number, whole_number
 from ..ranking.topk import select
 from ..registry import RERANKERS
-from .base import Reranker, SearchState, number_between, positive_integer, prepared_gallery
+from .base import Reranker, SearchState
 
 _GATHERED = 2 ** 22  # numbers held together: 16 MB
 
@@ -34,21 +35,27 @@ class SuperGlobalReranking(Reranker):
     Rows behind the first ``top_m`` keep their order and follow, with scores moved below. The
     similarity must be cosine. Nothing is kept of the gallery. Cost: for a query ``top_m ** 2``
     products.
+
+    Example:
+        >>> from retrieval.rerank import rerank
+        >>> gallery = torch.tensor([[1., 0.], [.8, .6], [0., 1.]])
+        >>> rerank([[1., .1]], gallery, SuperGlobalReranking(top_m=2, top_k=1), k=3).indices
+        tensor([[0, 1, 2]])
     """
 
     similarities = ('cosine_similarity',)
 
     def __init__(self, top_m: int = 400, top_k: int = 9, beta: float = 0.15,
                  pooling: str = 'max') -> None:
-        self.top_m = positive_integer('top_m', top_m)
-        self.top_k = positive_integer('top_k', top_k)
-        self.beta = number_between('beta', beta, 0)
+        self.top_m = whole_number('top_m', top_m)
+        self.top_k = whole_number('top_k', top_k)
+        self.beta = real_number('beta', beta, 0)
         if pooling not in ('max', 'mean'):
             raise ValueError(f"pooling must be 'max' or 'mean', got {pooling!r}.")
         self.pooling = pooling
 
     def refine(self, state: SearchState) -> SearchState:
-        prepared = prepared_gallery(state.gallery, state.similarity, state.queries.device)
+        prepared = state.prepared
         queries = prepared.prepare_queries(state.queries)
         found = state.first(max(self.top_m, state.k))
         if not found.indices.shape[1]:

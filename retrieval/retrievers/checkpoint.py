@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..encoders import read_weights
-from ..encoders.weights import compare, extra_blocks, refusal, report_mismatch
+from ..encoders.weights import compare, fill, refusal
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -65,9 +65,7 @@ def _check(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLi
     """Refuse a checkpoint that does not fit the weights whose names begin with ``prefix``."""
     own = {name: value for name, value in module.state_dict().items() if name.startswith(prefix)}
     part = {name: value for name, value in given.items() if name.startswith(prefix)}
-    mismatch = compare(own, part)
-    lacks = [name for name in mismatch.missing if own[name].is_floating_point()]
-    if own and (lacks or mismatch.different or extra_blocks(mismatch.unexpected, own)):
+    if own and compare(own, part).is_of_another_model(own):
         message = refusal(os.fspath(path), own, part or given, compare(own, part or given),
                           'this model')
         raise ValueError(f'{message} Give the config that it was trained with.')
@@ -89,8 +87,6 @@ def load_pretrained(module: nn.Module, path: str | os.PathLike,
     given = read_state_dict(path)
     (check_encoder if whole_encoder else check_backbone)(module, given, path)
     own = module.state_dict()
-    mismatch = compare(own, given)
-    different = set(mismatch.different)
-    module.load_state_dict({name: value for name, value in given.items()
-                            if name in own and name not in different}, strict=False)
-    report_mismatch(mismatch, len(own), os.fspath(path))
+    report = compare(own, given)
+    fill(module, own, given, report)
+    report.log(os.fspath(path), len(own))

@@ -27,8 +27,8 @@ from ..structures import sample_id_of
 from ..tensor_file import (
     Container,
     DamagedError,
-    Entry,
     ForeignFileError,
+    Format,
     StringColumn,
     write_container,
 )
@@ -46,7 +46,8 @@ from .encode import (
 )
 from .prototype import build_loader, is_encoded
 
-_KIND = 'retrieval-dump-part'
+_PART = Format('retrieval-dump-part', 1, 'Start the dump anew with --no-resume.',
+               finite=('embeddings',))
 _RECORD = 'dump.json'
 
 
@@ -138,33 +139,27 @@ class DumpFolder:
         """
         rows = torch.cat(encoded.embeddings) if encoded.embeddings else torch.zeros(0, 1)
         _check_finite(rows, encoded.ids)
-        columns = dict(
-            embeddings=rows.numpy(),
+        columns: dict[str, Any] = dict(
+            embeddings=rows,
             labels=np.array([label or 0 for label in encoded.labels], dtype=np.int64),
-            labelled=np.array([label is not None for label in encoded.labels], dtype=bool))
-        for name, strings in (('keys', keys), ('ids', encoded.ids)):
-            column = StringColumn.from_strings(strings)
-            columns[f'{name}.bytes'] = column.data.numpy()
-            columns[f'{name}.offsets'] = column.offsets.numpy()
-        write_container(self.path / f'part-{secrets.token_hex(8)}.safetensors', _KIND, 1,
-                        [Entry.of(name, array) for name, array in columns.items()],
+            labelled=np.array([label is not None for label in encoded.labels], dtype=bool),
+            keys=StringColumn.from_strings(keys), ids=StringColumn.from_strings(encoded.ids))
+        write_container(self.path / f'part-{secrets.token_hex(8)}.safetensors', _PART, columns,
                         dict(skipped=encoded.skipped))
 
     def parts(self) -> Iterator[Part]:
         """The parts that are whole; a damaged one is deleted, so that it is encoded again."""
         for path in sorted(self.path.glob('part-*.safetensors')):
             try:
-                opened = Container(path, _KIND)
+                opened = Container(path, _PART)
                 opened.verify()
             except (DamagedError, ForeignFileError):
                 path.unlink()
                 continue
             arrays = opened.arrays
-            keys, ids = (StringColumn.from_arrays(arrays[f'{name}.bytes'],
-                                                  arrays[f'{name}.offsets'])
-                         for name in ('keys', 'ids'))
-            yield Part(ArrayVectors(arrays['embeddings']), keys, ids, arrays['labels'][:],
-                       arrays['labelled'][:], opened.manifest['skipped'])
+            yield Part(ArrayVectors(arrays['embeddings']), opened.strings('keys'),
+                       opened.strings('ids'), arrays['labels'][:], arrays['labelled'][:],
+                       opened.manifest['skipped'])
 
     def done(self, row_of: Mapping[str, int]) -> np.ndarray:
         """The rows of the dataset that are encoded, rising.

@@ -4,7 +4,6 @@ The image-to-image retriever.
 """
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -81,36 +80,36 @@ def check_head(encoder: nn.Module, head: Any) -> None:
             f"image_encoder=dict(type='ImageEncoder', projection={wanted}, …).")
 
 
-def _kind(config: Mapping[str, Any]) -> Any:
+def _kind(config: Mapping[str, Any]) -> type[Index]:
     kind = config.get('type')
-    return INDEXES.get(kind) if isinstance(kind, str) else kind
+    found = INDEXES.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(found, type) and issubclass(found, Index)):
+        raise TypeError(f'The type of an index must be a subclass of retrieval.index.Index, got '
+                        f'{kind!r}.')
+    return found
 
 
-def _fill_in(config: dict[str, Any], kind: Any, similarity: Similarity, device: str) -> None:
-    """Give a config the retriever's similarity and device, where its type takes them."""
+def _fill_in(config: dict[str, Any], kind: type[Index], similarity: Similarity,
+             device: str) -> None:
+    """Give a config what it leaves open of the retriever's similarity and device."""
     named = similarity is SIMILARITIES.get(similarity.name)
-    defaults = dict(similarity=similarity.name if named else similarity.function)
-    if getattr(kind, 'follows_device', False):
-        defaults['device'] = device
-    accepted = inspect.signature(kind).parameters if callable(kind) else {}
-    for name, value in defaults.items():
-        if name in accepted:
-            config.setdefault(name, value)
+    config.setdefault('similarity', similarity.name if named else similarity.function)
+    if kind.follows_device:
+        config.setdefault('device', device)
 
 
-def _load_index(kind: Any, path: str, config: dict[str, Any], similarity: Similarity, device: str,
-                gallery: Gallery) -> Index:
+def _load_index(kind: type[Index], path: str, config: dict[str, Any], similarity: Similarity,
+                device: str, gallery: Gallery) -> Index:
     options = {name: value for name, value in config.items() if name != 'type'}
-    parameters = set(inspect.signature(kind.load).parameters)
-    accepted = parameters - {'path', 'similarity'}
+    accepted = set(kind.load_options) - {'similarity'}
     unknown = sorted(set(options) - accepted)
     if unknown:
         raise ValueError(f'An index that is read from {str(path)!r} has its settings there; '
                          f'{", ".join(unknown)} cannot be given beside `path`. Valid are: '
                          f'{", ".join(sorted(accepted))}.')
-    if getattr(kind, 'follows_device', False):
+    if kind.follows_device:
         options.setdefault('device', device)
-    if 'similarity' in parameters and similarity is not SIMILARITIES.get(similarity.name):
+    if 'similarity' in kind.load_options and similarity is not SIMILARITIES.get(similarity.name):
         options['similarity'] = similarity.function  # a callable is not written into a file
     index = kind.load(path, **options)
     if index.similarity.name != similarity.name:

@@ -74,7 +74,7 @@ def test_an_index_of_another_gallery_is_refused(gallery, tmp_path):
         prepare(gallery, factory='HNSW16')
     with pytest.raises(ValueError, match='seed cannot be given beside `path`.*search_parameters'):
         prepare(gallery, seed=1)
-    with pytest.raises(FileNotFoundError, match='no index file'):
+    with pytest.raises(FileNotFoundError, match='There is no file'):
         prepare(gallery, path=str(tmp_path / 'nowhere'))
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match='damaged'):

@@ -1,3 +1,4 @@
+"""The command prints and writes what `evaluate` returns."""
 from __future__ import annotations
 
 import json
@@ -10,7 +11,14 @@ import pytest
 import torch
 
 from retrieval.commands.evaluate import main
-from retrieval.evaluation import compare, evaluate, evaluate_protocol, rank_queries
+from retrieval.evaluation import (
+    EmbeddingSet,
+    EvaluationTask,
+    compare,
+    evaluate,
+    evaluate_protocol,
+    rank_queries,
+)
 from retrieval.gallery import Gallery
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'evaluate.py'
@@ -91,7 +99,7 @@ def test_as_a_tool_with_one_error(files):
     (['nowhere.npy', '--labels', 'queries_labels.npy'], 'no embeddings at'),
     (['queries.npy'], 'give a file of them with --labels'),
     (['queries.npy', '--labels', 'nowhere.npy'], 'no labels at'),
-    (['queries.npy', '--labels', 'gallery_labels.npy'], '70 labels for the 30'),
+    (['queries.npy', '--labels', 'gallery_labels.npy'], '70 entries for 30'),
     (['queries.npy', '--labels', 'broken.npy'], 'cannot be read as labels'),
     (['queries.npy', '--labels', 'objects.npy'], 'cannot be read as labels'),
     (['queries.npy', '--labels', 'fractions.npy'], 'must be integers'),
@@ -133,8 +141,8 @@ def test_cameras_and_a_protocol(files):
     assert plain == expected != evaluate(*vectors, ('mAP', 'CMC@1'))
     named = run(folder, folder / 'queries.npy', *sides, '--protocol', 'Market1501')
     assert named == evaluate_protocol(
-        'Market1501', *vectors, columns={'camera': cameras['queries']},
-        gallery_columns={'camera': cameras['gallery']})
+        'Market1501', EmbeddingSet(*vectors[:2], metadata={'camera': cameras['queries']}),
+        EmbeddingSet(*vectors[2:], metadata={'camera': cameras['gallery']}))
     assert named['mAP'] == expected['mAP']
 
 
@@ -146,14 +154,15 @@ def test_ground_truth_of_levels(files):
     (folder / 'truth.json').write_text(json.dumps(truth))
     found = run(folder, folder / 'queries.npy', '--gallery', folder / 'gallery.npy',
                 '--protocol', 'RevisitedOxford', '--ground-truth', folder / 'truth.json')
-    assert found == evaluate_protocol('RevisitedOxford', kept['queries'], gallery=kept['gallery'],
-                                      ground_truth=truth)
+    assert found == evaluate_protocol('RevisitedOxford', EmbeddingSet(kept['queries']),
+                                      EmbeddingSet(kept['gallery']), truth)
     assert 'hard/mAP-trapezoid' in found
-    listed = {'gt_indices': truth['gt_easy']}
+    listed = {'gt_indices': truth['gt_easy'], 'gt_junk': truth['gt_junk']}
     (folder / 'truth.json').write_text(json.dumps(listed))
     found = run(folder, folder / 'queries.npy', '--gallery', folder / 'gallery.npy',
                 '--ground-truth', folder / 'truth.json')
-    assert found == evaluate(kept['queries'], None, kept['gallery'], relevance=truth['gt_easy'])
+    assert found == evaluate(kept['queries'], None, kept['gallery'], relevance=truth['gt_easy'],
+                             junk=truth['gt_junk'])
 
 
 def test_confidence_classes_and_comparison(files, capsys):
@@ -164,8 +173,8 @@ def test_confidence_classes_and_comparison(files, capsys):
     found = run(folder, folder / 'queries.npy', '--labels', folder / 'queries_labels.npy',
                 '--confidence', 0.9, '--per-class', folder / 'classes.json',
                 '--compare', folder / 'other.npy')
-    ours = rank_queries(kept['queries'], labels)
-    other = rank_queries(np.load(folder / 'other.npy'), labels)
+    ours, other = (rank_queries(EvaluationTask(EmbeddingSet(vectors, labels)))
+                   for vectors in (kept['queries'], np.load(folder / 'other.npy')))
     assert found['confidence'] == {name: list(bounds)
                                    for name, bounds in ours.confidence(0.9).items()}
     assert found['comparison'] == compare(other, ours)
@@ -183,7 +192,7 @@ def test_confidence_classes_and_comparison(files, capsys):
     (['--gallery-cameras', 'x'], '--gallery-cameras was given without --gallery'),
     (['--compare-gallery', 'x'], 'without --compare'),
     (['--ground-truth', 'nowhere.json'], 'no ground truth'),
-    (['--confidence', '2'], 'between 0 and 1'),
+    (['--confidence', '2'], 'above 0 and below 1'),
 ])
 def test_options_that_do_not_fit(files, options, says, capsys):
     folder, _ = files

@@ -232,8 +232,8 @@ def test_a_whole_encoder_from_a_file(tmp_path):
     torch.save(source.backbone.model.state_dict(), tmp_path / 'b.pth')
     with pytest.raises(ValueError, match="weights of 'backbone.model' alone"):
         build(checkpoint=str(tmp_path / 'b.pth'))
-    partly = build(checkpoint=str(tmp_path / 'b.pth'), checkpoint_strict=False,
-                   key_mapping={'^': 'backbone.model.'})
+    partly = build(checkpoint=dict(path=str(tmp_path / 'b.pth'), strict=False,
+                                   key_mapping={'^': 'backbone.model.'}))
     assert torch.equal(partly.backbone.model.conv1[0].weight,
                        source.backbone.model.conv1[0].weight)
 

@@ -5,13 +5,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from retrieval.encoders import load_weights, read_weights
+from retrieval.encoders import Checkpoint, load_weights, read_weights
 from retrieval.encoders.weights import (
     compare,
     extra_blocks,
     find_prefix,
     likely_cause,
-    load_checkpoint,
     refusal,
 )
 
@@ -156,7 +155,7 @@ def test_wrapped_and_prefixed_weights_are_found(tmp_path, wrap):
     source, target = module(), module()
     nn.init.normal_(source[1].weight)
     torch.save(wrap(source.state_dict()), tmp_path / 'a.pth')
-    assert load_weights(target, tmp_path / 'a.pth') == ([], [], [])
+    assert load_weights(target, tmp_path / 'a.pth')[:3] == ([], [], [])
     assert equal(source, target)
 
 
@@ -165,7 +164,8 @@ def test_what_does_not_match_is_reported(tmp_path, caplog):
     del state['0.bias']
     state.update({'2.weight': torch.zeros(1), 'fc.weight': torch.zeros(1)})
     save_file(state, tmp_path / 'a.safetensors')
-    report = load_weights(module(), tmp_path / 'a.safetensors', ignore=['fc.'], strict=False)
+    report = load_weights(
+        module(), dict(path=tmp_path / 'a.safetensors', strict=False), ignore=['fc.'])
     assert report.missing == ['0.bias'] and report.unexpected == ['2.weight']
 
 
@@ -176,9 +176,8 @@ def test_what_lies_in_the_file_is_chosen_and_renamed(tmp_path):
     state.update({f'student.layers_{name}': value for name, value in module().state_dict().items()})
     save_file(state, tmp_path / 'a.safetensors')
     for mapping in ({'^layers_': ''}, [['^lay', 'x'], ('^xers_', '')]):
-        report = load_weights(target, tmp_path / 'a.safetensors', prefix='teacher.',
-                              key_mapping=mapping)
-        assert report == ([], [], []) and equal(source, target)
+        report = load_weights(target, Checkpoint(tmp_path / 'a.safetensors', 'teacher.', mapping))
+        assert report[:3] == ([], [], []) and equal(source, target)
 
 
 @pytest.mark.parametrize('options, error, says', [
@@ -192,22 +191,28 @@ def test_what_lies_in_the_file_is_chosen_and_renamed(tmp_path):
 def test_names_that_cannot_be_translated(tmp_path, options, error, says):
     torch.save(module().state_dict(), tmp_path / 'a.pth')
     with pytest.raises(error, match=says):
-        load_weights(module(), tmp_path / 'a.pth', **options)
+        load_weights(module(), dict(path=tmp_path / 'a.pth', **options))
 
 
-def test_a_mapping_without_a_file():
-    with pytest.raises(ValueError, match='checkpoint_prefix and key_mapping'):
-        load_checkpoint(module(), None, 'a.', {'b': 'c'})
+@pytest.mark.parametrize('given, error, says', [
+    (dict(prefix='a.'), ValueError, r"no path, it has only \['prefix'\]"),
+    (dict(path='a.pth', prefx='a.'), ValueError, "key of checkpoint 'prefx'.*'prefix'"),
+    (3, TypeError, 'must be a path, or dict.*got 3'),
+])
+def test_a_checkpoint_that_is_none(given, error, says):
+    with pytest.raises(error, match=says):
+        load_weights(module(), given)
 
 
 def test_what_fits_is_loaded_when_asked_for(tmp_path):
     state = {**module().state_dict(), '0.weight': torch.zeros(5, 3), '0.bias': torch.ones(4)}
     torch.save(state, tmp_path / 'a.pth')
     target = module()
-    with pytest.raises(ValueError, match='checkpoint_strict=False'):
+    with pytest.raises(ValueError, match='strict=False'):
         load_weights(target, tmp_path / 'a.pth')
     assert not (target[0].bias == 1).any(), 'a refused file must leave the module as it was'
-    assert load_weights(target, tmp_path / 'a.pth', strict=False).different == ['0.weight']
+    assert load_weights(
+        target, dict(path=tmp_path / 'a.pth', strict=False)).different == ['0.weight']
     assert (target[0].bias == 1).all()
 
 

@@ -115,7 +115,7 @@ def test_rows_that_span_too_little():
     (lambda r: fit_pca_whitening(r[:1]), 'at least two'),
     (lambda r: fit_pca_whitening(r.astype(int)), 'floating point'),
     (lambda r: fit_pca_whitening(np.where(r > 2, np.nan, r)), 'not finite'),
-    (lambda r: fit_pca_whitening(r, dim=7), 'between 1 and 6'),
+    (lambda r: fit_pca_whitening(r, dim=7), 'at least 1 and at most 6, got 7'),
     (lambda r: fit_pca_whitening(r, shrinkage=1), 'shrinkage'),
     (lambda r: fit_zca_whitening(r, dim=3), "'pca'"),
     (lambda r: fit_learned_whitening(r), 'not both'),
@@ -151,5 +151,5 @@ def test_the_module_refuses_what_does_not_fit():
         module.set(WhiteningFit(np.zeros(6), np.eye(4, 6)))
     with pytest.raises(ValueError, match='width 6'):
         module(torch.rand(2, 5))
-    with pytest.raises(ValueError, match='positive integer'):
+    with pytest.raises(ValueError, match='integer of at least 1'):
         Whitening(6, 0)

@@ -13,10 +13,9 @@ from retrieval.evaluation import (
     calibrate_pairs,
     choose_threshold,
     count_pairs,
-    isotonic_knots,
     pairs_within,
-    platt_scaling,
 )
+from retrieval.evaluation.calibration import isotonic_knots, platt_scaling
 
 
 def drawn(count=3000, seed=0):

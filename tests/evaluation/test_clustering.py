@@ -1,3 +1,4 @@
+"""Agreement of clusters and classes, against scikit-learn and by hand."""
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,4 @@
+"""The metric of embeddings against `evaluate`, with and without a gallery."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -5,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.registry import EVALUATOR, DefaultScope
 
 from retrieval.evaluation import EmbeddingMetrics, evaluate
 from retrieval.registry import METRICS
@@ -113,10 +115,17 @@ def test_equal_numbers_of_other_pictures_are_other_samples():
 
 def test_built_by_name_with_a_prefix():
     metric = METRICS.build({'type': 'retrieval.EmbeddingMetrics', 'metrics': ['Recall@1'],
-                                'similarity': 'euclidean', 'prefix': 'euclid'})
+                            'similarity': 'euclidean', 'prefix': 'euclid'})
     vectors, labels = torch.randn(40, 6), torch.arange(40) % 7
     same(run(metric, samples(vectors, labels)),
          evaluate(vectors, labels, metrics=['Recall@1'], similarity='euclidean'), 'euclid')
+
+
+def test_the_metric_alone_is_an_evaluator_with_it():
+    with DefaultScope.overwrite_default_scope('retrieval'):
+        evaluator = EVALUATOR.build(dict(type='EmbeddingMetrics', metrics=['Recall@5']))
+    assert [type(metric) for metric in evaluator.metrics] == [EmbeddingMetrics]
+    assert evaluator.metrics[0].metrics == ['Recall@5']
 
 
 @pytest.mark.parametrize(('options', 'says'), [

@@ -1,3 +1,4 @@
+"""`evaluate` against full sorts in float64, and the ways to split one evaluation."""
 from __future__ import annotations
 
 import numpy as np
@@ -204,6 +205,8 @@ EYE, ABC = np.eye(3, dtype=np.float32), [0, 0, 1]
     ((EYE, ABC, EYE), {}, ValueError, 'gallery_labels'),
     ((EYE, ABC, EYE, [1]), {}, ValueError, '1 entries for 3 rows'),
     ((EYE, ABC, None, ABC), {}, ValueError, 'without a gallery'),
+    ((EYE, ABC), {'gallery_ids': ABC, 'gallery_cameras': ABC}, ValueError,
+     'gallery_ids, gallery_cameras cannot be given without a gallery'),
     ((EYE, ABC, EYE[:, :2], ABC), {}, ValueError, '2 columns, but 3'),
     ((EYE, ABC, EYE[:0], []), {}, ValueError, 'gallery is empty'),
     ((EYE[:0], []), {}, ValueError, 'no queries'),

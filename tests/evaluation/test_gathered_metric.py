@@ -1,3 +1,4 @@
+"""What is reported does not depend on the number of processes."""
 from __future__ import annotations
 
 import json
@@ -37,7 +38,7 @@ def make_samples(numbered=True):
     return made
 
 
-def figures(part=0, parts=1, numbered=True):
+def reported(part=0, parts=1, numbered=True):
     """Everything that is measured where the samples are dealt out in turn, with padding."""
     made = make_samples(numbered)
     length = -(-COUNT // parts) * parts
@@ -51,41 +52,6 @@ def figures(part=0, parts=1, numbered=True):
     return evaluator.evaluate(COUNT)
 
 
-def process(part, parts, folder, numbered):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
-                            world_size=parts)
-    found = figures(part, parts, numbered)
-    with open(f'{folder}/{part}.json', 'w') as file:
-        json.dump(found, file)
-    leave_group()
-
-
-@pytest.mark.parametrize(('parts', 'numbered'), [(2, True), (3, True), (2, False)])
-def test_every_number_of_processes_gives_the_same(parts, numbered, tmp_path):
-    expected = figures(numbered=numbered)
-    mp.spawn(process, args=(parts, tmp_path, numbered), nprocs=parts)
-    for part in range(parts):
-        found = json.loads((tmp_path / f'{part}.json').read_text())
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-9)
-
-
-def process_without_samples(part, parts, folder):
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
-                            world_size=parts)
-    evaluator = Evaluator([EmbeddingMetrics('Recall@1')])
-    evaluator.process(make_samples() if part else [])
-    found = evaluator.evaluate(COUNT)
-    assert found['embedding/num_queries'] == COUNT
-    leave_group()
-
-
-def test_a_process_may_have_no_samples(tmp_path):
-    mp.spawn(process_without_samples, args=(2, tmp_path), nprocs=2)
-
-
 def shared_work(sharded):
     """Shallow and full rankings, by leave-one-out and with a gallery, in many small tiles."""
     generator = torch.Generator().manual_seed(1)
@@ -94,19 +60,6 @@ def shared_work(sharded):
     return [evaluate(vectors, labels, metrics=('Recall@1', 'MAP@R'), **options),
             evaluate(vectors, labels, metrics=('mAP', 'mINP'), **options),
             evaluate(vectors[:99], labels[:99], vectors[99:], labels[99:], **options)]
-
-
-def process_of_shared_work(part, parts, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
-                            world_size=parts)
-    assert shared_work(True) == shared_work(False)
-    leave_group()
-
-
-@pytest.mark.parametrize('parts', [2, 3])
-def test_the_work_is_shared_and_every_process_has_the_same(parts, tmp_path):
-    mp.spawn(process_of_shared_work, args=(parts, tmp_path), nprocs=parts)
 
 
 def protocol_samples():
@@ -128,7 +81,7 @@ def protocol_samples():
     return made, gallery
 
 
-def protocol_figures(name, part=0, parts=1):
+def of_protocol(name, part=0, parts=1):
     """What one process reports that was given an uneven share and repeats of it."""
     made, gallery = protocol_samples()
     if name == 'GoogleLandmarksV2':
@@ -142,18 +95,56 @@ def protocol_figures(name, part=0, parts=1):
     return evaluator.evaluate(len(made))
 
 
-def process_of_protocols(part, parts, folder):
+def without_samples(part, parts):
+    """One process has all samples and the others none."""
+    evaluator = Evaluator([EmbeddingMetrics('Recall@1')])
+    evaluator.process(make_samples() if part == parts - 1 else [])
+    return evaluator.evaluate(COUNT)
+
+
+def process(part, parts, folder):
+    """All that one of several processes reports."""
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=part,
                             world_size=parts)
-    found = {name: protocol_figures(name, part, parts) for name in PROTOCOLS}
+    found = {'numbered': reported(part, parts), 'unnumbered': reported(part, parts, False),
+             'without samples': without_samples(part, parts), 'sharded': shared_work(True),
+             'alone': shared_work(False),
+             'protocols': {name: of_protocol(name, part, parts) for name in PROTOCOLS}}
     (folder / f'{part}.json').write_text(json.dumps(found))
     leave_group()
 
 
-@pytest.mark.parametrize('parts', [2, 3])
-def test_every_protocol_on_several_processes(parts, tmp_path):
-    expected = {name: protocol_figures(name) for name in PROTOCOLS}
-    mp.spawn(process_of_protocols, args=(parts, tmp_path), nprocs=parts)
-    for part in range(parts):
-        assert json.loads((tmp_path / f'{part}.json').read_text()) == expected
+@pytest.fixture(scope='module', params=[2, 3])
+def processes(request, tmp_path_factory):
+    """What each of several processes reports."""
+    folder = tmp_path_factory.mktemp('processes')
+    mp.spawn(process, args=(request.param, folder), nprocs=request.param)
+    return [json.loads((folder / f'{part}.json').read_text()) for part in range(request.param)]
+
+
+@pytest.mark.parametrize('numbered', [True, False])
+def test_every_number_of_processes_gives_the_same(processes, numbered):
+    expected = reported(numbered=numbered)
+    for found in processes:
+        found = found['numbered' if numbered else 'unnumbered']
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=1e-9)
+
+
+def test_a_process_may_have_no_samples(processes):
+    for found in processes:
+        assert found['without samples'] == without_samples(0, 1)
+        assert found['without samples']['embedding/num_queries'] == COUNT
+
+
+def test_the_work_is_shared_and_every_process_has_the_same(processes):
+    for found in processes:
+        assert found['sharded'] == found['alone'] == shared_work(False)
+
+
+def test_every_protocol_on_several_processes(processes):
+    expected = {name: of_protocol(name) for name in PROTOCOLS}
+    for found in processes:
+        assert found['protocols'] == expected

@@ -1,17 +1,23 @@
 """Every formula against a loop that walks down the ranked list."""
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
-from retrieval.evaluation import VALID_NAMES, parse_metric, parse_metrics
-from retrieval.evaluation import metrics as measures
+from retrieval.evaluation import EmbeddingMetrics, evaluate, metric, metric_names, per_query
+from retrieval.evaluation import metrics as functions
+from retrieval.evaluation.metrics import parse_metric, parse_metrics
 from retrieval.ranking import RelevantRanks
+from retrieval.registry import METRICS
 
 
 def walk(hits, name, k=None):
-    """The figure of one query from its ranked list of booleans, by the definition in words."""
+    """The result of one query from its ranked list of booleans, by the definition in words."""
     total = sum(hits)
     found, area, precisions = 0, 0.0, []
     for place, hit in enumerate(hits, 1):
@@ -52,47 +58,47 @@ def lists():
 
 @pytest.mark.parametrize('name', ['R-Precision', 'MAP@R', 'mAP', 'mAP-trapezoid', 'MRR', 'mINP'])
 def test_plain(lists, name):
-    values = parse_metric(name).values(ranks_of(lists))
-    assert values.dtype == torch.float64
-    np.testing.assert_allclose(values, [walk(hits, name) for hits in lists], rtol=1e-12)
+    results = parse_metric(name).results(ranks_of(lists))
+    assert results.dtype == torch.float64
+    np.testing.assert_allclose(results, [walk(hits, name) for hits in lists], rtol=1e-12)
 
 
 @pytest.mark.parametrize('k', [1, 2, 10, 1000])
 @pytest.mark.parametrize('name', ['Recall', 'CMC', 'Precision', 'mAP'])
 def test_at_k(lists, name, k):
-    values = parse_metric(f'{name}@{k}').values(ranks_of(lists))
+    results = parse_metric(f'{name}@{k}').results(ranks_of(lists))
     expected = [walk(hits, 'mAP@' if name == 'mAP' else name, k) for hits in lists]
-    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    np.testing.assert_allclose(results, expected, rtol=1e-12)
 
 
 def test_by_hand():
     ranks = ranks_of([[True, False, True, False, False, True]])
-    assert float(measures.average_precision(ranks)) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
-    assert float(measures.map_at_r(ranks)) == pytest.approx((1 + 2 / 3) / 3)
-    assert float(measures.r_precision(ranks)) == pytest.approx(2 / 3)
-    assert float(measures.trapezoid_average_precision(ranks)) == pytest.approx(
+    assert float(functions.average_precision(ranks)) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
+    assert float(functions.map_at_r(ranks)) == pytest.approx((1 + 2 / 3) / 3)
+    assert float(functions.r_precision(ranks)) == pytest.approx(2 / 3)
+    assert float(functions.trapezoid_average_precision(ranks)) == pytest.approx(
         (1 + (1 / 2 + 2 / 3) / 2 + (2 / 5 + 3 / 6) / 2) / 3)
-    assert float(measures.inverse_negative_penalty(ranks)) == pytest.approx(0.5)
-    assert float(measures.precision_at_k(ranks, 20)) == pytest.approx(3 / 20)
-    assert float(measures.average_precision_at_k(ranks, 2)) == pytest.approx(1 / 2)
+    assert float(functions.inverse_negative_penalty(ranks)) == pytest.approx(0.5)
+    assert float(functions.precision_at_k(ranks, 20)) == pytest.approx(3 / 20)
+    assert float(functions.average_precision_at_k(ranks, 2)) == pytest.approx(1 / 2)
 
 
 def test_a_query_without_a_relevant_row_divides_by_nothing():
     ranks = ranks_of([[False, False], [True]])
     for name in ('R-Precision', 'MAP@R', 'mAP', 'mAP-trapezoid', 'MRR', 'mINP', 'Recall@1',
                  'Precision@2', 'mAP@2'):
-        values = parse_metric(name).values(ranks)
-        assert values[0] == 0 and torch.isfinite(values).all()
+        results = parse_metric(name).results(ranks)
+        assert results[0] == 0 and torch.isfinite(results).all()
 
 
 def test_every_valid_name_is_understood():
-    for name in VALID_NAMES:
+    for name in metric_names():
         assert parse_metric(name.replace('@K', '@7')).name == name.replace('@K', '@7')
 
 
 def test_one_name_and_repeats():
-    assert [measure.name for measure in parse_metrics('mAP')] == ['mAP']
-    assert [measure.name for measure in parse_metrics(['mAP', 'MRR', 'mAP'])] == ['mAP', 'MRR']
+    assert [one.name for one in parse_metrics('mAP')] == ['mAP']
+    assert [one.name for one in parse_metrics(['mAP', 'MRR', 'mAP'])] == ['mAP', 'MRR']
 
 
 @pytest.mark.parametrize('name', ['Recal@1', 'recall@1', 'Recall', 'MAP', 'map@r', '', 'MRR@3'])
@@ -116,3 +122,81 @@ def test_no_names(names):
 def test_none_given():
     with pytest.raises(ValueError, match='No metric'):
         parse_metrics([])
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setattr(functions, '_REGISTERED', dict(functions._REGISTERED))
+
+
+def test_a_metric_of_ones_own(registry):
+    @metric('Median')
+    def median_rank(ranks):
+        """1 over the median rank of the relevant rows."""
+        middle = ranks.order == (ranks.num_relevant[ranks.query] + 1) // 2
+        return per_query(ranks, middle / ranks.ranks.double())
+
+    @metric('Misses@K', depth=lambda k: functions.Depth(best=k))
+    def misses_at_k(ranks, k):
+        return 1 - functions.recall_at_k(ranks, k)
+
+    vectors, labels = torch.randn(40, 4), torch.arange(40) % 6
+    found = evaluate(vectors, labels, metrics=['Median', 'Misses@3', 'Recall@3'])
+    assert found['Misses@3'] == pytest.approx(100 - found['Recall@3'])
+    unit = torch.nn.functional.normalize(vectors.double(), dim=1)
+    medians = []
+    for row in range(40):
+        order = sorted(set(range(40)) - {row}, key=lambda other: -float(unit[row] @ unit[other]))
+        places = [place for place, other in enumerate(order, 1) if labels[other] == labels[row]]
+        medians.append(1 / places[(len(places) + 1) // 2 - 1])
+    assert found['Median'] == pytest.approx(100 * np.mean(medians))
+    assert EmbeddingMetrics(['Median', 'Misses@3']).metrics == ['Median', 'Misses@3']
+    assert metric_names()[-2:] == ['Median', 'Misses@K']
+    with pytest.raises(ValueError, match="'Misses@x': K must be"):
+        parse_metric('Misses@x')
+
+
+def test_a_module_that_a_config_imports(registry, tmp_path, monkeypatch):
+    (tmp_path / 'metric_of_mine.py').write_text(
+        'from retrieval.evaluation import metric\nfrom retrieval.evaluation.metrics import '
+        "recall_at_k\nmetric('Mine@K')(lambda ranks, k: recall_at_k(ranks, k))\n")
+    (tmp_path / 'config.py').write_text(
+        "custom_imports = dict(imports=['metric_of_mine'])\n"
+        "val_evaluator = dict(type='retrieval.EmbeddingMetrics', metrics=['Mine@5'])\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = Config.fromfile(tmp_path / 'config.py')
+    assert METRICS.build(config.val_evaluator).metrics == ['Mine@5']
+
+
+def test_registered_wrongly(registry):
+    with pytest.raises(ValueError, match="There is a metric 'mAP' already .*average_precision"):
+        metric('mAP')(lambda ranks: ranks.ranks)
+    with pytest.raises(TypeError, match="'Depth' has no K: give a Depth"):
+        metric('Depth', depth=lambda k: functions.Depth(rows=k))
+    again = functions.average_precision
+    assert metric('mAP')(again) is again
+
+
+@pytest.mark.parametrize(('function', 'error', 'says'), [
+    (lambda ranks: ranks.precisions, ValueError, r'each of 40 queries, got the shape \(280,\)'),
+    (lambda ranks: 0.5, TypeError, 'got float')])
+def test_a_function_that_returns_something_else(registry, function, error, says):
+    metric('Mine')(function)
+    with pytest.raises(error, match=says):
+        evaluate(torch.randn(40, 4), torch.arange(40) % 5, metrics='Mine')
+
+
+def test_rows_that_were_not_found_add_nothing():
+    ranks = RelevantRanks(torch.tensor([0, 3, 4]),
+                          torch.tensor([1, 4, functions.BEYOND, functions.BEYOND]),
+                          torch.tensor([5, 5]))
+    assert functions.average_precision(ranks).tolist() == [(1 + 2 / 4) / 3, 0]
+    assert functions.trapezoid_average_precision(ranks).tolist() == pytest.approx(
+        [(1 + (1 / 3 + 2 / 4) / 2) / 3, 0])
+
+
+def test_every_metric_stands_in_the_page_and_in_the_help():
+    from retrieval.commands.evaluate import parser
+    page = (Path(__file__).parents[2] / 'docs' / 'evaluation.md').read_text()
+    assert {f'`{name}`' for name in metric_names()} <= set(re.findall(r'`[^`\n]+`', page))
+    assert set(metric_names()) <= set(re.split(r'[\s.]+', parser().epilog))

@@ -1,13 +1,20 @@
 """Protocols against plain loops over sorted rankings."""
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from retrieval.evaluation import PROTOCOLS, EmbeddingMetrics, evaluate, evaluate_protocol
+from retrieval.evaluation import (
+    PROTOCOLS,
+    EmbeddingMetrics,
+    EmbeddingSet,
+    evaluate,
+    evaluate_protocol,
+)
 
 from .test_embedding_metrics import gallery_of, run, samples
 
@@ -61,7 +68,8 @@ def expected_levels(queries, gallery, truth):
 
 def test_revisited_levels(revisited):
     queries, gallery, truth = revisited
-    found = evaluate_protocol('RevisitedOxford', queries, gallery=gallery, ground_truth=truth)
+    found = evaluate_protocol('RevisitedOxford', EmbeddingSet(queries, ['a landmark'] * 12),
+                              EmbeddingSet(gallery, range(60)), truth)  # labels do not matter
     for level, values in expected_levels(queries, gallery, truth).items():
         got = [found[f'{level}/{name}'] for name in PROTOCOLS['RevisitedOxford'].metrics]
         assert got == pytest.approx(values)
@@ -75,8 +83,24 @@ def test_revisited_levels_through_the_metric(revisited):
     for row, sample in enumerate(made):
         sample.set_metainfo({name: lists[row] for name, lists in truth.items()})
     found = run(EmbeddingMetrics(protocol='RevisitedParis'), made, gallery_of(gallery))
-    expected = evaluate_protocol('RevisitedParis', queries, gallery=gallery, ground_truth=truth)
+    expected = evaluate_protocol('RevisitedParis', EmbeddingSet(queries), EmbeddingSet(gallery),
+                                 truth)
     assert found == {f'embedding/{name}': pytest.approx(value) for name, value in expected.items()}
+
+
+def test_classes_of_every_level(revisited, tmp_path):
+    queries, gallery, truth = revisited
+    made = samples(queries, torch.arange(12) % 2, prefix='q')
+    for row, sample in enumerate(made):
+        sample.set_metainfo({name: lists[row] for name, lists in truth.items()})
+    path = tmp_path / 'classes.json'
+    found = run(EmbeddingMetrics(protocol='RevisitedParis', per_class_file=str(path)), made,
+                gallery_of(gallery))
+    for level, table in json.loads(path.read_text()).items():
+        mean = sum(row['mP@5'] * row['num_queries'] for row in table.values()) / sum(
+            row['num_queries'] for row in table.values())
+        assert found[f'embedding/{level}/mP@5'] == pytest.approx(mean)
+    assert set(table) == {'0', '1'}
 
 
 def market_loop(queries, labels, cameras, gallery, theirs, their_cameras):
@@ -103,9 +127,9 @@ def market():
 
 def test_market(market):
     queries, labels, cameras, gallery, theirs, their_cameras = market
-    found = evaluate_protocol('Market1501', queries, labels, gallery, theirs,
-                              columns={'camera': cameras},
-                              gallery_columns={'camera': their_cameras})
+    found = evaluate_protocol(
+        'Market1501', EmbeddingSet(queries, labels, metadata={'camera': cameras}),
+        EmbeddingSet(gallery, theirs, metadata={'camera': their_cameras}))
     assert [found[name] for name in ('mAP', 'CMC@1', 'mINP')] == pytest.approx(market_loop(*market))
 
 
@@ -129,8 +153,8 @@ def test_market_through_the_metric(market):
 def test_landmarks_count_over_at_most_a_hundred():
     queries, gallery = torch.randn(5, 4), torch.randn(300, 4)
     lists = [list(range(start, start + 150)) for start in range(0, 150, 30)]
-    found = evaluate_protocol('GoogleLandmarksV2', queries, gallery=gallery,
-                              ground_truth={'gt_indices': lists})
+    found = evaluate_protocol('GoogleLandmarksV2', EmbeddingSet(queries), EmbeddingSet(gallery),
+                              {'gt_indices': lists})
     expected = []
     for query, wanted in zip(queries, lists, strict=True):
         hits, total = 0, 0.0
@@ -167,7 +191,6 @@ def test_relevance_confidence_and_classes_of_the_metric(tmp_path):
     assert found['embedding/mAP'] == pytest.approx(
         evaluate(queries, None, gallery, metrics='mAP', relevance=relevance)['mAP'])
     assert found['embedding/mAP/low'] < found['embedding/mAP'] < found['embedding/mAP/high']
-    import json
     table = json.loads((tmp_path / 'classes.json').read_text())
     each = [evaluate(queries[labels == label], None, gallery, metrics='mAP',
                      relevance=relevance[labels == label])['mAP'] for label in range(4)]
@@ -182,11 +205,12 @@ def test_what_a_protocol_fixes_is_not_given_beside_it():
     with pytest.raises(TypeError, match='by its name'):
         EmbeddingMetrics(protocol=SimpleNamespace())
     with pytest.raises(ValueError, match="needs 'camera'"):
-        evaluate_protocol('VeRi776', torch.ones(2, 2), [0, 0])
+        evaluate_protocol('VeRi776', EmbeddingSet(torch.ones(2, 2), [0, 0]))
     with pytest.raises(ValueError, match="needs 'gt_easy'"):
-        evaluate_protocol('RevisitedOxford', torch.ones(2, 2), gallery=torch.ones(3, 2))
+        evaluate_protocol('RevisitedOxford', EmbeddingSet(torch.ones(2, 2)),
+                          EmbeddingSet(torch.ones(3, 2)))
 
 
 @pytest.mark.parametrize('name', PROTOCOLS)
 def test_every_protocol_can_be_built(name):
-    assert EmbeddingMetrics(protocol=name).measures
+    assert EmbeddingMetrics(protocol=name).metrics == list(PROTOCOLS[name].metrics)

@@ -1,3 +1,4 @@
+"""Recall and average precision of ranked lists, against plain loops."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -211,6 +212,8 @@ def test_bad_input(make, error, says):
 
 def test_bad_samples():
     sample = RetrievalDataSample(metainfo={'sample_idx': 0})
+    with pytest.raises(ValueError, match='names a row more than once'):
+        RetrievalRecall(2).process(None, [{'pred_label': [4, 4], 'gt_indices': [4]}])
     with pytest.raises(ValueError, match='neither pred_label'):
         RetrievalRecall(1).process(None, [sample.to_dict()])
     sample.set_pred_label([5])

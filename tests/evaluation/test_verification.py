@@ -1,7 +1,4 @@
-"""Counting pairs, against plain loops.
-
-Figures at thresholds, against plain loops and scikit-learn.
-"""
+"""Counting pairs, against plain loops; results at thresholds, also against scikit-learn."""
 import numpy as np
 import pytest
 import torch
@@ -11,17 +8,17 @@ from torch.nn import functional
 from retrieval.evaluation import (
     count_pairs,
     equal_error_rate,
-    figures_at,
     pairs_within,
     precision_recall_curve,
+    results_at,
     roc_auc,
     roc_curve,
     tar_at_far,
     threshold_at_best_f1,
     threshold_at_far,
     threshold_at_precision,
+    verification,
 )
-from retrieval.evaluation import verification as pair_scores
 
 
 def loop(embeddings, labels, score, rows=None, neighbors=None):
@@ -79,8 +76,8 @@ def test_many_pairs_are_counted_in_bins(scale, monkeypatch):
     embeddings[200:] *= 9  # bins must become wider on the way
     labels = torch.arange(300) % 7
     exact = pairs_within(embeddings, labels, 'inner_product')
-    monkeypatch.setattr(pair_scores, '_EXACT', 1000)
-    monkeypatch.setattr(pair_scores, 'TILE_BUDGET', 9000)
+    monkeypatch.setattr(verification, '_EXACT', 1000)
+    monkeypatch.setattr(verification, 'TILE_BUDGET', 9000)
     binned = pairs_within(embeddings, labels, 'inner_product')
     assert binned.num_matches == exact.num_matches and binned.num_others == exact.num_others
     assert not np.array_equal(binned.scores, exact.scores)
@@ -127,7 +124,7 @@ def data(request):
     return np.round(rng.normal(size=500) + 1.2 * matches, 1), matches
 
 
-def figures(scores, matches, bar):
+def results(scores, matches, bar):
     accepted = [score >= bar for score in scores]
     true = sum(a and m for a, m in zip(accepted, matches, strict=True))
     false = sum(a and not m for a, m in zip(accepted, matches, strict=True))
@@ -137,12 +134,12 @@ def figures(scores, matches, bar):
     return tar, far, precision, f1
 
 
-def test_figures_at_a_threshold(data):
+def test_results_at_a_threshold(data):
     pairs = count_pairs(*data)
     for bar in (-9, -0.35, 0.2, 1, 2.05, 9):
-        found = figures_at(pairs, bar)
+        found = results_at(pairs, bar)
         assert found.threshold == bar
-        assert found[1:] == pytest.approx(figures(*data, bar), nan_ok=True)
+        assert found[1:] == pytest.approx(results(*data, bar), nan_ok=True)
 
 
 def test_curves_as_scikit_learn(data):
@@ -173,37 +170,37 @@ def test_equal_error_rate():
 def test_a_threshold_for_a_false_accept_rate(data, rate):
     pairs = count_pairs(*data)
     bar = threshold_at_far(pairs, rate)
-    assert figures(*data, bar)[1] <= rate
+    assert results(*data, bar)[1] <= rate
     lower = [score for score in set(data[0]) if score < bar]
-    assert all(figures(*data, score)[1] > rate for score in lower)
+    assert all(results(*data, score)[1] > rate for score in lower)
     name = f'TAR@FAR={rate:g}'
-    assert tar_at_far(pairs, [rate])[name] == pytest.approx(figures(*data, bar)[0])
+    assert tar_at_far(pairs, [rate])[name] == pytest.approx(results(*data, bar)[0])
 
 
 def test_no_false_accept_at_all():
     bar = threshold_at_far(count_pairs([1., 2, 3], [0, 1, 0]), 0.2)
-    assert bar > 3 and figures_at(count_pairs([1., 2, 3], [0, 1, 0]), bar).far == 0
+    assert bar > 3 and results_at(count_pairs([1., 2, 3], [0, 1, 0]), bar).far == 0
 
 
 @pytest.mark.parametrize('precision', [0, 0.4, 0.7, 0.8])
 def test_a_threshold_for_a_precision(data, precision):
     bar = threshold_at_precision(count_pairs(*data), precision)
-    mine = figures(*data, bar)
+    mine = results(*data, bar)
     assert mine[2] >= precision
     for score in set(data[0]):
-        other = figures(*data, score)
+        other = results(*data, score)
         assert other[2] < precision or other[0] <= mine[0]
 
 
 def test_a_threshold_for_the_best_f1(data):
     bar = threshold_at_best_f1(count_pairs(*data))
-    best = max(figures(*data, score)[3] for score in set(data[0]))
-    assert figures(*data, bar)[3] == pytest.approx(best)
+    best = max(results(*data, score)[3] for score in set(data[0]))
+    assert results(*data, bar)[3] == pytest.approx(best)
 
 
 @pytest.mark.parametrize('call, says', [
     (lambda: threshold_at_far(count_pairs([1.], [1]), 0.1), 'no rate'),
-    (lambda: threshold_at_far(count_pairs([1., 2], [1, 0]), 1.5), 'between 0 and 1'),
+    (lambda: threshold_at_far(count_pairs([1., 2], [1, 0]), 1.5), 'at least 0 and at most 1'),
     (lambda: threshold_at_precision(count_pairs([1., 2], [1, 0]), 0.9), 'highest is 0.5'),
     (lambda: threshold_at_precision(count_pairs([1.], [0]), 0.9), 'No pair'),
     (lambda: threshold_at_best_f1(count_pairs([1.], [0])), 'No pair'),

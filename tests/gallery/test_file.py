@@ -3,6 +3,8 @@ import copy
 import hashlib
 import pickle
 import struct
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from retrieval.gallery import Gallery
+from retrieval.gallery.file import GALLERY_FILE
 from retrieval.tensor_file import DamagedError
 
 from .examples import contents, example
@@ -33,6 +36,22 @@ def test_the_file_is_plain_safetensors(tmp_path):
     assert torch.equal(tensors['embeddings'], gallery.embeddings)
     assert torch.equal(tensors['labels'], gallery.labels)
     assert bytes(tensors['label_names.bytes'].tolist()).decode() == 'catdogünïcode'
+
+
+def test_a_file_of_version_2_from_before_is_read_and_written_the_same(tmp_path):
+    """The file was written when the container and the gallery were other code."""
+    path = Path(__file__).with_name('version-2.safetensors')
+    old, gallery = Gallery.load(path), example(3, 'a')
+    old.verify()
+    wanted = {**contents(gallery), 'embeddings': old.embeddings.tolist()}
+    assert contents(old) == wanted and old.dtype == 'int8'
+    assert torch.allclose(old.embeddings, gallery.embeddings, atol=0.02)
+    old.source['versions'] = {}
+    old.save(tmp_path / 'again.safetensors')
+    ours, theirs = load_file(tmp_path / 'again.safetensors'), load_file(path)
+    assert list(ours) == list(theirs)
+    for name in set(theirs) - {'manifest'}:  # which names the versions of libraries
+        assert torch.equal(ours[name], theirs[name]), name
 
 
 def test_the_same_gallery_is_the_same_file(tmp_path):
@@ -168,11 +187,10 @@ def test_damage_is_found_when_it_is_touched(tmp_path):
 def forge(path, name, change):
     """Change a tensor's bytes and all checksums with it, as another writer would."""
     from retrieval import tensor_file as container
-    opened = container.Container(path, 'retrieval-gallery')
+    opened = container.Container(path, GALLERY_FILE)
     arrays = {key: array[:].copy() for key, array in opened.arrays.items()}
     change(arrays[name])
-    container.write_container(path, 'retrieval-gallery', 2, [
-        container.Entry.of(key, array) for key, array in arrays.items()], opened.manifest)
+    container.write_container(path, GALLERY_FILE, arrays, opened.manifest)
 
 
 @pytest.mark.parametrize('name, dtype', [('embeddings', 'float32'), ('embeddings', 'float16'),
@@ -251,8 +269,8 @@ def test_a_replaced_file_does_not_change_an_open_gallery(tmp_path):
 
 
 def test_a_newer_version_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setattr('retrieval.gallery.file.FORMAT_VERSION', 3)
-    example().save(tmp_path / 'g.safetensors')
-    monkeypatch.setattr('retrieval.gallery.file.FORMAT_VERSION', 2)
-    with pytest.raises(ValueError, match='version 3.*reads up to 2'):
+    with monkeypatch.context() as patched:
+        patched.setattr('retrieval.gallery.file.GALLERY_FILE', replace(GALLERY_FILE, version=3))
+        example().save(tmp_path / 'g.safetensors')
+    with pytest.raises(ValueError, match='version 3 .*reads version 2. Install a newer'):
         Gallery.load(tmp_path / 'g.safetensors')

@@ -107,7 +107,8 @@ def test_what_is_no_gallery_is_refused(tmp_path):
                         'z.safetensors': 'no checksums', 'x.pth': 'must be a tensor',
                         'y.pth': "'state_dict', 'meta'", 'evil.pth': 'evil.pth',
                         'evil.npy': 'allow_pickle', 'evil.npz': 'allow_pickle',
-                        'x.npz': "'ids', 'labels'", 'short.pth': 'short.pth.*5 embeddings but 3',
+                        'x.npz': "'ids', 'labels'",
+                        'short.pth': 'short.pth.*ids has 3 entries for 5',
                         'text.pth': 'cannot be read'}.items():
         with pytest.raises(ValueError, match=words):
             Gallery.load(tmp_path / name)

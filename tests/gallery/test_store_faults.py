@@ -7,8 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -62,7 +60,7 @@ class Machine:
             real(handle, view[:half])
             self.step()
             real(handle, view[half:])
-        for module in ('tensor_file', 'gallery.store'):
+        for module in ('tensor_file', 'files'):
             monkeypatch.setattr(f'retrieval.{module}.write_all', write_all)
 
     def wrap(self, monkeypatch, owner, name):
@@ -149,48 +147,55 @@ def test_a_crash_while_a_store_is_made(monkeypatch, tmp_path):
     assert stop_at > 10
 
 
-WRITER = '''
-import sys, random
-sys.path.insert(0, {tests!r})
-from retrieval.gallery import GalleryStore
-from gallery.examples import example
-store, seed = GalleryStore({path!r}), int(sys.argv[1])
-for step in range(1000):
-    prefix = f'{{seed}}-{{step}}-'
-    store.append(example(3, prefix, seed=step))
-    print('append', prefix, flush=True)
-    store.remove([prefix + '1'])
-    print('remove', prefix, flush=True)
-    if step % 3 == 2:
-        store.compact()
-        print('compact', prefix, flush=True)
-'''
+def forked(action):
+    """Start an action in a child process; the child's number."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
 
 
-def writer_command(store):
-    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    code = WRITER.format(tests=tests, path=str(store.path))
-    environment = dict(os.environ, OMP_NUM_THREADS='1')
-    return [sys.executable, '-c', code], environment
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def write_and_say(path, seed, out):
+    """Change a store again and again; each change that has come to its end is a line."""
+    store = GalleryStore(path)
+    for step in range(1000):
+        prefix = f'{seed}-{step}-'
+        store.append(example(3, prefix, seed=step))
+        os.write(out, f'append {prefix}\n'.encode())
+        store.remove([f'{prefix}1'])
+        os.write(out, f'remove {prefix}\n'.encode())
+        if step % 3 == 2:
+            store.compact()
+            os.write(out, f'compact {prefix}\n'.encode())
 
 
 def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path):
     """Writers are killed at random moments while a reader looks on."""
     store = GalleryStore.create(tmp_path / 'x.gallery', example(2, 'base'))
-    command, environment = writer_command(store)
     rng = random.Random(0)
     expected = {'base0', 'base1'}
     for round_ in range(6):
-        process = subprocess.Popen([*command, str(round_)], env=environment,
-                                   stdout=subprocess.PIPE, text=True)
-        first = process.stdout.readline()
+        said, out = os.pipe()
+        child = forked(lambda round_=round_, out=out: write_and_say(store.path, round_, out))
+        os.close(out)
+        first = os.read(said, 1)
         end = time.monotonic() + rng.uniform(0, 0.15)
         while time.monotonic() < end:
             assert len(store.load().ids) >= len(expected)
-        os.kill(process.pid, signal.SIGKILL)
-        lines = [first, *process.stdout.read().splitlines()]
-        process.wait()
-        acknowledged = [line.split() for line in lines if line.strip()]
+        os.kill(child, signal.SIGKILL)
+        with open(said, 'rb') as pipe:
+            lines = (first + pipe.read()).decode().splitlines()
+        assert exit_code(child) == -signal.SIGKILL
+        acknowledged = [line.split() for line in lines]
         for what, prefix in acknowledged:
             if what == 'append':
                 expected |= {f'{prefix}{n}' for n in range(3)}
@@ -209,34 +214,30 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path):
 
 def test_two_writers_take_turns(tmp_path):
     store = GalleryStore.create(tmp_path / 'x.gallery', example(2, 'base'))
-    code = ('import sys\nsys.path.insert(0, {!r})\nfrom retrieval.gallery import GalleryStore\n'
-            'from gallery.examples import example\nstore = GalleryStore({!r}, timeout=60)\n'
-            'for step in range(15): store.append(example(2, f"{{sys.argv[1]}}-{{step}}-"))')
-    code = code.format(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-                       str(store.path))
-    writers = [subprocess.Popen([sys.executable, '-c', code, name],
-                                env=dict(os.environ, OMP_NUM_THREADS='1')) for name in 'pq']
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+
+    def write(name):
+        own = GalleryStore(store.path, timeout=60)
+        for step in range(15):
+            own.append(example(2, f'{name}-{step}-'))
+
+    writers = [forked(lambda name=name: write(name)) for name in 'pq']
+    assert [exit_code(writer) for writer in writers] == [0, 0]
     expected = {f'{name}-{step}-{n}' for name in 'pq' for step in range(15) for n in range(2)}
     assert set(store.load().ids) == expected | {'base0', 'base1'}
 
 
 def limited(limit, action):
-    """Run an action in a child process whose files may not grow beyond a limit."""
-    child = os.fork()
-    if child == 0:
-        status = 1
+    """The exit code of an action in a process whose files may not grow beyond a limit; 7 where it
+    says that there is no room.
+    """
+    def run():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             action()
         except OSError as error:
-            status = 7 if error.errno == errno.EFBIG and 'no room' in str(error) else 2
-        except BaseException:
-            status = 3
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os._exit(7 if error.errno == errno.EFBIG and 'no room' in str(error) else 2)
+    return exit_code(forked(run))
 
 
 def test_a_disk_that_is_full(tmp_path):

@@ -3,16 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from retrieval.index import ExactIndex
+from retrieval.index import ExactIndex, FaissIndex, MilvusIndex
 from retrieval.registry import INDEXES
 from retrieval.structures import Neighbors
+from retrieval.tensor_file import StringColumn
 
 
 def test_built_by_name():
     index = INDEXES.build({'type': 'retrieval.ExactIndex', 'similarity': 'euclidean'})
     assert isinstance(index, ExactIndex) and index.similarity.name == 'euclidean'
-    assert index.capabilities.exact and index.capabilities.filters
+    assert index.capabilities.exact and not index.capabilities.training
 
 
 def test_numbers_become_string_ids():
@@ -98,11 +100,22 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError('No space left on device')
 
-    monkeypatch.setattr('retrieval.index.files.save_file', fail)
+    monkeypatch.setattr('retrieval.tensor_file.write_all', fail)
     with pytest.raises(OSError, match='No space'):
         index.save(tmp_path / 'index')
     assert [path.name for path in tmp_path.iterdir()] == ['index']
     assert (tmp_path / 'index').read_bytes() == before
+
+
+@pytest.mark.parametrize('kind', [ExactIndex, FaissIndex, MilvusIndex])
+def test_a_file_of_version_1_is_to_be_built_again(kind, tmp_path):
+    """Such files had one checksum in the header, and ids under other names."""
+    ids = StringColumn.from_strings('ab')
+    save_file({'rows': torch.eye(2), 'ids': ids.data, 'id_offsets': ids.offsets},
+              tmp_path / 'old', {'format': f'retrieval.{kind.__name__}', 'version': '1',
+                                 'similarity': 'euclidean', 'checksum': '0' * 32})
+    with pytest.raises(ValueError, match=f'version 1 .*{kind.__name__}.* reads version 2.*again'):
+        kind.load(tmp_path / 'old')
 
 
 @pytest.mark.parametrize(('options', 'says'), [

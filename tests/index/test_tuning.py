@@ -36,7 +36,8 @@ def test_ties_with_the_last_result_count():
         pytest.approx((3 + 2 / 3) / 4)
 
 
-def test_trials_measure_what_they_say():
+def test_trials_measure_what_they_say(monkeypatch):
+    monkeypatch.setattr('retrieval.index.tuning._LEAST_SECONDS', 0.01)
     tuned = tuner()
     made = list(tuned.trials(Candidate(dict(factory='IVF16,Flat'), settings=(
         dict(nprobe=1), dict(nprobe=4), dict(nprobe=16)))))

@@ -251,7 +251,7 @@ def test_identify_knows_nobody():
     (lambda m, x: m.train_knn([]), ValueError, 'empty'),
     (lambda m, x: m.train_knn([x[0], x[0, :2]]), ValueError, 'one shape'),
     (lambda m, x: m.train_knn(x, batch_size=0), ValueError, 'batch_size'),
-    (lambda m, x: m.train_knn(x, ids=['a']), ValueError, '1 ids'),
+    (lambda m, x: m.train_knn(x, ids=['a']), ValueError, 'ids has 1 entries'),
     (lambda m, x: m.get_nearest_neighbors(x, 1.5), TypeError, 'k must'),
     (lambda m, x: m.match_probability(x, x), ValueError, 'calibration'),
     (lambda m, x: InferenceModel(m.trunk, nn.Unflatten(1, (2, 4))).get_embeddings(x), ValueError,

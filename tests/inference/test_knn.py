@@ -1,7 +1,4 @@
-"""k nearest neighbours against pytorch-metric-learning, and plain loops where that is wrong.
-
-Neighbours by any distance, against pytorch-metric-learning.
-"""
+"""k nearest neighbours against pytorch-metric-learning, and plain loops where that is wrong."""
 import faiss
 import numpy as np
 import pytest
@@ -10,7 +7,7 @@ from pytorch_metric_learning import distances
 from pytorch_metric_learning.utils import inference as peer
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
-from retrieval.inference import CustomKNN, FaissKNN
+from retrieval.inference import CustomKNN, FaissIndexer, FaissKNN
 
 
 def loop(query, k, reference, first=None):
@@ -241,7 +238,7 @@ def test_a_damaged_file_is_refused(init, tmp_path):
     (lambda: FaissKNN().train(torch.full((2, 2), torch.nan)), ValueError, 'finite'),
     (lambda: FaissKNN().train(torch.eye(2) * 1e25), ValueError, 'too long'),
     (lambda: FaissKNN().train(torch.randn(2, 2), ids=['a', 'a']), ValueError, "'a'"),
-    (lambda: FaissKNN().train(torch.randn(2, 2), ids=['a']), ValueError, '1 ids'),
+    (lambda: FaissKNN().train(torch.randn(2, 2), ids=['a']), ValueError, 'ids has 1 entries'),
     (lambda: FaissKNN().train(torch.randn(2, 2), labels=[0.5, 1]), ValueError, 'integers'),
 ])
 def test_wrong_input(call, error, says):
@@ -328,3 +325,28 @@ def test_it_keeps_a_reference(tmp_path):
 def test_custom_wrong_input(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize('kind', [np.asarray, torch.as_tensor])
+def test_the_older_indexer_gives_indices_first(kind, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    indexer = FaissIndexer()
+    assert indexer.index is None and indexer.emb_dim is None
+    indexer.train_index(kind(vectors[:20]))
+    indexer.add_to_index(kind(vectors[20:]))
+    indices, distances = indexer.search_nn(kind(vectors), 3)
+    flat = faiss.IndexFlatL2(4)
+    flat.add(vectors)
+    expected, wanted = flat.search(vectors, 3)
+    assert type(indices) is type(kind(vectors)) and np.array_equal(np.asarray(indices), wanted)
+    assert np.allclose(np.asarray(distances), expected, atol=1e-5)
+    indexer.save(tmp_path / 'index')
+    again = FaissIndexer(emb_dim=4)
+    again.load(tmp_path / 'index')
+    assert again.index.ntotal == 30 and again.emb_dim == 4
+
+
+def test_the_older_indexer_goes_on_with_an_index():
+    indexer = FaissIndexer(faiss.IndexFlatIP(2))
+    indexer.add_to_index(torch.tensor([[1., 0], [3, 0]]))
+    assert indexer.search_nn(torch.tensor([[1., 0]]), 2)[0].tolist() == [[1, 0]]

@@ -1,37 +1,14 @@
-"""Selections against stable sorts, with ties, gaps, skew and tiles of every width.
-
-Ranks of one query with every kind of tie, against a plain sort.
-"""
+"""Selections and ranks by NumPy against stable sorts, with ties, gaps and skew."""
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 
-from retrieval.ranking.cpu import (
-    BestOfBlock,
-    best_columns,
-    from_keys,
-    keys_of,
-    lower_bound,
-    ranks_of_block,
-    ranks_of_query,
-    sort_all,
-)
+from retrieval.ranking.cpu import best_columns, lower_bound, ranks_in_block, ranks_of_query
 from retrieval.ranking.ranks import Depth
 
-
-def stable(scores, k):
-    order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
-    values = np.take_along_axis(scores, order, 1)
-    return values, np.where(values == -np.inf, -1, order)
-
-
-def tile(seed, rows, width, distinct):
-    numbers = np.random.default_rng(seed)
-    scores = (numbers.integers(-distinct, distinct + 1, (rows, width)) / 4).astype(np.float32)
-    scores[numbers.random((rows, width)) < 0.1] = -np.inf
-    return scores
+from .toys import stable, tile
 
 
 @pytest.mark.parametrize('distinct', [1, 5, 10 ** 6])
@@ -43,19 +20,6 @@ def test_best_columns(width, k, distinct):
     values, columns = best_columns(scores, k)
     expected, places = stable(scores, min(k, width))
     assert np.array_equal(values, expected) and np.array_equal(columns, places)
-
-
-@pytest.mark.parametrize('edge', [1, 13, 64, 400])
-@pytest.mark.parametrize('k', [1, 5, 50, 399])
-def test_tile_after_tile(edge, k):
-    for seed in range(4):
-        scores = tile(seed, 6, 400, (1, 20, 10 ** 6, 3)[seed])
-        best = BestOfBlock(6, k)
-        for start in range(0, 400, edge):
-            best.offer(scores[:, start:start + edge].copy(), start)
-        values, rows = best.result()
-        expected, places = stable(scores, k)
-        assert np.array_equal(values, expected) and np.array_equal(rows, places)
 
 
 def test_a_query_with_nearly_everything_above_the_rest():
@@ -74,17 +38,6 @@ def test_the_bar_is_reached_by_k(k):
     assert ((scores >= bar[:, None]).sum(axis=1) >= k).all()
 
 
-def test_keys_keep_scores_and_order():
-    scores = np.array([0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38, np.inf, -np.inf, 1, -1], np.float32)
-    places = np.arange(10)
-    keys = keys_of(scores, places)
-    assert np.array_equal(np.argsort(keys), np.lexsort((places, -scores)))
-    values, back = from_keys(keys)
-    assert np.array_equal(values, scores) and back.tolist() == [0, 1, 2, 3, 4, 5, 6, -1, 8, 9]
-    values, columns = sort_all(scores[None])
-    assert np.array_equal(values[0], np.sort(scores)[::-1]) and columns[0, 0] == 6
-
-
 @pytest.mark.parametrize('distinct', [1, 3, 50, 1000])
 @pytest.mark.parametrize('seed', range(5))
 def test_ranks_of_a_query(seed, distinct):
@@ -100,5 +53,5 @@ def test_ranks_of_a_query(seed, distinct):
 def test_a_block_without_relevant_rows():
     none = torch.zeros(0, dtype=torch.int64)
     for depth in (Depth(everything=True), Depth(best=5), Depth(rows=3, relevant=True)):
-        ranks = ranks_of_block(np.eye(3, 5, dtype=np.float32), (none, none), None, depth)
+        ranks = ranks_in_block(np.eye(3, 5, dtype=np.float32), (none, none), None, depth)
         assert ranks.num_relevant.tolist() == [0, 0, 0] and len(ranks.ranks) == 0

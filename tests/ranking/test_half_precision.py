@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from retrieval.ranking import PreparedGallery, topk
-from retrieval.ranking.half_precision import HalfRows
 
 
 @pytest.mark.parametrize('similarity', ['cosine_similarity', 'inner_product', 'euclidean'])
@@ -43,7 +42,7 @@ def test_identical_vectors_come_by_row():
 def test_the_margin_covers_every_pair():
     queries, gallery = torch.randn(50, 32), torch.randn(400, 32)
     prepared = PreparedGallery(gallery, 'inner_product')
-    half = HalfRows.of(prepared)
+    half = prepared.half_rows
     rounded = queries.to(half.rows.dtype)
     apart = (queries.double() @ gallery.double().T
              - rounded.double() @ half.rows[:400].double().T).abs()

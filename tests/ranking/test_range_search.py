@@ -34,3 +34,9 @@ def test_nothing_found():
 def test_bad_threshold(threshold, error):
     with pytest.raises(error, match='threshold'):
         within(torch.eye(2), torch.eye(2), threshold)
+
+
+def test_no_threshold_finds_all_but_what_is_left_out():
+    mask = torch.tensor([True, True, False, True])
+    found = within(torch.eye(4)[:2], torch.eye(4), -torch.inf, exclude=[[0], []], mask=mask)
+    assert [rows.tolist() for _, rows in found] == [[1, 3], [1, 0, 3]]

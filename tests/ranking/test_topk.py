@@ -148,13 +148,13 @@ def test_select_keeps_the_lower_column_at_the_cut():
     assert columns.tolist() == [[4, 1, 2], [0, 1, 2], [4, 3, 2]]
 
 
-@pytest.mark.parametrize('k', [0, -1, True])
-def test_k_below_one_or_no_number(k):
+@pytest.mark.parametrize('k', [0, -1])
+def test_k_below_one(k):
     with pytest.raises(ValueError, match='at least 1'):
         topk(torch.ones(1, 2), torch.ones(2, 2), k)
 
 
-@pytest.mark.parametrize('k', ['3', 1.5, [1]])
+@pytest.mark.parametrize('k', ['3', 1.5, [1], True])
 def test_k_is_no_number(k):
     with pytest.raises(TypeError, match='integer'):
         topk(torch.ones(1, 2), torch.ones(2, 2), k)

@@ -106,7 +106,7 @@ def test_equal_rows_rank_by_number():
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(k=0), 'k must be an integer of at least 1'),
-    (dict(alpha=1), 'alpha must be from 0 to below 1'),
+    (dict(alpha=1), 'alpha must be at least 0 and below 1'),
     (dict(gamma=-1), 'gamma must be at least 0'),
     (dict(truncation=5, query_k=10), 'truncation must be at least query_k, 10, got 5'),
     (dict(iterations=0), 'iterations must be an integer of at least 1')])

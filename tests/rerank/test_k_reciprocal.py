@@ -148,7 +148,7 @@ def test_an_expanded_query_is_no_node_and_still_leaves_its_row_out():
 @pytest.mark.parametrize('arguments, message', [
     (dict(k1=0), 'k1 must be an integer of at least 1'),
     (dict(k2=2.5), 'k2 must be an integer of at least 1'),
-    (dict(lambda_value=1.5), 'lambda_value must be from 0 to 1'),
+    (dict(lambda_value=1.5), 'lambda_value must be at least 0 and at most 1'),
     (dict(lambda_value='0.3'), 'lambda_value must be a number')])
 def test_bad_arguments(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):

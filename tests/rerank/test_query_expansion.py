@@ -1,7 +1,4 @@
-"""Query expansion against plain loops.
-
-Database augmentation against a plain loop, and what is kept of it.
-"""
+"""Query expansion and database augmentation against plain loops, and what is kept of them."""
 import gc
 import weakref
 

@@ -16,6 +16,11 @@ class CachedFeatures(BaseModule):
 
     Args:
         num_features: C.
+
+    Example:
+        >>> import torch
+        >>> CachedFeatures(4)(torch.zeros(2, 4, 1, 1)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(self, num_features: int, init_cfg: dict | None = None) -> None:

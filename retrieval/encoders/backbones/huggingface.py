@@ -1,7 +1,4 @@
-"""Configurations of transformers' vision models, by name, folder, type or dict.
-
-Any vision model of Hugging Face transformers as a backbone.
-"""
+"""Any vision model of Hugging Face transformers as a backbone, by name, folder, type or dict."""
 from __future__ import annotations
 
 import inspect
@@ -15,15 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...registry import MODELS, nearest_names, unknown_name
-from ..weights import (
-    KeyMapping,
-    Mismatch,
-    check_mismatch,
-    check_unused,
-    read_weights,
-    report_mismatch,
-    select_weights,
-)
+from ..weights import Checkpoint, WeightReport
 from .hub import HINT, hub
 
 
@@ -185,13 +174,12 @@ class HuggingFaceBackbone(BaseModule):
             ``save_pretrained`` wrote, a type of model (``vit``, ``dinov2``, ``clip_vision_model``
             …), or a configuration as a dict with ``model_type``. The last two need no network.
         pretrained: load the weights of the hub or of the folder; otherwise they are drawn.
-        checkpoint: load weights from this local file instead; also those that transformers'
-            classes with a head have written.
+        checkpoint: load weights from this local file instead (a path, or what
+            :class:`~retrieval.encoders.Checkpoint` takes); also those that transformers' classes
+            with a head have written.
         init_cfg: MMEngine's initialisation.
         pooled: return the model's own pooled output ``(B, C)`` instead, for an encoder with
             ``pooling=None``: of CLIP and SigLIP it is what their contrastive training was for.
-        checkpoint_prefix, key_mapping, checkpoint_strict: how the names of ``checkpoint`` are
-            translated, and whether all must fit; see :func:`load_weights`.
         kwargs: settings of the model's configuration that differ, as ``image_size=384``.
 
     Attributes:
@@ -209,10 +197,8 @@ class HuggingFaceBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str | Mapping[str, Any], pretrained: bool = False,
-                 checkpoint: str | None = None, init_cfg: dict | None = None, *,
-                 pooled: bool = False, checkpoint_prefix: str | None = None,
-                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True,
-                 **kwargs: Any) -> None:
+                 checkpoint: Any = None, init_cfg: dict | None = None, *,
+                 pooled: bool = False, **kwargs: Any) -> None:
         super().__init__(init_cfg)
         check_installed()
         if pretrained and checkpoint is not None:
@@ -228,10 +214,7 @@ class HuggingFaceBackbone(BaseModule):
         options = build_options(config, pooled)
         self.model: Any = _build(source, config, options) if pretrained else _draw(config, options)
         if checkpoint is not None:
-            self.model = _load_file(self.model, checkpoint, options, checkpoint_prefix,
-                                    key_mapping, checkpoint_strict)
-        else:
-            check_unused(checkpoint_prefix, key_mapping)
+            self.model = _load_file(self.model, Checkpoint.of(checkpoint), options)
         # transformers' models have an init_weights, which MMEngine must not run after loading.
         self.model.is_init = True
         self._freeze_unused()
@@ -317,30 +300,29 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
     return model.float()
 
 
-def _load_file(model: Any, path: str, options: dict[str, Any], prefix: str | None,
-               key_mapping: KeyMapping | None, strict: bool) -> nn.Module:
+def _load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
     """The model with a file's weights, by transformers' own loader: it knows under which names
     releases of the past have written them.
     """
     from transformers.utils import logging
 
     own = model.state_dict()
-    weights = select_weights(read_weights(path), own, path, prefix, key_mapping)
+    weights = checkpoint.weights_for(own)
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of what did not match is ours to write
     try:
-        loaded, report = type(model).from_pretrained(
+        loaded, info = type(model).from_pretrained(
             None, config=model.config, state_dict=dict(weights), output_loading_info=True,
             ignore_mismatched_sizes=True, **options)
     finally:
         logging.set_verbosity(level)
-    missing = sorted(report['missing_keys'])
-    different = sorted({entry[0] for entry in report['mismatched_keys']})
-    mismatch = Mismatch([name for name in missing if name not in different],
-                        sorted(report['unexpected_keys']), different,
-                        len(own) - len({*missing, *different}))
-    check_mismatch(own, weights, mismatch, path, strict)
-    report_mismatch(mismatch, len(own), path)
+    missing = sorted(info['missing_keys'])
+    different = sorted({entry[0] for entry in info['mismatched_keys']})
+    report = WeightReport([name for name in missing if name not in different],
+                          sorted(info['unexpected_keys']), different,
+                          len(own) - len({*missing, *different}))
+    checkpoint.check(own, weights, report)
+    report.log(checkpoint.path, len(own))
     return loaded.float()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...registry import MODELS, unknown_name
 from ..build import keep_weights
-from ..weights import KeyMapping, load_checkpoint
+from ..weights import load_weights
 from .hub import HINT, hub
 
 
@@ -23,11 +23,9 @@ class TimmBackbone(BaseModule):
     Args:
         model_name: a name of timm, such as ``resnet50`` or ``vit_small_patch16_224``.
         pretrained: fetch the weights from the hub.
-        checkpoint: load weights from this local file instead (``.safetensors``, or a checkpoint
-            of torch).
+        checkpoint: load weights from this local file instead: a path, or what
+            :class:`~retrieval.encoders.Checkpoint` takes.
         init_cfg: MMEngine's initialisation.
-        checkpoint_prefix, key_mapping, checkpoint_strict: how the names of ``checkpoint`` are
-            translated, and whether all must fit; see :func:`load_weights`.
         kwargs: handed to ``timm.create_model``: ``in_chans``, ``img_size``, ``drop_path_rate`` …
 
     Attributes:
@@ -41,20 +39,24 @@ class TimmBackbone(BaseModule):
         TypeError: an argument that the model does not take.
         ConnectionError: the weights cannot be fetched.
         FileNotFoundError: there is no file ``checkpoint``.
+
+    Example:
+        >>> backbone = TimmBackbone('test_resnet')
+        >>> import torch
+        >>> backbone(torch.rand(1, 3, 64, 64)).shape[1] == backbone.num_features
+        True
     """
 
-    def __init__(self, model_name: str, pretrained: bool = False, checkpoint: str | None = None,
-                 init_cfg: dict | None = None, *, checkpoint_prefix: str | None = None,
-                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True,
-                 **kwargs: Any) -> None:
+    def __init__(self, model_name: str, pretrained: bool = False, checkpoint: Any = None,
+                 init_cfg: dict | None = None, **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if pretrained and checkpoint is not None:
             raise ValueError('Give either pretrained=True or a checkpoint, not both: the file '
                              'would overwrite what was fetched.')
         self.model_name = model_name
         self.model = keep_weights(_create(model_name, pretrained, kwargs))
-        load_checkpoint(self.model, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict,
-                        ignore=_classifier_names(self.model))
+        if checkpoint is not None:
+            load_weights(self.model, checkpoint, _classifier_names(self.model))
         self.num_features: int = self.model.num_features  # type: ignore[assignment]
         self.has_class_token = getattr(self.model, 'cls_token', None) is not None
         self.num_prefix_tokens: int = getattr(self.model, 'num_prefix_tokens',

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...registry import MODELS, unknown_name
-from ..weights import KeyMapping, load_checkpoint
+from ..weights import load_weights
 from .hub import HINT
 
 # The children that come after the features; every other child is run in turn.
@@ -30,10 +30,9 @@ class TorchvisionBackbone(BaseModule):
         model_name: a classifier's name, such as ``resnet50`` or ``vit_b_16``.
         weights: torchvision's name of pretrained weights, such as ``DEFAULT`` or
             ``IMAGENET1K_V2``; they are fetched.
-        checkpoint: load weights from this local file instead.
+        checkpoint: load weights from this local file instead: a path, or what
+            :class:`~retrieval.encoders.Checkpoint` takes.
         init_cfg: MMEngine's initialisation.
-        checkpoint_prefix, key_mapping, checkpoint_strict: how the names of ``checkpoint`` are
-            translated, and whether all must fit; see :func:`load_weights`.
         kwargs: handed to torchvision. A local file of googlenet or inception_v3 that was trained
             by torchvision wants ``transform_input=True``.
 
@@ -48,12 +47,15 @@ class TorchvisionBackbone(BaseModule):
         TypeError: an argument that the model does not take.
         ConnectionError: the weights cannot be fetched.
         FileNotFoundError: there is no file ``checkpoint``.
+
+    Example:
+        >>> backbone = TorchvisionBackbone('shufflenet_v2_x0_5')
+        >>> backbone.eval()(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 1024, 2, 2])
     """
 
-    def __init__(self, model_name: str, weights: str | None = None, checkpoint: str | None = None,
-                 init_cfg: dict | None = None, *, checkpoint_prefix: str | None = None,
-                 key_mapping: KeyMapping | None = None, checkpoint_strict: bool = True,
-                 **kwargs: Any) -> None:
+    def __init__(self, model_name: str, weights: str | None = None, checkpoint: Any = None,
+                 init_cfg: dict | None = None, **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if weights is not None and checkpoint is not None:
             raise ValueError('Give either weights or a checkpoint, not both: the file would '
@@ -66,8 +68,8 @@ class TorchvisionBackbone(BaseModule):
         for name in _HEAD:
             if name in dict(self.model.named_children()):
                 delattr(self.model, name)
-        load_checkpoint(self.model, checkpoint, checkpoint_prefix, key_mapping, checkpoint_strict,
-                        ignore=[f'{name}.' for name in _HEAD])
+        if checkpoint is not None:
+            load_weights(self.model, checkpoint, [f'{name}.' for name in _HEAD])
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch of images.

@@ -1,40 +1,28 @@
-"""One faiss index under numbers of our own: how each type adds, removes, selects and is scanned.
+"""One faiss index under numbers of our own: how each type is trained, adds, removes and searches.
 
 A *slot* is the number under which faiss knows a vector. Where faiss keeps the numbers that it is
 given (inverted lists), slots never change; where it counts positions, those behind a removed one
 move up; where it cannot remove, slots of removed vectors stay and must not be found.
-
-Training a faiss index on a sample.
-
-A copy of a faiss index on a GPU, which answers the plain searches.
 """
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...similarity import SIMILARITIES
 from .factory import build, chain, knobs, load_faiss, reason, rows_needed, set_seed, skip_polysemous
 from .lists import detached, plain_lists
 
 _BLOCK = 2 ** 16  # rows that are added or reconstructed together
 _WIDER = 4  # how much more of the lists each further effort looks at
 _NSG_ROWS = 101  # faiss builds no smaller neighbour graph
-
-
-def plain_search(index: Any, queries: np.ndarray, fetch: int,
-                 **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """faiss's own search of arrays, which takes ``params``.
-
-    ``faiss.contrib.torch_utils``, which pytorch-metric-learning imports, replaces the method of
-    every index by one that does not.
-    """
-    search = getattr(index, 'search_numpy', index.search)
-    return search(queries, fetch, **options)
+_TRAINING_ROWS = 2 ** 16  # at least, where there are so many and no number is given
+_ROWS_OF_EACH = 64  # centroid, where that are more
+_MOST_ON_GPU = 2048  # results, and lists, that a GPU index looks at
 
 
 class FaissEngine:
@@ -154,10 +142,10 @@ class FaissEngine:
         if effort and self.exhausted(effort):
             raw, slots = self._scan(self.index, queries, fetch, chosen)
         elif chosen is None and not effort:
-            raw, slots = plain_search(self.index, queries, fetch)
+            raw, slots = _plain_search(self.index, queries, fetch)
         else:
             settings = _parameters(self.parts, chosen, _WIDER ** effort)
-            raw, slots = plain_search(self.index, queries, fetch, params=settings)
+            raw, slots = _plain_search(self.index, queries, fetch, params=settings)
         return (-raw if self.l2 else raw), slots
 
     def exhausted(self, effort: int) -> bool:
@@ -181,10 +169,10 @@ class FaissEngine:
             return self._scan(index.storage, queries, fetch, chosen)
         if isinstance(index, faiss.IndexIVF):
             settings = faiss.SearchParametersIVF(sel=chosen, nprobe=index.nlist, max_codes=0)
-            return plain_search(index, queries, fetch, params=settings)
+            return _plain_search(index, queries, fetch, params=settings)
         if chosen is None:
-            return plain_search(index, queries, fetch)
-        return plain_search(index, queries, fetch, params=faiss.SearchParameters(sel=chosen))
+            return _plain_search(index, queries, fetch)
+        return _plain_search(index, queries, fetch, params=faiss.SearchParameters(sel=chosen))
 
     def exact_keys(self, queries: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """The keys of these slots ``(Q, C)``, each computed alone, so that equal vectors tie and
@@ -202,9 +190,10 @@ class FaissEngine:
         """The similarities that keys ``(Q, C)`` of prepared queries ``(Q, D)`` stand for."""
         if not self.l2:
             return keys
-        if self.similarity == 'cosine_similarity':  # |q - g|² = |q|² + 1 - 2 cos; q may be zero
-            return (np.where(queries.any(axis=1), 1, 0.5)[:, None] + keys / 2).astype(np.float32)
-        return -np.sqrt(np.maximum(-keys, 0))
+        found = SIMILARITIES[self.similarity].from_squared_distances(-keys)
+        if self.similarity == 'cosine_similarity':
+            found[~queries.any(axis=1)] = 0  # a query that is zero is at distance 1 of all
+        return found
 
     def reconstruct(self, slots: np.ndarray) -> np.ndarray:
         """The vectors in these slots as the codes give them, ``(n, D)`` float32.
@@ -268,6 +257,43 @@ class FaissEngine:
         return hashlib.blake2b(self.bytes().tobytes(), digest_size=16).hexdigest()
 
 
+def trained_engine(factory: str, similarity: str, vectors: Tensor, size: int | None, seed: int,
+                   polysemous: bool) -> FaissEngine:
+    """An empty engine, trained on a sample of prepared vectors ``(n, D)``.
+
+    Args:
+        factory: faiss's factory string.
+        similarity: a name of ours.
+        vectors: what there is to train on.
+        size: how many rows to train on at most; None for 64 for each centroid, at least 65,536.
+        seed: of the draw of the sample, and of faiss's clustering.
+        polysemous: train product quantizers for the search parameter ``ht``.
+
+    Raises:
+        ValueError: the factory does not fit the width, or there are too few rows.
+    """
+    index = build(factory, vectors.shape[1], similarity)
+    set_seed(index, seed)
+    if not polysemous:
+        skip_polysemous(index)
+    if not index.is_trained:
+        need = rows_needed(index)
+        size = max(_TRAINING_ROWS, _ROWS_OF_EACH * need) if size is None else size
+        if len(vectors) > size:  # rows drawn without repeats, in the order in which they stand
+            order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(seed))
+            vectors = vectors[order[:size].sort().values]
+        if len(vectors) < need:
+            raise ValueError(f'The factory {factory!r} needs at least {need} rows to train on, got '
+                             f'{len(vectors)}: add more together, call train() with more, or use a '
+                             'smaller factory.')
+        try:
+            index.train(vectors.numpy())
+        except RuntimeError as error:
+            raise ValueError(f'faiss could not train {factory!r} on {len(vectors)} rows: '
+                             f'{reason(error)}') from error
+    return FaissEngine(index, similarity)
+
+
 def read_engine(data: Tensor, similarity: str) -> FaissEngine:
     """The engine of bytes whose checksum has been compared.
 
@@ -288,86 +314,6 @@ def read_engine(data: Tensor, similarity: str) -> FaissEngine:
     except RuntimeError as error:
         raise ValueError(f'this faiss ({faiss.__version__}) cannot read it: {reason(error)}') \
             from error
-
-
-def _parameters(parts: list[Any], chosen: Any, wider: int) -> Any:
-    """faiss's search parameters: those that are set, with a selector, over ``wider`` as many
-    lists.
-    """
-    faiss = load_faiss()
-    part, inner = parts[0], parts[1:]
-    if isinstance(part, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_parameters(inner, chosen, wider))
-    if isinstance(part, faiss.IndexRefine):
-        return faiss.IndexRefineSearchParameters(
-            k_factor=part.k_factor, base_index_params=_parameters(inner, chosen, wider))
-    if isinstance(part, faiss.IndexIVF):
-        lists = dict(sel=chosen, nprobe=min(part.nlist, part.nprobe * wider),
-                     max_codes=part.max_codes * wider)
-        if isinstance(part, faiss.IndexIVFPQ):
-            return faiss.IVFPQSearchParameters(polysemous_ht=part.polysemous_ht, **lists)
-        return faiss.SearchParametersIVF(**lists)
-    if isinstance(part, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=chosen, efSearch=part.hnsw.efSearch)
-    return faiss.SearchParameters(sel=chosen)
-
-
-_OF_EACH = 64  # training rows for each centroid, where no number is given
-_LEAST = 2 ** 16
-
-
-@dataclass(frozen=True)
-class Training:
-    """How an index is made for the first vectors that it sees.
-
-    Args:
-        factory: faiss's factory string.
-        similarity: a name of ours.
-        size: how many rows to train on at most; None for 64 for each centroid, at least 65,536.
-        seed: of the draw of the sample, and of faiss's clustering.
-        polysemous: train product quantizers for the search parameter ``ht``.
-    """
-
-    factory: str
-    similarity: str
-    size: int | None
-    seed: int
-    polysemous: bool = False
-
-    def engine(self, vectors: Tensor) -> FaissEngine:
-        """An empty engine, trained on a sample of prepared vectors ``(n, D)``.
-
-        Raises:
-            ValueError: the factory does not fit the width, or there are too few rows.
-        """
-        index = build(self.factory, vectors.shape[1], self.similarity)
-        set_seed(index, self.seed)
-        if not self.polysemous:
-            skip_polysemous(index)
-        if not index.is_trained:
-            need = rows_needed(index)
-            sample = self.sample(vectors, max(_LEAST, _OF_EACH * need))
-            if len(sample) < need:
-                raise ValueError(f'The factory {self.factory!r} needs at least {need} rows to '
-                                 f'train on, got {len(sample)}: add more together, call train() '
-                                 'with more, or use a smaller factory.')
-            try:
-                index.train(sample.numpy())
-            except RuntimeError as error:
-                raise ValueError(f'faiss could not train {self.factory!r} on {len(sample)} rows: '
-                                 f'{reason(error)}') from error
-        return FaissEngine(index, self.similarity)
-
-    def sample(self, vectors: Tensor, default: int) -> Tensor:
-        """Rows drawn without repeats, in the order in which they stand."""
-        size = default if self.size is None else self.size
-        if len(vectors) <= size:
-            return vectors
-        generator = torch.Generator().manual_seed(self.seed)
-        return vectors[torch.randperm(len(vectors), generator=generator)[:size].sort().values]
-
-
-_MOST = 2048  # results, and lists, that a GPU index looks at
 
 
 def checked_device(device: Any) -> str | None:
@@ -421,10 +367,43 @@ class GpuMirror:
 
     def serves(self, fetch: int, chosen: Any, effort: int) -> bool:
         """Whether such a search is one for the GPU."""
-        return chosen is None and not effort and fetch <= _MOST and self._lists <= _MOST
+        return chosen is None and not effort and max(fetch, self._lists) <= _MOST_ON_GPU
 
     def candidates(self, queries: np.ndarray, fetch: int, chosen: Any,
                    effort: int) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`FaissEngine.candidates`."""
         raw, slots = self._index.search(queries, fetch)
         return (-raw if self._l2 else raw), slots
+
+
+def _plain_search(index: Any, queries: np.ndarray, fetch: int,
+                 **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """faiss's own search of arrays, which takes ``params``.
+
+    ``faiss.contrib.torch_utils``, which pytorch-metric-learning imports, replaces the method of
+    every index by one that does not.
+    """
+    search = getattr(index, 'search_numpy', index.search)
+    return search(queries, fetch, **options)
+
+
+def _parameters(parts: list[Any], chosen: Any, wider: int) -> Any:
+    """faiss's search parameters: those that are set, with a selector, over ``wider`` as many
+    lists.
+    """
+    faiss = load_faiss()
+    part, inner = parts[0], parts[1:]
+    if isinstance(part, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_parameters(inner, chosen, wider))
+    if isinstance(part, faiss.IndexRefine):
+        return faiss.IndexRefineSearchParameters(
+            k_factor=part.k_factor, base_index_params=_parameters(inner, chosen, wider))
+    if isinstance(part, faiss.IndexIVF):
+        lists = dict(sel=chosen, nprobe=min(part.nlist, part.nprobe * wider),
+                     max_codes=part.max_codes * wider)
+        if isinstance(part, faiss.IndexIVFPQ):
+            return faiss.IVFPQSearchParameters(polysemous_ht=part.polysemous_ht, **lists)
+        return faiss.SearchParametersIVF(**lists)
+    if isinstance(part, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=chosen, efSearch=part.hnsw.efSearch)
+    return faiss.SearchParameters(sel=chosen)

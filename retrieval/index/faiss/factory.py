@@ -20,8 +20,8 @@ def load_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError('FaissIndex needs faiss: `pip install faiss-cpu`, or faiss-gpu.') \
-            from error
+        raise ImportError('faiss is not installed: `pip install faiss-cpu`, or a GPU build of '
+                          'it.') from error
     return faiss
 
 

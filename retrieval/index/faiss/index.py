@@ -1,14 +1,7 @@
-"""Checking the arguments of a FaissIndex.
-
-The rows of a FaissIndex: their ids, their vectors in faiss, and which slot is which row.
-
-Any index of faiss's factory.
-"""
+"""The index of any of faiss's factory types."""
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,187 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import real_number, whole_number
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
 from ...ranking.range_search import checked_threshold
-from ...ranking.topk import checked_k
-from ...registry import INDEXES, unknown_name
-from ...similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ...registry import INDEXES
+from ...similarity import SIMILARITIES, SimilarityFn
 from ...structures import Neighbors
-from ..base import Capabilities, Exclude, Filter, Index, RowIds, excluded_rows, filter_mask
-from . import lists as faiss_lists
-from .engine import FaissEngine, GpuMirror, Training, checked_device
+from ...tensor_file import Container
+from ..base import (
+    Capabilities,
+    Exclude,
+    Filter,
+    Found,
+    Index,
+    as_range,
+    grow_to_threshold,
+    named_similarity,
+)
+from .engine import FaissEngine, GpuMirror, checked_device, trained_engine
 from .factory import checked_parameters, knobs, load_faiss, plain_factory, trial
 from .lists import plain_lists
-from .search import FaissSearch, KeptVectors, Scope, check_half, grow_to_threshold
-
-
-def known_similarity(similarity: str | SimilarityFn | Similarity) -> Similarity:
-    """One of the named similarities, which faiss can search by. Raises ValueError for others."""
-    chosen = resolve_similarity(similarity)
-    if SIMILARITIES.get(chosen.name) is not chosen:
-        raise ValueError(unknown_name('similarity of a FaissIndex', chosen.name, SIMILARITIES)
-                         + ' ExactIndex takes any callable.')
-    return chosen
-
-
-def at_least(name: str, value: Any, least: float) -> float:
-    """``value`` as it is. Raises TypeError for no number, ValueError for less than ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'{name} must be a number, got {value!r}.')
-    if not value >= least:
-        raise ValueError(f'{name} must be at least {least}, got {value!r}.')
-    return value
-
-
-def checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
-                         on_disk: bool) -> Capabilities:
-    """What an index of this factory can do.
-
-    Args:
-        index: an empty index of it, of any width.
-
-    Raises:
-        ValueError: the factory cannot be used as it is asked for.
-    """
-    engine = FaissEngine(index, similarity)
-    if isinstance(engine.core, load_faiss().IndexLSH) and not rescore:
-        raise ValueError(f'The factory {factory!r} counts differing bits, which are no similarity: '
-                         'use it with rescore=True.')
-    if on_disk and not (engine.given and plain_lists(engine.core)):
-        raise ValueError(f'on_disk keeps plain inverted lists in a file, and {factory!r} has none: '
-                         "use an IVF factory without 'fs' and without refinement (rescore=True "
-                         "refines), such as 'IVF4096,PQ32'.")
-    return Capabilities(exact=engine.exact, removal=True, filters=True, range_search=True,
-                        training=not engine.trained)
-
-
-class FaissStore:
-    """Rows in the order in which they were added, over an engine that numbers them by slot.
-
-    Args:
-        similarity: the name of the similarity.
-        kept: vectors that are kept beside the engine, or None.
-        on_disk: a folder for the inverted lists, or None to hold them in memory.
-        max_removed: the share of hidden rows above which the engine is built anew.
-    """
-
-    def __init__(self, similarity: str, kept: KeptVectors | None,
-                 on_disk: str | PathLike | None, max_removed: float) -> None:
-        self.similarity, self.kept, self.max_removed = similarity, kept, max_removed
-        self.on_disk = None if on_disk is None else Path(on_disk)
-        self.ids = RowIds()
-        self.engine: FaissEngine | None = None
-        self.codec = ''  # digest of the trained, empty engine
-        self.next_slot = 0
-        self.longest = 0.0  # length of the longest vector there ever was
-        self.sealed = False  # the lists are mapped from a saved file, which must not change
-        self._slots = np.zeros(0, dtype=np.int64)  # capacity >= N
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def slots(self) -> np.ndarray:
-        """The slot of every row, ``(N,)`` int64 rising."""
-        return self._slots[:len(self)]
-
-    @property
-    def removed(self) -> int:
-        """How many removed rows the engine still holds."""
-        return 0 if self.engine is None else len(self.engine) - len(self)
-
-    @property
-    def lists_on_disk(self) -> bool:
-        """Whether the inverted lists stand in a file of their own."""
-        return self.on_disk is not None or self.sealed
-
-    def attach(self, engine: FaissEngine, codec: str) -> None:
-        """Use an engine that is trained and holds nothing."""
-        if self.on_disk is not None:
-            faiss_lists.map_lists(engine.core, self.working_file(),
-                                  np.zeros(engine.core.nlist), writable=True)
-        self.engine, self.codec = engine, codec
-
-    def working_file(self) -> Path:
-        """A new file for lists that change; it is removed with this object."""
-        assert self.on_disk is not None
-        file = faiss_lists.new_file(self.on_disk)
-        weakref.finalize(self, file.unlink, missing_ok=True)
-        return file
-
-    def restore(self, ids: RowIds, slots: np.ndarray, engine: FaissEngine | None, codec: str,
-                next_slot: int, longest: float) -> None:
-        """Take over rows that the engine and the kept vectors hold already."""
-        self.ids, self._slots, self.engine = ids, slots, engine
-        self.codec, self.next_slot, self.longest = codec, next_slot, longest
-
-    def check_writable(self) -> None:
-        """Refuse a change of lists that are mapped from a saved file. Raises ValueError."""
-        if self.sealed:
-            raise ValueError('This index cannot be changed: its inverted lists are mapped from a '
-                             'saved file. Load it with on_disk=FOLDER, which works on a copy.')
-
-    def append(self, vectors: Tensor, names: list[str]) -> None:
-        """Add prepared vectors ``(n, D)`` under ids that are new."""
-        self._insert(vectors, len(self))
-        if self.kept is not None:
-            self.kept.add(vectors)
-        self.longest = max(self.longest, float(vectors.norm(dim=1).max()))
-        self.ids.append(names)
-
-    def _insert(self, vectors: Tensor, count: int) -> None:
-        """Hand vectors to the engine, and number them from row ``count`` on."""
-        assert self.engine is not None
-        first = self.next_slot if self.engine.given else len(self.engine)
-        self.engine.add(vectors, first)
-        need = count + len(vectors)
-        if len(self._slots) < need:
-            larger = np.zeros(max(need, 3 * count // 2, 1024), dtype=np.int64)
-            larger[:count] = self._slots[:count]
-            self._slots = larger
-        self._slots[count:need] = np.arange(first, first + len(vectors))
-        self.next_slot = first + len(vectors)
-
-    def remove(self, rows: list[int]) -> None:
-        """Remove rows; the engine is built anew where it hides too many by then."""
-        assert self.engine is not None
-        gone = np.array(sorted(rows), dtype=np.int64)
-        taken = self.engine.remove(self.slots[gone])
-        stay = np.delete(np.arange(len(self)), gone)
-        self._slots = np.arange(len(stay)) if taken and self.engine.shifts else self.slots[stay]
-        self.ids.drop(rows)
-        if self.kept is not None:
-            self.kept.keep(stay)
-        if not len(self):
-            self.engine.reset()
-            self.next_slot = 0
-        elif self.removed > self.max_removed * len(self.engine):
-            with suppress(ValueError):  # what cannot be built anew goes on hiding its rows
-                self.compact()
-
-    def compact(self) -> None:
-        """Build the engine anew without what was removed.
-
-        Raises:
-            ValueError: no vectors are kept, and the codes give none back.
-        """
-        if not self.removed or self.engine is None:
-            return
-        vectors, before = self.vectors(), self.engine
-        self.engine = FaissEngine(before.emptied(), self.similarity)
-        try:
-            self._insert(vectors, 0)
-        except ValueError:  # an NSG graph of too few rows
-            self.engine = before
-            raise
-
-    def vectors(self) -> Tensor:
-        """The prepared vectors ``(N, D)`` float32: those that are kept, else what the codes give.
-        """
-        assert self.engine is not None
-        if self.kept is not None:
-            return self.kept.floats(slice(None))
-        return torch.from_numpy(self.engine.reconstruct(self.slots))
+from .search import FaissSearch, KeptVectors, Scope, check_half
+from .store import FORMAT, FaissStore
 
 
 @INDEXES.register_module()
@@ -229,7 +63,15 @@ class FaissIndex(Index):
         ValueError: faiss knows no such factory, or an argument is out of range.
         TypeError: an argument is of a wrong type.
         ImportError: faiss is not installed.
+
+    Example:
+        >>> index = FaissIndex('HNSW8', 'euclidean')
+        >>> index.add(torch.eye(3), ['x', 'y', 'z'])
+        >>> index.search(torch.tensor([[1., 0.5, 0.]]), k=2, exclude=['x']).ids
+        [['y', 'z']]
     """
+
+    load_options = ('device', 'search_parameters', 'on_disk', 'verify', 'factory')
 
     def __init__(self, factory: str = 'Flat',
                  similarity: str | SimilarityFn = 'cosine_similarity',
@@ -239,17 +81,17 @@ class FaissIndex(Index):
                  on_disk: str | PathLike | None = None, device: Any = None,
                  max_removed: float = 0.5) -> None:
         self.factory = plain_factory(factory)
-        self.similarity = known_similarity(similarity)
+        super().__init__(named_similarity(similarity, 'FaissIndex'))
         self.device = checked_device(device)
-        self.train_size = None if train_size is None else checked_k(train_size)
+        self.train_size = None if train_size is None else whole_number('train_size', train_size)
         self.seed = int(seed)
         self.rescore, self.rescore_dtype = bool(rescore), rescore_dtype
-        self.rescore_factor = at_least('rescore_factor', rescore_factor, 1)
+        self.rescore_factor = real_number('rescore_factor', rescore_factor, 1)
         kept = KeptVectors(self.similarity.name, rescore_dtype) if rescore else None
         self.store = FaissStore(self.similarity.name, kept, on_disk,
-                                at_least('max_removed', max_removed, 0))
+                                real_number('max_removed', max_removed, 0))
         index = trial(self.factory, self.similarity.name)
-        self.capabilities = checked_capabilities(
+        self.capabilities = _checked_capabilities(
             index, self.factory, self.similarity.name, self.rescore, on_disk is not None)
         self._parameters = checked_parameters(search_parameters, knobs(index), self.factory)
         self._mirror: GpuMirror | None = None
@@ -329,8 +171,8 @@ class FaissIndex(Index):
 
     def _start(self, vectors: Tensor) -> None:
         """Make the engine for these prepared vectors, and train it where it needs that."""
-        engine = Training(self.factory, self.similarity.name, self.train_size, self.seed,
-                          polysemous='ht' in self._parameters).engine(vectors)
+        engine = trained_engine(self.factory, self.similarity.name, vectors, self.train_size,
+                                self.seed, polysemous='ht' in self._parameters)
         self.store.attach(engine, engine.codec())
         self._apply_parameters()
 
@@ -396,10 +238,9 @@ class FaissIndex(Index):
 
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
-        vectors, k = self._ready(queries), checked_k(k)
-        search = self._searching(vectors, exclude, filter)
-        k = min(k, int(search.scope.available.max(initial=0)))
-        scores, rows = search.best(k)
+        k = whole_number('k', k)
+        search = self._searching(queries, exclude, filter)
+        scores, rows = search.best(min(k, int(search.scope.available.max(initial=0))))
         width = int((rows >= 0).sum(axis=1).max(initial=0))
         return Neighbors(torch.from_numpy(np.ascontiguousarray(scores[:, :width])),
                          torch.from_numpy(np.ascontiguousarray(rows[:, :width])), self.ids)
@@ -407,25 +248,25 @@ class FaissIndex(Index):
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         """Every row of similarity ``threshold`` or more that the search parameters let it see."""
-        vectors, threshold = self._ready(queries), checked_threshold(threshold)
-        search = self._searching(vectors, exclude, filter)
-        found = grow_to_threshold(search, threshold)
-        found.gallery_ids = self.ids
-        return found
+        threshold = checked_threshold(threshold)
+        search = self._searching(queries, exclude, filter)
 
-    def _ready(self, queries: Any) -> np.ndarray:
-        if not len(self):
-            raise ValueError('The index is empty: add embeddings before searching.')
-        return self._prepared(as_vectors(queries, 'queries', self.width)).numpy()
+        def best(some: np.ndarray, k: int) -> Found:
+            scores, rows = search.of(some).best(k, complete=False)
+            return rows, scores
 
-    def _searching(self, vectors: np.ndarray, exclude: Exclude | None,
+        most = int(search.scope.available.max(initial=0))
+        return as_range(grow_to_threshold(best, len(search.queries), most, threshold), self.ids)
+
+    def _searching(self, queries: Any, exclude: Exclude | None,
                    chosen: Filter | None) -> FaissSearch:
+        """The search of these queries among what they may find."""
+        vectors = self._prepared(self.as_queries(queries)).numpy()
         store = self.store
         assert store.engine is not None
-        mask = filter_mask(chosen, self.ids)
-        sets = excluded_rows(exclude, store.ids.row, len(vectors), len(self))
-        scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(), sets,
-                      len(vectors))
+        mask = store.ids.allowed(chosen)
+        scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(),
+                      store.ids.excluded(exclude, len(vectors)), len(vectors))
         if self.device is not None and self._mirror is None:
             self._mirror = GpuMirror(store.engine, self.device)
         return FaissSearch(store.engine, vectors, scope, store.longest, store.kept,
@@ -465,13 +306,21 @@ class FaissIndex(Index):
         Raises:
             ValueError: there are none, they were trained apart, or an id is in two of them.
         """
-        from .files import merge
-        return merge(cls, parts, on_disk)
+        if isinstance(parts, (str, bytes, PathLike, FaissIndex)):
+            raise TypeError(f'merge wants a sequence of indexes or files, got {parts!r}.')
+        indexes = [part if isinstance(part, FaissIndex) else cls.load(part)
+                   for part in parts]
+        if not indexes:
+            raise ValueError('There is nothing to merge: give at least one index.')
+        _check_alike(indexes)
+        merged = indexes[0].empty_copy(on_disk)
+        merged.store.join([part.store for part in indexes])
+        merged._apply_parameters()
+        return merged
 
     def save(self, path: str | PathLike) -> None:
         """Write the index to one file; lists that are kept on disk to a second one beside it."""
-        from .files import save
-        save(self, Path(path))
+        self.store.save(Path(path), dict(settings=self.settings(), gallery=self.gallery_digest))
 
     @classmethod
     def load(cls, path: str | PathLike, device: Any = None,
@@ -495,11 +344,60 @@ class FaissIndex(Index):
             FileNotFoundError: there is no such file.
             ValueError: it holds no such index, or is damaged.
         """
-        from .files import load
-        index = load(cls, Path(path), device, on_disk, verify)
+        opened = Container(path, FORMAT)
+        opened.verify()
+        try:
+            index = cls(**opened.manifest['settings'], on_disk=on_disk, device=device)
+            index.store.read(opened)
+            index.search_parameters = {}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f'{str(path)!r} is damaged, or not for this installation: {error}') \
+                from error
+        index.store.read_lists(opened, verify)
+        index.gallery_digest = opened.manifest['gallery']
         if factory is not None and plain_factory(factory) != index.factory:
             raise ValueError(f'{str(path)!r} holds the factory {index.factory!r}, not '
                              f'{factory!r}.')
         if search_parameters is not None:
             index.search_parameters = search_parameters
         return index
+
+
+def _checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
+                         on_disk: bool) -> Capabilities:
+    """What an index of this factory can do.
+
+    Args:
+        index: an empty index of it, of any width.
+
+    Raises:
+        ValueError: the factory cannot be used as it is asked for.
+    """
+    engine = FaissEngine(index, similarity)
+    if isinstance(engine.core, load_faiss().IndexLSH) and not rescore:
+        raise ValueError(f'The factory {factory!r} counts differing bits, which are no similarity: '
+                         'use it with rescore=True.')
+    if on_disk and not (engine.given and plain_lists(engine.core)):
+        raise ValueError(f'on_disk keeps plain inverted lists in a file, and {factory!r} has none: '
+                         "use an IVF factory without 'fs' and without refinement (rescore=True "
+                         "refines), such as 'IVF4096,PQ32'.")
+    return Capabilities(exact=engine.exact, training=not engine.trained)
+
+
+def _check_alike(parts: Sequence[FaissIndex]) -> None:
+    """Refuse parts that do not share similarity, factory and training. Raises ValueError."""
+    first = parts[0]
+    for number, part in enumerate(parts[1:], start=1):
+        for what, own, other in (
+                ('factory', first.factory, part.factory),
+                ('similarity', first.similarity.name, part.similarity.name),
+                ('width', first.width, part.width),
+                ('rescore', (first.rescore, first.rescore_dtype),
+                 (part.rescore, part.rescore_dtype))):
+            if own != other:
+                raise ValueError(f'Indexes can be merged that are made alike; part {number} has '
+                                 f'{what} {other!r}, part 0 has {own!r}.')
+        if part.store.codec != first.store.codec:
+            raise ValueError(f'Part {number} was trained apart from part 0, so that its codes mean '
+                             'something else: fill every shard from empty_copy() of one trained '
+                             'index, or from one saved file.')

@@ -6,6 +6,7 @@ file that the lists belong to.
 """
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -106,14 +107,10 @@ def save_lists(ivf: Any, renumber: Renumber, path: Path) -> Path:
 
 def drop_other_lists(path: Path, keep: Path | None) -> None:
     """Remove lists that earlier versions of the index file ``path`` left behind."""
-    for old in path.parent.glob(f'{_escaped(path.name)}.*.lists'):
+    for old in path.parent.glob(f'{glob.escape(path.name)}.*.lists'):
         digest = old.name[len(path.name) + 1:-len('.lists')]
         if old != keep and len(digest) == 32 and set(digest) <= set('0123456789abcdef'):
             old.unlink(missing_ok=True)
-
-
-def _escaped(name: str) -> str:
-    return ''.join(f'[{letter}]' if letter in '*?[' else letter for letter in name)
 
 
 def check_lists(path: Path, size: int, verify: bool) -> None:
@@ -151,7 +148,8 @@ def map_lists(ivf: Any, path: Path, sizes: np.ndarray, writable: bool) -> None:
         lists.set_all_lists_sizes(faiss.swig_ptr(sizes))
         lists.totsize = int(sizes.sum()) * (ivf.code_size + 8)
         lists.do_mmap()
-    _give(ivf, lists)
+    lists.this.disown()
+    ivf.replace_invlists(lists, True)
 
 
 def new_file(folder: str | os.PathLike) -> Path:
@@ -160,11 +158,6 @@ def new_file(folder: str | os.PathLike) -> Path:
     handle, name = mkstemp(dir=folder, prefix='inverted-', suffix='.lists')
     os.close(handle)
     return Path(name)
-
-
-def _give(ivf: Any, lists: Any) -> None:
-    lists.this.disown()
-    ivf.replace_invlists(lists, True)
 
 
 def join_lists(target: Any, sources: Sequence[tuple[Any, Renumber]]) -> None:

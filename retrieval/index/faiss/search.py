@@ -1,9 +1,4 @@
-"""Vectors that are kept beside an approximate index, to score its candidates exactly.
-
-Searching a faiss index until there are as many results as there should be.
-
-Range search by searches that fetch more and more.
-"""
+"""One search of a faiss index: what may be found, and candidates until there are enough of them."""
 from __future__ import annotations
 
 from copy import copy
@@ -14,14 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ranking import RangeNeighbors, RowSets
+from ...ranking import RowSets
+from ...ranking.lists import best_of_lists
 from ...registry import unknown_name
+from ...similarity import SIMILARITIES
 from .engine import FaissEngine
 from .factory import load_faiss
 
 DTYPES = {'float16': torch.float16, 'float32': torch.float32}
 _HALF_LARGEST = 65504.0
 _BLOCK = 2 ** 18  # numbers that are gathered at once: they stay in the cache
+_BUDGET = 2 ** 22  # candidates that are held at once
+_MORE = 4  # how many times as many candidates the next round fetches
+_ROUNDING = 1e-6  # of a product of two lengths; faiss's blocked products differ by less
 
 
 class KeptVectors:
@@ -75,8 +75,8 @@ class KeptVectors:
         """Some of the vectors in float32, cosine's scaled to length 1 again."""
         chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         vectors = self.rows[chosen].float()
-        if self.similarity == 'cosine_similarity' and self.dtype == 'float16':
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        if self.dtype == 'float16':
+            vectors = SIMILARITIES[self.similarity].prepare(vectors)
         return vectors
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -89,10 +89,7 @@ class KeptVectors:
             block = rows[start:start + height]
             query = torch.from_numpy(queries[start:start + height])[:, None]
             vectors = self.floats(np.maximum(block, 0))
-            if self.similarity == 'euclidean':
-                found = -(vectors - query).square_().sum(dim=2).sqrt_()
-            else:
-                found = (vectors * query).sum(dim=2)
+            found = SIMILARITIES[self.similarity].of_pairs(vectors, query)
             scores[start:start + height] = np.where(block >= 0, found.numpy(), -np.inf)
         return scores
 
@@ -102,11 +99,6 @@ def check_half(vectors: Tensor, who: str) -> None:
     if len(vectors) and float(vectors.abs().max()) > _HALF_LARGEST:
         raise ValueError(f'The vectors hold numbers above 65504, {who} cannot keep: use float32, '
                          'or divide them by a constant.')
-
-
-_BUDGET = 2 ** 22  # candidates that are held at once
-_MORE = 4  # how many times as many candidates the next round fetches
-_ROUNDING = 1e-6  # of a product of two lengths; faiss's blocked products differ by less
 
 
 class Scope:
@@ -282,10 +274,9 @@ def ordered(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     wrong |= (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1]) & (rows[:, 1:] >= 0)
     todo = np.flatnonzero(wrong.any(axis=1))
     if len(todo):
-        order = np.lexsort((rows[todo], -scores[todo]))
         rows = rows.copy()
-        scores[todo] = np.take_along_axis(scores[todo], order, 1)
-        rows[todo] = np.take_along_axis(rows[todo], order, 1)
+        best = best_of_lists(torch.from_numpy(scores[todo]), torch.from_numpy(rows[todo]))
+        scores[todo], rows[todo] = (part.numpy() for part in best)
     return scores, rows
 
 
@@ -293,33 +284,3 @@ def _filled(values: np.ndarray, k: int, value: float) -> np.ndarray:
     if values.shape[1] >= k:
         return values[:, :k]
     return np.pad(values, ((0, 0), (0, k - values.shape[1])), constant_values=value)
-
-
-_FIRST_RANGE = 128
-_GROWTH = 4
-
-
-def grow_to_threshold(search: FaissSearch, threshold: float) -> RangeNeighbors:
-    """All rows of similarity ``threshold`` or more.
-
-    A query whose results all reach the threshold is searched again for more of them, until one
-    falls below or there are no more.
-    """
-    count = len(search.queries)
-    found: list[tuple[np.ndarray, np.ndarray]] = [
-        (np.zeros(0, np.float32), np.zeros(0, np.int64))] * count
-    most = int(search.scope.available.max(initial=0))
-    todo, k = np.arange(count if most else 0), min(_FIRST_RANGE, most)
-    while len(todo):
-        scores, rows = search.of(todo).best(k, complete=False)
-        reach = (rows >= 0) & (scores >= np.float32(threshold))
-        for place, query in enumerate(todo):
-            found[query] = scores[place, reach[place]], rows[place, reach[place]]
-        todo = todo[reach.all(axis=1)] if k < most else todo[:0]
-        k = min(most, k * _GROWTH)
-    lengths = torch.tensor([len(rows) for _, rows in found], dtype=torch.int64)
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    nothing = [(np.zeros(0, np.float32), np.zeros(0, np.int64))]
-    return RangeNeighbors(
-        offsets, torch.from_numpy(np.concatenate([part for part, _ in found + nothing])),
-        torch.from_numpy(np.concatenate([part for _, part in found + nothing])))

@@ -1,11 +1,12 @@
-"""Metadata columns as Milvus keeps them: whole numbers, numbers, truth values and strings.
-
-The Milvus collection of an index: its fields, its limits, and the names that lead to it.
+"""The Milvus collection of an index: its fields and limits, and the names that lead to it.
 
 An index called ``products`` is the alias ``products`` of a collection ``products_rows_…`` (filled
 by ``add``) or ``products_gallery_…`` (filled by ``replace``): an alias can be moved to a new
 collection in one step. A second alias, ``products_is_<digest>``, says that the collection holds
 exactly the rows of that digest; it is taken away before the rows change.
+
+Its fields are the id, the row's serial number, the vector and the metadata columns: whole numbers,
+numbers, truth values and strings.
 """
 from __future__ import annotations
 
@@ -23,11 +24,16 @@ from torch import Tensor
 
 from ...compat import load_pymilvus
 from ...registry import unknown_name
-from ...similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ...similarity import SIMILARITIES
 from .connection import Connection, MilvusError, MilvusUnavailable
 
+ID, ROW, EMBEDDING = 'id', 'row', 'embedding'
+METRICS = {'cosine_similarity': 'COSINE', 'inner_product': 'IP', 'euclidean': 'L2'}
+BY_METRIC = {metric: SIMILARITIES[name] for name, metric in METRICS.items()}
+EMBEDDED_INDEXES = ('AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'IVF_FLAT', 'IVF_SQ8')
+MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
+WIDTHS = range(2, 32_769)
 KINDS = {'int': 'INT64', 'float': 'DOUBLE', 'bool': 'BOOL', 'str': 'VARCHAR'}
-RESERVED = ('id', 'row', 'embedding')
 MOST_BYTES = 65_535  # of a string
 _PYTHON = {'int': int, 'float': float, 'bool': bool, 'str': str}
 Columns = dict[str, tuple[str, list[Any]]]  # by name: the kind and a value for each row
@@ -58,7 +64,7 @@ def field_name(name: Any) -> str:
     """
     name = re.sub(r'\W', '_', str(name), flags=re.ASCII)
     name = f'_{name}' if not name or name[0].isdigit() else name
-    return f'{name}_' if name in RESERVED else name
+    return f'{name}_' if name in (ID, ROW, EMBEDDING) else name
 
 
 def _field_names(names: Iterable[Any]) -> list[str]:
@@ -181,13 +187,6 @@ def _check_text(name: str, row: int, value: str) -> None:
                          'valid text: Milvus takes UTF-8 only.') from error
 
 
-ID, ROW, EMBEDDING = 'id', 'row', 'embedding'
-METRICS = {'cosine_similarity': 'COSINE', 'inner_product': 'IP', 'euclidean': 'L2'}
-EMBEDDED_INDEXES = ('AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'IVF_FLAT', 'IVF_SQ8')
-MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
-WIDTHS = range(2, 32_769)
-
-
 @dataclass(frozen=True)
 class Layout:
     """What a collection is made of.
@@ -215,15 +214,6 @@ def checked_name(name: Any) -> str:
         raise ValueError(f'collection={name!r} is no name that Milvus takes: write letters, digits '
                          'and underscores (at most 200), not beginning with a digit.')
     return name
-
-
-def checked_similarity(similarity: str | SimilarityFn | Similarity) -> Similarity:
-    """A similarity that Milvus knows. Raises ValueError for another, such as a callable."""
-    resolved = resolve_similarity(similarity)
-    if SIMILARITIES.get(resolved.name) is not resolved or resolved.name not in METRICS:
-        raise ValueError(f'Milvus has no similarity {resolved.name!r}: it computes '
-                         f'{", ".join(METRICS)}. Use ExactIndex for one of your own.')
-    return resolved
 
 
 def checked_index_params(given: Mapping[str, Any] | None,

@@ -1,20 +1,21 @@
-"""An index in a Milvus database: embedded, or a cluster."""
+"""The index whose rows are in a Milvus database: embedded, a server or a cluster."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ...checks import real_number, unique_names, whole_number
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
 from ...ranking.range_search import checked_threshold
-from ...ranking.topk import checked_k
 from ...registry import INDEXES
 from ...similarity import Similarity
 from ...structures import Neighbors
-from ..base import Capabilities, Exclude, Filter, Index, as_ids, some_of
+from ..base import Capabilities, Exclude, Filter, Index, as_range, named_similarity
 from . import collection as collections
 from . import rows as export
 from . import search as searching
@@ -58,8 +59,9 @@ class MilvusIndex(Index):
             ``ConnectionError``; it is down, too slow or lost the connection each time.
     """
 
-    capabilities = Capabilities(exact=True, removal=True, filters=True, range_search=True,
-                                expressions=True, persistent=True)
+    capabilities = Capabilities(exact=True, expressions=True, persistent=True)
+    load_options = ('uri', 'collection', 'overwrite', 'token', 'timeout', 'retries', 'patience',
+                    'batch_size', 'index_params', 'search_params')
 
     def __init__(self, uri: str = './gallery_milvus.db', collection: str = 'retrieval',
                  similarity: str | Similarity = 'cosine_similarity', token: str | None = None,
@@ -68,19 +70,20 @@ class MilvusIndex(Index):
                  search_params: Mapping[str, Any] | None = None,
                  metadata: Mapping[str, Any] | None = None, id_length: int = 1024,
                  overwrite: bool = False) -> None:
+        super().__init__(named_similarity(similarity, 'MilvusIndex'))
         name = collections.checked_name(collection)
-        self.similarity = collections.checked_similarity(similarity)
         kind, params = collections.checked_index_params(index_params, is_embedded(uri))
         kinds = declared(metadata)
         self.search_params, self.overwrite = dict(search_params or {}), overwrite
+        id_length = whole_number('id_length', id_length, 1, MOST_BYTES)
+        batch_size = whole_number('batch_size', batch_size)
         layout = collections.Layout(0, collections.METRICS[self.similarity.name], kinds or {},
-                                    _whole('id_length', id_length, 1, MOST_BYTES), kind, params)
-        batch_size = _whole('batch_size', batch_size, 1)
-        connection = Connection(uri, token, _seconds('timeout', timeout),
-                                _whole('retries', retries, 0), _seconds('patience', patience))
+                                    id_length, kind, params)
+        connection = Connection(uri, token, real_number('timeout', timeout, above=0),
+                                whole_number('retries', retries, 0),
+                                real_number('patience', patience, above=0))
         self._store = Store(connection, name, layout, kinds is not None, batch_size)
-        self.capabilities = Capabilities(exact=kind == 'FLAT', removal=True, filters=True,
-                                         range_search=True, expressions=True, persistent=True)
+        self.capabilities = replace(type(self).capabilities, exact=kind == 'FLAT')
 
     def __repr__(self) -> str:
         return f'MilvusIndex({self._store.connection.uri!r}, collection={self._store.name!r})'
@@ -95,7 +98,7 @@ class MilvusIndex(Index):
 
     @property
     def ids(self) -> Sequence[str]:
-        return self._store.rows().ids
+        return self._store.rows().ids.names
 
     @property
     def width(self) -> int | None:
@@ -106,7 +109,7 @@ class MilvusIndex(Index):
         return len(self._store.rows())
 
     def __contains__(self, item: Any) -> bool:
-        return str(item) in self._store.rows().row_of
+        return self._store.rows().ids.row(str(item)) is not None
 
     def add(self, embeddings: Any, ids: Iterable[Any],
             metadata: Mapping[str, Any] | None = None) -> None:
@@ -122,12 +125,9 @@ class MilvusIndex(Index):
             MilvusUnavailable: the connection was lost midway; ``written`` rows are certainly in,
                 and :meth:`upsert` with the same arguments completes them without doubling any.
         """
-        row_of = self._store.rows().row_of
+        table = self._store.rows()
         vectors, names, columns = self._checked_rows(embeddings, ids, metadata, self._store.layout)
-        known = [name for name in names if name in row_of]
-        if known:
-            raise ValueError(f'Already in the index: {some_of(known)}. Remove them first.')
-        self._store.write(vectors, names, columns)
+        self._store.write(vectors, table.ids.new(names, len(vectors)), columns)
 
     def upsert(self, embeddings: Any, ids: Iterable[Any],
                metadata: Mapping[str, Any] | None = None) -> None:
@@ -142,7 +142,7 @@ class MilvusIndex(Index):
                       layout: collections.Layout | None) -> tuple[np.ndarray, list[str], Columns]:
         width = None if layout is None else layout.width
         vectors = as_vectors(embeddings, 'embeddings', width)
-        names = as_ids(ids, len(vectors))
+        names = unique_names(ids, len(vectors))
         prepared_rows(vectors, self.similarity)  # refuses what would overflow
         collections.check_width(vectors.shape[1])
         made_of = layout or self._store.wanted
@@ -152,14 +152,7 @@ class MilvusIndex(Index):
         return vectors.cpu().numpy(), names, columns
 
     def remove(self, ids: Iterable[Any]) -> None:
-        self._store.remove(self._present(ids, ' Nothing was removed.'))
-
-    def _present(self, ids: Iterable[Any], then: str = '') -> list[str]:
-        names, row_of = as_ids(ids), self._store.rows().row_of
-        unknown = [name for name in names if name not in row_of]
-        if unknown:
-            raise KeyError(f'Not in the index: {some_of(unknown)}.{then}')
-        return names
+        self._store.remove(self._store.rows().ids.rows(ids))
 
     def replace(self, embeddings: Any, ids: Iterable[Any],
                 metadata: Mapping[str, Any] | None = None) -> None:
@@ -184,11 +177,12 @@ class MilvusIndex(Index):
 
     def metadata_of(self, ids: Iterable[Any]) -> list[dict[str, Any]]:
         """The metadata of the rows of these ids. Raises KeyError where one is not there."""
-        names, store = self._present(ids), self._store
-        if not names or store.own is None or store.layout is None:
+        store, table = self._store, self._store.rows()
+        rows = table.ids.rows(ids)
+        if not rows or store.own is None or store.layout is None:
             return []
         return read_metadata(store.connection, store.own, list(store.layout.columns),
-                             store.serials(names))
+                             [table.serials[row] for row in rows])
 
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
@@ -204,7 +198,7 @@ class MilvusIndex(Index):
         Raises:
             ValueError: also an expression that Milvus does not understand, or a larger k.
         """
-        number = checked_k(k)
+        number = whole_number('k', k)
 
         def nearest(searcher: Searcher, vectors: np.ndarray) -> Neighbors:
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
@@ -212,7 +206,7 @@ class MilvusIndex(Index):
             wanted = min(number, rows)
             searching.check_limit(wanted, max(map(len, excluded), default=0), rows)
             found = searcher.nearest(vectors, wanted, excluded, expressions)
-            return searching.as_neighbors(found, searcher.table.ids)
+            return searching.as_neighbors(found, searcher.table.ids.names)
 
         return self._search(queries, nearest)
 
@@ -227,16 +221,15 @@ class MilvusIndex(Index):
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
             expressions, _ = searching.expressions_of(filter, searcher.table)
             found = searcher.within(vectors, least, excluded, expressions)
-            return searching.as_range(found, searcher.table.ids)
+            return as_range(found, searcher.table.ids.names)
 
         return self._search(queries, within)
 
     def _search(self, queries: Any, search: Callable[[Searcher, np.ndarray], _Answer]) -> _Answer:
         for _ in range(3):
-            table, store = self._store.rows(), self._store
-            if not len(table) or store.own is None or store.layout is None:
-                raise ValueError('The index is empty: add embeddings before searching.')
-            vectors = as_vectors(queries, 'queries', store.layout.width)
+            store, vectors = self._store, self.as_queries(queries)
+            table = store.rows()
+            assert store.own is not None and store.layout is not None
             prepared_rows(vectors, self.similarity, 'queries')
             searcher = Searcher(store.connection, store.own, table, store.layout.metric,
                                 self.search_params)
@@ -289,20 +282,3 @@ class MilvusIndex(Index):
             index.close()
             raise
         return index
-
-
-def _whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f'{name} must be a whole number, got {value!r}.')
-    if value < least or (most is not None and value > most):
-        raise ValueError(f'{name} must be at least {least}'
-                         f'{"" if most is None else f" and at most {most:,}"}, got {value}.')
-    return int(value)
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f'{name} must be a number of seconds, got {value!r}.')
-    if not 0 < value < float('inf'):
-        raise ValueError(f'{name} must be more than 0 seconds and finite, got {value}.')
-    return float(value)

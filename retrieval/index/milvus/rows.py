@@ -1,12 +1,6 @@
-"""The rows of a Milvus collection: which there are, and how they get in and out.
-
-The rows of one index in Milvus: opened, written, removed, and replaced in one step.
-
-The rows of a Milvus index in a file, and back.
-"""
+"""The rows of a Milvus index: which there are, and how they are written, removed and replaced."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tensor_file import StringColumn
-from .. import files
-from ..base import as_ids
+from ...checks import unique_names
+from ...tensor_file import Container, Format, StringColumn, write_container
+from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
 from .connection import Connection, MilvusError, MilvusUnavailable
@@ -27,6 +21,7 @@ from .connection import Connection, MilvusError, MilvusUnavailable
 MESSAGE_BYTES = 16 * 2 ** 20  # of one request or answer; a server takes 64 MiB by default
 _PAGE_ROWS = 16_384  # of a query's answer
 _LIST_ROWS = 8_192  # of a list in an expression
+_FLUSH_ROWS = 1024  # the embedded Milvus searches rows faster once they are in its files
 
 
 class RowTable:
@@ -41,9 +36,8 @@ class RowTable:
 
     def __init__(self, rows: Iterable[tuple[int, str]] = ()) -> None:
         ordered = sorted(rows)
-        self.ids = [name for _, name in ordered]
+        self.ids = RowIds([name for _, name in ordered])
         self.serials = [serial for serial, _ in ordered]
-        self.row_of = {name: row for row, name in enumerate(self.ids)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,19 +49,16 @@ class RowTable:
 
     def append(self, names: Sequence[str], serials: Sequence[int]) -> None:
         """Note new rows; those that are there already stay where they are."""
-        for name, serial in zip(names, serials, strict=True):
-            if name not in self.row_of:
-                self.row_of[name] = len(self.ids)
-                self.ids.append(name)
-                self.serials.append(serial)
+        new = [(name, serial) for name, serial in zip(names, serials, strict=True)
+               if self.ids.row(name) is None]
+        self.ids.append([name for name, _ in new])
+        self.serials += [serial for _, serial in new]
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Forget rows."""
-        gone = {self.row_of[name] for name in names}
-        stay = [row for row in range(len(self.ids)) if row not in gone]
-        self.ids = [self.ids[row] for row in stay]
-        self.serials = [self.serials[row] for row in stay]
-        self.row_of = {name: row for row, name in enumerate(self.ids)}
+    def drop(self, rows: Iterable[int]) -> None:
+        """Forget rows; those behind move up."""
+        gone = set(rows)
+        self.serials = [one for row, one in enumerate(self.serials) if row not in gone]
+        self.ids.drop(gone)
 
 
 def read_table(connection: Connection, own: str) -> RowTable:
@@ -180,9 +171,6 @@ def allowed_rows(mask: Sequence[bool], serials: Sequence[int]) -> list[str]:
     return [expression for expression, _ in row_lists(allowed)]
 
 
-_FLUSH_ROWS = 1024  # the embedded Milvus searches rows faster once they are in its files
-
-
 class Store:
     """What an index holds in Milvus, and what this process knows of it.
 
@@ -258,7 +246,7 @@ class Store:
         collections.unseal(self.connection, self.name, self.own)
         serials, serial = [], table.next_serial
         for name in names:
-            row = table.row_of.get(name)
+            row = table.ids.row(name)
             serials.append(serial if row is None else table.serials[row])
             serial += row is None
         self._send(self.own, table, vectors, names, serials, columns)
@@ -284,29 +272,24 @@ class Store:
             self.connection.call('flush', own)
             self._loose = 0
 
-    def remove(self, names: list[str]) -> None:
-        """Remove rows that are there."""
+    def remove(self, rows: list[int]) -> None:
+        """Remove rows by number."""
         table = self.rows()
-        if not names or self.own is None:
+        if not rows or self.own is None:
             return
         collections.unseal(self.connection, self.name, self.own)
         removed = 0
         try:
-            for expression, count in row_lists(self.serials(names)):
+            for expression, count in row_lists([table.serials[row] for row in rows]):
                 self.connection.call('delete', self.own, filter=expression,
                                      consistency_level='Strong')
                 removed += count
         except (MilvusError, ValueError) as error:
             self.forget_rows()
-            raise _partly(error, removed, len(names), (
-                f'Of {len(names):,} rows the first {removed:,} are removed for certain; remove '
+            raise _partly(error, removed, len(rows), (
+                f'Of {len(rows):,} rows the first {removed:,} are removed for certain; remove '
                 'those that are still in `ids`.')) from error
-        table.remove(names)
-
-    def serials(self, names: Sequence[str]) -> list[int]:
-        """The serial numbers of rows that are there."""
-        table = self.rows()
-        return [table.serials[table.row_of[name]] for name in names]
+        table.drop(rows)
 
     def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
                 overwrite: bool) -> None:
@@ -370,8 +353,7 @@ def _partly(error: BaseException, done: int, total: int, message: str) -> Milvus
     return kind(f'{message} {error}', done, total)
 
 
-_FORMAT = 'retrieval.MilvusIndex'
-_VERSION = '1'
+_FORMAT = Format('retrieval.MilvusIndex', 2, 'Save the index again.')
 _DTYPES = {'int': torch.int64, 'float': torch.float64, 'bool': torch.bool}
 
 
@@ -400,21 +382,12 @@ def write(path: str | PathLike, store: Store, settings: dict[str, Any]) -> None:
         vectors = np.zeros((0, 0), dtype=np.float32)
     else:
         vectors, ids, columns = read_rows(store.connection, store.own, store.layout)
-    tensors = {'rows': torch.from_numpy(vectors)}
-    _put(tensors, 'ids', 'str', ids)
+    held: dict[str, Any] = {'rows': vectors, 'ids': StringColumn.from_strings(ids)}
     for number, (name, kind) in enumerate(kinds.items()):
-        _put(tensors, f'metadata.{number}', kind, columns[name])
-    header = {'format': _FORMAT, 'version': _VERSION, 'settings': json.dumps(settings),
-              'columns': json.dumps(kinds)}
-    files.write(path, tensors, header)
-
-
-def _put(tensors: dict[str, Tensor], name: str, kind: str, values: list[Any]) -> None:
-    if kind == 'str':
-        column = StringColumn.from_strings(values)
-        tensors[f'{name}.bytes'], tensors[f'{name}.offsets'] = column.data, column.offsets
-    else:
-        tensors[name] = torch.tensor(values, dtype=_DTYPES[kind])
+        values = columns.get(name, [])
+        held[f'metadata.{number}'] = StringColumn.from_strings(values) if kind == 'str' else \
+            torch.tensor(values, dtype=_DTYPES[kind])
+    write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds)))
 
 
 def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
@@ -424,22 +397,11 @@ def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: it holds no Milvus index, or is damaged.
     """
-    tensors, header = files.read(path, _FORMAT)
-    if header.get('version') != _VERSION:
-        raise ValueError(f'{str(path)!r} has version {header.get("version")} of the format, this '
-                         f'package reads {_VERSION}.')
-    try:
-        rows = tensors['rows']
-        ids = as_ids(StringColumn(tensors['ids.bytes'], tensors['ids.offsets']), len(rows))
-        metadata = {name: _take(tensors, f'metadata.{number}', kind) for number, (name, kind) in
-                    enumerate(json.loads(header['columns']).items())}
-        settings = json.loads(header['settings'])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f'{str(path)!r} is damaged: {error}') from error
-    return Content(rows, ids, metadata), settings
-
-
-def _take(tensors: dict[str, Tensor], name: str, kind: str) -> Sequence[Any]:
-    if kind == 'str':
-        return list(StringColumn(tensors[f'{name}.bytes'], tensors[f'{name}.offsets']))
-    return tensors[name].tolist()
+    opened = Container(path, _FORMAT)
+    rows = opened.tensor('rows')
+    metadata: dict[str, Sequence[Any]] = {}
+    for number, name in enumerate(opened.manifest['columns']):
+        column = opened.column(f'metadata.{number}')
+        metadata[name] = column.tolist() if isinstance(column, Tensor) else list(column)
+    ids = unique_names(opened.strings('ids'), len(rows))
+    return Content(rows, ids, metadata), opened.manifest['settings']

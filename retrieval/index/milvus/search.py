@@ -1,10 +1,8 @@
-"""Scores that are equal but for rounding.
+"""Searching a Milvus collection: as many answers as it takes for every query to be complete.
 
 A server computes the scores of equal vectors in different places of its loops, so that they may
 differ in the last digits. What lies so close together is scored here again, in float64, each row
 alike.
-
-Searching a Milvus collection: as many answers as it takes for every query to be complete.
 """
 from __future__ import annotations
 
@@ -14,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...ranking import RangeNeighbors
 from ...structures import Neighbors
-from ..base import Exclude, Filter, exclusions, filter_mask
-from .collection import EMBEDDING, ID, MOST_RESULTS, ROW
+from ..base import Exclude, Filter, Found, exclusions
+from .collection import BY_METRIC, EMBEDDING, ID, MOST_RESULTS, ROW
 from .connection import Connection
 from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_vectors
 
+_MOST_HITS = 200_000  # in one answer
+_EMBEDDED_BYTES = 256 * 2 ** 20  # that the embedded server may spend on one request
+_NOTHING: Found = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 _ROUNDING = 2.0 ** -20  # of the largest score, about what float32 products are off by
 
 
@@ -45,21 +45,9 @@ def close_together(scores: np.ndarray, k: int) -> np.ndarray:
 
 def scored(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
     """The similarity of a query ``(D,)`` to vectors ``(n, D)``, ``(n,)`` float32."""
-    query, vectors = query.astype(np.float64), vectors.astype(np.float64)
-    if metric == 'L2':
-        return -np.sqrt(np.square(vectors - query).sum(axis=1)).astype(np.float32)
-    products = (vectors * query).sum(axis=1)
-    if metric == 'COSINE':
-        lengths = np.sqrt(np.square(vectors).sum(axis=1) * np.square(query).sum())
-        products = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return products.astype(np.float32)
-
-
-_MOST_HITS = 200_000  # in one answer
-_EMBEDDED_BYTES = 256 * 2 ** 20  # that the embedded server may spend on one request
-Found = tuple[np.ndarray, np.ndarray]  # rows (n,) int64 and scores (n,) float32, best first
-
-_NOTHING: Found = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+    similarity = BY_METRIC[metric]
+    one, many = (similarity.prepare(torch.from_numpy(side).double()) for side in (query, vectors))
+    return similarity.of_pairs(many, one).float().numpy()
 
 
 class UnknownRow(Exception):
@@ -189,10 +177,10 @@ class Searcher:
         rows, scores, beyond = [], [], -np.inf
         for hits in parts:
             values = self._scores(hits.distances)
-            try:
-                rows.append(np.array([self.table.row_of[name] for name in hits.ids], np.int64))
-            except KeyError as error:
-                raise UnknownRow from error
+            found = list(map(self.table.ids.row, hits.ids))
+            if None in found:
+                raise UnknownRow
+            rows.append(np.array(found, np.int64))
             scores.append(values)
             if len(values) >= limit:
                 beyond = max(beyond, float(values.min()))
@@ -202,8 +190,8 @@ class Searcher:
 
     def _scores(self, distances: Sequence[float]) -> np.ndarray:
         """Milvus's distances as similarities: of L2 it gives the square."""
-        values = np.asarray(distances, dtype=np.float32)
-        return -np.sqrt(np.maximum(values, 0)) if self.metric == 'L2' else values
+        values = np.array(distances, dtype=np.float32)
+        return BY_METRIC['L2'].from_squared_distances(values) if self.metric == 'L2' else values
 
 
 def _without(found: Found, excluded: set[int]) -> Found:
@@ -218,7 +206,7 @@ def excluded_rows(exclude: Exclude | None, table: RowTable, num_queries: int) ->
     """
     if exclude is None:
         return [set()] * num_queries
-    return [{table.row_of[name] for name in names if name in table.row_of}
+    return [{row for row in map(table.ids.row, names) if row is not None}
             for names in exclusions(exclude, num_queries)]
 
 
@@ -230,7 +218,7 @@ def expressions_of(chosen: Filter | None, table: RowTable) -> tuple[list[str], i
     """
     if isinstance(chosen, str):
         return [chosen], len(table)
-    mask = filter_mask(chosen, table.ids)
+    mask = table.ids.allowed(chosen)
     if mask is None:
         return [''], len(table)
     return allowed_rows(mask.tolist(), table.serials), int(mask.sum())
@@ -261,12 +249,3 @@ def as_neighbors(found: Sequence[Found], ids: Sequence[str]) -> Neighbors:
     for query, (rows, values) in enumerate(found):
         indices[query, :len(rows)], scores[query, :len(rows)] = rows, values
     return Neighbors(torch.from_numpy(scores), torch.from_numpy(indices), ids)
-
-
-def as_range(found: Sequence[Found], ids: Sequence[str]) -> RangeNeighbors:
-    """The results of a range search."""
-    offsets = np.cumsum([0, *(len(rows) for rows, _ in found)])
-    rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in found)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
-    return RangeNeighbors(torch.from_numpy(offsets), torch.from_numpy(scores),
-                          torch.from_numpy(rows), ids)

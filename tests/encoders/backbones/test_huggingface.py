@@ -165,7 +165,7 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch, tmp_path):
     (dict(model_name='vit', hidden_size='a'), ValueError, 'refuses the configuration'),
     (dict(model_name='vit', pretrained=True), ValueError, 'only a type of model'),
     (dict(model_name='a/b', pretrained=True, checkpoint='a'), ValueError, 'not both'),
-    (dict(model_name='vit', key_mapping={'a': 'b'}, **VIT), ValueError, 'key_mapping translate'),
+    (dict(model_name='vit', checkpoint=dict(prefix='a'), **VIT), ValueError, 'no path'),
     (dict(model_name='vit', checkpoint='/nowhere/a.pth', **VIT), FileNotFoundError, 'a.pth'),
 ])
 def test_bad_arguments(options, error, says):

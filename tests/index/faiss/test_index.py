@@ -114,7 +114,7 @@ def test_built_by_name_with_numbers_as_ids():
 def test_capabilities_say_the_truth(factory, exact, training):
     can = FaissIndex(factory).capabilities
     assert (can.exact, can.training) == (exact, training)
-    assert can.removal and can.filters and can.range_search
+    assert not can.expressions and not can.persistent
 
 
 @pytest.mark.parametrize('queries', [1, 3, 64])

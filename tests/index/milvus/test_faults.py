@@ -20,6 +20,12 @@ WIDTH, BATCH = 32, 50
 QUICK = dict(timeout=5.0, retries=4, patience=30.0, batch_size=BATCH)
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Retries follow sooner than where a server has to come up again."""
+    monkeypatch.setattr('retrieval.index.milvus.connection.FIRST_PAUSE', 0.02)
+
+
 @pytest.fixture
 def server(tmp_path):
     """A Milvus server at a port of loopback."""
@@ -88,8 +94,8 @@ def test_messages_do_not_tell_the_password():
 def test_patience_ends_the_retries():
     began = time.monotonic()
     with pytest.raises(MilvusUnavailable):
-        MilvusIndex(f'http://127.0.0.1:{free_port()}', timeout=1, retries=1000, patience=1.5)
-    assert 0.7 < time.monotonic() - began < 10
+        MilvusIndex(f'http://127.0.0.1:{free_port()}', timeout=1, retries=1000, patience=0.8)
+    assert 0.3 < time.monotonic() - began < 10
 
 
 def test_a_server_that_never_answers():
@@ -98,8 +104,8 @@ def test_a_server_that_never_answers():
         silent.listen()
         began = time.monotonic()
         with pytest.raises(MilvusUnavailable, match='3 attempts'):
-            MilvusIndex(f'http://127.0.0.1:{silent.getsockname()[1]}', timeout=0.4, retries=2)
-        assert 1.2 < time.monotonic() - began < 10
+            MilvusIndex(f'http://127.0.0.1:{silent.getsockname()[1]}', timeout=0.2, retries=2)
+        assert 0.6 < time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize('what', ['request', 'reply'])
@@ -138,10 +144,10 @@ def test_a_server_that_stays_away_midway(proxy, server, opened, vectors):
 
 def test_a_slow_server_is_asked_again(proxy, opened, vectors):
     """Answers fail to come for a while: what was asked is asked again, and done once."""
-    index = opened(proxy.uri, timeout=1.0, retries=8)
+    index = opened(proxy.uri, timeout=0.5, retries=8)
     index.add(vectors[:100], names(100))
     proxy.silent = True
-    timer = threading.Timer(2.5, lambda: setattr(proxy, 'silent', False))
+    timer = threading.Timer(1.2, lambda: setattr(proxy, 'silent', False))
     timer.start()
     index.add(vectors[100:], names(300, 100))
     assert not timer.is_alive()

@@ -154,9 +154,9 @@ def test_metadata_that_milvus_cannot_keep(new_milvus, vectors, metadata, error, 
     (dict(metadata=['a']), TypeError, 'metadata=dict'),
     (dict(id_length=70_000), ValueError, '65,535'),
     (dict(batch_size=0), ValueError, 'at least 1'),
-    (dict(batch_size=1.5), TypeError, 'whole number'),
-    (dict(timeout=0), ValueError, 'more than 0'),
-    (dict(timeout=None), TypeError, 'seconds'),
+    (dict(batch_size=1.5), TypeError, 'integer'),
+    (dict(timeout=0), ValueError, 'above 0'),
+    (dict(timeout=None), TypeError, 'timeout must be a number'),
 ])
 def test_wrong_arguments(tmp_path, options, error, says):
     with pytest.raises(error, match=says):

@@ -110,9 +110,9 @@ def test_batches_by_number_and_by_weight():
 def test_a_table_of_rows():
     table = RowTable([(7, 'b'), (3, 'a'), (9, 'c')])
     table.append(['d', 'a'], [table.next_serial, 99])
-    assert table.ids == ['a', 'b', 'c', 'd'] and table.serials == [3, 7, 9, 10]
-    table.remove(['b', 'd'])
-    assert table.row_of == {'a': 0, 'c': 1} and table.next_serial == 10
+    assert table.ids.names == ['a', 'b', 'c', 'd'] and table.serials == [3, 7, 9, 10]
+    table.drop([1, 3])
+    assert table.ids.names == ['a', 'c'] and table.serials == [3, 9] and table.next_serial == 10
     assert RowTable().next_serial == 0
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 import gc
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from retrieval.index import ExactIndex, FaissIndex, check_gallery, files, gallery_digest
-from retrieval.index.faiss import files as faiss_files
+from retrieval.index import ExactIndex, FaissIndex, check_gallery, gallery_digest
+from retrieval.index.faiss.store import FORMAT
+from retrieval.tensor_file import Container, write_container
 
 from ..toys import WIDTH, blobs, ids
 
@@ -33,7 +35,7 @@ def no_faiss_reader(monkeypatch):
     """faiss must not be handed bytes whose checksum was not compared."""
     def refuse(*arguments):
         raise AssertionError('faiss read a damaged file')
-    monkeypatch.setattr(faiss_files, 'read_engine', refuse)
+    monkeypatch.setattr('retrieval.index.faiss.store.read_engine', refuse)
 
 
 def test_every_byte_region_is_covered(tmp_path, no_faiss_reader):
@@ -47,7 +49,8 @@ def test_every_byte_region_is_covered(tmp_path, no_faiss_reader):
         if name != '__metadata__':
             begin, end = (8 + length + at for at in entry['data_offsets'])
             places += [begin, (begin + end) // 2, end - 1]
-    assert {'faiss', 'ids', 'id_offsets', 'slots', 'vectors'} <= set(header)
+    assert {'faiss', 'ids.bytes', 'ids.offsets', 'slots', 'vectors', 'checksums',
+            'manifest'} <= set(header)
     for at in places:
         for bit in (1, 128):
             damaged = bytearray(whole)
@@ -75,12 +78,13 @@ def test_other_formats_are_refused(tmp_path):
         ExactIndex.load(tmp_path / 'faiss')
     with pytest.raises(ValueError, match="holds the factory 'IVF8,PQ4x4', not 'HNSW32'"):
         FaissIndex.load(tmp_path / 'faiss', factory='HNSW32')
-    tensors, header = files.read(tmp_path / 'faiss', faiss_files.FORMAT)
-    files.write(tmp_path / 'later', tensors, {**header, 'version': '2'})
-    with pytest.raises(ValueError, match='has version 2'):
+    opened = Container(tmp_path / 'faiss', FORMAT)
+    arrays = {name: array[:] for name, array in opened.arrays.items()}
+    write_container(tmp_path / 'later', replace(FORMAT, version=3), arrays, opened.manifest)
+    with pytest.raises(ValueError, match='has version 3.*Install a newer release'):
         FaissIndex.load(tmp_path / 'later')
-    tensors['faiss'] = tensors['faiss'][:50]  # as another release of faiss might write it
-    files.write(tmp_path / 'strange', tensors, header)
+    arrays['faiss'] = arrays['faiss'][:50]  # as another release of faiss might write it
+    write_container(tmp_path / 'strange', FORMAT, arrays, opened.manifest)
     with pytest.raises(ValueError, match='this faiss .* cannot read it') as caught:
         FaissIndex.load(tmp_path / 'strange')
     assert '.cpp' not in str(caught.value)
@@ -106,7 +110,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError('No space left on device')
 
-    monkeypatch.setattr('retrieval.index.files.save_file', fail)
+    monkeypatch.setattr('retrieval.tensor_file.write_all', fail)
     with pytest.raises(OSError, match='No space'):
         index.save(tmp_path / 'index')
     assert os.listdir(tmp_path) == ['index'] and (tmp_path / 'index').read_bytes() == before
