@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 RECIPES = 'configs/*/resnet10-*_2e_glyphs.py'
@@ -117,13 +118,17 @@ def write_page(found: dict[str, list[dict[str, float]]]) -> None:
 
 
 def write_metadata(found: dict[str, list[dict[str, float]]]) -> None:
-    """Write the mean Recall@1 of each recipe into its ``metafile.yml``, the rest as it is."""
-    for name, runs in found.items():
-        path = next(ROOT.glob(f'configs/*/{name}.py')).with_name('metafile.yml')
-        value = statistics.fmean(one['Recall@1'] for one in runs)
-        before, start, entry = path.read_text().partition(f'- Name: {name}\n')
-        entry = re.sub(r'("Recall@1": )\S+', rf'\g<1>{value:.2f}', entry, count=1)
-        path.write_text(before + start + entry)
+    """Write the means of each recipe into ``model-index.yml``, whose papers stay as they are."""
+    path = ROOT / 'model-index.yml'
+    index = yaml.safe_load(path.read_text())
+    index['Models'] = [{
+        'Name': config.stem, 'In Collection': config.parent.name.replace('_', ' '),
+        'Config': str(config.relative_to(ROOT)),
+        'Results': [{'Task': 'Image Retrieval', 'Dataset': 'Glyphs', 'Metrics': {
+            metric: round(statistics.fmean(one[metric] for one in found[config.stem]), 2)
+            for metric in METRICS}}]}
+        for config in sorted(ROOT.glob(RECIPES)) if config.stem in found]
+    path.write_text(yaml.safe_dump(index, sort_keys=False, width=100))
 
 
 def main() -> None:

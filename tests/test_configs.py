@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
 from mmengine.config import Config
 from PIL import Image
 
@@ -110,11 +109,15 @@ def found(part, key):
         part, (list, tuple)) else []
 
 
-@functools.cache
-def recorded(folder):
-    """What the metadata says of the configs of a folder, by name."""
-    models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
-    return {model['Name']: model['Metadata'] for model in models}
+def width_of(path):
+    """The width of the embeddings, by the papers and their authors' code."""
+    encoder, method = path.stem.split('_')[0].split('-')[:2]
+    if encoder == 'resnet10':
+        return 256 if path.parent.name in ('moco', 'self_supervised') else 128
+    if method in ('ns', 'bnneck') or (method == 'pnca' and 'stanford' not in path.stem):
+        return 2048
+    narrow = method in ('xbm', 'margin', 'subarcface', 'supcon', 'triplet', 'arcface')
+    return 128 if narrow and 'google_landmarks' not in path.stem else 512
 
 
 def check_numbers(config, path):
@@ -122,7 +125,7 @@ def check_numbers(config, path):
     schedule as many epochs as the name says."""
     given = found(config.model.to_dict(), 'num_classes')
     assert set(given) <= {CLASSES.get(dataset_of(path).split('-')[0])}
-    assert config.train_cfg.max_epochs == recorded(path.parent)[path.stem]['Epochs']
+    assert f'{config.train_cfg.max_epochs}e' == path.stem.split('_')[1]
 
 
 def check_syntax(text, **options):
@@ -165,15 +168,14 @@ def test_a_config_builds_and_steps(path, own_images, benchmarks, monkeypatch, tm
     image = runner.build_dataloader(config.test_dataloader).dataset[0]['inputs']
     if path in STEPPED:
         image = image[:, :64, :64]
-    width = recorded(path.parent)[path.stem]['Embedding Width']
-    assert model.eval().embed(image[None].float()).shape == (1, width)
+    assert model.eval().embed(image[None].float()).shape == (1, width_of(path))
     for evaluator in (config.test_evaluator, config.val_evaluator):
         assert runner.build_evaluator(evaluator).metrics
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_config_reads_as_a_difference(path):
-    assert len(path.read_text().splitlines()) <= 30
+    assert len(path.read_text().splitlines()) <= 15
     assert '_base_' in path.read_text()
 
 
@@ -211,7 +213,7 @@ def test_the_parts_of_a_config_fit(path):
     parts['image_encoder'] = encoder(json.dumps(parts['image_encoder'], sort_keys=True))
     model = MODELS.build(parts)
     width = model.image_encoder.embedding_size
-    assert width == recorded(path.parent)[path.stem]['Embedding Width']
+    assert width == width_of(path)
     known = model.head.num_classes or 100
     feats = torch.nn.functional.normalize(torch.randn(8, width))
     losses = model.head.loss(feats, data_samples(8, known))

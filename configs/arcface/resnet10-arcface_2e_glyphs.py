@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # ArcFace (Deng et al., CVPR 2019); a smaller margin and scale than the paper's 0.5 rad and 64,
 # which are for thousands of classes of faces.
 model = dict(

@@ -1,19 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet50_avg.py',
-    '../_base_/datasets/cars196_224.py',
-    '../_base_/schedules/adam_150e.py',
-    '../_base_/default_runtime.py',
-]
-# ArcFace (Deng et al., CVPR 2019) with the settings of Roth et al. (Revisiting Training Strategies
-# and Generalization Performance in Deep Metric Learning, ICML 2020) and their code: margin 0.5
-# rad, scale 16, centres learned at 5e-4, 112 images with 2 of a class, width 128, batch norms
-# frozen.
-model = dict(
-    image_encoder=dict(projection=128),
-    head=dict(
-        type='MetricHead',
-        loss=dict(type='PML.ArcFaceLoss', num_classes=98, embedding_size=128,
-                  margin=28.65, scale=16)))
+_base_ = ['../_base_/methods/arcface.py', '../_base_/datasets/cars196_224.py']
+model = dict(head=dict(loss=dict(num_classes=98)))
 train_dataloader = dict(batch_size=112, sampler=dict(m=2, batch_size=112))
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.losses': dict(lr_mult=50)}))
-custom_hooks = [*_base_.custom_hooks, dict(type='FreezeBatchNormHook')]
+train_cfg = dict(max_epochs=150)

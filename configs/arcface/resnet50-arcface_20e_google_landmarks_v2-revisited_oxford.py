@@ -1,17 +1,6 @@
 _base_ = [
-    '../_base_/models/resnet50_gem.py',
-    '../_base_/datasets/google_landmarks_v2_clean_512.py',
-    '../_base_/datasets/revisited_oxford_1024.py',
-    '../_base_/schedules/adamw_cosine_20e.py',
-    '../_base_/default_runtime.py',
-]
+    '../_base_/methods/arcface_landmarks.py', '../_base_/datasets/revisited_oxford_1024.py']
 # Trained on one dataset and tested on another: TRAIN_DATA_ROOT and DATA_ROOT are their folders.
-# Margin 0.1 rad and scale 45 as Cao et al. (Unifying Deep Local and Global Features, ECCV 2020).
-model = dict(
-    head=dict(
-        type='MetricHead',
-        loss=dict(type='PML.ArcFaceLoss', num_classes=81313, embedding_size=512,
-                  margin=5.73, scale=45)))  # margin in degrees, as the library takes it
 default_hooks = dict(checkpoint=dict(save_best='embedding/medium/mAP-trapezoid'))
 train_dataloader = dict(
     dataset=dict(data_root='{{$TRAIN_DATA_ROOT:data/google_landmarks_v2}}'))

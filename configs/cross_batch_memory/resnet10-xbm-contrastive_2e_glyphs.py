@@ -1,11 +1,6 @@
 # Cross-batch memory (Wang et al., CVPR 2020) with the contrastive loss on cosines, as there: the
 # loss of the batch and that against the memory are added.
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 train_dataloader = dict(
     drop_last=False, batch_sampler=dict(type='MPerClassBatchSampler', m=4))
 contrastive = dict(type='PML.ContrastiveLoss', pos_margin=1, neg_margin=0.5,

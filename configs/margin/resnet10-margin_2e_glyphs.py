@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # Margin loss with distance-weighted sampling (Wu et al., ICCV 2017): alpha 0.2, beta 1.2 and
 # learned, distances below 0.5 count as 0.5, and above 1.4 as nothing.
 model = dict(

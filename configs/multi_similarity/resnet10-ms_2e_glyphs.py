@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # Multi-similarity (Wang et al., CVPR 2019) with its miner: alpha 2, beta 50, epsilon 0.1.
 model = dict(
     head=dict(

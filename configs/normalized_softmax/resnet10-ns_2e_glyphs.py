@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # Normalised softmax (Zhai and Wu, BMVC 2019): temperature 0.05 at the start, and learned; proxies
 # at ten times the learning rate.
 model = dict(

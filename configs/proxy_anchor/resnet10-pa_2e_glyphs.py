@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # Proxy-Anchor (Kim et al., CVPR 2020): margin 0.1, alpha 32. The proxies
 # are drawn short here (0.04 a number), so that the network's own rate moves them fast enough.
 # Batches are drawn at random, as there: by class each proxy would meet its own seven times.

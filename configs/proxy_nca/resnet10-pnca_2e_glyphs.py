@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # ProxyNCA++ (Teh et al., ECCV 2020): temperature 1/9, proxies at ten times the rate.
 # Batches are drawn at random: by class, as there, each proxy would meet its own seven times.
 model = dict(

@@ -1,23 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet50_avg.py',
-    '../_base_/datasets/cars196_224.py',
-    '../_base_/schedules/adam_45e.py',
-    '../_base_/default_runtime.py',
-]
-# ProxyNCA++ (Teh et al., ECCV 2020) as its authors' code: temperature 1/9, maximum pooling, width
-# 2048, Adam with eps 1 at 4e-3, proxies at 1e5 times that, 32 images with 4 of a class, 5 epochs
-# with the backbone held and 40 more. The values are those for CUB-200. Left out: their layer norm
-# after pooling, crops of 256 px, and the steps that they choose on a validation set.
-model = dict(
-    image_encoder=dict(pooling=dict(type='GlobalMaxPooling'), projection=2048),
-    head=dict(
-        type='MetricHead',
-        loss=dict(type='PML.ProxyNCALoss', num_classes=98, embedding_size=2048,
-                  softmax_scale=9)))
+_base_ = ['../_base_/methods/proxy_nca.py', '../_base_/datasets/cars196_224.py']
+# The values are those for CUB-200.
+model = dict(head=dict(loss=dict(num_classes=98)))
 train_dataloader = dict(batch_size=32, sampler=dict(m=4, batch_size=32))
-optim_wrapper = dict(
-    clip_grad=dict(type='value', clip_value=10),
-    paramwise_cfg=dict(custom_keys={'head.losses': dict(lr_mult=1e5)}))
-custom_hooks = [*_base_.custom_hooks, dict(
-    type='FreezeHook', modules='image_encoder.backbone', epochs=5)]
-find_unused_parameters = True  # on several processes, for what is frozen

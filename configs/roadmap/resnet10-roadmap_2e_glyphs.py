@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # ROADMAP (Ramzi et al., NeurIPS 2021): lambda 0.5, temperature 0.01, slope 100, delta 0.05,
 # margins 0.9 and 0.6.
 model = dict(

@@ -1,11 +1,6 @@
 # SimCLR (Chen et al., ICML 2020): two views of each picture against all others of the batch. The
 # classes of the training pictures are not looked at, those of the test set only judge.
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 train_dataloader = dict(dataset=dict(pipeline=[
     dict(type='LoadImage', color='gray'),
     dict(type='Resize', scale=(40, 40), interpolation='area'),

@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # SoftTriple (Qian et al., ICCV 2019): lambda 20, gamma 0.1, margin 0.01, two centres a class
 # as the paper takes for classes of a few images; they are drawn short (0.01
 # a number) and so move at a lower rate.

@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet10_glyphs.py',
-    '../_base_/datasets/glyphs_40.py',
-    '../_base_/schedules/adamw_cosine_2e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/glyphs.py'
 # Sub-centre ArcFace (Deng et al., ECCV 2020), two centres a class, with margins by class from the
 # class counts (Ha et al., arXiv:2010.05350); the scale is that of the ArcFace recipe.
 model = dict(

@@ -9,7 +9,6 @@ from .benchmarks.google_landmarks_v2 import GoogleLandmarksV2
 from .benchmarks.inaturalist2018 import INaturalist2018
 from .benchmarks.inshop import InShop
 from .benchmarks.market1501 import Market1501
-from .benchmarks.plain_pickle import NotPlainError, load_plain_pickle
 from .benchmarks.revisited import RevisitedOxford, RevisitedParis
 from .benchmarks.stanford_online_products import StanfordOnlineProducts
 from .benchmarks.veri776 import VeRi776
@@ -45,11 +44,11 @@ __all__ = [
     'HierarchicalBatchSampler', 'HierarchicalSampler', 'INaturalist2018', 'ImageFolder',
     'ImageList', 'InShop', 'InfiniteSampler', 'LimitLongEdge', 'Listing', 'LoadCachedFeatures',
     'LoadImage', 'LoadImageFromFile', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501',
-    'MissingImageError', 'MultiView', 'NotPlainError', 'PackInputs', 'RandomAffine', 'RandomCrop',
+    'MissingImageError', 'MultiView', 'PackInputs', 'RandomAffine', 'RandomCrop',
     'RandomResizedCrop', 'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge',
     'RetrievalDataset', 'RevisitedOxford', 'RevisitedParis', 'SamplingState',
     'StanfordOnlineProducts', 'TorchvisionTransform', 'UnreadableImageError', 'VeRi776',
-    'build_pipeline', 'find_images', 'image_collate', 'labels_of', 'load_plain_pickle',
+    'build_pipeline', 'find_images', 'image_collate', 'labels_of',
     'metadata_of', 'plain_config', 'read_image', 'resize', 'seed_datasets', 'seeded',
     'set_epoch_of_datasets', 'split_classes',
 ]

@@ -1,35 +1,10 @@
 # In-shop Clothes Retrieval, see docs/datasets/inshop.md: `DATA_ROOT=path python tools/train.py …`.
-# Queries are searched in the gallery. The pipeline is that of
-# Kim et al., Proxy Anchor Loss (CVPR 2020): for training a random resized crop to 224 and a flip,
-# for testing the short edge to 256 and the central 224.
+# Queries are searched in the gallery.
+_base_ = './crops_224.py'
 data_root = '{{$DATA_ROOT:data/inshop}}'
-
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='RandomResizedCrop', scale=224),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs')]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs')]
-
-train_dataloader = dict(
-    batch_size=64, num_workers=4, persistent_workers=True, drop_last=True,
-    dataset=dict(type='InShop', data_root=data_root, split='train',
-                 pipeline=train_pipeline),
-    sampler=dict(type='MPerClassSampler', m=4, batch_size=64))
-test_dataloader = dict(
-    batch_size=64, num_workers=4,
-    dataset=dict(type='InShop', data_root=data_root, split='query',
-                 pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+train_dataloader = dict(dataset=dict(type='InShop', data_root=data_root))
+test_dataloader = dict(dataset=dict(type='InShop', data_root=data_root, split='query'))
 val_dataloader = test_dataloader
-gallery_dataloader = dict(
-    batch_size=64, num_workers=4,
-    dataset=dict(type='InShop', data_root=data_root, split='gallery', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-
-test_evaluator = dict(type='EmbeddingMetrics', protocol='InShop')
+gallery_dataloader = dict(dataset=dict(type='InShop', data_root=data_root, split='gallery'))
+test_evaluator = dict(protocol='InShop')
 val_evaluator = test_evaluator

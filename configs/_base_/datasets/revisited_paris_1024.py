@@ -1,25 +1,7 @@
-# Revisited Paris, for testing alone, see docs/datasets/revisited.md: DATA_ROOT is the folder that
-# holds `rparis6k/`. Pictures of at most 1,024 px, queries cut to their box; sizes differ, so
-# images come one by one. A million distractors:
-# `--cfg-options gallery_dataloader.dataset.distractors=revisitop1m`.
-data_root = '{{$DATA_ROOT:data/datasets}}'
-
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='LimitLongEdge', limit=1024),
-    dict(type='PackInputs')]
-
-test_dataloader = dict(
-    batch_size=1, num_workers=4,
-    dataset=dict(type='RevisitedParis', data_root=data_root, split='query',
-                 pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+# Revisited Paris: DATA_ROOT is the folder that holds `rparis6k/`; else as Revisited Oxford.
+_base_ = './revisited_oxford_1024.py'
+test_dataloader = dict(dataset=dict(type='RevisitedParis'))
 val_dataloader = test_dataloader
-gallery_dataloader = dict(
-    batch_size=1, num_workers=4,
-    dataset=dict(type='RevisitedParis', data_root=data_root, split='gallery',
-                 pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-
-test_evaluator = dict(type='EmbeddingMetrics', protocol='RevisitedParis')
+gallery_dataloader = test_dataloader
+test_evaluator = dict(protocol='RevisitedParis')
 val_evaluator = test_evaluator

@@ -1,14 +1,3 @@
 # ResNet-50 with generalised-mean pooling and a projection to 512, on ImageNet-normalised RGB.
-model = dict(
-    type='ImageToImageRetriever',
-    image_encoder=dict(
-        type='ImageEncoder',
-        backbone=dict(type='TimmBackbone', model_name='resnet50', pretrained=True),
-        pooling=dict(type='GeM', p=3.0),
-        projection=512,
-        normalize=True),
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=False),  # LoadImage reads RGB already
-    topk=100)
+_base_ = './resnet50_avg.py'
+model = dict(image_encoder=dict(pooling=dict(type='GeM', p=3.0)))

@@ -130,15 +130,17 @@ def read_ground_truth(path: str, tree: str) -> dict[str, Any]:
 def _judged(query: dict, num_rows: int) -> dict[str, Any]:
     """The entry of one query. Raises KeyError, TypeError, ValueError or OverflowError."""
     # rounded as Pillow does it in the official program, so that the same pixels are cut out
-    left, top, right, bottom = (round(float(edge)) for edge in np.asarray(query['bbx']).ravel())
+    box = np.asarray(query['bbx'], float).ravel().tolist()
+    left, top, right, bottom = map(round, box)
     if left >= right or top >= bottom:
         raise ValueError(f'the box {(left, top, right, bottom)} is empty')
     entry: dict[str, Any] = {'box': (left, top, right, bottom)}
     for key in LISTS:
-        rows = np.asarray(query[key.removeprefix('gt_')])
-        if rows.size and (rows.dtype.kind not in 'iu' or rows.min() < 0 or rows.max() >= num_rows):
+        rows = query[key.removeprefix('gt_')]
+        rows = rows.ravel().tolist() if isinstance(rows, np.ndarray) else list(rows)
+        if not all(type(row) is int and 0 <= row < num_rows for row in rows):
             raise ValueError(f'{key.removeprefix("gt_")!r} must hold rows from 0 to {num_rows - 1}')
-        entry[key] = rows.ravel().astype(np.int64).tolist()
+        entry[key] = rows
     entry['gt_indices'] = sorted({*entry['gt_easy'], *entry['gt_hard']})
     return entry
 
@@ -155,8 +157,8 @@ class RevisitedOxford(RevisitedDataset):
     ``gt_indices`` are the easy and hard ones, relevant in the medium protocol. There are no
     labels.
 
-    The ground truth is a pickle. It is read by a machine that makes only plain data, so a
-    manipulated file cannot run code (:func:`retrieval.datasets.load_plain_pickle`).
+    The ground truth is a pickle. Only plain data is read from it, so a manipulated file cannot
+    run code.
 
     Args:
         data_root: the folder with ``gnd_roxford5k.pkl`` and ``jpg/``, or one that holds

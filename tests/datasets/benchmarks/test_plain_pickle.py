@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from retrieval.datasets import NotPlainError, load_plain_pickle
 from retrieval.datasets.benchmarks import plain_pickle as module
+from retrieval.datasets.benchmarks.plain_pickle import NotPlainError, load_plain_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 PLAIN = {
@@ -142,6 +142,21 @@ HOSTILE = {
     'long floats': lambda path: np.ones(2, np.longdouble),
     'a masked array': lambda path: np.ma.masked_array([1, 2], [0, 1]),
     'a dtype': lambda path: np.dtype('f8'),
+    'system of posix': lambda path: Reduced(__import__('posix').system, f'touch {path}'),
+    'Popen': lambda path: Reduced(__import__('subprocess').Popen, ['touch', path]),
+    'compile': lambda path: Reduced(compile, '1', 'a', 'eval'),
+    'globals': lambda path: Reduced(globals),
+    'attrgetter': lambda path: Reduced(__import__('operator').attrgetter, 'system'),
+    'methodcaller': lambda path: Reduced(__import__('operator').methodcaller, 'system', path),
+    'attributes of attributes': lambda path: Reduced(
+        getattr, Reduced(getattr, Reduced(getattr, (), '__class__'), '__base__'),
+        '__subclasses__'),
+    'numpy.memmap': lambda path: Reduced(np.memmap, path, 'u1', 'w+', 0, 8),
+    'numpy.genfromtxt': lambda path: Reduced(np.genfromtxt, '/etc/hostname'),
+    'a matrix': lambda path: np.matrix([1]),
+    'bytes of a size': lambda path: Reduced(bytes, 1 << 40),
+    'range': lambda path: Reduced(list, range(1 << 40)),
+    'a frozenset as a key': lambda path: {frozenset([1]): 2},
     'a tuple as a key': lambda path: {(1, 2): 3},
     'a set of tuples': lambda path: {(1, 2)},
 }
@@ -186,6 +201,26 @@ RAW = {
         b'](h' + bytes([n]) + b'h' + bytes([n]) + b'eq' + bytes([n + 1]) for n in range(60)) + b'.',
     'lists a million deep': b'\x80\x02' + b']' * 10**6 + b'a' * (10**6 - 1) + b'.',
     'tuples a million deep as a key': b'\x80\x02})' + b'\x85' * 10**6 + b'Ns.',
+    'a key that takes 2 ** 60 steps to hash': b'\x80\x02}K\x01\x85q\x00' + b''.join(
+        b'h' + bytes([n]) + b'h' + bytes([n]) + b'\x86q' + bytes([n + 1])
+        for n in range(60)) + b'Ns.',
+    'such a member of a set': b'\x80\x04\x8f(K\x01\x85q\x00' + b''.join(
+        b'h' + bytes([n]) + b'h' + bytes([n]) + b'\x86q' + bytes([n + 1])
+        for n in range(60)) + b'\x90.',
+    'such a member of a frozenset': b'\x80\x04(K\x01\x85q\x00' + b''.join(
+        b'h' + bytes([n]) + b'h' + bytes([n]) + b'\x86q' + bytes([n + 1])
+        for n in range(60)) + b'\x91.',
+    'a long string a million times': b'\x80\x02](X\xa0\x86\x01\x00' + b'a' * 100000 + b'q\x00'
+                                     + b'h\x00' * 10**6 + b'e.',
+    'a twin of the top': b'\x80\x02K\x012.',
+    'something taken off': b'\x80\x02K\x01K\x020.',
+    'a name by way of text': b'\x80\x02cos.path\njoin\n.',
+    'an empty state for an object': b'\x80\x02cnumpy\ndtype\nNb.',
+    'a call of an array': (b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n'
+                           b'K\x00\x85U\x01b\x87R)R.'),
+    'codecs of another name': b'\x80\x02c_codecs\nencode\nU\x01aU\x03zip\x86R.',
+    'no function of ours': b'\x80\x02cnumpy\nndarray\n.',
+    'protocol 200': b'\x80\xc8N.',
     'a huge frame': b'\x80\x04\x95' + struct.pack('<Q', 1 << 62) + b'N.',
     'a huge string': b'\x80\x04\x8d' + struct.pack('<Q', 1 << 50) + b'a.',
     'huge bytes': b'\x80\x04\x8e' + struct.pack('<Q', 1 << 50) + b'a.',
@@ -210,6 +245,16 @@ def test_crafted_pickles(name, load, tmp_path, monkeypatch):
     with pytest.raises(NotPlainError, match='it holds|no sound pickle'):
         load(RAW[name])
     assert os.listdir(tmp_path) == ['x.pkl']
+
+
+def test_what_repeats_may_not_grow_without_bound(load):
+    """2 ** 30 leaves, no deeper than is let through."""
+    data = b'\x80\x02K\x01q\x00' + b''.join(
+        b'](h' + bytes([n]) + b'h' + bytes([n]) + b'eq' + bytes([n + 1]) for n in range(30)) + b'.'
+    with pytest.raises(NotPlainError, match='repeat others'):
+        load(data, max_bytes=1 << 18)
+    shared = ['a'] * 3
+    assert load(pickle.dumps([shared] * 9)) == [shared] * 9
 
 
 def test_a_far_place_of_the_memo_takes_no_memory(load):
@@ -253,17 +298,35 @@ def test_a_record_behind_a_dtype_of_numbers(load):
 
 
 def test_too_large_a_file_is_not_read(load, monkeypatch):
-    monkeypatch.setattr(module.pickletools, 'genops', lambda data: pytest.fail('it was parsed'))
+    monkeypatch.setattr(module.Path, 'read_bytes', lambda path: pytest.fail('it was read'))
     with pytest.raises(NotPlainError, match='it has 5,000 bytes, where 4,000 are expected'):
         load(b'x' * 5000, max_bytes=4000)
 
 
-def test_no_unpickler_takes_part(load, monkeypatch):
-    """Not Python's own: with it gone, plain data is still read."""
-    data = pickle.dumps([PLAIN, np.arange(3)])
-    for name in ('loads', 'load', 'Unpickler', '_Unpickler'):
-        monkeypatch.delattr(pickle, name)
-    assert load(data)[0] == PLAIN
+def test_every_name_stands_for_a_function_of_the_module():
+    """Not for one of NumPy or Python, which trusts its arguments."""
+    assert {function.__module__ for function in module._NAMES.values()} == {module.__name__}
+
+
+def test_no_instruction_is_left_in_that_makes_an_object():
+    """The instructions of Python's reader are Python's, replaced here, or refused."""
+    makers = ('INST', 'OBJ', 'NEWOBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'BINPERSID',
+              'NEXT_BUFFER', 'READONLY_BUFFER', 'POP', 'DUP', 'POP_MARK')
+    reader = module._PlainUnpickler
+    for name in makers:
+        assert reader.dispatch[getattr(pickle, name)[0]] is reader.refuse
+    assert set(reader.dispatch) == set(pickle._Unpickler.dispatch)
+
+
+def test_a_name_is_not_changed_by_a_pickle(load):
+    """A state is for arrays and dtypes; one for a function would stay on in the process."""
+    before = {key: vars(function).copy() for key, function in module._NAMES.items()}
+    for state in (b'}U\x0c__defaults__K\x01s', b'N}U\x0c__defaults__K\x01s\x86',
+                  b'N}U\x0c__setstate__K\x01s\x86'):
+        for name in (b'numpy\ndtype', b'_codecs\nencode', b'numpy.core.multiarray\nscalar'):
+            with pytest.raises(NotPlainError, match='with a state'):
+                load(b'\x80\x02c' + name + b'\n' + state + b'b.')
+    assert {key: vars(function) for key, function in module._NAMES.items()} == before
 
 
 def test_damage_of_every_kind_has_one_error(load):
