@@ -55,6 +55,7 @@ def configure(arguments: argparse.Namespace) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..distributed import unwrapped
     from ..retrievers import check_backbone, check_model, read_state_dict
     from ..runs.config import build_runner
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(config, arguments.launcher)
     if is_file:
         check = check_model if config.get('resume') else check_backbone
-        check(getattr(runner.model, 'module', runner.model), read_state_dict(start), start)
+        check(unwrapped(runner.model), read_state_dict(start), start)
     runner.train()
 
 

@@ -181,7 +181,7 @@ def build_runner(config: Any, launcher: str) -> Any:
 
     import retrieval.registry  # noqa: F401  (mends the engine before it is used)
 
-    from ..distributed import init_cpu_group
+    from ..distributed import init_cpu_group, unwrapped
 
     init_cpu_group(launcher)
     config.launcher = launcher
@@ -197,7 +197,7 @@ def build_runner(config: Any, launcher: str) -> Any:
     options = compile_options(config.pop('compile', None))
     runner = Runner.from_cfg(config)
     if options is not None:
-        getattr(runner.model, 'module', runner.model).image_encoder.compile(**options)
+        unwrapped(runner.model).image_encoder.compile(**options)
     return runner
 
 
