@@ -88,6 +88,7 @@ def allow_checkpoint_globals() -> None:
     annealing, which must not be allowed as such: the unpickler is given a stand-in that reaches
     those and nothing else, and a stand-in for the schedule's class, which costs no import.
     """
+    from _codecs import encode  # numpy's arrays are written with it; torch 2.4 refuses it
     from typing import cast
 
     import numpy as np
@@ -111,7 +112,7 @@ def allow_checkpoint_globals() -> None:
     OneCycleParamScheduler.__qualname__ = 'OneCycleParamScheduler'
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
     torch.serialization.add_safe_globals([
-        HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype, attribute,
+        HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype, attribute, encode,
         *cast(list[Callable], [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
         *(type(np.dtype(code)) for code in codes)])
 
