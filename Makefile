@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
+# A file's tests stay together, for what they share; workers do not share their processors' threads.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=15
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
 .PHONY: demo test test-slow lint check-newest check-oldest clean
@@ -11,10 +14,10 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests --durations=15
+	$(PYTEST) tests
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests -m "slow or not slow" --durations=15
+	$(PYTEST) tests -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
