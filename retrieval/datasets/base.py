@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import BaseDataset, Compose
 from PIL import UnidentifiedImageError
 
+from ..checks import first_repeated
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import RetrievalDataSample, sample_id_of
 from .image_io import MissingImageError, UnreadableImageError
@@ -49,11 +50,9 @@ def check_unique(ids: list[str], owner: str) -> list[str]:
     """``ids`` as they are. Raises ValueError, naming the first that stands there twice."""
     surplus = len(ids) - len(set(ids))
     if surplus:
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore
-        raise ValueError(f'{owner}: the image {twice!r} stands in it more than once ({surplus} '
-                         'entries too many). List every image once, or give the entries a '
-                         '`sample_id` each.')
+        raise ValueError(f'{owner}: the image {first_repeated(ids)!r} stands in it more than once '
+                         f'({surplus} entries too many). List every image once, or give the '
+                         'entries a `sample_id` each.')
     return ids
 
 

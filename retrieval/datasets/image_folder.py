@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
+from ..checks import real_number
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
 from .image_io import EXTENSIONS, as_image_array
@@ -53,8 +54,7 @@ def split_classes(names: Sequence[str], split: str, test_share: float = 0.5,
     """
     if split not in SPLITS:
         raise ValueError(unknown_name('split', split, SPLITS) + ' None takes all classes.')
-    if not 0 < test_share < 1:
-        raise ValueError(f'test_share must lie between 0 and 1, got {test_share}.')
+    real_number('test_share', test_share, above=0, below=1)
     if len(names) < 2:
         raise ValueError(f'{len(names)} class cannot be split into train and test: at least two '
                          'are needed. Leave `split` out to take all.')

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..checks import whole_number
 from ..registry import unknown_name
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
@@ -82,8 +83,8 @@ def check_reading(color: str, decoder: str, min_edge: int | None) -> None:
         raise ValueError(unknown_name('color', color, COLORS))
     if decoder not in DECODERS:
         raise ValueError(unknown_name('decoder', decoder, DECODERS))
-    if min_edge is not None and min_edge < 1:
-        raise ValueError(f'min_edge must be None or at least 1 pixel, got {min_edge}.')
+    if min_edge is not None:
+        whole_number('min_edge', min_edge)
 
 
 def decode_file(path: str | Path, color: str, background: int, decoder: str,

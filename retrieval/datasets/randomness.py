@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from ..checks import whole_number
+
 Key = tuple[int, int, int, int]
 
 
@@ -72,10 +74,9 @@ class SamplingState:
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
-        if seed is not None and not 0 <= seed < 2**63:
-            raise ValueError(f'seed must be None or an integer from 0 to 2**63 - 1, got {seed!r}.')
+        number = 0 if seed is None else whole_number('seed', seed, least=0, most=2**63 - 1)
         self._share()
-        self._cell[1] = 0 if seed is None else int(seed)
+        self._cell[1] = number
         self._cell[0] = seed is not None
 
     @property
@@ -84,10 +85,9 @@ class SamplingState:
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        if epoch < 0:
-            raise ValueError(f'epoch must be an integer of at least 0, got {epoch!r}.')
+        number = whole_number('epoch', epoch, least=0)
         self._share()
-        self._cell[2] = int(epoch)
+        self._cell[2] = number
 
     def _share(self) -> None:
         if not self._cell.is_shared():

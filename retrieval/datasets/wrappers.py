@@ -17,6 +17,7 @@ from mmengine.dataset import RepeatDataset as _RepeatDataset
 from torch.utils.data import ConcatDataset as _TorchConcatDataset
 from torch.utils.data import Subset
 
+from ..checks import whole_number
 from ..registry import DATASETS, unknown_name
 from .base import check_unique
 from .randomness import DrawIndex, wrapped_datasets
@@ -81,9 +82,7 @@ class RepeatDataset(_RepeatDataset):
     """``times`` passes over a dataset as one, each with augmentations of its own."""
 
     def __init__(self, dataset: Any, times: int, lazy_init: bool = False) -> None:
-        if times < 1:
-            raise ValueError(f'times must be at least 1, got {times}.')
-        super().__init__(_built(dataset), times, lazy_init)
+        super().__init__(_built(dataset), whole_number('times', times), lazy_init)
 
     def __getitem__(self, idx: int) -> dict:
         repeat, row = divmod(int(idx) % len(self), self._ori_len)

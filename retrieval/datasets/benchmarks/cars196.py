@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, require
 
 LAST_TRAINING_CLASS = 98
 EDGES = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2')

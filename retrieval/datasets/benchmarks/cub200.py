@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, read_numbers, read_rows, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, read_numbers, read_rows, require
 
 CLASSES, LAST_TRAINING_CLASS = 200, 100
 

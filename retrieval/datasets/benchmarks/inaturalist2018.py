@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, read_rows, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, read_rows, require
 
 ANNOTATIONS = ('train2018.json', 'val2018.json')
 SPLITS_FOLDER = 'Inat_dataset_splits'

@@ -5,7 +5,8 @@ import os
 import re
 
 from ...registry import DATASETS
-from .base import ReidentificationDataset, malformed, require
+from .base import ReidentificationDataset
+from .layout import malformed, require
 
 _FOLDERS = {'train': 'bounding_box_train', 'query': 'query', 'gallery': 'bounding_box_test'}
 

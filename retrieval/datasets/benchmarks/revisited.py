@@ -10,7 +10,8 @@ import numpy as np
 
 from ...registry import DATASETS, unknown_name
 from ..image_folder import find_images
-from .base import JudgedRowsDataset, malformed, read_rows, require, require_images
+from .base import JudgedRowsDataset
+from .layout import malformed, read_rows, require, require_images
 from .plain_pickle import NotPlainError, load_plain_pickle
 
 LISTS = ('gt_easy', 'gt_hard', 'gt_junk')

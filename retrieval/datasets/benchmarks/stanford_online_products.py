@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, read_rows, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, read_rows, require
 
 HEADER = ('image_id', 'class_id', 'super_class_id', 'path')
 

@@ -9,7 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ...registry import DATASETS
-from .base import Listing, ReidentificationDataset, malformed, read_rows, require
+from .base import Listing, ReidentificationDataset
+from .layout import malformed, read_rows, require
 
 _FOLDERS = {'train': 'train', 'query': 'query', 'gallery': 'test'}  # image_…/ and name_….txt
 # As list_color.txt and list_type.txt of the dataset number them.
