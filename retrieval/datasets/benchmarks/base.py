@@ -21,7 +21,7 @@ ACTIONS = ('warn', 'raise', 'ignore')
 
 @dataclass
 class Listing:
-    """What the official files say about one split.
+    """One split, as the official files have it.
 
     Args:
         source: the file that names the images, for messages.
@@ -29,6 +29,10 @@ class Listing:
             which is the class as the files call it.
         classes: the names of all classes that share one numbering, by what the files call them, in
             the order of their labels.
+
+    Example:
+        >>> Listing('list.txt', [{'img_path': 'a.png', 'gt_label': 7}], {7: 'seven'}).classes[7]
+        'seven'
     """
 
     source: str
@@ -56,6 +60,15 @@ class BenchmarkDataset(RetrievalDataset):
             shows the tree.
         ValueError: a file is malformed, ``split`` or ``on_count_mismatch`` is unknown, or the
             counts differ and ``on_count_mismatch`` is ``'raise'``.
+
+    Example:
+        >>> class Toy(BenchmarkDataset):
+        ...     tree, counts = 'toy/', {'train': (1, 1)}
+        ...     def read(self):
+        ...         return Listing('list.txt', [{'img_path': 'a.png', 'gt_label': 7}], {7: 'seven'})
+        >>> toy = Toy('toy', check_files=False)
+        >>> toy.labels.tolist(), toy.label_names
+        ([0], ['seven'])
     """
 
     tree: ClassVar[str]
@@ -75,7 +88,7 @@ class BenchmarkDataset(RetrievalDataset):
         super().__init__(data_root=str(data_root), pipeline=pipeline, **kwargs)
 
     def read(self) -> Listing:
-        """What the official files say about ``self.split``."""
+        """The images and classes of ``self.split`` in the official files."""
         raise NotImplementedError(f'{type(self).__name__} implements read().')
 
     def load_data_list(self) -> list[dict]:
@@ -108,6 +121,18 @@ class ReidentificationDataset(BenchmarkDataset):
         split: ``'train'``, ``'query'`` or ``'gallery'``.
         data_root, pipeline, check_files, on_count_mismatch, kwargs: see
             :class:`BenchmarkDataset`, which says what is raised too.
+
+    Example:
+        >>> class Toy(ReidentificationDataset):
+        ...     tree, counts = 'toy/', {'train': (2, 2)}
+        ...     pattern = re.compile('(?P<identity>[0-9]+)_c(?P<camera>[0-9]).jpg')
+        ...     example = '7_c1.jpg'
+        ...     metadata_keys = ('camera',)
+        ...     def list_images(self, split):
+        ...         return 'toy/', ['toy/7_c1.jpg', 'toy/3_c2.jpg']
+        >>> toy = Toy('toy', check_files=False)
+        >>> toy.labels.tolist(), toy.label_names, toy.metadata
+        ([1, 0], ['0003', '0007'], {'camera': [1, 2]})
     """
 
     splits = ('train', 'query', 'gallery')
@@ -115,7 +140,7 @@ class ReidentificationDataset(BenchmarkDataset):
     example: ClassVar[str]
 
     def list_images(self, split: str) -> tuple[str, list[str]]:
-        """What lists the images of a split, and their paths in order."""
+        """The file or folder that lists the images of a split, and their paths in order."""
         raise NotImplementedError(f'{type(self).__name__} implements list_images().')
 
     def parse(self, path: str) -> dict:
@@ -131,7 +156,7 @@ class ReidentificationDataset(BenchmarkDataset):
         return {'img_path': path, 'gt_label': values.pop('identity'), **values}
 
     def keeps(self, entry: dict) -> bool:
-        """Whether an image belongs to the dataset at all."""
+        """True for an image that belongs to the dataset, False for one to leave out."""
         return True
 
     def _entries_of(self, split: str) -> tuple[str, list[dict]]:

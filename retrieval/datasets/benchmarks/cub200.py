@@ -33,6 +33,10 @@ class CUB200(BenchmarkDataset):
             ``bounding_boxes.txt``. Published figures mostly are those of the whole images.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`BenchmarkDataset`, which says
             what is raised too.
+
+    Example:
+        >>> CUB200.counts['test']  # images, classes
+        (5924, 100)
     """
 
     tree = """

@@ -66,6 +66,11 @@ class GoogleLandmarksV2(JudgedRowsDataset):
         FileNotFoundError: a part of the layout, or an image, is missing; the error shows the tree.
         ValueError: an argument is unknown or not for this split, a file is malformed, or the
             solution names images that are not in the gallery.
+
+    Example:
+        >>> GoogleLandmarksV2('data', split='train', usage='Public')
+        Traceback (most recent call last):
+        ValueError: usage='Public' chooses queries; split='train' has none.
     """
 
     tree = """

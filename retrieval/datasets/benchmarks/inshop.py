@@ -33,6 +33,10 @@ class InShop(BenchmarkDataset):
         split: ``'train'``, ``'query'`` or ``'gallery'``.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`BenchmarkDataset`, which says
             what is raised too.
+
+    Example:
+        >>> InShop.counts['gallery']  # images, classes
+        (12612, 3985)
     """
 
     tree = """

@@ -32,6 +32,10 @@ class Market1501(ReidentificationDataset):
         data_root: the folder ``Market-1501-v15.09.15``.
         split, pipeline, check_files, on_count_mismatch, kwargs: see
             :class:`ReidentificationDataset`, which says too how labels count and what is raised.
+
+    Example:
+        >>> Market1501.counts['query']  # images, classes
+        (3368, 750)
     """
 
     metadata_keys = ('camera', 'sequence')

@@ -25,7 +25,7 @@ _TREE = """
 
 
 class RevisitedDataset(JudgedRowsDataset):
-    """What the two datasets share; see :class:`RevisitedOxford`."""
+    """The base of the two datasets; see :class:`RevisitedOxford`."""
 
     metadata_keys = LISTS
     name: ClassVar[str]
@@ -178,6 +178,10 @@ class RevisitedOxford(RevisitedDataset):
     Raises:
         FileNotFoundError: a file or folder, or images that the ground truth names, are missing.
         ValueError: the split is unknown, or the ground truth is refused or malformed.
+
+    Example:
+        >>> RevisitedOxford.splits
+        ('query', 'gallery')
     """
 
     name = 'roxford5k'
@@ -190,6 +194,10 @@ class RevisitedParis(RevisitedDataset):
 
     Officially there are 70 queries and 6,322 images in the gallery. Everything else is as in
     :class:`RevisitedOxford`, with ``gnd_rparis6k.pkl`` and folders of the name ``rparis6k``.
+
+    Example:
+        >>> RevisitedParis.splits
+        ('query', 'gallery')
     """
 
     name = 'rparis6k'

@@ -44,6 +44,10 @@ class VeRi776(ReidentificationDataset):
             gallery, ``test_label.xml``; None: where the file is there.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`ReidentificationDataset`,
             which says too how labels count and what is raised.
+
+    Example:
+        >>> VeRi776.counts['query']  # images, classes
+        (1678, 200)
     """
 
     metadata_keys = ('camera', 'color', 'type')

@@ -45,6 +45,11 @@ class Glyphs(RetrievalDataset):
         TypeError: ``size`` is no integer.
         FileNotFoundError: matplotlib's fonts are missing.
         OSError: the folder cannot be written.
+
+    Example:
+        >>> Glyphs('train', size=128)
+        Traceback (most recent call last):
+        ValueError: size must be an integer of at least 8 and at most 64, got 128.
     """
 
     metadata_keys = ('typeface', 'family', 'character')

@@ -50,6 +50,10 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str = 'aut
     ``'auto'`` interpolates bilinearly with a filter as wide as the scale, which averages when the
     picture shrinks, as Pillow and torchvision do: their pixels differ by one grey value at most.
     The others are OpenCV's, whose bilinear and bicubic skip pixels when the picture shrinks.
+
+    Example:
+        >>> resize(np.zeros((20, 30, 3), np.uint8), width=3, height=2).shape
+        (2, 3, 3)
     """
     old_height, old_width = image.shape[:2]
     if (old_width, old_height) == (width, height):
@@ -96,6 +100,10 @@ class ResizeEdge(BaseTransform):
         edge: ``'short'``, ``'long'``, ``'width'`` or ``'height'``.
         interpolation: ``'auto'`` (see :func:`resize`), ``'nearest'``, ``'bilinear'``,
             ``'bicubic'``, ``'area'`` or ``'lanczos'``.
+
+    Example:
+        >>> ResizeEdge(10)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (10, 15)
     """
 
     EDGES = ('short', 'long', 'width', 'height')
@@ -134,6 +142,10 @@ class LimitLongEdge(BaseTransform):
     Args:
         limit: the longest edge of the whole picture, in pixels.
         interpolation: as in :class:`ResizeEdge`.
+
+    Example:
+        >>> LimitLongEdge(15)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (10, 15)
     """
 
     def __init__(self, limit: int, interpolation: str = 'auto') -> None:
@@ -163,6 +175,10 @@ class RandomCrop(BaseTransform):
         crop_size: pixels, or (width, height). A smaller picture is padded to it, evenly.
         padding: pixels added on every side first.
         pad_val: the grey value of what is added.
+
+    Example:
+        >>> RandomCrop(8)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (8, 8)
     """
 
     def __init__(self, crop_size: int | Sequence[int], padding: int = 0, pad_val: int = 0) -> None:
@@ -198,6 +214,10 @@ class RandomResizedCrop(BaseTransform):
         aspect_ratio_range: least and greatest width over height, drawn on a logarithmic scale.
         max_attempts: after so many parts that do not fit, the largest centred one is taken.
         interpolation: as in :class:`ResizeEdge`.
+
+    Example:
+        >>> RandomResizedCrop((8, 4))({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (4, 8)
     """
 
     def __init__(self, scale: int | Sequence[int],
@@ -258,6 +278,10 @@ class RandomAffine(BaseTransform):
         fill: the grey value of what comes in from outside, for the border ``'constant'``.
         border: ``'constant'``, ``'replicate'`` or ``'reflect'``.
         interpolation: ``'bilinear'``, ``'nearest'`` or ``'bicubic'``.
+
+    Example:
+        >>> RandomAffine(degrees=5)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (20, 30)
     """
 
     def __init__(self, degrees: float = 0., translate: float = 0.,
@@ -314,6 +338,11 @@ class MultiView(BaseTransform):
     Args:
         transforms: a pipeline for all views, or a list of pipelines.
         num_views: how many views of the one pipeline, or a number for each pipeline.
+
+    Example:
+        >>> twice = MultiView([dict(type='RandomCrop', crop_size=8)], num_views=2)
+        >>> [view.shape for view in twice({'img': np.zeros((20, 30, 3), np.uint8)})['img']]
+        [(8, 8, 3), (8, 8, 3)]
     """
 
     def __init__(self, transforms: Sequence[dict | Callable] | Sequence[Sequence[dict | Callable]],

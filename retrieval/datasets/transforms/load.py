@@ -47,6 +47,10 @@ class LoadImage(BaseTransform):
             as long as no edge gets shorter than this; see :func:`read_image`. Write the length that
             a following ``ResizeEdge`` makes of the short edge. A picture with a ``box`` is read
             in full.
+
+    Example:
+        >>> LoadImage(color='gray')({'img': np.zeros((20, 30, 3), np.uint8)})['img'].shape
+        (20, 30, 1)
     """
 
     def __init__(self, color: str = 'rgb', background: int = 255, crop_box: bool = True,
@@ -94,6 +98,10 @@ class LoadImageFromFile(_LoadImageFromFile):
     Args:
         kwargs: ``to_float32``, ``color_type``, ``imdecode_backend``, ``ignore_empty``,
             ``backend_args``, as MMCV documents them.
+
+    Example:
+        >>> LoadImageFromFile(color_type='grayscale').color_type
+        'grayscale'
     """
 
     def transform(self, results: dict) -> dict | None:
@@ -114,6 +122,10 @@ class CropBox(BaseTransform):
 
     Args:
         margin: what to add on every side, as a share of the box's width and height.
+
+    Example:
+        >>> CropBox()({'img': np.zeros((20, 30, 3), np.uint8), 'box': (5, 2, 15, 8)})['img_shape']
+        (6, 10)
     """
 
     def __init__(self, margin: float = 0.) -> None:
@@ -164,6 +176,10 @@ class LoadCachedFeatures(BaseTransform):
 
     Args:
         file: the gallery file.
+
+    Example:
+        >>> LoadCachedFeatures('absent.safetensors')
+        LoadCachedFeatures(file='absent.safetensors')
     """
 
     def __init__(self, file: str | os.PathLike) -> None:
@@ -210,6 +226,11 @@ class PackInputs(BaseTransform):
     Args:
         input_key: where the image is.
         meta_keys: what goes into the metainfo when it is there.
+
+    Example:
+        >>> item = PackInputs()({'img': np.zeros((20, 30, 3), np.uint8), 'gt_label': 3})
+        >>> item['inputs'].shape, item['data_samples'].gt_label
+        (torch.Size([3, 20, 30]), tensor([3]))
     """
 
     def __init__(self, input_key: str = 'img', meta_keys: Sequence[str] = META_KEYS) -> None:
