@@ -74,7 +74,7 @@ def metadata_of(dataset: Any, name: str) -> np.ndarray:
 
 
 def _column(dataset: Any, read: Callable[[Any], np.ndarray | None]) -> np.ndarray | None:
-    """One value an item, ``(N,)``, as ``read`` has it of the innermost datasets, through wrappers."""
+    """One value an item, ``(N,)``: those of the innermost datasets, seen through wrappers."""
     wrapped = wrapped_datasets(dataset)
     if not wrapped:
         return read(dataset)
