@@ -3,29 +3,38 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt)
+INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint check-newest check-oldest clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --durations=15
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests -m "slow or not slow"
+	$(BIN)/python -m pytest tests -m "slow or not slow" --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The constraints name a CPU build of torch; an open request would bring gigabytes of CUDA.
+# Each installs into an environment of its own, of several GB, and keeps it.
+check-newest check-oldest:
+	$(PYTHON) tests/installed/check_install.py $(@:check-%=%)
+
+# The constraints name a CPU build of torch; an open request would bring gigabytes of CUDA. Beside
+# it torchvision cannot be imported as it is: Python reads the mend at its start, here alone.
 $(STAMP): $(INSTALL_INPUTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e '.[tests]'
+	site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	cp retrieval/compat.py "$$site/_retrieval_compat.py" && \
+	echo 'import _retrieval_compat; _retrieval_compat.mend_torchvision_import()' \
+		> "$$site/_retrieval_compat.pth"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info

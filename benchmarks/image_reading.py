@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, features
+from PIL import __version__ as pillow_version
 
 import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
 
@@ -224,7 +225,7 @@ def main() -> None:
         turbo = features.version('libjpeg_turbo')
         print(f'{len(paths)} JPEG files of {options.width} x {options.height}, {mean / 1e3:.0f} kB '
               f'each; ours decodes with {options.decoder} (OpenCV {cv2.__version__}), min_edge '
-              f'{options.min_edge}; the peer with Pillow {Image.__version__} (libjpeg-turbo '
+              f'{options.min_edge}; the peer with Pillow {pillow_version} (libjpeg-turbo '
               f'{turbo}); torch {torch.__version__}, one thread a process')
         differences(paths[:200], options)
         for case in options.cases or CASES:

@@ -16,9 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 
-def vectors(queries: int, rows: int, width: int):
+def vectors(queries: int, rows: int, width: int) -> tuple[Any, Any]:
     """The same queries and gallery in every process."""
     import torch
     generator = torch.Generator().manual_seed(0)
@@ -26,7 +28,7 @@ def vectors(queries: int, rows: int, width: int):
             torch.randn(rows, width, generator=generator))
 
 
-def ours(queries, gallery, topk):
+def ours(queries: Any, gallery: Any, topk: int) -> Callable[[], Any]:
     """``predict`` of our retriever, with an encoder that passes its input through."""
     import torch
 
@@ -36,7 +38,7 @@ def ours(queries, gallery, topk):
     return lambda: torch.stack([sample.pred_label for sample in model.predict(queries)])
 
 
-def peer(queries, gallery, topk):
+def peer(queries: Any, gallery: Any, topk: int) -> Callable[[], Any]:
     """``matching`` of mmpretrain's retriever, which always ranks the whole gallery."""
     import torch
 
@@ -44,7 +46,7 @@ def peer(queries, gallery, topk):
     try:
         from mmpretrain.models import ImageToImageRetriever
     except ImportError:
-        def matching():
+        def matching() -> Any:
             scores = torch.cosine_similarity(queries[:, None], gallery[None], dim=-1)
             return torch.sort(scores, descending=True, dim=-1).indices
         return matching

@@ -1,54 +1,78 @@
 """What today's torch breaks in the installed engine, mended in one place, each with its reason.
 
 ``install`` is called by :mod:`retrieval.registry`, so it has run before any component is built.
+The environment that the Makefile makes holds a copy of this file, which Python reads at its start:
+nothing heavy may be imported here.
 """
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
-from importlib.machinery import PathFinder
-from typing import Any, cast
-
-import torch
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 _SCHEDULERS = 'mmengine.optim.scheduler.param_scheduler'
-_LIBRARIES: list[torch.library.Library] = []  # a library's definitions live as long as it does
+_LIBRARIES: list[object] = []  # a library's definitions live as long as it does
 
 
 @lru_cache(maxsize=1)
 def install() -> None:
     """Apply every mend once. Calling it again does nothing."""
-    declare_torchvision_operators()
+    mend_torchvision_import()
     allow_checkpoint_globals()
 
 
-def _torchvision_extension_loads() -> bool:
-    """Whether torchvision's compiled operators load beside the installed torch."""
-    spec = importlib.util.find_spec('torchvision')
-    if spec is None or not spec.submodule_search_locations:
-        return True
-    found = PathFinder.find_spec('torchvision._C', list(spec.submodule_search_locations))
-    if found is None or found.origin is None:
-        return False
-    try:
-        torch.ops.load_library(found.origin)
-    except OSError:
-        return False
-    return True
-
-
-def declare_torchvision_operators() -> None:
-    """Declare the schemas that torchvision's Python code looks up while it is imported.
+def mend_torchvision_import() -> None:
+    """Let torchvision be imported where its compiled operators do not load.
 
     A torchvision built for CUDA has no working extension beside a CPU build of torch. Its import
     then stops at ``operator torchvision::nms does not exist``, and with it timm, mmpretrain and
-    the engine's environment report. The schema alone is enough to import; calling the operators,
-    which retrieval never does, still fails and says so.
+    the engine's environment report. Nothing is imported here: when torchvision is, and only if
+    that stops for this reason, the schemas are declared and it is imported anew. A torchvision
+    whose operators register themselves is left alone, since declaring them twice aborts. The
+    schemas are enough to import; calling the operators, which retrieval never does, still fails
+    and says so.
     """
-    if hasattr(torch.ops.torchvision, 'nms') or _torchvision_extension_loads():
+    sys.meta_path.insert(0, _TorchvisionFinder())
+
+
+class _TorchvisionFinder:
+    """Finds torchvision as Python does, and has :func:`_import_torchvision` execute it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != 'torchvision':
+            return None
+        spec = PathFinder.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = (  # type: ignore[method-assign]
+                lambda module: _import_torchvision(execute, module))
+        return spec
+
+
+def _import_torchvision(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """Execute torchvision's ``module``, and anew with schemas where it stops for want of them."""
+    empty = dict(vars(module))
+    try:
+        execute(module)
         return
+    except RuntimeError as error:
+        if 'operator torchvision::nms does not exist' not in str(error):
+            raise
+    vars(module).clear()  # parts that are bound, or stay in sys.modules, would not be run again
+    vars(module).update(empty)
+    for name in [name for name in sys.modules if name.startswith('torchvision.')]:
+        del sys.modules[name]
+    _declare_torchvision_operators()
+    execute(module)
+
+
+def _declare_torchvision_operators() -> None:
+    """Declare the schemas that torchvision's Python code looks up while it is imported."""
+    import torch
+
     library = torch.library.Library('torchvision', 'FRAGMENT')
     for name in ('nms', 'qnms'):
         library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
@@ -64,7 +88,11 @@ def allow_checkpoint_globals() -> None:
     annealing, which must not be allowed as such: the unpickler is given a stand-in that reaches
     those and nothing else, and a stand-in for the schedule's class, which costs no import.
     """
+    from _codecs import encode  # numpy's arrays are written with it; torch 2.4 refuses it
+    from typing import cast
+
     import numpy as np
+    import torch
     from mmengine.logging.history_buffer import HistoryBuffer
 
     class OneCycleParamScheduler:
@@ -84,12 +112,12 @@ def allow_checkpoint_globals() -> None:
     OneCycleParamScheduler.__qualname__ = 'OneCycleParamScheduler'
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
     torch.serialization.add_safe_globals([
-        HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype, attribute,
+        HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype, attribute, encode,
         *cast(list[Callable], [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
         *(type(np.dtype(code)) for code in codes)])
 
 
-def load_pymilvus() -> Any:
+def load_pymilvus() -> ModuleType:
     """The module ``pymilvus``, imported without its configuration of logging.
 
     It calls ``logging.config.dictConfig`` when it is imported, which closes every handler that

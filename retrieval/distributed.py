@@ -26,6 +26,19 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def unwrapped(model: Any) -> Any:
+    """The model without what wraps it on several processes, as DistributedDataParallel.
+
+    Example:
+        >>> from torch import nn
+        >>> unwrapped(nn.Identity())
+        Identity()
+    """
+    from mmengine.model import is_model_wrapper  # late: it imports the engine's models
+
+    return model.module if is_model_wrapper(model) else model
+
+
 def init_cpu_group(launcher: str) -> None:
     """Join the gloo group that ``torchrun`` or Slurm describes, on a machine without a GPU.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from mmengine.registry import Registry as _Registry
 from mmengine.registry import root
@@ -58,11 +59,11 @@ def _check_package(key: str) -> None:
 class Registry(_Registry):
     """A registry that answers a wrong name with the nearest right ones."""
 
-    def find(self, key: str):
+    def find(self, key: str) -> Any:
         """The object registered as ``key``, or None."""
         return super().get(key)
 
-    def get(self, key: str):
+    def get(self, key: str) -> Any:
         """The object registered as ``key``.
 
         Raises:
@@ -74,7 +75,7 @@ class Registry(_Registry):
             raise UnknownTypeError(unknown_name(f'{self.name} type', key, self.names()))
         return found
 
-    def __contains__(self, key) -> bool:
+    def __contains__(self, key: str) -> bool:
         return self.find(key) is not None
 
     def names(self) -> list[str]:

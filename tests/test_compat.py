@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -87,3 +88,106 @@ logging.getLogger('mine').warning('still written')
 '''
     subprocess.run([sys.executable, '-c', code], check=True)
     assert 'still written' in (tmp_path / 'log').read_text()
+
+
+# Packages that stand for torchvision: each imports a part of its own first, as torchvision does.
+# An extension that registers what is declared already ends the process from inside the linker; the
+# first does so too, instead of raising.
+REGISTERS_ITS_OWN = """
+import os, torch
+from . import part
+try:
+    library = torch.library.Library('torchvision', 'DEF')
+    library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    library.impl('nms', lambda dets, scores, threshold: scores + threshold, 'CPU')
+except RuntimeError:
+    os.abort()
+"""
+LACKS_ITS_OWN = """
+import torch
+from . import part
+print('imported')
+torch.library.register_fake('torchvision::nms')(lambda dets, scores, threshold: scores)
+"""
+FAILS_OTHERWISE = """
+from . import part
+print('imported')
+raise RuntimeError('operator torchvision::roi_align does not exist')
+"""
+
+
+# The mend that the Makefile's environment reads at Python's start is taken out again.
+NO_MEND_AT_START = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_TorchvisionFinder']
+"""
+
+
+@pytest.mark.parametrize('program', [
+    'import timm',
+    'import torchvision; import retrieval.registry; import timm',
+    'from torchvision.transforms import v2',
+    NO_MEND_AT_START + 'import retrieval.registry; import timm',
+])
+def test_this_environment_imports_torchvision_in_any_order(program):
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_mend_at_the_start_imports_nothing_heavy():
+    program = 'import sys; print(*{"torch", "torchvision", "numpy", "retrieval"} & {*sys.modules})'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ('', '')
+
+
+def with_torchvision(folder, code, program):
+    """A fresh process that finds ``code`` as torchvision, mended by retrieval alone."""
+    package = folder / 'torchvision'
+    package.mkdir()
+    (package / '__init__.py').write_text(code)
+    (package / 'part.py').write_text("print('part')\n")
+    start = NO_MEND_AT_START + 'import retrieval.registry\n'
+    path = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.run([sys.executable, '-c', start + program], capture_output=True, text=True,
+                          env=os.environ | {'PYTHONPATH': path})
+
+
+def test_a_torchvision_that_registers_its_operators_is_left_alone(tmp_path):
+    done = with_torchvision(tmp_path, REGISTERS_ITS_OWN, """
+import torch, torchvision
+print(torch.ops.torchvision.nms(torch.zeros(1, 4), torch.ones(1), 0.5).tolist())
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['part', '[1.5]']
+
+
+def test_the_operators_are_declared_where_the_import_lacks_them(tmp_path):
+    done = with_torchvision(tmp_path, LACKS_ITS_OWN, """
+import torch
+assert not hasattr(torch.ops.torchvision, 'nms')
+from torchvision import part
+import torchvision
+assert torchvision.part is part is sys.modules['torchvision.part']
+try:
+    torch.ops.torchvision.nms(torch.zeros(1, 4), torch.ones(1), 0.5)
+except NotImplementedError as error:
+    print(error)
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:4] == ['part', 'imported', 'part', 'imported']
+    assert "Could not run 'torchvision::nms'" in done.stdout
+
+
+def test_a_torchvision_that_fails_for_another_reason_fails_when_it_is_used(tmp_path):
+    done = with_torchvision(tmp_path, FAILS_OTHERWISE, """
+print('retrieval')
+import torch
+try:
+    import torchvision
+except RuntimeError as error:
+    print(error)
+assert 'torchvision' not in sys.modules and not hasattr(torch.ops.torchvision, 'nms')
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        'retrieval', 'part', 'imported', 'operator torchvision::roi_align does not exist']

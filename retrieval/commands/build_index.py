@@ -1,4 +1,4 @@
-"""Build an index over a gallery once, for searches that open it instead of building it anew."""
+"""Build an index over a gallery once, for the searches that open it."""
 from __future__ import annotations
 
 import argparse
@@ -97,16 +97,11 @@ def index_config(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def read_fragment(path: str) -> dict[str, Any]:
     """`index` of a config file, or `model.index`."""
-    from pathlib import Path
-
     from mmengine.config import Config
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no config {path!r}.')
-    try:
-        config = Config.fromfile(path)
-    except (SyntaxError, AttributeError) as error:
-        raise ValueError(f'The config {path!r} cannot be read: {error}') from error
+    from ..retrievers.build import read_config
+
+    config = read_config(path)
     found = config.get('index') or (config.get('model') or {}).get('index')
     if not found:
         raise ValueError(f'The config {path!r} has neither `index` nor `model.index`.')

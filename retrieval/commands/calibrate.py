@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from .command_line import add_config_options, reports_errors
+from .command_line import reports_errors
 from .folders import add_folder_options, open_vectors
 
 
@@ -28,7 +28,6 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--similarity', default='cosine_similarity', metavar='NAME',
                            help='cosine_similarity (default), inner_product or euclidean')
     add_folder_options(arguments)
-    add_config_options(arguments)
     return arguments
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import reports_errors
 from .folders import add_folder_options, open_vectors
 
 _SHOWN = 24
@@ -30,7 +30,6 @@ def parser() -> argparse.ArgumentParser:
                            help='where clusters.csv, clusters.json and clusters.png go '
                            '(default: work_dirs/clusters)')
     add_folder_options(arguments)
-    add_config_options(arguments)
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: their arguments, and how an error reaches the user."""
+"""Arguments that several commands take, and how an error reaches the user."""
 from __future__ import annotations
 
 import argparse
@@ -74,6 +74,6 @@ def _end_at_once() -> None:
 
 
 def _in_group() -> bool:
-    """Whether this process is in a process group; torch is not imported to find out."""
+    """True in a process of a process group; torch is not imported to find out."""
     distributed = sys.modules.get('torch.distributed')
     return distributed is not None and distributed.is_available() and distributed.is_initialized()

@@ -1,5 +1,7 @@
-"""Compare the rankings of two galleries, such as those of a model and of the next one, and switch
-to the new one where the change is as it should be.
+"""Compare the rankings of two galleries, and switch to the new one.
+
+The two are such as those of a model and of the next one; the switch is made where the change is as
+it should be.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train, test and search the embedded dataset: the whole package on real images, in minutes."""
+"""Train, test and search the embedded dataset, in minutes."""
 from __future__ import annotations
 
 import argparse
@@ -90,14 +90,14 @@ def draw(config: Any, checkpoint: str, out: Path, queries: int = 10) -> None:
 
     from ..gallery import Gallery
     from ..hooks import prototype_dataset, ranking_rows
-    from ..runs.config import build_model
+    from ..retrievers import build_retriever
     from ..visualization import Pictures, draw_ranking_grid
     from .dump_prototype import dump
 
-    model = build_model(config, checkpoint)
+    model = build_retriever(config, checkpoint)
     dump(model, config, checkpoint, str(out / 'gallery.safetensors'))
     dataset = prototype_dataset(model)
-    searcher = build_model(config, checkpoint, Gallery.load(out / 'gallery.safetensors'))
+    searcher = build_retriever(config, checkpoint, Gallery.load(out / 'gallery.safetensors'))
     rows = [int((number + 0.5) * len(dataset) / queries) for number in range(queries)]
     samples = searcher.test_step(pseudo_collate([dataset[row] for row in rows]))
     draw_ranking_grid(ranking_rows(samples, searcher.gallery, Pictures([dataset]), 10),

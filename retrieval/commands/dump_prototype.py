@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .command_line import add_config_options, add_launcher, reports_errors
@@ -40,16 +41,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from ..retrievers import check_target
-    from ..runs.config import build_model, load_config
+    from ..retrievers import build_retriever, check_target
+    from ..runs.config import load_config
 
     check_target(arguments.out)
-
     config = load_config(arguments.config, arguments.cfg_options)
     if arguments.skip_unreadable:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
-    model = build_model(config, arguments.checkpoint)
+    model = build_retriever(config, arguments.checkpoint)
     dump(model, config, arguments.checkpoint, arguments.out, dtype=arguments.dtype,
          shard_rows=arguments.shard_rows, resume=arguments.resume)
 
@@ -71,14 +71,13 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
     Args:
         options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
     """
-    from pathlib import Path
-
     from ..distributed import rank
     from ..files import write_text
     from ..gallery import Gallery
     from ..retrievers import RefusedElsewhere, dump_in_parts
+    from ..runs.fitted_checkpoint import config_beside
 
-    beside = Path(out).with_suffix('.config.py')
+    beside = config_beside(out)
     try:
         dump_in_parts(model, out, config_file=beside.name, config=config.pretty_text,
                       checkpoint=str(Path(checkpoint).resolve()), **options)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import reports_errors
 from .folders import add_folder_options, open_vectors
 
 _SHOWN = 48
@@ -28,7 +28,6 @@ def parser() -> argparse.ArgumentParser:
                            help='where duplicates.json and duplicates.png go '
                            '(default: work_dirs/duplicates)')
     add_folder_options(arguments)
-    add_config_options(arguments)
     return arguments
 
 

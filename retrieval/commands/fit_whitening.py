@@ -10,7 +10,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from ..runs.fitted_checkpoint import check_out, extract, extraction_loader, write_checkpoint
+from ..runs.features import extract, extraction_loader
+from ..runs.fitted_checkpoint import check_out, write_checkpoint
 from .command_line import add_config_options, reports_errors
 
 
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
     from ..encoders import fit_whitening
-    from ..runs.config import build_model, load_config
+    from ..retrievers import build_retriever
+    from ..runs.config import load_config
 
     config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
     encoder = config.model.image_encoder
@@ -53,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError('A whitening has its place in an ImageEncoder, and this config has a '
                          'sequence of encoders.')
     slot = _slot(encoder.pop('whitening', None))
-    plain = build_model(config, arguments.checkpoint)
+    plain = build_retriever(config, arguments.checkpoint)
     gallery = _embeddings(plain, config, arguments)
     dim = arguments.dim or slot.get('out_features') or gallery.dim
     fit = fit_whitening(gallery.embeddings, arguments.method,
                         labels=gallery.labels if arguments.method == 'learned' else None,
                         dim=dim, shrinkage=arguments.shrinkage)
     encoder['whitening'] = dict(slot, in_features=gallery.dim, out_features=dim)
-    whole = build_model(copy.deepcopy(config), None)
+    whole = build_retriever(copy.deepcopy(config), None)
     whole.load_state_dict(plain.state_dict(), strict=False)
     whole.image_encoder.whitening.set(fit)
     print(f'{arguments.method} whitening of {gallery.dim} to {dim}, fitted to {len(gallery)} '
@@ -78,7 +80,7 @@ def _slot(whitening: Any) -> dict[str, Any]:
 
 
 def _embeddings(model: Any, config: Any, arguments: argparse.Namespace) -> Any:
-    """What the whitening is fitted to, as a gallery.
+    """The embeddings that the whitening is fitted to, as a gallery.
 
     Raises:
         FingerprintError: a ``ValueError``; a given gallery is of another model.

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+from .command_line import add_config_options
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +18,7 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
                         help='encode a folder anew, and keep nothing')
     parser.add_argument('--skip-unreadable', action='store_true',
                         help='report images that cannot be read instead of stopping')
+    add_config_options(parser)
 
 
 def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> Any:
@@ -29,23 +33,22 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
         ValueError: only one of config and checkpoint was given, or the folder holds no image.
         ImportError: the default encoder's weights are not installed.
     """
-    from ..runs.config import build_model, load_config, test_pipeline
+    from ..runs.config import load_config
     from ..search import ImageRetrievalInferencer, cache_beside
 
-    model, pipeline, name = None, None, 'default'
-    changes = getattr(arguments, 'cfg_options', None)
+    config, name = None, 'default'
+    changes = arguments.cfg_options
     if arguments.config is not None or arguments.checkpoint is not None:
         if arguments.config is None or arguments.checkpoint is None:
             raise ValueError('A folder is encoded with the model of --config and --checkpoint '
                              'together, or, with neither, with the default pretrained encoder.')
         config = load_config(arguments.config, changes)
-        model, pipeline = build_model(config, arguments.checkpoint), test_pipeline(config)
         name = f'{Path(arguments.config).stem}-{Path(arguments.checkpoint).stem}'
     elif changes:
         raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
     cache = None if arguments.no_cache else cache_beside(folder, name)
     inferencer = ImageRetrievalInferencer(
-        model, folder, cache, num_workers=2, pipeline=pipeline,
+        config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
         on_unreadable='skip' if arguments.skip_unreadable else 'raise', **options)
     if inferencer.cache_report is not None:
         done = inferencer.cache_report
@@ -57,34 +60,39 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
 
 
 def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The gallery of a folder or a file, and the dataset of its pictures, where there is one.
+    """The gallery of a folder or a file, and the dataset of its pictures where it is known.
 
     Raises:
         FileNotFoundError: there is neither.
         ValueError: it cannot be read.
     """
-    import os
-
     from ..gallery import Gallery, is_gallery
+    from ..runs.config import load_config
 
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
     gallery = Gallery.load(path)
-    return gallery, _named_dataset(gallery, Path(path).resolve().parent, arguments)
-
-
-def _named_dataset(gallery: Any, beside: Path, arguments: argparse.Namespace) -> Any:
-    """The dataset that a gallery's config says its pictures are from, None without one."""
-    from ..registry import DATASETS
-    from ..runs.config import load_config
-
     try:
-        file = arguments.config or named_file(gallery.source, 'config_file', beside)
-        config = None if file is None else load_config(file)
-        prototype = None if config is None else config.model.get('prototype')
-        return DATASETS.build(prototype['dataset']) if isinstance(prototype, dict) else None
-    except OSError:  # its files are elsewhere by now; ids that are paths are drawn all the same
+        file = arguments.config or named_file(gallery.source, 'config_file',
+                                              Path(path).resolve().parent)
+    except FileNotFoundError:  # ids that are paths are drawn all the same
+        file = None
+    return gallery, None if file is None else config_dataset(load_config(file))
+
+
+def config_dataset(config: Any) -> Any:
+    """The dataset that a config's prototype is encoded from; None where it has none, or where its
+    files are elsewhere by now.
+    """
+    from ..registry import DATASETS
+
+    prototype = config.model.get('prototype')
+    if not isinstance(prototype, dict):
+        return None
+    try:
+        return DATASETS.build(prototype['dataset'])
+    except OSError:
         return None
 
 

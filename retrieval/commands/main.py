@@ -1,38 +1,36 @@
-"""``retrieval COMMAND …``: the command line of the installed package."""
+"""``retrieval COMMAND …``: the command line of the package.
+
+A command is a module of this package with a ``main``; the first line of its docstring is its
+summary. None of them imports anything heavy before it runs.
+"""
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pkgutil import iter_modules
 
-COMMANDS = {
-    'train': 'train a retriever from a config',
-    'train_on_embeddings': 'train a projection and a head on features that are extracted once',
-    'fit_whitening': 'fit a whitening and store it in a checkpoint',
-    'test': 'test a checkpoint',
-    'dump_prototype': 'encode the prototype of a config into a gallery file',
-    'gallery': 'look at, check, merge, filter and change galleries',
-    'compare_galleries': 'compare the rankings of two galleries, and switch to the new one',
-    'search': 'find the most similar images of a gallery',
-    'find_duplicates': 'find near-duplicates within a gallery, or between two',
-    'cluster': 'cluster a gallery',
-    'calibrate': 'choose the threshold of a match from the labels of a gallery',
-    'build_index': 'build an index over a gallery file',
-    'tune_index': 'find the fastest index of a gallery within a recall, latency or memory budget',
-    'evaluate': 'evaluate saved embeddings with labels',
-    'browse_dataset': 'look at what a pipeline makes of its images',
-    'print_config': 'print a config with everything that it inherits',
-    'export_glyphs': 'write the embedded dataset as a folder of images',
-    'demo': 'train, test and search the embedded dataset',
-}
+
+def commands() -> dict[str, str]:
+    """The summary of every command by its name.
+
+    Example:
+        >>> commands()['train']
+        'Train a retriever from a config.'
+    """
+    package = import_module('retrieval.commands')
+    modules = {found.name: import_module(f'{package.__name__}.{found.name}')
+               for found in iter_modules(package.__path__) if found.name != 'main'}
+    return {name: (module.__doc__ or '').partition('\n')[0]
+            for name, module in modules.items() if hasattr(module, 'main')}
 
 
 def usage() -> str:
     """The list of commands."""
-    width = max(map(len, COMMANDS))
-    lines = [f'  {name:{width}}  {what}' for name, what in COMMANDS.items()]
+    found = commands()
+    width = max(map(len, found))
     return '\n'.join(['usage: retrieval COMMAND [arguments], each with its own --help', '',
-                      *lines])
+                      *(f'  {name:{width}}  {summary}' for name, summary in found.items())])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     name = arguments[0].replace('-', '_')
-    if name not in COMMANDS:
+    if name not in commands():
         from difflib import get_close_matches
-        near = get_close_matches(name, COMMANDS)
+        near = get_close_matches(name, commands())
         print(f'Unknown command {arguments[0]!r}.'
               + (f' Did you mean {" or ".join(near)}?' if near else '') + f'\n\n{usage()}',
               file=sys.stderr)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
-from .folders import add_folder_options, named_file, open_folder
+from .command_line import reports_errors
+from .folders import add_folder_options, config_dataset, named_file, open_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +30,6 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
     add_folder_options(arguments)
-    add_config_options(arguments)
     return arguments
 
 
@@ -38,11 +37,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    if arguments.topk < 1:
-        raise ValueError(f'--topk must be at least 1, got {arguments.topk}.')
+    from ..checks import whole_number
     from ..gallery import is_gallery
     from ..search import expand
 
+    whole_number('--topk', arguments.topk)
     images = expand(arguments.query)
     if Path(arguments.gallery).is_dir() and not is_gallery(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         datasets = [inferencer.gallery_dataset]
     else:
         inferencer, config = open_gallery(arguments)
-        datasets = [gallery_dataset(inferencer.model, config)]
+        datasets = [config_dataset(config)]
     answers = search(inferencer, images, Path(arguments.out), arguments.topk,
                      'skip' if arguments.skip_unreadable else 'raise', datasets)
     report(answers, arguments.out)
@@ -66,7 +65,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: the gallery names neither, and they were not given.
     """
     from ..gallery import Gallery
-    from ..runs.config import build_model, load_config, test_pipeline
+    from ..retrievers import build_retriever
+    from ..runs.config import load_config, test_pipeline
     from ..search import ImageRetrievalInferencer
 
     gallery = Gallery.load(arguments.gallery)
@@ -80,23 +80,9 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     config = load_config(config_file, arguments.cfg_options)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
-    model = build_model(config, checkpoint, gallery)
+    model = build_retriever(config, checkpoint, gallery)
     return ImageRetrievalInferencer(model, test_pipeline(config),
                                     calibration=arguments.calibration), config
-
-
-def gallery_dataset(model: Any, config: Any) -> Any:
-    """The dataset whose pictures the gallery's ids name, where there is one."""
-    from ..hooks import prototype_dataset
-    from ..registry import DATASETS
-
-    made_from = config.model.get('prototype')
-    if isinstance(model.prototype, dict) or not isinstance(made_from, dict):
-        return prototype_dataset(model)
-    try:
-        return DATASETS.build(made_from['dataset'])
-    except OSError:  # its files are elsewhere by now; ids that are paths are drawn all the same
-        return None
 
 
 def search(inferencer: Any, images: list[Any], out: Path, topk: int, on_unreadable: str,

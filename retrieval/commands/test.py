@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out and not arguments.out.endswith('.json'):
         raise ValueError(f'--out is written as JSON; got {arguments.out!r}. Give a name that ends '
                          'in .json.')
+    from ..distributed import unwrapped
+    from ..retrievers import check_encoder, read_state_dict
     from ..runs.config import build_runner, load_config
 
     config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
@@ -49,15 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             dict(type='retrieval.RecordPredictionsHook', out=arguments.out))
     config.load_from, config.resume = arguments.checkpoint, False
     runner = build_runner(config, arguments.launcher)
-    from ..retrievers import check_encoder, read_state_dict
-    check_encoder(getattr(runner.model, 'module', runner.model),
+    check_encoder(unwrapped(runner.model),
                   read_state_dict(arguments.checkpoint), arguments.checkpoint)
     metrics = runner.test()
     if arguments.out and arguments.out_item == 'metrics':
         _write_metrics(metrics, arguments.out)
 
 
-def _write_metrics(metrics: dict, path: str) -> None:
+def _write_metrics(metrics: dict[str, float], path: str) -> None:
     import json
 
     from ..distributed import rank

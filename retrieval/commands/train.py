@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from .command_line import add_config_options, add_launcher, reports_errors
 
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def configure(arguments: argparse.Namespace) -> object:
+def configure(arguments: argparse.Namespace) -> Any:
     """The config with what the command line asks for."""
     from ..runs.config import load_config, use_amp
 
@@ -53,18 +55,19 @@ def configure(arguments: argparse.Namespace) -> object:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    config = configure(arguments)
-    from pathlib import Path
-
+    from ..distributed import unwrapped
+    from ..retrievers import check_backbone, check_model, read_state_dict
     from ..runs.config import build_runner
-    load_from = config.get('load_from')  # type: ignore[attr-defined]
-    if load_from and '://' not in load_from and not Path(load_from).is_file():
-        raise FileNotFoundError(f'There is no checkpoint {load_from!r} to start from.')
+
+    config = configure(arguments)
+    start = config.get('load_from')
+    is_file = bool(start) and '://' not in start
+    if is_file and not Path(start).is_file():
+        raise FileNotFoundError(f'There is no checkpoint {start!r} to start from.')
     runner = build_runner(config, arguments.launcher)
-    if load_from and '://' not in load_from:
-        from ..retrievers import check_backbone, check_model, read_state_dict
-        check = check_model if config.get('resume') else check_backbone  # type: ignore[attr-defined]
-        check(getattr(runner.model, 'module', runner.model), read_state_dict(load_from), load_from)
+    if is_file:
+        check = check_model if config.get('resume') else check_backbone
+        check(unwrapped(runner.model), read_state_dict(start), start)
     runner.train()
 
 

@@ -1,4 +1,4 @@
-"""Train what stands behind a frozen encoder, in seconds, on features that are extracted once.
+"""Train what stands behind a frozen encoder, on features that are extracted once.
 
 Backbone and pooling stay as they are. Their features of the training and the validation set are
 kept in the work dir and used again as long as they fit; on them the config's projection and head
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
     from ..runs import feature_training as training
+    from ..runs.features import FeatureSets
 
     config = _config(arguments)
     training.check_trainable(config)
@@ -62,29 +63,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     training.set_schedule(config, arguments.epochs, arguments.lr)
     model, projected = _model(config, arguments.checkpoint)
     if config.model.image_encoder.get('multi_scale'):
-        print('The figures here are of one size of the image; multi_scale acts in test and search.')
-    sets = training.FeatureSets(model, config, config.work_dir, arguments.anew)
+        print('The results here are of one size of the image; multi_scale acts in test and search.')
+    sets = FeatureSets(model, config, config.work_dir, arguments.anew)
     if not projected and arguments.init == 'pca':
-        _start_at_components(model.image_encoder.projection, sets.training)
+        training.start_at_components(model.image_encoder.projection, sets.training)
     start = training.trained_weights(model.cpu().state_dict())
     before = training.evaluate(sets.config, start, projected)
     began = time.monotonic()
     trained = training.train(sets.config, start)
     took = time.monotonic() - began
-    after = training.evaluate(sets.config, trained)
-    _print_figures(before, after)
+    _print_results(before, training.evaluate(sets.config, trained))
     print(f'trained in {took:.1f} s')
     model.load_state_dict(training.trained_weights(trained), strict=False)
     write_checkpoint(model, config, arguments.out)
 
 
 def _config(arguments: argparse.Namespace) -> Any:
-    from ..runs.config import complete, load_config
+    from ..runs.config import complete, folder_config, load_config
 
     if not Path(arguments.config).is_dir():
         return load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
-    from ..runs.config import folder_config
-
     config = folder_config(arguments.config)
     if arguments.cfg_options:
         config.merge_from_dict(arguments.cfg_options)
@@ -95,9 +93,9 @@ def _config(arguments: argparse.Namespace) -> Any:
 
 def _model(config: Any, checkpoint: str | None) -> tuple[Any, bool]:
     """The retriever, and whether its projection is a checkpoint's."""
-    from ..runs.config import build_model
+    from ..retrievers import build_retriever
 
-    model = build_model(config, None)
+    model = build_retriever(config)
     if checkpoint is None:
         return model, False
     given, own = load_features(model, checkpoint), model.state_dict()
@@ -105,33 +103,14 @@ def _model(config: Any, checkpoint: str | None) -> tuple[Any, bool]:
     return model, all(name in given and given[name].shape == own[name].shape for name in wanted)
 
 
-def _start_at_components(projection: Any, features: Any) -> None:
-    """Let a linear projection start at the principal components, as far as there are so many."""
-    import torch
-    from torch import nn
-
-    from ..encoders import Projection, principal_components
-
-    if not isinstance(projection, Projection) or not isinstance(projection.linear, nn.Linear):
-        return
-    linear = projection.linear
-    if not isinstance(projection.hidden, nn.Identity) or linear.out_features > linear.in_features:
-        return
-    fit = principal_components(features.embeddings, linear.out_features)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(fit.projection))
-        if linear.bias is not None:
-            linear.bias.copy_(torch.from_numpy(-fit.projection @ fit.mean))
-
-
-def _print_figures(before: dict[str, float], after: dict[str, float]) -> None:
+def _print_results(before: dict[str, float], after: dict[str, float]) -> None:
     if not after:
-        print('The config has no val or test set with an evaluator, so there are no figures.')
+        print('The config has no val or test set with an evaluator, so there are no results.')
         return
-    figures = {name: value for name, value in after.items() if '/num_' not in name}
-    width = max(map(len, figures))
+    results = {name: value for name, value in after.items() if '/num_' not in name}
+    width = max(map(len, results))
     print(f'{"":{width}}  before   after')
-    for name, value in figures.items():
+    for name, value in results.items():
         print(f'{name:{width}}  {before.get(name, float("nan")):6.2f}  {value:6.2f}')
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,17 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def checked_budget(arguments: argparse.Namespace) -> Budget:
-    """The budget. Raises ValueError where a number in it, or another argument, is out of range."""
+    """The budget. Raises ValueError where it, or another argument, is out of range."""
+    from ..checks import real_number, whole_number
     from ..index.tuning import Budget
 
-    for name, value in (('--latency-ms', arguments.latency_ms),
-                        ('--memory-mb', arguments.memory_mb), ('--threads', arguments.threads),
-                        ('--k', arguments.k), ('--num-queries', arguments.num_queries),
-                        ('--time-limit', arguments.time_limit)):
-        if value is not None and not value > 0:
-            raise ValueError(f'{name} must be above 0, got {value}.')
-    if arguments.recall is not None and not 0 < arguments.recall <= 1:
-        raise ValueError(f'--recall is a share between 0 and 1, got {arguments.recall}.')
+    for option in ('recall', 'latency_ms', 'memory_mb', 'time_limit'):
+        if (value := getattr(arguments, option)) is not None:
+            real_number(f'--{option.replace("_", "-")}', value, above=0,
+                        most=1 if option == 'recall' else math.inf)
+    for option in ('k', 'num_queries', 'threads'):
+        if (value := getattr(arguments, option)) is not None:
+            whole_number(f'--{option.replace("_", "-")}', value)
     recall = arguments.recall
     if recall is None and arguments.latency_ms is None and arguments.memory_mb is None:
         recall = 0.95

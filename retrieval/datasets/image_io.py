@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..checks import whole_number
 from ..registry import unknown_name
@@ -127,7 +127,7 @@ def decode_file(path: str | Path, color: str, background: int, decoder: str,
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
         # Pillow's own message for an unknown format names a buffer, which says nothing.
-        unknown = isinstance(error, Image.UnidentifiedImageError)
+        unknown = isinstance(error, UnidentifiedImageError)
         reason = 'no known image format' if unknown else str(error) or type(error).__name__
         raise UnreadableImageError(
             f'Cannot read the image {str(path)!r} ({len(data)} bytes): {reason}. '

@@ -5,17 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ..distributed import unwrapped
 from ..registry import HOOKS, unknown_name
-
-
-def model_of(runner: Any) -> nn.Module:
-    """The model, without what wraps it on several processes."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def part_of(model: nn.Module, name: str) -> nn.Module:
@@ -92,7 +87,7 @@ class FreezeHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Find the parts, before any hook has frozen one."""
-        model = model_of(runner)
+        model = unwrapped(runner.model)
         self._parts = [part_of(model, name) for name in self.names]
         self._norms = list(_batch_norms(self._parts)) if self.norm_eval else []
         self._trainable = [parameter for part in self._parts for parameter in part.parameters()
@@ -106,7 +101,7 @@ class FreezeHook(Hook):
             return
         _check_wrapper(runner.model, self._trainable)
         self._freeze()
-        if not any(parameter.requires_grad for parameter in model_of(runner).parameters()):
+        if not any(parameter.requires_grad for parameter in unwrapped(runner.model).parameters()):
             raise ValueError(f'{type(self).__name__} freezes {", ".join(self.names)}, and nothing '
                              'of the model is left to train: freeze less, or give the model a '
                              'projection or a loss with weights.')
@@ -181,7 +176,7 @@ class FreezeBatchNormHook(FreezeHook):
 
     def before_run(self, runner: Any) -> None:
         """Find the batch norms."""
-        model = model_of(runner)
+        model = unwrapped(runner.model)
         inside = [model] if self.whole else [part_of(model, name) for name in self.names]
         self._parts = list(_batch_norms(inside))
         if not self._parts:

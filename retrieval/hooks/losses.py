@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ..datasets import labels_of
-from ..distributed import all_gather_list, world_size
+from ..distributed import all_gather_list, unwrapped, world_size
 from ..registry import HOOKS, unknown_name
-from .freeze import check_epochs, model_of, part_of
+from .freeze import check_epochs, part_of
 
 SCHEDULES = ('linear', 'cosine', 'step')
 
@@ -92,12 +91,12 @@ class LossWeightScheduleHook(Hook):
         """Find the loss."""
         if self.by_epoch:
             check_epochs(runner, f'{type(self).__name__}(by_epoch=True)')
-        self._set(part_of(model_of(runner), self.head), self._now(runner))
+        self._set(part_of(unwrapped(runner.model), self.head), self._now(runner))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Set the weight, and log it."""
         weight = self._now(runner)
-        name = self._set(part_of(model_of(runner), self.head), weight)
+        name = self._set(part_of(unwrapped(runner.model), self.head), weight)
         runner.message_hub.update_scalar(f'train/weight_{name}', weight)
 
     def _now(self, runner: Any) -> float:
@@ -140,7 +139,7 @@ class AdaptiveMarginHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Count, and set the margins."""
-        losses = {name: part for name, part in model_of(runner).named_modules()
+        losses = {name: part for name, part in unwrapped(runner.model).named_modules()
                   if callable(getattr(part, 'set_class_counts', None))}
         if not losses:
             raise ValueError('AdaptiveMarginHook found no loss with margins by class: take it out '
@@ -177,7 +176,7 @@ class CheckHeadHook(Hook):
             ValueError: a class outside the head's ``num_classes``, or a batch that its memory
                 cannot hold.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         head = getattr(model, 'head', None)
         loader = runner.train_loop.dataloader
         num_classes = getattr(head, 'num_classes', None)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from ..distributed import unwrapped
 from ..registry import HOOKS
 from ..retrievers import (
     BaseRetriever,
@@ -38,7 +38,7 @@ class PreparePrototypeHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Let the prototype be what became of the config's ``gallery_dataloader``."""
-        model = _unwrapped(runner)
+        model = unwrapped(runner.model)
         if not isinstance(model, ImageToImageRetriever):
             return
         given, configured = model.prototype, configured_prototype(runner.cfg)
@@ -82,13 +82,9 @@ class PreparePrototypeHook(Hook):
 
     @staticmethod
     def _model(runner: Any) -> Any:
-        model = _unwrapped(runner)
+        model = unwrapped(runner.model)
         if not isinstance(model, BaseRetriever):
             raise TypeError(f'PreparePrototypeHook wants a retriever as the model, got '
                             f'{type(model).__name__}. Take it out of custom_hooks, or set model='
                             "dict(type='ImageToImageRetriever', …).")
         return model
-
-
-def _unwrapped(runner: Any) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,7 +1,4 @@
-"""The hook that draws what was found for some queries.
-
-The hook that writes what was found for each query.
-"""
+"""Hooks of results: drawing what was found for some queries, and writing it for each."""
 from __future__ import annotations
 
 import json
@@ -11,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
-from ..distributed import gather_samples, rank
+from ..distributed import gather_samples, rank, unwrapped
 from ..files import write_text
 from ..registry import HOOKS
 from ..structures import sample_id_of
@@ -54,7 +51,7 @@ class RankingDrawingHook(Hook):
         """Draw."""
         if rank() != 0 or not self._samples:
             return
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrapped(runner.model)
         datasets = [runner.test_dataloader.dataset, prototype_dataset(model)]
         path = self.out_dir / 'rankings.png'
         self.out_dir.mkdir(parents=True, exist_ok=True)
@@ -131,7 +128,7 @@ class RecordPredictionsHook(Hook):
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                         outputs: Any = None) -> None:
         """Keep a batch's results."""
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrapped(runner.model)
         for sample in outputs or []:
             self._index.append(int(sample.get('sample_idx', len(self._index))))
             self._entries.append(_entry(sample, model.gallery))

@@ -1,4 +1,4 @@
-"""From what a caller names as a model to a retriever."""
+"""From a config, or whatever else a caller names as a model, to a retriever."""
 from __future__ import annotations
 
 import os
@@ -21,23 +21,33 @@ def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
     """The retriever of a config, with a checkpoint's weights, in evaluation mode.
 
     Args:
-        config: MMEngine's Config, with ``model``.
+        config: a config with ``model``, or its path.
         checkpoint: its weights, or None for those that the config gives it.
         prototype: in the place of the config's.
         device: where it goes; by default a GPU where there is one.
 
     Raises:
-        FileNotFoundError: the checkpoint is missing.
-        ValueError: it holds other weights than the encoder has.
+        FileNotFoundError: the config or the checkpoint is missing.
+        ValueError: the config has no model, or the checkpoint other weights than its encoder.
+
+    Example:
+        >>> encoder = dict(type='TimmBackbone', model_name='resnet10t', stem_width=8,
+        ...                channels=(8, 8, 8, 8))
+        >>> model = dict(type='ImageToImageRetriever', image_encoder=encoder)
+        >>> build_retriever(dict(model=model), device='cpu').training
+        False
     """
     from mmengine.device import get_device
     from mmengine.registry import DefaultScope
 
+    config = as_config(config)
     scope = config.get('default_scope') or 'retrieval'
     name = f'retrieval-{scope}'
     if not DefaultScope.check_instance_created(name):
         DefaultScope.get_instance(name, scope_name=scope)
     settings = dict(config.model)
+    if is_mmpretrain(config):
+        settings['type'] = 'retrieval.ImageToImageRetriever'
     if prototype is not None:
         settings['prototype'] = prototype
     if config.get('data_preprocessor') is not None:
@@ -78,13 +88,9 @@ def as_retriever(model: Any, checkpoint: str | os.PathLike | None = None,
     """
     from mmengine.config import Config
 
-    if isinstance(model, (str, os.PathLike)):
-        model = _read(model)
-    elif isinstance(model, Mapping) and not isinstance(model, Config):
-        model = Config(dict(model) if 'model' in model else dict(model=dict(model)))
-    if isinstance(model, Config):
-        _check_config(model)
-        return build_retriever(model, checkpoint, device=device), config_pipeline(model)
+    if isinstance(model, (str, os.PathLike, Mapping, Config)):
+        config = as_config(model)
+        return build_retriever(config, checkpoint, device=device), config_pipeline(config)
     if checkpoint is not None:
         raise ValueError('A checkpoint is loaded into the model of a config: give the config as '
                          'the model.')
@@ -98,7 +104,13 @@ def as_retriever(model: Any, checkpoint: str | os.PathLike | None = None,
     return model if device is None else model.to(device), None
 
 
-def _read(path: str | os.PathLike) -> Any:
+def read_config(path: str | os.PathLike[str]) -> Any:
+    """The config in a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read.
+    """
     from mmengine.config import Config
 
     if not Path(path).is_file():
@@ -110,18 +122,42 @@ def _read(path: str | os.PathLike) -> Any:
         raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
 
 
-def _check_config(config: Any) -> None:
+def as_config(config: Any) -> Any:
+    """A config from its path, from a dict with ``model``, or from the dict of a model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: it is something else.
+        ValueError: it cannot be read, or describes no model.
+    """
+    from mmengine.config import Config
+
+    if isinstance(config, (str, os.PathLike)):
+        config = read_config(config)
+    elif isinstance(config, Mapping):
+        config = Config(dict(config) if 'model' in config else dict(model=dict(config)))
+    elif not isinstance(config, Config):
+        raise TypeError(f'config must be a config or its path, got {type(config).__name__}.')
+    check_config(config)
+    config.model.prototype = configured_prototype(config)
+    return config
+
+
+def check_config(config: Any) -> None:
+    """Raise ValueError for a config that describes no model."""
+    name = f'The config {config.filename!r}' if config.filename else 'The config'
     if 'model' not in config:
-        raise ValueError('The config has no `model`. Inherit one through `_base_`, or set '
+        raise ValueError(f'{name} has no `model`. Inherit one through `_base_`, or set '
                          "model=dict(type='ImageToImageRetriever', …).")
     if not config.model.get('type'):
-        raise ValueError('The config\'s model has no type, as model=dict(type='
-                         "'ImageToImageRetriever', …) has.")
-    kind = str(config.model.type)
-    if config.get('default_scope') == 'mmpretrain' and kind.rsplit('.', 1)[-1] == \
-            'ImageToImageRetriever':
-        config.model.type = 'retrieval.ImageToImageRetriever'
-    config.model.prototype = configured_prototype(config)
+        raise ValueError(f"The model of {name.replace('The', 'the', 1)} has no type, as model=dict("
+                         "type='ImageToImageRetriever', …) has.")
+
+
+def is_mmpretrain(config: Any) -> bool:
+    """Whether the config is one of mmpretrain's with its retriever."""
+    return (config.get('default_scope') == 'mmpretrain'
+            and str(config.model.get('type')).rsplit('.', 1)[-1] == 'ImageToImageRetriever')
 
 
 def config_pipeline(config: Any) -> list[dict] | None:

@@ -1,8 +1,7 @@
-"""From a config file to a config that runs.
+"""From a config file, or a folder of classes, to a config that runs, and to MMEngine's Runner.
 
-Running an unmodified retrieval config of mmpretrain.
-
-The config of a folder of class sub-folders: the default encoder and a projection on top.
+An unmodified retrieval config of mmpretrain runs too. The model alone is built by
+:func:`retrieval.retrievers.build_retriever`.
 """
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-HOOKS = {
-    'PreparePrototypeHook': ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook'),
-    'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
-    'CheckHeadHook': ('CheckHeadHook',),
-}
+_PROTOTYPE_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook')  # ours, mmpretrain's
+_HOOKS = {'PreparePrototypeHook': _PROTOTYPE_HOOKS,
+          'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
+          'CheckHeadHook': ('CheckHeadHook',)}
+_OF_MMPRETRAIN = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
 
 
-def load_config(path: str | os.PathLike, options: dict | None = None,
+def load_config(path: str | os.PathLike[str], options: dict[str, Any] | None = None,
                 work_dir: str | None = None) -> Any:
     """Read a config, override what the command line says, and make it run here.
 
@@ -26,22 +25,14 @@ def load_config(path: str | os.PathLike, options: dict | None = None,
         FileNotFoundError: there is no such config.
         ValueError: it cannot be read, or it describes no model.
     """
-    from mmengine.config import Config
+    from ..retrievers.build import check_config, read_config
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no config {str(path)!r}. The shipped ones are under '
-                                'configs/.')
-    try:
-        config = Config.fromfile(path)
-    except (SyntaxError, AttributeError) as error:
-        raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
+    config = read_config(path)
     options = dict(options or {})
     own = {key: options.pop(key) for key in list(options)
            if f'{key}.'.startswith('model.prototype.')}
     config.merge_from_dict(options)
-    if 'model' not in config:
-        raise ValueError(f'The config {str(path)!r} has no `model`. Inherit one through `_base_`, '
-                         'or set model=dict(type=\'ImageToImageRetriever\', …).')
+    check_config(config)
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
@@ -54,17 +45,17 @@ def load_config(path: str | os.PathLike, options: dict | None = None,
 def complete(config: Any) -> Any:
     """Add what every run needs and no config should have to say."""
     from ..retrievers import configured_prototype
+    from ..retrievers.build import is_mmpretrain
 
     prototype = configured_prototype(config)
     if prototype is not None:
         config.model.prototype = prototype
     config.setdefault('default_scope', 'retrieval')
     if is_mmpretrain(config):
-        adopt(config)
+        _adopt(config)
     hooks = list(config.get('custom_hooks') or [])
-    present = {str(hook.get('type') if isinstance(hook, dict) else type(hook).__name__)
-               .rsplit('.', 1)[-1] for hook in hooks}
-    hooks += [dict(type=f'retrieval.{name}') for name, names in HOOKS.items()
+    present = {type_name(hook) for hook in hooks}
+    hooks += [dict(type=f'retrieval.{name}') for name, names in _HOOKS.items()
               if not present & set(names)]
     config.custom_hooks = hooks
     train = config.get('train_cfg')
@@ -74,135 +65,49 @@ def complete(config: Any) -> Any:
     return config
 
 
-def use_amp(config: Any) -> None:
-    """Train in mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU."""
-    import torch
-
-    wrapper = config.optim_wrapper
-    kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'AutocastOptimWrapper'):
-        raise ValueError(f'--amp replaces a plain OptimWrapper, and the config has {kind!r}. Leave '
-                         '--amp out, or remove `type` from optim_wrapper.')
-    if torch.cuda.is_available():
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
-    else:
-        for key in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(key, None)
-        wrapper.type = 'retrieval.AutocastOptimWrapper'
-
-
-def build_runner(config: Any, launcher: str) -> Any:
-    """MMEngine's Runner of a config, on one process or several, with or without a GPU."""
-    import torch
-    from mmengine.runner import Runner
-
-    import retrieval.registry  # noqa: F401  (mends the engine before it is used)
-
-    from ..distributed import init_cpu_group
-
-    init_cpu_group(launcher)
-    config.launcher = launcher
-    wrapper = config.get('optim_wrapper')
-    if wrapper and str(wrapper.get('type')).endswith('AmpOptimWrapper'):
-        use_amp(config)  # the engine's own refuses a machine without CUDA
-    if launcher != 'none' and not torch.cuda.is_available():
-        # The engine hands every process a GPU's number, which a model on the CPU refuses.
-        wrapping = dict(config.get('model_wrapper_cfg') or dict(broadcast_buffers=False))
-        wrapping.setdefault('type', 'MMDistributedDataParallel')
-        config.model_wrapper_cfg = dict(wrapping, device_ids=None)
-    logging.getLogger('matplotlib').setLevel(logging.WARNING)
-    options = compile_options(config.pop('compile', None))
-    runner = Runner.from_cfg(config)
-    if options is not None:
-        getattr(runner.model, 'module', runner.model).image_encoder.compile(**options)
-    return runner
-
-
-def compile_options(wanted: Any) -> dict[str, Any] | None:
-    """The arguments for ``torch.compile`` of the image encoder, None where it is not wanted.
-
-    MMEngine compiles the whole training step, which breaks into dozens of graphs at the labels and
-    the loss, takes minutes, and leaves testing as it was. The encoder is one graph.
-
-    Args:
-        wanted: ``compile`` of the config: a bool, or arguments of ``torch.compile``.
-
-    Raises:
-        TypeError, ValueError: it is neither, or the default backend has no compiler to call.
-    """
-    import inspect
-    import shutil
-
-    import torch
-
-    from ..registry import unknown_name
-
-    if wanted is None or wanted is False:
-        return None
-    if wanted is not True and not isinstance(wanted, dict):
-        raise TypeError("`compile` must be True or arguments of torch.compile such as dict(mode="
-                        f"'reduce-overhead'), got {wanted!r}.")
-    options = {} if wanted is True else dict(wanted)
-    valid = [name for name in inspect.signature(torch.compile).parameters if name != 'model']
-    for name in options:
-        if name not in valid:
-            raise ValueError(unknown_name('argument of torch.compile', name, valid))
-    compiler = os.environ.get('CXX', 'g++')
-    if (options.get('backend', 'inductor') == 'inductor' and not torch.cuda.is_available()
-            and not (shutil.which(compiler) or shutil.which('clang++'))):
-        raise ValueError(f'compile was asked for, and its backend inductor wants a C++ compiler; '
-                         f'{compiler!r} is not there. Install one, or write '
-                         "compile=dict(backend='aot_eager'), or leave compile out.")
-    return options
-
-
-def build_model(config: Any, checkpoint: str | os.PathLike | None,
-                prototype: Any = None) -> Any:
-    """The retriever of a config on the device there is, with a checkpoint's weights, over the
-    config's prototype or another.
-
-    Raises:
-        FileNotFoundError: the checkpoint is missing.
-        ValueError: it holds other weights than the encoder has.
-    """
-    from ..retrievers.build import build_retriever
-    return build_retriever(config, checkpoint, prototype)
-
-
-_OURS = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
-
-
-def is_mmpretrain(config: Any) -> bool:
-    """Whether the config is one of mmpretrain's with its retriever."""
-    return (config.get('default_scope') == 'mmpretrain'
-            and str(config.model.get('type')).rsplit('.', 1)[-1] == 'ImageToImageRetriever')
-
-
-def _renamed(part: Any) -> Any:
-    if part.get('type') in (*_OURS, *(f'mmpretrain.{name}' for name in _OURS)):
-        part['type'] = 'retrieval.' + part['type'].rsplit('.', 1)[-1]
-    return part
-
-
-def adopt(config: Any) -> None:
-    """Give retriever, metrics and prototype hook of such a config to this package.
+def _adopt(config: Any) -> None:
+    """Give retriever, metrics and prototype hook of a config of mmpretrain to this package.
 
     Encoder, head, datasets and pipelines stay mmpretrain's and are built by it.
     """
-    _renamed(config.model)
-    for key in ('val_evaluator', 'test_evaluator'):
-        evaluator = config.get(key)
-        if evaluator:
-            parts = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-            config[key] = [_renamed(part) for part in parts]
-    hooks = config.get('custom_hooks') or []
-    config.custom_hooks = [
-        hook for hook in hooks
-        if str(hook.get('type')).rsplit('.', 1)[-1] != 'PrepareProtoBeforeValLoopHook']
+    parts = [config.model]
+    for evaluator in filter(None, map(config.get, ('val_evaluator', 'test_evaluator'))):
+        parts += evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    for part in parts:
+        scope, _, name = str(part.get('type')).rpartition('.')
+        if scope in ('', 'mmpretrain') and name in _OF_MMPRETRAIN:
+            part['type'] = f'retrieval.{name}'
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or []
+                           if type_name(hook) != _PROTOTYPE_HOOKS[1]]
 
 
-def folder_config(folder: str | os.PathLike, projection: int = 128) -> Any:
+def type_name(part: Any) -> str:
+    """The type of a part, given as its config or built, without scope or module.
+
+    Example:
+        >>> type_name(dict(type='retrieval.CheckHeadHook'))
+        'CheckHeadHook'
+    """
+    kind = part.get('type') if isinstance(part, dict) else type(part)
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+
+
+def test_pipeline(config: Any) -> list[dict[str, Any]]:
+    """The pipeline that queries go through: the test set's, else the prototype's.
+
+    Raises:
+        ValueError: the config has neither.
+    """
+    from ..retrievers.build import config_pipeline
+
+    pipeline = config_pipeline(config)
+    if pipeline is None:
+        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
+                         'how to read the queries.')
+    return pipeline
+
+
+def folder_config(folder: str | os.PathLike[str], projection: int = 128) -> Any:
     """Half of the classes for training, the other half searched among themselves.
 
     The features are those of the default pretrained encoder. What is trained is a projection, by
@@ -251,16 +156,84 @@ def _classes_for_a_batch(labels: Any) -> tuple[int, int]:
     return min(len(counts), 32), int(min(max(np.median(counts), 2), 4))
 
 
-def test_pipeline(config: Any) -> list[dict]:
-    """The pipeline that queries go through: the test set's, else the prototype's.
+def use_amp(config: Any) -> None:
+    """Train in mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU."""
+    import torch
+
+    wrapper = config.optim_wrapper
+    kind = type_name(wrapper) if 'type' in wrapper else 'OptimWrapper'
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'AutocastOptimWrapper'):
+        raise ValueError(f'--amp replaces a plain OptimWrapper, and the config has {kind!r}. Leave '
+                         '--amp out, or remove `type` from optim_wrapper.')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        wrapper.type = 'retrieval.AutocastOptimWrapper'
+
+
+def build_runner(config: Any, launcher: str) -> Any:
+    """MMEngine's Runner of a config, on one process or several, with or without a GPU."""
+    import torch
+    from mmengine.runner import Runner
+
+    import retrieval.registry  # noqa: F401  (mends the engine before it is used)
+
+    from ..distributed import init_cpu_group, unwrapped
+
+    init_cpu_group(launcher)
+    config.launcher = launcher
+    wrapper = config.get('optim_wrapper')
+    if wrapper and type_name(wrapper) == 'AmpOptimWrapper':
+        use_amp(config)  # the engine's own refuses a machine without CUDA
+    if launcher != 'none' and not torch.cuda.is_available():
+        # The engine hands every process a GPU's number, which a model on the CPU refuses.
+        wrapping = dict(config.get('model_wrapper_cfg') or dict(broadcast_buffers=False))
+        wrapping.setdefault('type', 'MMDistributedDataParallel')
+        config.model_wrapper_cfg = dict(wrapping, device_ids=None)
+    logging.getLogger('matplotlib').setLevel(logging.WARNING)
+    options = compile_options(config.pop('compile', None))
+    runner = Runner.from_cfg(config)
+    if options is not None:
+        unwrapped(runner.model).image_encoder.compile(**options)
+    return runner
+
+
+def compile_options(wanted: Any) -> dict[str, Any] | None:
+    """The arguments for ``torch.compile`` of the image encoder, None where it is not wanted.
+
+    MMEngine compiles the whole training step, which breaks into dozens of graphs at the labels and
+    the loss, takes minutes, and leaves testing as it was. The encoder is one graph.
+
+    Args:
+        wanted: ``compile`` of the config: a bool, or arguments of ``torch.compile``.
 
     Raises:
-        ValueError: the config has neither.
+        TypeError, ValueError: it is neither, or the default backend has no compiler to call.
     """
-    from ..retrievers.build import config_pipeline
+    import inspect
+    import shutil
 
-    pipeline = config_pipeline(config)
-    if pipeline is None:
-        raise ValueError('The config has no test_dataloader.dataset.pipeline, so it is not known '
-                         'how to read the queries.')
-    return pipeline
+    import torch
+
+    from ..registry import unknown_name
+
+    if wanted is None or wanted is False:
+        return None
+    if wanted is not True and not isinstance(wanted, dict):
+        raise TypeError("`compile` must be True or arguments of torch.compile such as dict(mode="
+                        f"'reduce-overhead'), got {wanted!r}.")
+    options = {} if wanted is True else dict(wanted)
+    valid = [name for name in inspect.signature(torch.compile).parameters if name != 'model']
+    for name in options:
+        if name not in valid:
+            raise ValueError(unknown_name('argument of torch.compile', name, valid))
+    compiler = os.environ.get('CXX', 'g++')
+    if (options.get('backend', 'inductor') == 'inductor' and not torch.cuda.is_available()
+            and not (shutil.which(compiler) or shutil.which('clang++'))):
+        raise ValueError(f'compile was asked for, and its backend inductor wants a C++ compiler; '
+                         f'{compiler!r} is not there. Install one, or write '
+                         "compile=dict(backend='aot_eager'), or leave compile out.")
+    return options

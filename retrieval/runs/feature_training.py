@@ -1,16 +1,13 @@
-"""A config over images turned into one over their extracted features, and its runs."""
+"""Training what stands behind a frozen encoder, by runs over :mod:`~retrieval.runs.features`."""
 from __future__ import annotations
 
-import copy
-import os
-from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 
-from .fitted_checkpoint import each_image_once, extract, extraction_loader, with_pipeline
+from ..checks import real_number, whole_number
+from .config import build_runner
 
-_KEPT_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook', 'ReproducibleTrainingHook')
 _TRAINED = ('image_encoder.projection.', 'image_encoder.whitening.', 'head.')
 
 
@@ -20,7 +17,7 @@ def trained_weights(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_trainable(config: Any) -> None:
-    """Raises ValueError for a config that lacks what is trained, or what to train it with."""
+    """Raise ValueError for a config that lacks what is trained, or what to train it with."""
     if not config.get('train_dataloader'):
         raise ValueError('The config has no train_dataloader, so there is nothing to train on.')
     if config.model.get('head') is None:
@@ -55,10 +52,8 @@ def set_schedule(config: Any, epochs: int | None, lr: float | None) -> None:
     """AdamW with a cosine, where the config has no schedule or another one is asked for."""
     if epochs is None and lr is None and config.get('optim_wrapper') and config.get('train_cfg'):
         return
-    epochs = 20 if epochs is None else epochs
-    rate = 1e-3 if lr is None else lr
-    if epochs < 1 or not rate > 0:
-        raise ValueError(f'epochs must be at least 1 and lr above 0, got {epochs} and {rate}.')
+    epochs = whole_number('--epochs', 20 if epochs is None else epochs)
+    rate = real_number('--lr', 1e-3 if lr is None else lr, above=0)
     config.train_cfg = dict(type='retrieval.ResumableTrainLoop', max_epochs=epochs)
     config.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(
         type='AdamW', lr=rate, weight_decay=1e-4))
@@ -66,97 +61,38 @@ def set_schedule(config: Any, epochs: int | None, lr: float | None) -> None:
                                    eta_min=rate / 100, convert_to_iter_based=True)]
 
 
-class FeatureSets:
-    """The sets of a config as features.
+def start_at_components(projection: Any, features: Any) -> None:
+    """Let a linear projection start at the principal components, as far as there are so many.
 
     Args:
-        model: the retriever whose encoder extracts them.
-        config: the config over images.
-        folder: where they are kept.
-        anew: extract them, even if they are there.
+        projection: the encoder's; one with a hidden layer, or of another kind, is left as it is.
+        features: what it will project, a gallery.
     """
+    import torch
+    from torch import nn
 
-    def __init__(self, model: Any, config: Any, folder: str | os.PathLike,
-                 anew: bool = False) -> None:
-        from .config import test_pipeline
+    from ..encoders import Projection, principal_components
 
-        self.model, self.folder, self.anew = model, folder, anew
-        self._files: dict[str, Path] = {}
-        self.training, file = self._extracted(config.train_dataloader, test_pipeline(config))
-        self.width = self.training.dim
-        self.config = self._over_features(config, file)
-
-    def _extracted(self, loader: Any, pipeline: list | None = None) -> tuple[Any, Path]:
-        return extract(self.model, extraction_loader(loader, pipeline), self.folder, 'pooling',
-                       self.anew)
-
-    def _loader(self, loader: Any, file: Path | None = None) -> dict:
-        """A dataloader's config that gives features; each set is extracted once."""
-        from ..gallery import hash_settings
-
-        if file is None:
-            key = hash_settings(each_image_once(loader['dataset']))
-            if key not in self._files:
-                self._files[key] = self._extracted(loader)[1]
-            file = self._files[key]
-        pipeline = [dict(type='retrieval.LoadCachedFeatures', file=str(file)),
-                    dict(type='retrieval.PackInputs')]
-        changed = dict(loader, dataset=with_pipeline(loader['dataset'], pipeline), num_workers=0)
-        changed.pop('persistent_workers', None)
-        changed.pop('prefetch_factor', None)
-        return changed
-
-    def _over_features(self, config: Any, file: Path) -> Any:
-        from retrieval.retrievers import loader_pipeline, warn_of_pipelines
-
-        changed = copy.deepcopy(config)
-        changed.train_dataloader = self._loader(config.train_dataloader, file)
-        kind = 'val' if config.get('val_dataloader') and config.get('val_evaluator') else 'test'
-        loader, evaluator = (config.get(f'{kind}_{what}') for what in ('dataloader', 'evaluator'))
-        if loader and evaluator:
-            warn_of_pipelines(loader_pipeline(loader), loader_pipeline(config.model.prototype),
-                              f'{kind}_dataloader')
-            changed.val_dataloader, changed.val_evaluator = self._loader(loader), evaluator
-            changed.val_cfg = dict()
-        else:
-            changed.val_dataloader = changed.val_evaluator = changed.val_cfg = None
-        changed.test_dataloader = changed.test_evaluator = changed.test_cfg = None
-        model = changed.model
-        model.prototype = self._loader(config.model.prototype)
-        given = model.image_encoder
-        model.image_encoder = dict(
-            type='retrieval.ImageEncoder', pooling=None, normalize=given.get('normalize', True),
-            backbone=dict(type='retrieval.CachedFeatures', num_features=self.width),
-            projection=given.get('projection'), whitening=given.get('whitening'))
-        model.train_cfg = model.pretrained = None
-        model.data_preprocessor = _labels_only(
-            model.get('data_preprocessor') or changed.get('data_preprocessor'))
-        changed.data_preprocessor = changed.load_from = None
-        changed.resume = False
-        changed.log_level = 'WARNING'
-        changed.default_hooks = dict(changed.get('default_hooks') or {}, checkpoint=None)
-        changed.custom_hooks = [hook for hook in changed.get('custom_hooks') or []
-                                if str(hook.get('type')).rsplit('.', 1)[-1] in _KEPT_HOOKS]
-        return changed
-
-
-def _labels_only(preprocessor: Any) -> dict | None:
-    """Of a data preprocessor's settings those that are not about pixels."""
-    given = preprocessor or {}
-    kept = {name: given[name] for name in ('to_onehot', 'num_classes') if name in given}
-    return dict(type='retrieval.RetrievalDataPreprocessor', **kept)
+    if not isinstance(projection, Projection) or not isinstance(projection.linear, nn.Linear):
+        return
+    linear = projection.linear
+    if not isinstance(projection.hidden, nn.Identity) or linear.out_features > linear.in_features:
+        return
+    fit = principal_components(features.embeddings, linear.out_features)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(fit.projection))
+        if linear.bias is not None:
+            linear.bias.copy_(torch.from_numpy(-fit.projection @ fit.mean))
 
 
 def evaluate(config: Any, state: dict[str, Any], projected: bool = True) -> dict[str, float]:
-    """The figures of the validation set with some weights; empty where there is none.
+    """The metrics of the validation set with some weights; empty where there is none.
 
     Args:
         config: over features.
         state: the weights behind the features.
         projected: False for the features themselves, without projection and whitening.
     """
-    from .config import build_runner
-
     if not config.get('val_dataloader'):
         return {}
     config = _run_config(config, 'evaluation')
@@ -173,8 +109,6 @@ def evaluate(config: Any, state: dict[str, Any], projected: bool = True) -> dict
 
 def train(config: Any, state: dict[str, Any]) -> dict[str, Any]:
     """Train from some weights behind the features; returns them as they are then."""
-    from .config import build_runner
-
     config = _run_config(config, 'training')
     config.val_dataloader = config.val_evaluator = config.val_cfg = None
     runner = build_runner(config, 'none')

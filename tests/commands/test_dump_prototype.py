@@ -59,7 +59,7 @@ def environments(count, launcher):
 
 
 def start(count, *arguments, launcher='pytorch'):
-    command = [sys.executable, '-m', 'retrieval.commands.dump_prototype', *map(str, arguments)]
+    command = [sys.executable, '-m', 'retrieval', 'dump_prototype', *map(str, arguments)]
     if count == 1:
         chosen = [dict(os.environ, OMP_NUM_THREADS='1')]
     else:

@@ -13,34 +13,42 @@ import retrieval.registry  # noqa: F401  (lets the checkpoints load)
 
 from ..hooks.running import differences, essence
 
-OPTIONS = ['train_cfg.max_epochs=30', 'default_hooks.checkpoint.max_keep_ckpts=2']
 
-
-def start(config, work_dir, workers, *more):
-    command = [sys.executable, '-m', 'retrieval.commands.train', str(config), '--work-dir',
-               str(work_dir), '--no-validate', *more, '--cfg-options', *OPTIONS,
+def start(config, work_dir, workers, *more, epochs=15):
+    command = [sys.executable, '-m', 'retrieval', 'train', str(config), '--work-dir',
+               str(work_dir), '--no-validate', *more, '--cfg-options',
+               f'train_cfg.max_epochs={epochs}', 'default_hooks.checkpoint.max_keep_ckpts=2',
                f'train_dataloader.num_workers={workers}']
     environment = dict(os.environ, OMP_NUM_THREADS='1')
     return subprocess.Popen(command, env=environment, start_new_session=True,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+@pytest.fixture(scope='module')
+def whole(config, tmp_path_factory):
+    """A run that nothing interrupts, beside those that are killed, and where it goes."""
+    root = tmp_path_factory.mktemp('whole')
+    process = start(config, root, 0)
+    yield process, root
+    process.kill()
+    process.wait()
+
+
 @pytest.mark.parametrize('workers', [0, 2])
-def test_killed_and_resumed_training_ends_with_the_same_weights(config, tmp_path, workers):
-    whole = start(config, tmp_path / 'whole', workers)
-    killed = start(config, tmp_path / 'killed', workers)
+def test_killed_and_resumed_training_ends_with_the_same_weights(config, whole, tmp_path, workers):
+    killed = start(config, tmp_path, workers)
     deadline = time.monotonic() + 120
-    while not (tmp_path / 'killed' / 'last_checkpoint').exists():
+    while not (tmp_path / 'last_checkpoint').exists():
         assert time.monotonic() < deadline and killed.poll() is None
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.3))
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, 'it was done before it was killed'
-    assert not (tmp_path / 'killed' / 'epoch_30.pth').exists()
-    assert start(config, tmp_path / 'killed', workers, '--resume').wait(120) == 0
-    assert whole.wait(120) == 0
-    wanted, found = (torch.load(tmp_path / name / 'epoch_30.pth', weights_only=True)['state_dict']
-                     for name in ('whole', 'killed'))
+    assert not (tmp_path / 'epoch_15.pth').exists()
+    assert start(config, tmp_path, workers, '--resume').wait(120) == 0
+    assert whole[0].wait(120) == 0
+    wanted, found = (torch.load(root / 'epoch_15.pth', weights_only=True)['state_dict']
+                     for root in (whole[1], tmp_path))
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
@@ -62,10 +70,10 @@ default_hooks = dict(checkpoint=dict(by_epoch=False))
 def test_queue_memory_and_average_go_on_after_kills_between_iterations(model, config, tmp_path):
     path = tmp_path / 'memories.py'
     path.write_text(MEMORIES.format(config=str(config), model=model))
-    whole = start(path, tmp_path / 'whole', 0)
+    whole = start(path, tmp_path / 'whole', 0, epochs=30)
     resume: list[str] = []
     for _ in range(3):
-        killed = start(path, tmp_path / 'killed', 0, *resume)
+        killed = start(path, tmp_path / 'killed', 0, *resume, epochs=30)
         resume = ['--resume']
         seen = (tmp_path / 'killed' / 'last_checkpoint')
         before = seen.read_text() if seen.exists() else None
@@ -76,7 +84,7 @@ def test_queue_memory_and_average_go_on_after_kills_between_iterations(model, co
         time.sleep(random.uniform(0, 0.5))
         os.killpg(killed.pid, signal.SIGKILL)
         assert killed.wait() == -signal.SIGKILL, 'it was done before it was killed'
-    assert start(path, tmp_path / 'killed', 0, *resume).wait(120) == 0
+    assert start(path, tmp_path / 'killed', 0, *resume, epochs=30).wait(120) == 0
     assert whole.wait(120) == 0
     wanted, found = (essence(torch.load(tmp_path / name / 'iter_60.pth', weights_only=True))
                      for name in ('whole', 'killed'))

@@ -1,4 +1,4 @@
-"""One process and two: the same figures, rows and order."""
+"""One process and two: the same results, rows and order."""
 import json
 import os
 import subprocess
@@ -20,13 +20,13 @@ def on_two(command, *arguments):
     environment.pop('PYTHONPATH', None)
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone',
-         '-m', f'retrieval.commands.{command}', *map(str, arguments), '--launcher', 'pytorch'],
+         '-m', 'retrieval', command, *map(str, arguments), '--launcher', 'pytorch'],
         capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
 
-def test_figures_agree_in_every_digit(config, checkpoint, tmp_path):
+def test_results_agree_in_every_digit(config, checkpoint, tmp_path):
     one, two = tmp_path / 'one.json', tmp_path / 'two.json'
     status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', one, *ODD)
     assert status == 0, err

@@ -1,8 +1,7 @@
-"""What is trained on cached features has the same figures in the whole model."""
+"""What is trained on cached features has the same results in the whole model."""
 import json
 import re
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,11 +16,11 @@ def table(printed, column):
             if line.startswith(('embedding/', 'search/'))}
 
 
-def whole_figures(out, tmp_path):
+def whole_results(out, tmp_path):
     status, _, err = run('test', out.with_suffix('.config.py'), out, '--out',
-                         tmp_path / 'figures.json', '--work-dir', tmp_path / 'test')
+                         tmp_path / 'results.json', '--work-dir', tmp_path / 'test')
     assert status == 0, err
-    return json.loads((tmp_path / 'figures.json').read_text())
+    return json.loads((tmp_path / 'results.json').read_text())
 
 
 @pytest.fixture(scope='module')
@@ -34,13 +33,13 @@ def trained(config, checkpoint, tmp_path_factory):
     return root, printed
 
 
-def test_figures_are_those_of_the_whole_model(trained, tmp_path):
+def test_results_are_those_of_the_whole_model(trained, tmp_path):
     root, printed = trained
-    figures = whole_figures(root / 'out.pth', tmp_path)
+    results = whole_results(root / 'out.pth', tmp_path)
     after = table(printed, 2)
-    assert set(after) <= set(figures) and 'embedding/MAP@R' in after
+    assert set(after) <= set(results) and 'embedding/MAP@R' in after
     for name, value in after.items():
-        assert figures[name] == pytest.approx(value, abs=0.006), name  # as printed
+        assert results[name] == pytest.approx(value, abs=0.006), name  # as printed
 
 
 def test_embeddings_are_those_of_the_cached_features(trained, tmp_path):
@@ -78,9 +77,9 @@ def test_the_features_are_extracted_once(trained, config, checkpoint, tmp_path):
                                '5', '--hidden', '12', '--epochs', '2')
     assert status == 0, err
     assert printed.count('as they were before') == 2 and 'extracted' not in printed
-    figures = whole_figures(tmp_path / 'out.pth', tmp_path)
+    results = whole_results(tmp_path / 'out.pth', tmp_path)
     for name, value in table(printed, 2).items():
-        assert figures[name] == pytest.approx(value, abs=0.006), name
+        assert results[name] == pytest.approx(value, abs=0.006), name
     written = Config.fromfile(tmp_path / 'out.config.py').model
     assert written.image_encoder.projection == dict(out_features=5, hidden_features=12)
     assert written.head.loss.embedding_size == 5
@@ -101,9 +100,9 @@ def test_a_folder_is_enough(tmp_path):
         'model.prototype.num_workers=0')
     assert status == 0, err
     assert printed.count('6 x 1280 features') == 2
-    figures = whole_figures(tmp_path / 'own.pth', tmp_path)
+    results = whole_results(tmp_path / 'own.pth', tmp_path)
     for name, value in table(printed, 2).items():
-        assert figures[name] == pytest.approx(value, abs=0.006), name
+        assert results[name] == pytest.approx(value, abs=0.006), name
 
 
 def test_images_that_cannot_be_read(config, checkpoint, tmp_path):
@@ -136,16 +135,3 @@ def test_a_checkpoint_of_another_model(config, tmp_path):
     status, _, err = run('train_on_embeddings', config, tmp_path / 'x.pth', '--out',
                          tmp_path / 'o.pth', '--work-dir', tmp_path)
     assert status == 2 and 'not a checkpoint of this model' in err
-
-
-def test_the_projection_starts_at_the_principal_components():
-    from sklearn.decomposition import PCA
-
-    from retrieval.commands.train_on_embeddings import _start_at_components
-    from retrieval.encoders import Projection
-    rows = np.random.default_rng(0).normal(size=(50, 6)).astype('float32') ** 3
-    projection = Projection(6, 2)
-    _start_at_components(projection, Gallery(rows))
-    ours = projection(torch.from_numpy(rows)).detach().numpy()
-    theirs = PCA(2).fit_transform(rows)
-    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-4)

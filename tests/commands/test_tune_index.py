@@ -109,8 +109,9 @@ def test_a_time_limit(gallery, tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'says'), [
-    (['--recall', 1.5], 'between 0 and 1'), (['--latency-ms', 0], 'above 0'),
-    (['--memory-mb', -1], 'above 0'), (['--k', 0], 'above 0'),
+    (['--recall', 1.5], '--recall must be above 0 and at most 1'),
+    (['--latency-ms', 0], '--latency-ms must be above 0'),
+    (['--memory-mb', -1], 'above 0'), (['--k', 0], '--k must be an integer of at least 1'),
     (['--similarity', 'cos'], 'cosine_similarity'),
     (['--factories', 'Flatt'], "cannot build the factory 'Flatt'"),
     (['--queries', 'nowhere.npy'], 'no gallery at'),

@@ -1,10 +1,17 @@
+"""Training behind a frozen encoder, against plain loops."""
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
 from retrieval.gallery import Gallery
-from retrieval.runs.feature_training import FeatureSets, evaluate, set_projection, train
+from retrieval.runs.feature_training import (
+    evaluate,
+    set_projection,
+    start_at_components,
+    train,
+)
+from retrieval.runs.features import FeatureSets
 
 from ..commands.conftest import run
 
@@ -34,13 +41,14 @@ custom_hooks = [dict(type='EMAHook')]
 
 def test_the_training_equals_a_plain_loop(config, tmp_path):
     """One class-balanced step of gradient descent at a time, on the same features."""
-    from retrieval.runs.config import build_model, load_config
+    from retrieval.retrievers import build_retriever
+    from retrieval.runs.config import load_config
     loaded = load_config(config, dict(
         head='ignored', **{'train_dataloader.batch_size': 20,
                            'optim_wrapper.optimizer': dict(type='SGD', lr=0.5),
                            'train_cfg.max_epochs': 3}), str(tmp_path))
     loaded.model.head = dict(type='ClassificationHead', num_classes=4, in_features=8)
-    model = build_model(loaded, None).cpu()
+    model = build_retriever(loaded).cpu()
     sets = FeatureSets(model, loaded, tmp_path)
     start = {name: value.clone() for name, value in model.state_dict().items()
              if name.startswith(('image_encoder.projection.', 'head.'))}
@@ -70,11 +78,24 @@ def test_a_projection_tells_the_losses_its_width():
 
 
 def test_nothing_to_train(config, tmp_path):
-    from retrieval.runs.config import build_model, load_config
+    from retrieval.retrievers import build_retriever
+    from retrieval.runs.config import load_config
     loaded = load_config(config, None, str(tmp_path))
     loaded.model.image_encoder.projection = None
     loaded.model.head = dict(type='MetricHead', loss=dict(type='PML.TripletMarginLoss'))
-    sets = FeatureSets(build_model(loaded, None).cpu(), loaded, tmp_path)
+    sets = FeatureSets(build_retriever(loaded).cpu(), loaded, tmp_path)
     with pytest.raises(ValueError, match='--projection'):
         train(sets.config, {})
     assert isinstance(sets.training, Gallery) and np.isfinite(sets.training.embeddings).all()
+
+
+def test_the_projection_starts_at_the_principal_components():
+    from sklearn.decomposition import PCA
+
+    from retrieval.encoders import Projection
+    rows = np.random.default_rng(0).normal(size=(50, 6)).astype('float32') ** 3
+    projection = Projection(6, 2)
+    start_at_components(projection, Gallery(rows))
+    ours = projection(torch.from_numpy(rows)).detach().numpy()
+    theirs = PCA(2).fit_transform(rows)
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-4)

@@ -1,39 +1,21 @@
-from retrieval.runs.fitted_checkpoint import (
-    cache_file,
-    config_beside,
-    each_image_once,
-    extraction_loader,
-    with_pipeline,
-)
+"""A checkpoint that a config beside it takes."""
+import pytest
+import torch
+from mmengine.config import Config
 
-ONE = dict(type='ImageFolder', data_root='a', pipeline=[dict(type='LoadImage')])
-OTHER = dict(ONE, data_root='b')
-JOINED = dict(type='ConcatDataset', datasets=[ONE, OTHER])
-REPEATED = dict(type='retrieval.RepeatDataset', times=3, dataset=dict(
-    type='ClassBalancedDataset', oversample_thr=0.1, dataset=JOINED))
+from retrieval.retrievers import read_state_dict
+from retrieval.runs.fitted_checkpoint import check_out, write_checkpoint
 
 
-def test_a_pipeline_reaches_every_dataset_inside():
-    changed = with_pipeline(REPEATED, ['new'])
-    assert changed['times'] == 3
-    parts = changed['dataset']['dataset']['datasets']
-    assert [part['pipeline'] for part in parts] == [['new'], ['new']]
-    assert [part['data_root'] for part in parts] == ['a', 'b']
-    assert ONE['pipeline'] == [dict(type='LoadImage')]  # what was given stays
+def test_the_checkpoint_and_the_config_beside_it(tmp_path, capsys):
+    model, config = torch.nn.Linear(3, 2), Config(dict(model=dict(type='A')))
+    write_checkpoint(model, config, tmp_path / 'out.pth')
+    assert torch.equal(read_state_dict(tmp_path / 'out.pth')['weight'], model.weight)
+    assert Config.fromfile(tmp_path / 'out.config.py').model.type == 'A'
+    assert 'out.config.py its config' in capsys.readouterr().out
 
 
-def test_an_extraction_sees_each_image_once_in_order():
-    assert each_image_once(REPEATED) == JOINED
-    loader = extraction_loader(dict(
-        batch_size=8, num_workers=3, dataset=REPEATED, batch_sampler=dict(type='Some'),
-        sampler=dict(type='DefaultSampler', shuffle=True), drop_last=True), ['plain'])
-    assert loader == dict(batch_size=8, num_workers=3, dataset=with_pipeline(JOINED, ['plain']))
-
-
-def test_files_are_named_by_what_is_extracted(tmp_path):
-    names = {cache_file(tmp_path, dict(dataset=data), part).name
-             for data in (ONE, OTHER, with_pipeline(ONE, [])) for part in ('pooling', 'projection')}
-    assert len(names) == 6
-    assert cache_file(tmp_path, dict(dataset=ONE, batch_size=3), 'pooling') == cache_file(
-        tmp_path, dict(dataset=dict(ONE)), 'pooling')
-    assert config_beside('a/out.pth').as_posix() == 'a/out.config.py'
+def test_the_name_of_a_checkpoint():
+    check_out('a.pth')
+    with pytest.raises(ValueError, match=r"got 'a\.pt'.*ends in \.pth"):
+        check_out('a.pt')

@@ -20,8 +20,9 @@ from torch import nn
 
 from retrieval.commands import print_config
 from retrieval.registry import MODELS
+from retrieval.retrievers import build_retriever
 from retrieval.retrievers.build import as_retriever
-from retrieval.runs.config import build_model, build_runner, load_config
+from retrieval.runs.config import build_runner, load_config
 
 BASE = '''
 root = {root!r}
@@ -166,7 +167,7 @@ def test_what_is_printed_and_built_is_what_runs(configs, idiom):
         print_config.main([path])
     shown = Config.fromstring(printed.getvalue(), '.py').model.prototype
     assert shown.batch_size == 3 and shown.dataset.pipeline[1].type == 'CenterCrop'
-    for model in (build_model(load_config(path), None), as_retriever(path)[0]):
+    for model in (build_retriever(load_config(path)), as_retriever(path)[0]):
         assert json.dumps(model.prototype, sort_keys=True) == json.dumps(shown, sort_keys=True)
         assert len(model.gallery) == 6
 

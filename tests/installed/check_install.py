@@ -1,0 +1,108 @@
+"""Install the package as a user does, beside other versions than the tested ones, and search.
+
+    python tests/installed/check_install.py newest    # all that is required, as new as can be had
+    python tests/installed/check_install.py oldest    # each at the lower end of its range
+
+The environment, ``.venv-newest`` or ``.venv-oldest``, is kept for the next time. An open request
+for torch may bring a CUDA build of several GB. Where that cannot be had (little room on the disk,
+a download that fails or takes too long), or ``RETRIEVAL_SKIP_NEWEST=1`` (``…_OLDEST=1``) asks for
+it, one line says that the check is skipped, and the status is 0. Everything else that fails is a
+failure. The oldest have no builds for Python 3.12 and later.
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GIGABYTES = 10  # that must be free for a CUDA build, which takes six, and its files while unpacked
+DOWNLOAD, REST, SEARCH = 420, 240, 120  # seconds that pip may take for torch, for the others; ours
+
+
+def skip(which: str, reason: str) -> None:
+    print(f'check-{which} skipped: {reason}')
+    raise SystemExit(0)
+
+
+def requirements(which: str, folder: Path) -> tuple[list[str], list[str]]:
+    """What pip is asked for torch and torchvision, and the options of that and the next request."""
+    if which == 'newest':
+        return ['torch', 'torchvision'], ['--upgrade', '--upgrade-strategy', 'eager']
+    oldest = (ROOT / 'requirements' / 'runtime.txt').read_text().replace('>=', '==')
+    (folder / 'oldest.txt').write_text(oldest)
+    wanted = [line for line in oldest.splitlines() if line.startswith(('torch==', 'torchvision=='))]
+    return wanted, ['-c', str(folder / 'oldest.txt')]
+
+
+def install(which: str, folder: Path) -> Path:
+    """The environment's folder of programs, with the package and its requirements installed."""
+    programs, complete = folder / 'bin', folder / '.complete'
+    if not complete.exists():
+        free = shutil.disk_usage(ROOT).free / 2**30
+        if free < GIGABYTES:
+            skip(which, f'{free:.1f} GB are free in {ROOT}, and a build of torch for CUDA '
+                        f'needs {GIGABYTES}.')
+        subprocess.run([sys.executable, '-m', 'venv', '--clear', folder], check=True)
+    pip = [programs / 'python', '-m', 'pip', 'install', '--no-cache-dir', '--quiet']
+    wanted, options = requirements(which, folder)
+    try:
+        subprocess.run([*pip, '--upgrade', 'pip'], check=True, timeout=REST)
+        subprocess.run([*pip, *options, *wanted], check=True, timeout=DOWNLOAD)
+    except subprocess.SubprocessError as error:
+        if not complete.exists():
+            shutil.rmtree(folder)
+        late = isinstance(error, subprocess.TimeoutExpired)
+        skip(which, f"pip did not install {' '.join(wanted)}"
+                    f"{f' within {DOWNLOAD} seconds' if late else ', for what it says above'}.")
+    shutil.rmtree(ROOT / 'build', ignore_errors=True)  # modules that are gone would be installed
+    subprocess.run([*pip, *options, f'{ROOT}[weights]'], check=True, timeout=REST)
+    complete.touch()
+    return programs
+
+
+def picture(path: Path, colour, size: int = 96) -> None:
+    """Write a picture whose pixel ``(x, y)`` is ``colour(x, y)``, three numbers from 0 to 255."""
+    pixels = bytes(value for y in range(size) for x in range(size) for value in colour(x, y))
+    path.write_bytes(b'P6 %d %d 255\n' % (size, size) + pixels)
+
+
+def search(programs: Path, folder: Path) -> str:
+    """The name of the first picture that ``retrieval search`` finds for upright stripes."""
+    gallery = folder / 'gallery'
+    gallery.mkdir()
+    picture(gallery / 'upright.ppm', lambda x, y: [255 * (x // 8 % 2)] * 3)
+    picture(gallery / 'level.ppm', lambda x, y: [255 * (y // 8 % 2)] * 3)
+    picture(gallery / 'disc.ppm', lambda x, y: [220, 30, 30] if (x - 48)**2 + (y - 48)**2 < 900
+            else [250, 250, 250])
+    picture(gallery / 'slope.ppm', lambda x, y: [2 * x, 2 * y, 90])
+    picture(folder / 'query.ppm', lambda x, y: [255 * ((x + 4) // 8 % 2)] * 3)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    subprocess.run([programs / 'retrieval', 'search', gallery, folder / 'query.ppm',
+                    '--out', folder / 'out'],
+                   cwd=folder, env=environment, check=True, timeout=SEARCH)
+    answers = json.loads((folder / 'out' / 'results.json').read_text())
+    return Path(answers[0]['results'][0]['path']).name
+
+
+def main(which: str) -> None:
+    if os.environ.get(f'RETRIEVAL_SKIP_{which.upper()}', '') not in ('', '0'):
+        skip(which, f'RETRIEVAL_SKIP_{which.upper()} is set.')
+    programs = install(which, ROOT / f'.venv-{which}')
+    with tempfile.TemporaryDirectory() as folder:
+        first = search(programs, Path(folder))
+    if first != 'upright.ppm':
+        raise SystemExit(f'check-{which}: the first result for upright stripes is {first}.')
+    versions = subprocess.run(
+        [programs / 'python', '-c', 'from importlib.metadata import version; '
+         "print(*(f'{name} {version(name)}' for name in ('torch', 'torchvision', 'numpy')))"],
+        check=True, capture_output=True, text=True).stdout.strip()
+    print(f'check-{which} passed with {versions}')
+
+
+if __name__ == '__main__':
+    if sys.argv[1:] not in (['newest'], ['oldest']):
+        raise SystemExit(__doc__)
+    main(sys.argv[1])
