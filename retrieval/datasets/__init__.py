@@ -1,7 +1,7 @@
 """Datasets of images, the transforms of their pipelines, and samplers."""
 from __future__ import annotations
 
-from .base import RetrievalDataset, build_pipeline, plain_config
+from .base import RetrievalDataset, build_pipeline
 from .benchmarks.base import BenchmarkDataset, Listing, ReidentificationDataset
 from .benchmarks.cars196 import Cars196
 from .benchmarks.cub200 import CUB200
@@ -17,7 +17,7 @@ from .csv_dataset import CSVDataset
 from .glyphs.dataset import Glyphs
 from .image_folder import ImageFolder, ImageList, find_images, split_classes
 from .image_io import MissingImageError, UnreadableImageError, read_image
-from .randomness import DrawIndex, SamplingState, seed_datasets, seeded, set_epoch_of_datasets
+from .randomness import DrawIndex, seed_datasets, set_epoch_of_datasets
 from .samplers import (
     HierarchicalBatchSampler,
     HierarchicalSampler,
@@ -35,7 +35,7 @@ from .transforms.geometry import (
     resize,
 )
 from .transforms.load import CropBox, LoadCachedFeatures, LoadImage, LoadImageFromFile, PackInputs
-from .transforms.torchvision import ColorJitter, TorchvisionTransform
+from .transforms.torchvision import ColorJitter
 from .wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset, labels_of, metadata_of
 
 __all__ = [
@@ -46,9 +46,8 @@ __all__ = [
     'LoadImage', 'LoadImageFromFile', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501',
     'MissingImageError', 'MultiView', 'PackInputs', 'RandomAffine', 'RandomCrop',
     'RandomResizedCrop', 'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge',
-    'RetrievalDataset', 'RevisitedOxford', 'RevisitedParis', 'SamplingState',
-    'StanfordOnlineProducts', 'TorchvisionTransform', 'UnreadableImageError', 'VeRi776',
-    'build_pipeline', 'find_images', 'image_collate', 'labels_of',
-    'metadata_of', 'plain_config', 'read_image', 'resize', 'seed_datasets', 'seeded',
-    'set_epoch_of_datasets', 'split_classes',
+    'RetrievalDataset', 'RevisitedOxford', 'RevisitedParis', 'StanfordOnlineProducts',
+    'UnreadableImageError', 'VeRi776', 'build_pipeline', 'find_images', 'image_collate',
+    'labels_of', 'metadata_of', 'read_image', 'resize', 'seed_datasets', 'set_epoch_of_datasets',
+    'split_classes',
 ]

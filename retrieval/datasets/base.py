@@ -1,4 +1,4 @@
-"""What every dataset of images shares: identity, labels, randomness, and unreadable images."""
+"""The base of every dataset of images: identity, labels, randomness, and unreadable images."""
 from __future__ import annotations
 
 import pickle
@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import BaseDataset, Compose
 from PIL import UnidentifiedImageError
 
+from ..checks import first_repeated
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import RetrievalDataSample, sample_id_of
 from .image_io import MissingImageError, UnreadableImageError
@@ -35,6 +36,11 @@ def build_pipeline(pipeline: Sequence[dict | Callable] | None) -> Compose:
     Raises:
         TypeError: a part is neither a dict with a ``type`` nor callable.
         UnknownTypeError: no registry holds a ``type``; the nearest names are named.
+
+    Example:
+        >>> pipeline = build_pipeline([dict(type='ResizeEdge', scale=8)])
+        >>> pipeline({'img': np.zeros((16, 32, 3), np.uint8)})['img_shape']
+        (8, 16)
     """
     steps = []
     for step in pipeline or []:
@@ -49,11 +55,9 @@ def check_unique(ids: list[str], owner: str) -> list[str]:
     """``ids`` as they are. Raises ValueError, naming the first that stands there twice."""
     surplus = len(ids) - len(set(ids))
     if surplus:
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore
-        raise ValueError(f'{owner}: the image {twice!r} stands in it more than once ({surplus} '
-                         'entries too many). List every image once, or give the entries a '
-                         '`sample_id` each.')
+        raise ValueError(f'{owner}: the image {first_repeated(ids)!r} stands in it more than once '
+                         f'({surplus} entries too many). List every image once, or give the '
+                         'entries a `sample_id` each.')
     return ids
 
 
@@ -79,6 +83,14 @@ class RetrievalDataset(BaseDataset):
             ``inputs`` and a data sample with ``unreadable``, the reason.
         kwargs: those of MMEngine's ``BaseDataset`` (``metainfo``, ``indices``, ``test_mode``,
             ``lazy_init``, ``serialize_data``, …).
+
+    Example:
+        >>> class Two(RetrievalDataset):
+        ...     def load_data_list(self):
+        ...         return [{'img_path': f'{name}.png', 'gt_label': label}
+        ...                 for name, label in (('a', 1), ('b', 0))]
+        >>> Two().labels.tolist(), Two().sample_ids
+        ([1, 0], ['a.png', 'b.png'])
     """
 
     metadata_keys: tuple[str, ...] = ()

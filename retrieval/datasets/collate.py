@@ -25,6 +25,12 @@ def image_collate(items: Sequence[dict]) -> dict[str, Any]:
     Returns:
         ``inputs`` ``(B, C, H, W)`` of the images' dtype, or a list ``[image, …]`` where their
         shapes differ, and a list of either where there are views; ``data_samples`` a list.
+
+    Example:
+        >>> import torch
+        >>> items = [{'inputs': torch.zeros(3, 2, 2), 'data_samples': row} for row in range(4)]
+        >>> image_collate(items)['inputs'].shape
+        torch.Size([4, 3, 2, 2])
     """
     batch = pseudo_collate(items)
     inputs = batch['inputs']

@@ -94,6 +94,16 @@ class CSVDataset(RetrievalDataset):
         ValueError: a column, label or flag is missing or wrong, a box is empty or upside down, or
         no row
             is left.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.mkdtemp()
+        >>> Image.new('L', (2, 2)).save(f'{root}/a.png')
+        >>> with open(f'{root}/list.csv', 'w') as file:
+        ...     _ = file.write('path,label,split\\na.png,cat,train\\n')
+        >>> CSVDataset(f'{root}/list.csv').label_names
+        ['cat']
     """
 
     metadata_keys = ('sequence', 'category')

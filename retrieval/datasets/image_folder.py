@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
+from ..checks import real_number
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
 from .image_io import EXTENSIONS, as_image_array
@@ -25,6 +26,16 @@ def find_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> l
     Raises:
         FileNotFoundError: there is no such folder.
         NotADirectoryError: it is a file.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ('cat', 'dog'):
+        ...     (root / name).mkdir()
+        ...     Image.new('L', (2, 2)).save(root / name / '0.png')
+        >>> [Path(path).relative_to(root).as_posix() for path in find_images(root)]
+        ['cat/0.png', 'dog/0.png']
     """
     folder = str(folder)
     if not os.path.exists(folder):
@@ -50,11 +61,15 @@ def split_classes(names: Sequence[str], split: str, test_share: float = 0.5,
 
     Raises:
         ValueError: an unknown split, a share outside (0, 1), or fewer than two classes.
+
+    Example:
+        >>> names = ['a', 'b', 'c', 'd']
+        >>> split_classes(names, 'train'), split_classes(names, 'test')
+        (['b', 'c'], ['a', 'd'])
     """
     if split not in SPLITS:
         raise ValueError(unknown_name('split', split, SPLITS) + ' None takes all classes.')
-    if not 0 < test_share < 1:
-        raise ValueError(f'test_share must lie between 0 and 1, got {test_share}.')
+    real_number('test_share', test_share, above=0, below=1)
     if len(names) < 2:
         raise ValueError(f'{len(names)} class cannot be split into train and test: at least two '
                          'are needed. Leave `split` out to take all.')
@@ -87,6 +102,17 @@ class ImageFolder(RetrievalDataset):
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: it holds no images, no class folders, or a class that ``classes`` does not name.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ('cat', 'dog'):
+        ...     (root / name).mkdir()
+        ...     Image.new('L', (2, 2)).save(root / name / '0.png')
+        >>> dataset = ImageFolder(root)
+        >>> dataset.label_names, dataset.labels.tolist()
+        (['cat', 'dog'], [0, 1])
     """
 
     def __init__(self, data_root: str, split: str | None = None, test_share: float = 0.5,
@@ -162,6 +188,11 @@ class ImageList(RetrievalDataset):
         FileNotFoundError: a path does not exist.
         ValueError: there is no image, or an array of another shape.
         TypeError: an entry is no path and no picture.
+
+    Example:
+        >>> dataset = ImageList([np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8)])
+        >>> len(dataset), dataset.labels
+        (2, None)
     """
 
     def __init__(self, images: str | Path | np.ndarray | Image.Image | Sequence[Any],

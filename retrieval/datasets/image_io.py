@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..checks import whole_number
 from ..registry import unknown_name
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
@@ -35,11 +36,22 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's trouble
 
 
 class UnreadableImageError(OSError, ValueError):
-    """An image file that cannot be decoded; the message names the file and the reason."""
+    """An image file that cannot be decoded; the message names the file and the reason.
+
+    Example:
+        >>> [kind.__name__ for kind in UnreadableImageError.__bases__]
+        ['OSError', 'ValueError']
+    """
 
 
 class MissingImageError(UnreadableImageError, FileNotFoundError):
-    """An image file that is not there."""
+    """An image file that is not there.
+
+    Example:
+        >>> read_image('absent.png')  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        retrieval.datasets.image_io.MissingImageError: There is no image 'absent.png': check ...
+    """
 
 
 def read_image(path: str | Path, color: str = 'rgb', background: int = 255,
@@ -71,6 +83,13 @@ def read_image(path: str | Path, color: str = 'rgb', background: int = 255,
         UnreadableImageError: the file is truncated, no image, or holds 32-bit values, whose range
             is not known (an ``OSError`` and ``ValueError``).
         ValueError: an unknown ``color`` or ``decoder``, or a ``min_edge`` below 1.
+
+    Example:
+        >>> import tempfile
+        >>> path = f'{tempfile.mkdtemp()}/red.png'
+        >>> Image.new('RGB', (3, 2), 'red').save(path)
+        >>> read_image(path).shape, read_image(path)[0, 0].tolist()
+        ((2, 3, 3), [255, 0, 0])
     """
     check_reading(color, decoder, min_edge)
     return decode_file(path, color, background, decoder, min_edge)[0]
@@ -82,13 +101,13 @@ def check_reading(color: str, decoder: str, min_edge: int | None) -> None:
         raise ValueError(unknown_name('color', color, COLORS))
     if decoder not in DECODERS:
         raise ValueError(unknown_name('decoder', decoder, DECODERS))
-    if min_edge is not None and min_edge < 1:
-        raise ValueError(f'min_edge must be None or at least 1 pixel, got {min_edge}.')
+    if min_edge is not None:
+        whole_number('min_edge', min_edge)
 
 
 def decode_file(path: str | Path, color: str, background: int, decoder: str,
                 min_edge: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """What :func:`read_image` returns, and the height and width of the whole picture."""
+    """The result of :func:`read_image`, and the height and width of the whole picture."""
     data = _read_bytes(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -157,7 +176,7 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns the picture upright, or None where it is."""
+    """The turn that makes the picture upright, or None where it is."""
     try:
         return _UPRIGHT.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
     except Exception:  # damaged EXIF data beside a sound picture

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from ..checks import whole_number
+
 Key = tuple[int, int, int, int]
 
 
@@ -25,6 +27,10 @@ class DrawIndex(int):
         value: the index.
         epoch: the epoch, or the pass of an endless sampler; None for the dataset's own.
         draw: tells repeated draws of one index within one epoch apart, from 0.
+
+    Example:
+        >>> DrawIndex(7, draw=1) == 7
+        True
     """
 
     epoch: int | None
@@ -72,10 +78,9 @@ class SamplingState:
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
-        if seed is not None and not 0 <= seed < 2**63:
-            raise ValueError(f'seed must be None or an integer from 0 to 2**63 - 1, got {seed!r}.')
+        number = 0 if seed is None else whole_number('seed', seed, least=0, most=2**63 - 1)
         self._share()
-        self._cell[1] = 0 if seed is None else int(seed)
+        self._cell[1] = number
         self._cell[0] = seed is not None
 
     @property
@@ -84,17 +89,16 @@ class SamplingState:
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        if epoch < 0:
-            raise ValueError(f'epoch must be an integer of at least 0, got {epoch!r}.')
+        number = whole_number('epoch', epoch, least=0)
         self._share()
-        self._cell[2] = int(epoch)
+        self._cell[2] = number
 
     def _share(self) -> None:
         if not self._cell.is_shared():
             self._cell.share_memory_()
 
     def key(self, row: int, index: int) -> Key | None:
-        """What the randomness of one item depends on, or None where no seed is set."""
+        """All that the randomness of one item depends on, or None where no seed is set."""
         given, seed, epoch = self._cell.tolist()
         if not given:
             return None
@@ -154,6 +158,11 @@ def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
 
     Returns:
         How many datasets took the seed; 0 where none in there has ``set_seed``.
+
+    Example:
+        >>> from retrieval.datasets import ImageList
+        >>> seed_datasets(ImageList([np.zeros((4, 4), np.uint8)]), seed=0)
+        1
     """
     inner = wrapped_datasets(dataset)
     if inner:
@@ -167,7 +176,13 @@ def seed_datasets(dataset: Any, seed: int | None, epoch: int = 0) -> int:
 
 
 def set_epoch_of_datasets(dataset: Any, epoch: int) -> None:
-    """Tell a dataset, or those that it wraps, which epoch comes next; their seeds stay."""
+    """Tell a dataset, or those that it wraps, which epoch comes next; their seeds stay.
+
+    Example:
+        >>> from retrieval.datasets import ImageList
+        >>> images = ImageList([np.zeros((4, 4), np.uint8)])
+        >>> set_epoch_of_datasets(images, 3)
+    """
     for wrapped in wrapped_datasets(dataset):
         set_epoch_of_datasets(wrapped, epoch)
     if not wrapped_datasets(dataset) and hasattr(dataset, 'set_epoch'):

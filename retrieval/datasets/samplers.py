@@ -1,6 +1,5 @@
-"""Samplers: batches of m images from each of several classes, and an endless stream.
-
-Samplers over a label hierarchy: super-classes, in each some classes, of each m images.
+"""Samplers: batches of m images of each of several classes, also within super-classes, and an
+endless stream.
 """
 from __future__ import annotations
 
@@ -184,6 +183,13 @@ class MPerClassSampler(ClassSampler):
     Raises:
         ValueError: the dataset has no labels, m does not divide ``batch_size``, or there are too
             few classes.
+
+    Example:
+        >>> labels = np.repeat([0, 1, 2, 3], 3)
+        >>> images = type('Images', (), {'labels': labels, '__len__': lambda self: 12})()
+        >>> sampler = MPerClassSampler(images, m=2, batch_size=4, seed=0)
+        >>> [len(set(labels[batch].tolist())) for batch in np.reshape(list(sampler), (-1, 4))]
+        [2, 2, 2]
     """
 
     def __init__(self, dataset: Sized, m: int, batch_size: int, seed: int | None = None,
@@ -204,6 +210,14 @@ class MPerClassBatchSampler(ClassBatchSampler):
         batch_size: images of one process in one batch.
         m: images of a class.
         round_up: round the number of batches up rather than down.
+
+    Example:
+        >>> from mmengine.dataset import DefaultSampler
+        >>> labels = np.repeat([0, 1, 2, 3], 3)
+        >>> images = type('Images', (), {'labels': labels, '__len__': lambda self: 12})()
+        >>> batches = MPerClassBatchSampler(DefaultSampler(images, seed=0), batch_size=4, m=2)
+        >>> [len(set(labels[batch].tolist())) for batch in batches]
+        [2, 2, 2]
     """
 
     def __init__(self, sampler: Any, batch_size: int, m: int, round_up: bool = True) -> None:
@@ -227,6 +241,11 @@ class InfiniteSampler(Sampler):
     Attributes:
         start: how many indices of this process to leave out at the beginning;
             ``ResumableIterTrainLoop`` sets it to those that were used.
+
+    Example:
+        >>> from itertools import islice
+        >>> list(map(int, islice(InfiniteSampler('abc', shuffle=False), 5)))
+        [0, 1, 2, 0, 1]
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
@@ -443,6 +462,15 @@ class HierarchicalSampler(ClassSampler):
 
     Raises:
         ValueError: there are no labels or super-classes, or such batches cannot be made of them.
+
+    Example:
+        >>> labels = np.repeat([0, 1, 2, 3], 3)
+        >>> images = type('Images', (), {'labels': labels, '__len__': lambda self: 12})()
+        >>> sampler = HierarchicalSampler(images, labels // 2, m=2, batch_size=4,
+        ...                               super_classes_per_batch=1, seed=0)
+        >>> supers = labels[np.reshape(list(sampler), (-1, 4))] // 2
+        >>> [len(set(batch)) for batch in supers.tolist()]
+        [1, 1, 1]
     """
 
     def __init__(self, dataset: Sized, super_class: str | Sequence, m: int, batch_size: int,
@@ -465,6 +493,16 @@ class HierarchicalBatchSampler(ClassBatchSampler):
         sampler: a sampler with ``dataset`` and ``seed``.
         batch_size: images of one process in one batch.
         super_class: as in :class:`HierarchicalSampler`, and so are the others.
+
+    Example:
+        >>> from mmengine.dataset import DefaultSampler
+        >>> labels = np.repeat([0, 1, 2, 3], 3)
+        >>> images = type('Images', (), {'labels': labels, '__len__': lambda self: 12})()
+        >>> batches = HierarchicalBatchSampler(
+        ...     DefaultSampler(images, seed=0), batch_size=4, super_class=labels // 2, m=2,
+        ...     super_classes_per_batch=1)
+        >>> [len(set((labels[batch] // 2).tolist())) for batch in batches]
+        [1, 1, 1]
     """
 
     def __init__(self, sampler: Any, batch_size: int, super_class: str | Sequence, m: int,

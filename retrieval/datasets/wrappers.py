@@ -17,13 +17,25 @@ from mmengine.dataset import RepeatDataset as _RepeatDataset
 from torch.utils.data import ConcatDataset as _TorchConcatDataset
 from torch.utils.data import Subset
 
+from ..checks import whole_number
 from ..registry import DATASETS, unknown_name
 from .base import check_unique
 from .randomness import DrawIndex, wrapped_datasets
 
 
 def labels_of(dataset: Any) -> np.ndarray | None:
-    """The class of every item of a dataset or wrapper, ``(N,)`` int64, or None where unknown."""
+    """The class of every item of a dataset or wrapper, ``(N,)`` int64, or None where unknown.
+
+    Example:
+        >>> from retrieval.datasets import RetrievalDataset
+        >>> class Cats(RetrievalDataset):
+        ...     metadata_keys = ('colour',)
+        ...     def load_data_list(self):
+        ...         return [{'img_path': f'{row}.png', 'gt_label': row // 3, 'colour': 'grey'}
+        ...                 for row in range(4)]
+        >>> labels_of(RepeatDataset(Cats(), times=2)).tolist()
+        [0, 0, 0, 1, 0, 0, 0, 1]
+    """
     def read(leaf: Any) -> np.ndarray | None:
         labels = getattr(leaf, 'labels', None)
         return None if labels is None else np.asarray(labels).astype(np.int64)
@@ -36,6 +48,16 @@ def metadata_of(dataset: Any, name: str) -> np.ndarray:
 
     Raises:
         ValueError: a dataset in there has no such column; the nearest names are named.
+
+    Example:
+        >>> from retrieval.datasets import RetrievalDataset
+        >>> class Cats(RetrievalDataset):
+        ...     metadata_keys = ('colour',)
+        ...     def load_data_list(self):
+        ...         return [{'img_path': f'{row}.png', 'gt_label': row // 3, 'colour': 'grey'}
+        ...                 for row in range(4)]
+        >>> metadata_of(Cats(), 'colour').tolist()
+        ['grey', 'grey', 'grey', 'grey']
     """
     def read(leaf: Any) -> np.ndarray:
         columns = getattr(leaf, 'metadata', None) or {}
@@ -52,8 +74,7 @@ def metadata_of(dataset: Any, name: str) -> np.ndarray:
 
 
 def _column(dataset: Any, read: Callable[[Any], np.ndarray | None]) -> np.ndarray | None:
-    """What ``read`` says of the items of the innermost datasets, ``(N,)``, seen through wrappers.
-    """
+    """One value an item, ``(N,)``: those of the innermost datasets, seen through wrappers."""
     wrapped = wrapped_datasets(dataset)
     if not wrapped:
         return read(dataset)
@@ -78,12 +99,17 @@ def _built(dataset: Any) -> Any:
 
 @DATASETS.register_module()
 class RepeatDataset(_RepeatDataset):
-    """``times`` passes over a dataset as one, each with augmentations of its own."""
+    """``times`` passes over a dataset as one, each with augmentations of its own.
+
+    Example:
+        >>> from retrieval.datasets import ImageList
+        >>> images = ImageList([np.zeros((4, 4), np.uint8)])
+        >>> len(RepeatDataset(images, times=3))
+        3
+    """
 
     def __init__(self, dataset: Any, times: int, lazy_init: bool = False) -> None:
-        if times < 1:
-            raise ValueError(f'times must be at least 1, got {times}.')
-        super().__init__(_built(dataset), times, lazy_init)
+        super().__init__(_built(dataset), whole_number('times', times), lazy_init)
 
     def __getitem__(self, idx: int) -> dict:
         repeat, row = divmod(int(idx) % len(self), self._ori_len)
@@ -97,7 +123,18 @@ class RepeatDataset(_RepeatDataset):
 
 @DATASETS.register_module()
 class ClassBalancedDataset(_ClassBalancedDataset):
-    """Images of rare classes several times (Gupta et al., 2019), each with its own augmentation."""
+    """Images of rare classes several times (Gupta et al., 2019), each with its own augmentation.
+
+    Example:
+        >>> from retrieval.datasets import RetrievalDataset
+        >>> class Cats(RetrievalDataset):
+        ...     metadata_keys = ('colour',)
+        ...     def load_data_list(self):
+        ...         return [{'img_path': f'{row}.png', 'gt_label': row // 3, 'colour': 'grey'}
+        ...                 for row in range(4)]
+        >>> ClassBalancedDataset(Cats(), oversample_thr=0.5).labels.tolist()
+        [0, 0, 0, 1, 1]
+    """
 
     def __init__(self, dataset: Any, oversample_thr: float, lazy_init: bool = False) -> None:
         super().__init__(_built(dataset), oversample_thr, lazy_init)
@@ -126,6 +163,13 @@ class ConcatDataset(_ConcatDataset):
     Args:
         datasets: datasets or configs, with the same label names.
         ignore_keys: entries of ``metainfo`` that may differ.
+
+    Example:
+        >>> from retrieval.datasets import ImageList
+        >>> images = ImageList([np.zeros((4, 4), np.uint8)])
+        >>> others = ImageList([np.ones((4, 4), np.uint8)])
+        >>> len(ConcatDataset([images, others]))
+        2
     """
 
     def __init__(self, datasets: Sequence[Any], lazy_init: bool = False,

@@ -72,7 +72,7 @@ def test_one_split_at_a_size_into_an_empty_folder(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ([], 'not empty'), (['--size', '3'], 'between 8 and 64')])
+    ([], 'not empty'), (['--size', '3'], 'at least 8 and at most 64')])
 def test_bad_arguments_write_nothing(tmp_path, capsys, arguments, message):
     out = tmp_path / 'out'
     if not arguments:

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from mmengine.registry import DefaultScope
 
-from retrieval.datasets import (
-    MissingImageError,
-    RetrievalDataset,
-    UnreadableImageError,
-    plain_config,
-)
+from retrieval.datasets import MissingImageError, RetrievalDataset, UnreadableImageError
+from retrieval.datasets.base import plain_config
 from retrieval.registry import DATASETS, UnknownTypeError
 
 from .toys import Draw, Toy, drawn_by_loader, save

@@ -71,7 +71,7 @@ def test_split_extremes():
     assert len(split_classes(['a', 'b'], 'train', 0.99)) == 1
     with pytest.raises(ValueError, match="Did you mean 'train'"):
         split_classes(['a', 'b'], 'trian')
-    with pytest.raises(ValueError, match='between 0 and 1'):
+    with pytest.raises(ValueError, match='above 0 and below 1'):
         split_classes(['a', 'b'], 'train', 1)
     with pytest.raises(ValueError, match='at least two'):
         split_classes(['a'], 'train')

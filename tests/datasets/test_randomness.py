@@ -9,7 +9,8 @@ import torch
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from torch.utils.data import Subset
 
-from retrieval.datasets import DrawIndex, SamplingState, seed_datasets, seeded
+from retrieval.datasets import DrawIndex, seed_datasets
+from retrieval.datasets.randomness import SamplingState, seeded
 
 from .toys import Draw, Toy
 

@@ -6,7 +6,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
-from retrieval.datasets import ResizeEdge, seeded
+from retrieval.datasets import ResizeEdge
+from retrieval.datasets.randomness import seeded
 from retrieval.registry import DATASETS, MODELS, TRANSFORMS
 
 from ..datasets.photos import photo

@@ -1,5 +1,6 @@
 # VeRi-776 at 256 x 256, see docs/datasets/veri776.md: `DATA_ROOT=path python tools/train.py …`.
-# The augmentation is that of Luo et al., Bag of Tricks for Deep Person Re-identification, 2019.
+# The augmentation is that of Market-1501.
+_base_ = './market1501_256x128.py'
 data_root = '{{$DATA_ROOT:data/VeRi}}'
 
 train_pipeline = [
@@ -15,18 +16,9 @@ test_pipeline = [
     dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=64, num_workers=4, persistent_workers=True, drop_last=True,
-    dataset=dict(type='VeRi776', data_root=data_root, split='train', pipeline=train_pipeline),
-    sampler=dict(type='MPerClassSampler', m=4, batch_size=64))
-test_dataloader = dict(
-    batch_size=128, num_workers=4,
-    dataset=dict(type='VeRi776', data_root=data_root, split='query', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+    dataset=dict(type='VeRi776', data_root=data_root, pipeline=train_pipeline))
+test_dataloader = dict(dataset=dict(type='VeRi776', data_root=data_root, pipeline=test_pipeline))
 val_dataloader = test_dataloader
-gallery_dataloader = dict(
-    batch_size=128, num_workers=4,
-    dataset=dict(type='VeRi776', data_root=data_root, split='gallery', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-
-test_evaluator = dict(type='EmbeddingMetrics', protocol='VeRi776')
+gallery_dataloader = test_dataloader
+test_evaluator = dict(protocol='VeRi776')
 val_evaluator = test_evaluator

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, read_numbers, read_rows, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, read_numbers, read_rows, require
 
 CLASSES, LAST_TRAINING_CLASS = 200, 100
 
@@ -32,6 +33,10 @@ class CUB200(BenchmarkDataset):
             ``bounding_boxes.txt``. Published figures mostly are those of the whole images.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`BenchmarkDataset`, which says
             what is raised too.
+
+    Example:
+        >>> CUB200.counts['test']  # images, classes
+        (5924, 100)
     """
 
     tree = """

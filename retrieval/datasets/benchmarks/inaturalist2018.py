@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, read_rows, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, read_rows, require
 
 ANNOTATIONS = ('train2018.json', 'val2018.json')
 SPLITS_FOLDER = 'Inat_dataset_splits'
@@ -40,6 +41,10 @@ class INaturalist2018(BenchmarkDataset):
         split: ``'train'`` or ``'test'``.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`BenchmarkDataset`, which says
             what is raised too.
+
+    Example:
+        >>> INaturalist2018.counts['test']  # images, classes
+        (136093, 2452)
     """
 
     tree = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 
 from ...registry import DATASETS
-from .base import BenchmarkDataset, Listing, malformed, read_rows, require
+from .base import BenchmarkDataset, Listing
+from .layout import malformed, read_rows, require
 
 HEADER = ('image_name', 'item_id', 'evaluation_status')
 PARTITION = 'list_eval_partition.txt'
@@ -32,6 +33,10 @@ class InShop(BenchmarkDataset):
         split: ``'train'``, ``'query'`` or ``'gallery'``.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`BenchmarkDataset`, which says
             what is raised too.
+
+    Example:
+        >>> InShop.counts['gallery']  # images, classes
+        (12612, 3985)
     """
 
     tree = """

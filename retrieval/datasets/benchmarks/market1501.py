@@ -5,7 +5,8 @@ import os
 import re
 
 from ...registry import DATASETS
-from .base import ReidentificationDataset, malformed, require
+from .base import ReidentificationDataset
+from .layout import malformed, require
 
 _FOLDERS = {'train': 'bounding_box_train', 'query': 'query', 'gallery': 'bounding_box_test'}
 
@@ -31,6 +32,10 @@ class Market1501(ReidentificationDataset):
         data_root: the folder ``Market-1501-v15.09.15``.
         split, pipeline, check_files, on_count_mismatch, kwargs: see
             :class:`ReidentificationDataset`, which says too how labels count and what is raised.
+
+    Example:
+        >>> Market1501.counts['query']  # images, classes
+        (3368, 750)
     """
 
     metadata_keys = ('camera', 'sequence')

@@ -10,7 +10,8 @@ import numpy as np
 
 from ...registry import DATASETS, unknown_name
 from ..image_folder import find_images
-from .base import JudgedRowsDataset, malformed, read_rows, require, require_images
+from .base import JudgedRowsDataset
+from .layout import malformed, read_rows, require, require_images
 from .plain_pickle import NotPlainError, load_plain_pickle
 
 LISTS = ('gt_easy', 'gt_hard', 'gt_junk')
@@ -24,7 +25,7 @@ _TREE = """
 
 
 class RevisitedDataset(JudgedRowsDataset):
-    """What the two datasets share; see :class:`RevisitedOxford`."""
+    """The base of the two datasets; see :class:`RevisitedOxford`."""
 
     metadata_keys = LISTS
     name: ClassVar[str]
@@ -177,6 +178,10 @@ class RevisitedOxford(RevisitedDataset):
     Raises:
         FileNotFoundError: a file or folder, or images that the ground truth names, are missing.
         ValueError: the split is unknown, or the ground truth is refused or malformed.
+
+    Example:
+        >>> RevisitedOxford.splits
+        ('query', 'gallery')
     """
 
     name = 'roxford5k'
@@ -189,6 +194,10 @@ class RevisitedParis(RevisitedDataset):
 
     Officially there are 70 queries and 6,322 images in the gallery. Everything else is as in
     :class:`RevisitedOxford`, with ``gnd_rparis6k.pkl`` and folders of the name ``rparis6k``.
+
+    Example:
+        >>> RevisitedParis.splits
+        ('query', 'gallery')
     """
 
     name = 'rparis6k'

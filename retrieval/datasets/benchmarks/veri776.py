@@ -9,7 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ...registry import DATASETS
-from .base import Listing, ReidentificationDataset, malformed, read_rows, require
+from .base import Listing, ReidentificationDataset
+from .layout import malformed, read_rows, require
 
 _FOLDERS = {'train': 'train', 'query': 'query', 'gallery': 'test'}  # image_…/ and name_….txt
 # As list_color.txt and list_type.txt of the dataset number them.
@@ -43,6 +44,10 @@ class VeRi776(ReidentificationDataset):
             gallery, ``test_label.xml``; None: where the file is there.
         pipeline, check_files, on_count_mismatch, kwargs: see :class:`ReidentificationDataset`,
             which says too how labels count and what is raised.
+
+    Example:
+        >>> VeRi776.counts['query']  # images, classes
+        (1678, 200)
     """
 
     metadata_keys = ('camera', 'color', 'type')

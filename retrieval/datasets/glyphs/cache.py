@@ -74,7 +74,7 @@ class MappedImages:
 
 @dataclass(frozen=True)
 class GlyphTable:
-    """What a cache holds, one row a picture, by class, typeface and character.
+    """The content of a cache, one row a picture, by class, typeface and character.
 
     Args:
         images: the pictures.

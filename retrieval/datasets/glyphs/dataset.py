@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import whole_number
 from ...registry import DATASETS, unknown_name
 from ..base import RetrievalDataset
 from ..image_folder import SPLITS, split_classes
@@ -33,7 +34,7 @@ class Glyphs(RetrievalDataset):
     Args:
         split: ``'train'`` or ``'test'``.
         size: the edge of the pictures in pixels, from 8 to 64; they are drawn at 64 and shrunk by
-            averaging areas.
+            averaging areas. For larger pictures put a resizing step into the pipeline.
         data_root: the folder of the file, by default ``$XDG_CACHE_HOME/retrieval/glyphs`` or
             ``~/.cache/retrieval/glyphs``.
         pipeline: transforms, dicts or callables; the picture is loaded already.
@@ -44,6 +45,11 @@ class Glyphs(RetrievalDataset):
         TypeError: ``size`` is no integer.
         FileNotFoundError: matplotlib's fonts are missing.
         OSError: the folder cannot be written.
+
+    Example:
+        >>> Glyphs('train', size=128)
+        Traceback (most recent call last):
+        ValueError: size must be an integer of at least 8 and at most 64, got 128.
     """
 
     metadata_keys = ('typeface', 'family', 'character')
@@ -52,13 +58,8 @@ class Glyphs(RetrievalDataset):
                  pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
         if split not in SPLITS:
             raise ValueError(unknown_name('split of Glyphs', split, SPLITS))
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise TypeError(f'size must be an integer, the edge in pixels, got {size!r}.')
-        if not 8 <= size <= SIZE:
-            raise ValueError(f'size must lie between 8 and {SIZE} pixels, got {size}. For larger '
-                             'pictures put a resizing step into the pipeline.')
         self.split = split
-        self.size = int(size)
+        self.size = whole_number('size', size, least=8, most=SIZE)
         self._images: MappedImages | None = None
         super().__init__(data_root=str(data_root or default_folder()), pipeline=pipeline, **kwargs)
 

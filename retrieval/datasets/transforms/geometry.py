@@ -1,10 +1,8 @@
-"""Geometry of images: resizing, cropping, small random distortions, and several views.
+"""Geometry of images: sizes, cuts, small random distortions, and several views of a picture.
 
 What these transforms draw comes from numpy's global generator, which the dataset seeds for each
 item. MMCV's transforms (``Resize``, ``CenterCrop``, ``Pad``, ``RandomFlip``, ``RandomGrayscale``,
 ``RandomApply``, ``RandomChoice``, …) stand beside them under their own names.
-
-The size at which landmarks are tested: pictures of at most so many pixels, never enlarged.
 """
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from torch.nn import functional
 
+from ...checks import real_number, whole_number
 from ...registry import TRANSFORMS, unknown_name
 from ..base import build_pipeline
 
@@ -36,10 +35,8 @@ def _check_interpolation(interpolation: str, *more: str) -> str:
 
 
 def _width_and_height(size: int | Sequence[int], name: str) -> tuple[int, int]:
-    width, height = (size, size) if isinstance(size, int) else tuple(size)
-    if width < 1 or height < 1:
-        raise ValueError(f'{name} must be at least 1 pixel, got {size!r}.')
-    return int(width), int(height)
+    width, height = (size, size) if isinstance(size, int) else size
+    return whole_number(name, width), whole_number(name, height)
 
 
 def _like(image: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -53,6 +50,10 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str = 'aut
     ``'auto'`` interpolates bilinearly with a filter as wide as the scale, which averages when the
     picture shrinks, as Pillow and torchvision do: their pixels differ by one grey value at most.
     The others are OpenCV's, whose bilinear and bicubic skip pixels when the picture shrinks.
+
+    Example:
+        >>> resize(np.zeros((20, 30, 3), np.uint8), width=3, height=2).shape
+        (2, 3, 3)
     """
     old_height, old_width = image.shape[:2]
     if (old_width, old_height) == (width, height):
@@ -99,6 +100,10 @@ class ResizeEdge(BaseTransform):
         edge: ``'short'``, ``'long'``, ``'width'`` or ``'height'``.
         interpolation: ``'auto'`` (see :func:`resize`), ``'nearest'``, ``'bilinear'``,
             ``'bicubic'``, ``'area'`` or ``'lanczos'``.
+
+    Example:
+        >>> ResizeEdge(10)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (10, 15)
     """
 
     EDGES = ('short', 'long', 'width', 'height')
@@ -106,7 +111,7 @@ class ResizeEdge(BaseTransform):
     def __init__(self, scale: int, edge: str = 'short', interpolation: str = 'auto') -> None:
         if edge not in self.EDGES:
             raise ValueError(unknown_name('edge of ResizeEdge', edge, self.EDGES))
-        self.scale = _width_and_height(scale, 'scale')[0]
+        self.scale = whole_number('scale', scale)
         self.edge = edge
         self.interpolation = _check_interpolation(interpolation, 'auto')
 
@@ -125,6 +130,44 @@ class ResizeEdge(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class LimitLongEdge(BaseTransform):
+    """Shrink a picture whose longer edge is above ``limit``; the aspect ratio stays.
+
+    What is left of a picture after its box was cut out is shrunk by the factor of the whole
+    picture, ``ori_shape``, so that a query and the pictures of the gallery show an object at one
+    scale. This is how the programs around revisited Oxford and Paris resize (Radenović et al.,
+    Fine-tuning CNN Image Retrieval with No Human Annotation, 2018); :class:`ResizeEdge` would
+    enlarge the queries.
+
+    Args:
+        limit: the longest edge of the whole picture, in pixels.
+        interpolation: as in :class:`ResizeEdge`.
+
+    Example:
+        >>> LimitLongEdge(15)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (10, 15)
+    """
+
+    def __init__(self, limit: int, interpolation: str = 'auto') -> None:
+        self.limit = whole_number('limit', limit)
+        self.interpolation = _check_interpolation(interpolation, 'auto')
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``img`` and ``img_shape``."""
+        height, width = results['img'].shape[:2]
+        cut = results.get('box_is_cropped')
+        longest = max(results['ori_shape'] if cut else (height, width))
+        if longest > self.limit:
+            factor = self.limit / longest
+            _put(results, resize(results['img'], max(1, round(width * factor)),
+                                 max(1, round(height * factor)), self.interpolation))
+        return results
+
+    def __repr__(self) -> str:
+        return f'LimitLongEdge(limit={self.limit}, interpolation={self.interpolation!r})'
+
+
+@TRANSFORMS.register_module()
 class RandomCrop(BaseTransform):
     """Cut out a part of a fixed size at a random place.
 
@@ -132,13 +175,15 @@ class RandomCrop(BaseTransform):
         crop_size: pixels, or (width, height). A smaller picture is padded to it, evenly.
         padding: pixels added on every side first.
         pad_val: the grey value of what is added.
+
+    Example:
+        >>> RandomCrop(8)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (8, 8)
     """
 
     def __init__(self, crop_size: int | Sequence[int], padding: int = 0, pad_val: int = 0) -> None:
-        if padding < 0:
-            raise ValueError(f'padding must be at least 0, got {padding}.')
         self.crop_size = _width_and_height(crop_size, 'crop_size')
-        self.padding = padding
+        self.padding = whole_number('padding', padding, least=0)
         self.pad_val = pad_val
 
     def transform(self, results: dict) -> dict:
@@ -169,6 +214,10 @@ class RandomResizedCrop(BaseTransform):
         aspect_ratio_range: least and greatest width over height, drawn on a logarithmic scale.
         max_attempts: after so many parts that do not fit, the largest centred one is taken.
         interpolation: as in :class:`ResizeEdge`.
+
+    Example:
+        >>> RandomResizedCrop((8, 4))({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (4, 8)
     """
 
     def __init__(self, scale: int | Sequence[int],
@@ -229,6 +278,10 @@ class RandomAffine(BaseTransform):
         fill: the grey value of what comes in from outside, for the border ``'constant'``.
         border: ``'constant'``, ``'replicate'`` or ``'reflect'``.
         interpolation: ``'bilinear'``, ``'nearest'`` or ``'bicubic'``.
+
+    Example:
+        >>> RandomAffine(degrees=5)({'img': np.zeros((20, 30, 3), np.uint8)})['img_shape']
+        (20, 30)
     """
 
     def __init__(self, degrees: float = 0., translate: float = 0.,
@@ -238,14 +291,11 @@ class RandomAffine(BaseTransform):
             raise ValueError(unknown_name('border of RandomAffine', border, BORDERS))
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f'scale must be (least, greatest), both above 0, got {scale!r}.')
-        if min(degrees, translate, shear) < 0 or not 0 <= prob <= 1:
-            raise ValueError('degrees, translate and shear must be at least 0, and prob between 0 '
-                             f'and 1, got {degrees}, {translate}, {shear} and {prob}.')
-        self.degrees = degrees
-        self.translate = translate
+        self.degrees = real_number('degrees', degrees, least=0)
+        self.translate = real_number('translate', translate, least=0)
         self.scale = tuple(scale)
-        self.shear = shear
-        self.prob = prob
+        self.shear = real_number('shear', shear, least=0)
+        self.prob = real_number('prob', prob, least=0, most=1)
         self.fill = fill
         self.border = border
         self.interpolation = _check_interpolation(interpolation)
@@ -288,6 +338,11 @@ class MultiView(BaseTransform):
     Args:
         transforms: a pipeline for all views, or a list of pipelines.
         num_views: how many views of the one pipeline, or a number for each pipeline.
+
+    Example:
+        >>> twice = MultiView([dict(type='RandomCrop', crop_size=8)], num_views=2)
+        >>> [view.shape for view in twice({'img': np.zeros((20, 30, 3), np.uint8)})['img']]
+        [(8, 8, 3), (8, 8, 3)]
     """
 
     def __init__(self, transforms: Sequence[dict | Callable] | Sequence[Sequence[dict | Callable]],
@@ -309,43 +364,3 @@ class MultiView(BaseTransform):
 
     def __repr__(self) -> str:
         return f'MultiView({self.views})'
-
-
-@TRANSFORMS.register_module()
-class LimitLongEdge(BaseTransform):
-    """Shrink a picture whose longer edge is above ``limit``; the aspect ratio stays.
-
-    What is left of a picture after its box was cut out is shrunk by the factor of the whole
-    picture, ``ori_shape``, so that a query and the pictures of the gallery show an object at one
-    scale. This is how the programs around revisited Oxford and Paris resize (Radenović et al.,
-    Fine-tuning CNN Image Retrieval with No Human Annotation, 2018); :class:`ResizeEdge` would
-    enlarge the queries.
-
-    Args:
-        limit: the longest edge of the whole picture, in pixels.
-        interpolation: as in :class:`ResizeEdge`.
-    """
-
-    def __init__(self, limit: int, interpolation: str = 'auto') -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f'limit must be a number of pixels of at least 1, got {limit!r}.')
-        if interpolation not in (*INTERPOLATIONS, 'auto'):
-            raise ValueError(unknown_name('interpolation', interpolation,
-                                          (*INTERPOLATIONS, 'auto')))
-        self.limit = limit
-        self.interpolation = interpolation
-
-    def transform(self, results: dict) -> dict:
-        """Replace ``img`` and ``img_shape``."""
-        height, width = results['img'].shape[:2]
-        cut = results.get('box_is_cropped')
-        longest = max(results['ori_shape'] if cut else (height, width))
-        if longest > self.limit:
-            factor = self.limit / longest
-            results['img'] = resize(results['img'], max(1, round(width * factor)),
-                                    max(1, round(height * factor)), self.interpolation)
-            results['img_shape'] = results['img'].shape[:2]
-        return results
-
-    def __repr__(self) -> str:
-        return f'LimitLongEdge(limit={self.limit}, interpolation={self.interpolation!r})'

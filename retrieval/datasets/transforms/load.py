@@ -1,9 +1,4 @@
-"""The first steps of a pipeline: the picture, and the part of it that counts.
-
-The last step of a pipeline: tensors and a data sample.
-
-Features that were extracted before, in the place of images.
-"""
+"""The two ends of a pipeline: a picture (or cached features) comes in, tensors go out."""
 from __future__ import annotations
 
 import os
@@ -17,6 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from torch import Tensor
 
+from ...checks import real_number
 from ...gallery import Gallery
 from ...registry import TRANSFORMS
 from ...structures import RetrievalDataSample, sample_id_of
@@ -28,9 +24,7 @@ from ..image_io import (
     decode_file,
 )
 
-
-def _named(results: dict) -> str:
-    return repr(results.get('img_path') or results.get('sample_id') or results.get('sample_idx'))
+META_KEYS = ('sample_idx', 'sample_id', 'img_path', 'box', 'ori_shape', 'img_shape')
 
 
 @TRANSFORMS.register_module()
@@ -53,6 +47,10 @@ class LoadImage(BaseTransform):
             as long as no edge gets shorter than this; see :func:`read_image`. Write the length that
             a following ``ResizeEdge`` makes of the short edge. A picture with a ``box`` is read
             in full.
+
+    Example:
+        >>> LoadImage(color='gray')({'img': np.zeros((20, 30, 3), np.uint8)})['img'].shape
+        (20, 30, 1)
     """
 
     def __init__(self, color: str = 'rgb', background: int = 255, crop_box: bool = True,
@@ -100,6 +98,10 @@ class LoadImageFromFile(_LoadImageFromFile):
     Args:
         kwargs: ``to_float32``, ``color_type``, ``imdecode_backend``, ``ignore_empty``,
             ``backend_args``, as MMCV documents them.
+
+    Example:
+        >>> LoadImageFromFile(color_type='grayscale').color_type
+        'grayscale'
     """
 
     def transform(self, results: dict) -> dict | None:
@@ -120,12 +122,14 @@ class CropBox(BaseTransform):
 
     Args:
         margin: what to add on every side, as a share of the box's width and height.
+
+    Example:
+        >>> CropBox()({'img': np.zeros((20, 30, 3), np.uint8), 'box': (5, 2, 15, 8)})['img_shape']
+        (6, 10)
     """
 
     def __init__(self, margin: float = 0.) -> None:
-        if margin < 0:
-            raise ValueError(f'margin must be at least 0, got {margin}.')
-        self.margin = margin
+        self.margin = real_number('margin', margin, least=0)
 
     def transform(self, results: dict) -> dict:
         """Raises ValueError for a box that is empty, outside the picture, or already cut out."""
@@ -160,21 +164,54 @@ class CropBox(BaseTransform):
         return f'CropBox(margin={self.margin})'
 
 
-META_KEYS = ('sample_idx', 'sample_id', 'img_path', 'box', 'ori_shape', 'img_shape')
+@TRANSFORMS.register_module()
+class LoadCachedFeatures(BaseTransform):
+    """Take an image's features out of a gallery file, by its ``sample_id``.
 
+    With it in the place of the other transforms, ``[LoadCachedFeatures, PackInputs]``, a dataset
+    keeps its labels, splits, ground truth and samplers, and gives features instead of images.
 
-def to_channels_first(image: np.ndarray | Tensor) -> Tensor:
-    """An image ``(H, W)`` or ``(H, W, C)`` as a contiguous tensor ``(C, H, W)`` of the same dtype.
+    Sets ``img``, a tensor ``(D, 1, 1)`` float32, and ``img_shape``, ``(1, 1)``. The file is mapped
+    when the first item is asked for, in each loader worker by itself.
 
-    A tensor is taken to be ``(C, H, W)`` already.
+    Args:
+        file: the gallery file.
+
+    Example:
+        >>> LoadCachedFeatures('absent.safetensors')
+        LoadCachedFeatures(file='absent.safetensors')
     """
-    if isinstance(image, Tensor):
-        return image.contiguous()
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3:
-        raise ValueError(f'An image must have the shape (H, W) or (H, W, C), got {image.shape}.')
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+    def __init__(self, file: str | os.PathLike) -> None:
+        self.file = os.fspath(file)
+        self._gallery: Gallery | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), '_gallery': None}
+
+    @property
+    def gallery(self) -> Gallery:
+        """The open file. Raises FileNotFoundError, or ValueError where it is no gallery."""
+        if self._gallery is None:
+            self._gallery = Gallery.load(self.file)
+        return self._gallery
+
+    def transform(self, results: dict) -> dict:
+        """Raises UnreadableImageError for an image that could not be read when the features were
+        extracted; ValueError for one that is not in the file.
+        """
+        name = str(sample_id_of(results))
+        row = self.gallery.rows.get(name)
+        if row is None and name in self.gallery.skipped:
+            raise UnreadableImageError(self.gallery.skipped[name])
+        if row is None:
+            raise ValueError(f'{self.file!r} has no features of {name!r}: extract them again.')
+        results['img'] = self.gallery.embeddings[row].clone()[:, None, None]
+        results['ori_shape'] = results['img_shape'] = (1, 1)
+        return results
+
+    def __repr__(self) -> str:
+        return f'LoadCachedFeatures(file={self.file!r})'
 
 
 @TRANSFORMS.register_module()
@@ -189,6 +226,11 @@ class PackInputs(BaseTransform):
     Args:
         input_key: where the image is.
         meta_keys: what goes into the metainfo when it is there.
+
+    Example:
+        >>> item = PackInputs()({'img': np.zeros((20, 30, 3), np.uint8), 'gt_label': 3})
+        >>> item['inputs'].shape, item['data_samples'].gt_label
+        (torch.Size([3, 20, 30]), tensor([3]))
     """
 
     def __init__(self, input_key: str = 'img', meta_keys: Sequence[str] = META_KEYS) -> None:
@@ -225,47 +267,19 @@ class PackInputs(BaseTransform):
         return f'PackInputs(input_key={self.input_key!r}, meta_keys={self.meta_keys})'
 
 
-@TRANSFORMS.register_module()
-class LoadCachedFeatures(BaseTransform):
-    """Take an image's features out of a gallery file, by its ``sample_id``.
+def to_channels_first(image: np.ndarray | Tensor) -> Tensor:
+    """An image ``(H, W)`` or ``(H, W, C)`` as a contiguous tensor ``(C, H, W)`` of the same dtype.
 
-    With it in the place of the other transforms, ``[LoadCachedFeatures, PackInputs]``, a dataset
-    keeps its labels, splits, ground truth and samplers, and gives features instead of images.
-
-    Sets ``img``, a tensor ``(D, 1, 1)`` float32, and ``img_shape``, ``(1, 1)``. The file is mapped
-    when the first item is asked for, in each loader worker by itself.
-
-    Args:
-        file: the gallery file.
+    A tensor is taken to be ``(C, H, W)`` already.
     """
+    if isinstance(image, Tensor):
+        return image.contiguous()
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3:
+        raise ValueError(f'An image must have the shape (H, W) or (H, W, C), got {image.shape}.')
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-    def __init__(self, file: str | os.PathLike) -> None:
-        self.file = os.fspath(file)
-        self._gallery: Gallery | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), '_gallery': None}
-
-    @property
-    def gallery(self) -> Gallery:
-        """The open file. Raises FileNotFoundError, or ValueError where it is no gallery."""
-        if self._gallery is None:
-            self._gallery = Gallery.load(self.file)
-        return self._gallery
-
-    def transform(self, results: dict) -> dict:
-        """Raises UnreadableImageError for an image that could not be read when the features were
-        extracted; ValueError for one that is not in the file.
-        """
-        name = str(sample_id_of(results))
-        row = self.gallery.rows.get(name)
-        if row is None and name in self.gallery.skipped:
-            raise UnreadableImageError(self.gallery.skipped[name])
-        if row is None:
-            raise ValueError(f'{self.file!r} has no features of {name!r}: extract them again.')
-        results['img'] = self.gallery.embeddings[row].clone()[:, None, None]
-        results['ori_shape'] = results['img_shape'] = (1, 1)
-        return results
-
-    def __repr__(self) -> str:
-        return f'LoadCachedFeatures(file={self.file!r})'
+def _named(results: dict) -> str:
+    return repr(results.get('img_path') or results.get('sample_id') or results.get('sample_idx'))

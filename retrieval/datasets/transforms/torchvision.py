@@ -110,6 +110,10 @@ class ColorJitter(TorchvisionTransform):
         arguments: ``brightness``, ``contrast``, ``saturation``, ``hue``, each a number (the
         greatest
             change) or a pair (least and greatest factor).
+
+    Example:
+        >>> ColorJitter(brightness=0.5)({'img': np.zeros((2, 3, 3), np.uint8)})['img'].shape
+        (2, 3, 3)
     """
 
     name = 'ColorJitter'

@@ -199,8 +199,8 @@ RAW = {
     'a list that holds itself often': b'\x80\x02]q\x00(' + b'h\x00' * 50 + b'e.',
     'a bomb of 2 ** 60 lists': b'\x80\x02]q\x00' + b''.join(
         b'](h' + bytes([n]) + b'h' + bytes([n]) + b'eq' + bytes([n + 1]) for n in range(60)) + b'.',
-    'lists a million deep': b'\x80\x02' + b']' * 10**6 + b'a' * (10**6 - 1) + b'.',
-    'tuples a million deep as a key': b'\x80\x02})' + b'\x85' * 10**6 + b'Ns.',
+    'lists 200,000 deep': b'\x80\x02' + b']' * 200000 + b'a' * 199999 + b'.',
+    'tuples 200,000 deep as a key': b'\x80\x02})' + b'\x85' * 200000 + b'Ns.',
     'a key that takes 2 ** 60 steps to hash': b'\x80\x02}K\x01\x85q\x00' + b''.join(
         b'h' + bytes([n]) + b'h' + bytes([n]) + b'\x86q' + bytes([n + 1])
         for n in range(60)) + b'Ns.',

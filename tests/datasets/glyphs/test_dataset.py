@@ -126,7 +126,7 @@ def test_subset(few):
 
 @pytest.mark.parametrize('arguments, error, message', [
     (dict(split='tset'), ValueError, "'tset'. Did you mean 'test'"),
-    (dict(size=65), ValueError, 'between 8 and 64 pixels, got 65'),
+    (dict(size=65), ValueError, 'at least 8 and at most 64, got 65'),
     (dict(size=0), ValueError, 'got 0'),
     (dict(size=32.5), TypeError, 'integer'),
     (dict(size='64'), TypeError, "'64'")])
