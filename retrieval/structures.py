@@ -58,6 +58,11 @@ class RetrievalDataSample(BaseDataElement):
     ``gt_indices (R,)`` int64, the relevant rows of the gallery where the dataset names them;
     ``gt_score (C,)`` float32 when labels are mixed; ``pred_score (k,)`` float32 descending and
     ``pred_label (k,)`` int64, rows of the gallery aligned with it; ``embedding (D,)`` float32.
+
+    Example:
+        >>> sample = RetrievalDataSample(metainfo=dict(sample_id='a.jpg')).set_gt_label(3)
+        >>> sample.gt_label.tolist(), sample.sample_id
+        ([3], 'a.jpg')
     """
 
     def set_gt_label(self, value: Labels) -> RetrievalDataSample:
@@ -131,6 +136,11 @@ class Neighbors:
     Where the queries have different numbers of results (one was left out of its own row, or a
     filter left fewer), short rows end in entries with score ``-inf`` and index ``-1``, which
     :attr:`valid` marks False and :meth:`row` and :attr:`ids` leave out.
+
+    Example:
+        >>> found = Neighbors(torch.tensor([[0.9, 0.2]]), torch.tensor([[4, 1]]), list('abcde'))
+        >>> found.ids
+        [['e', 'b']]
     """
 
     scores: Tensor

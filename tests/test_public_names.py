@@ -14,7 +14,7 @@ PUBLIC = [  # changes on purpose only, with a line in CHANGELOG.md
     'ImageToImageRetriever', 'InferenceModel', 'MatchCalibration', 'MilvusIndex', 'Neighbors',
     'Recognizer', 'RetrievalDataSample', 'build_retriever', 'calibrate', 'cluster', 'evaluate',
     'find_duplicates']
-WITHOUT_EXAMPLE = set(PUBLIC) - {'build_retriever'}  # may only shrink
+WITHOUT_EXAMPLE = {'ImageRetrievalInferencer', 'ImageToImageRetriever', 'MilvusIndex'}  # may only shrink
 
 
 def test_the_public_names():

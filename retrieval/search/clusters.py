@@ -65,6 +65,11 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
     Raises:
         ValueError: there is no such method, or a value that it cannot take.
         TypeError: an argument that the method does not take.
+
+    Example:
+        >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]], dtype=np.float32)
+        >>> len(cluster(rows, k=2).sizes)
+        2
     """
     vectors, ids, _ = vectors_of(gallery, 'gallery')
     if method not in METHODS:

@@ -79,6 +79,11 @@ def find_duplicates(gallery: Any, other: Any = None, threshold: float = 0.95,
     Raises:
         ValueError: there are more than ``max_pairs``, or the sets were made by different models.
         TypeError, FileNotFoundError: a set is of another kind, or missing.
+
+    Example:
+        >>> found = find_duplicates(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.001]], dtype=np.float32))
+        >>> len(found)
+        1
     """
     own, ids, made = vectors_of(gallery, 'gallery')
     if other is None:
