@@ -14,7 +14,8 @@ PUBLIC = [  # changes on purpose only, with a line in CHANGELOG.md
     'ImageToImageRetriever', 'InferenceModel', 'MatchCalibration', 'MilvusIndex', 'Neighbors',
     'Recognizer', 'RetrievalDataSample', 'build_retriever', 'calibrate', 'cluster', 'evaluate',
     'find_duplicates']
-WITHOUT_EXAMPLE = {'ImageRetrievalInferencer', 'ImageToImageRetriever', 'MilvusIndex'}  # may only shrink
+# may only shrink
+WITHOUT_EXAMPLE = {'ImageRetrievalInferencer', 'ImageToImageRetriever', 'MilvusIndex'}
 
 
 def test_the_public_names():

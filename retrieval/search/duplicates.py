@@ -81,8 +81,8 @@ def find_duplicates(gallery: Any, other: Any = None, threshold: float = 0.95,
         TypeError, FileNotFoundError: a set is of another kind, or missing.
 
     Example:
-        >>> found = find_duplicates(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.001]], dtype=np.float32))
-        >>> len(found)
+        >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.001]], dtype=np.float32)
+        >>> len(find_duplicates(rows))
         1
     """
     own, ids, made = vectors_of(gallery, 'gallery')
