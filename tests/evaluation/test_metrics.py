@@ -198,5 +198,9 @@ def test_rows_that_were_not_found_add_nothing():
 def test_every_metric_stands_in_the_page_and_in_the_help():
     from retrieval.commands.evaluate import parser
     page = (Path(__file__).parents[2] / 'docs' / 'evaluation.md').read_text()
-    assert {f'`{name}`' for name in metric_names()} <= set(re.findall(r'`[^`\n]+`', page))
-    assert set(metric_names()) <= set(re.split(r'[\s.]+', parser().epilog))
+    # the package's own: examples of other tests in this process register metrics too
+    names = {name for name, (function, _) in functions._REGISTERED.items()
+             if getattr(functions, function.__name__, None) is function}
+    assert len(names) > 8 and names <= set(metric_names())
+    assert {f'`{name}`' for name in names} <= set(re.findall(r'`[^`\n]+`', page))
+    assert names <= set(re.split(r'[\s.]+', parser().epilog))
