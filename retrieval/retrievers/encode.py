@@ -16,14 +16,6 @@ from ..structures import sample_id_of
 _Rows = TypeVar('_Rows', bound=Sequence[int])
 
 
-class NothingEncodedError(ValueError):
-    """There was no image that could be encoded; ``skipped`` says of each why not."""
-
-    def __init__(self, message: str, skipped: Mapping[str, str]) -> None:
-        super().__init__(message)
-        self.skipped = dict(skipped)
-
-
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every submodule has the mode that it had before."""
@@ -157,8 +149,7 @@ def encode(model: Any, loader: DataLoader, progress: str | None = None) -> Galle
         one class, the dataset's label names and metadata, and the images that were skipped.
 
     Raises:
-        NothingEncodedError: a ``ValueError``; there is nothing to encode.
-        ValueError: an embedding is not finite.
+        ValueError: there is nothing to encode, or an embedding is not finite.
     """
     collected = Encoded()
     with evaluation_mode(model):
@@ -196,9 +187,9 @@ def _to_gallery(collected: Encoded, dataset: Any, exact_rows: bool) -> Gallery:
         index, torch.cat(parts), collected.ids, collected.labels)
     skipped = dict(all_gather_list(list(collected.skipped.items())))
     if not len(rows):
-        raise NothingEncodedError(
+        raise ValueError(
             'The prototype is empty: its dataloader gave no image that could be encoded '
-            f'({len(skipped)} were skipped as unreadable).', skipped)
+            f'({len(skipped)} were skipped as unreadable).')
     known = all(label is not None for label in labels)
     return Gallery(
         embeddings, ids=ids, labels=torch.tensor(labels) if known else None,

@@ -1,37 +1,33 @@
-"""What an unfinished dump keeps on the disk: files of encoded rows, by the ids of their images.
+"""An encoded set in a file: made in parts, resumed after a kill, and encoded only where it changed.
 
-Dumping a prototype that takes long: on several processes, resumed after a kill.
+Rows are known by a key, so that what a killed process left, what other processes wrote and what an
+older file holds are all the same thing: parts, which are put together in the order of the dataset.
+Dumping a prototype, keeping features for training and keeping the images of a searched folder are
+its three uses.
 """
 from __future__ import annotations
 
-import json
+import hashlib
+import logging
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from ..distributed import Meeting, rank
-from ..files import folder_lock, write_text
-from ..gallery import Fingerprint, FingerprintError, Gallery, GalleryStore, Vectors
-from ..gallery.vectors import ArrayVectors, JoinedVectors, check_dtype
+from ..checks import first_repeated, whole_number
+from ..datasets import labels_of
+from ..distributed import Meeting, all_gather_list, rank
+from ..gallery import Fingerprint, Gallery, GalleryStore
+from ..gallery.vectors import check_dtype
+from ..registry import unknown_name
 from ..structures import sample_id_of
-from ..tensor_file import (
-    Container,
-    DamagedError,
-    ForeignFileError,
-    Format,
-    StringColumn,
-    write_container,
-)
+from ..tensor_file import StringColumn
 from .encode import (
     Encoded,
     batches_of_rows,
@@ -44,202 +40,20 @@ from .encode import (
     row_batches,
     with_progress,
 )
-from .prototype import build_loader, is_encoded
-
-_PART = Format('retrieval-dump-part', 1, 'Start the dump anew with --no-resume.',
-               finite=('embeddings',))
-_RECORD = 'dump.json'
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file of encoded rows.
-
-    Args:
-        vectors: their embeddings.
-        keys: the identity of each in its dataset.
-        ids: the id of each in the gallery.
-        labels: the class of each, 0 where there is none.
-        labelled: whether each has a class.
-        skipped: images that could not be read, id by reason.
-    """
-
-    vectors: Vectors
-    keys: StringColumn
-    ids: StringColumn
-    labels: np.ndarray
-    labelled: np.ndarray
-    skipped: dict[str, str]
-
-
-class DumpFolder:
-    """The folder of an unfinished dump.
-
-    Args:
-        path: the folder, beside the gallery that is to be.
-    """
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the folder where it is missing, and be the only dump that writes into it.
-
-        Raises:
-            TimeoutError: an ``OSError``; another dump does.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with folder_lock(self.path, 0):
-            yield
-
-    def begin(self, fingerprint: Fingerprint, resume: bool) -> None:
-        """Start, or go on with what is in the folder; inside :meth:`locked`.
-
-        Args:
-            fingerprint: of the model and pipeline that encode now.
-            resume: whether to go on with an unfinished dump; else it is deleted.
-
-        Raises:
-            FingerprintError: a ``ValueError``; another model or pipeline began the dump.
-        """
-        record = self.path / _RECORD
-        if not resume or not record.is_file():
-            for left in self.path.glob('part-*'):
-                left.unlink()
-        else:
-            made = Fingerprint.from_dict(self._read_record())
-            different = made.differences(fingerprint)
-            if different:
-                raise FingerprintError(
-                    f'The unfinished dump in {str(self.path)!r} was begun by another model or '
-                    f'pipeline: {" and ".join(different)} differ. Go on with that one, or start '
-                    'anew with --no-resume, which deletes it.')
-        gallery = self.path.name.removesuffix('.parts')
-        for left in [*self.path.glob('.*'), *self.path.parent.glob(f'.{gallery}.????????')]:
-            left.unlink()  # what was being written when a process was killed
-        write_text(record, json.dumps(fingerprint.as_dict()))
-
-    def _read_record(self) -> dict[str, str | None]:
-        try:
-            return dict(json.loads((self.path / _RECORD).read_text()))
-        except (ValueError, TypeError) as error:
-            raise DamagedError(f'{str(self.path / _RECORD)!r} is damaged: start the dump anew with '
-                               '--no-resume.') from error
-
-    def write(self, encoded: Encoded, keys: Sequence[str]) -> None:
-        """Write rows as a part.
-
-        Args:
-            encoded: the rows.
-            keys: the identity of each in its dataset.
-
-        Raises:
-            ValueError: an embedding is not finite.
-        """
-        rows = torch.cat(encoded.embeddings) if encoded.embeddings else torch.zeros(0, 1)
-        _check_finite(rows, encoded.ids)
-        columns: dict[str, Any] = dict(
-            embeddings=rows,
-            labels=np.array([label or 0 for label in encoded.labels], dtype=np.int64),
-            labelled=np.array([label is not None for label in encoded.labels], dtype=bool),
-            keys=StringColumn.from_strings(keys), ids=StringColumn.from_strings(encoded.ids))
-        write_container(self.path / f'part-{secrets.token_hex(8)}.safetensors', _PART, columns,
-                        dict(skipped=encoded.skipped))
-
-    def parts(self) -> Iterator[Part]:
-        """The parts that are whole; a damaged one is deleted, so that it is encoded again."""
-        for path in sorted(self.path.glob('part-*.safetensors')):
-            try:
-                opened = Container(path, _PART)
-                opened.verify()
-            except (DamagedError, ForeignFileError):
-                path.unlink()
-                continue
-            arrays = opened.arrays
-            yield Part(ArrayVectors(arrays['embeddings']), opened.strings('keys'),
-                       opened.strings('ids'), arrays['labels'][:], arrays['labelled'][:],
-                       opened.manifest['skipped'])
-
-    def done(self, row_of: Mapping[str, int]) -> np.ndarray:
-        """The rows of the dataset that are encoded, rising.
-
-        Args:
-            row_of: the row of every image by its identity.
-        """
-        rows = {row_of[key] for part in self.parts() for key in part.keys if key in row_of}
-        return np.array(sorted(rows), dtype=np.int64)
-
-    def remove(self) -> None:
-        """Delete the folder; the record first, without which nothing is resumed from it."""
-        if self.path.exists():
-            (self.path / _RECORD).unlink(missing_ok=True)
-            shutil.rmtree(self.path)
-
-
-def _check_finite(rows: torch.Tensor, ids: Sequence[str]) -> None:
-    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f'The embedding of {ids[bad[0]]!r} is not finite (NaN or infinite), as '
-                         f'are {len(bad) - 1} more: look for a diverged training, or for an image '
-                         'that the encoder cannot take.')
-
-
-@dataclass(frozen=True)
-class Assembled:
-    """The parts put together: rows of the dataset, rising, and what belongs to each."""
-
-    rows: np.ndarray
-    vectors: JoinedVectors
-    ids: StringColumn
-    labels: np.ndarray | None
-    skipped: dict[str, str]
-
-
-def assemble(parts: Sequence[Part], row_of: Mapping[str, int]) -> Assembled:
-    """Put parts in the order of the dataset; each image counts once.
-
-    Args:
-        parts: what all processes have written.
-        row_of: the row of every image by its identity; what is not in it is left out.
-
-    Raises:
-        ValueError: there is not one row.
-    """
-    rows = np.array([row_of.get(key, -1) for part in parts for key in part.keys], dtype=np.int64)
-    skipped = {name: why for part in parts for name, why in part.skipped.items()}
-    _, order = np.unique(rows, return_index=True)
-    order = order[rows[order] >= 0]
-    if not len(order):
-        raise ValueError('The prototype is empty: its dataloader gave no image that could be '
-                         f'encoded ({len(skipped)} were skipped as unreadable).')
-    edges = np.concatenate([[0], np.cumsum([len(part.keys) for part in parts])])
-    part_of = np.searchsorted(edges, order, side='right') - 1
-    runs = [(number, np.array([place for place, _ in run], dtype=np.int64) - edges[number])
-            for number, run in groupby(zip(order.tolist(), part_of.tolist(), strict=True),
-                                       key=lambda pair: pair[1])]
-    labelled = np.concatenate([part.labelled for part in parts])[order].all()
-    labels = np.concatenate([part.labels for part in parts])[order]
-    ids = StringColumn.joined([part.ids for part in parts]).take(order)
-    for name in set(skipped) & set(ids):
-        del skipped[name]  # it could be read at a later attempt
-    vectors = JoinedVectors([(parts[number].vectors, local) for number, local in runs])
-    return Assembled(rows[order], vectors, ids, labels if labelled else None, skipped)
-
-
-def missing_rows(assembled: Assembled, ids: Sequence[str]) -> list[Any]:
-    """The images of a dataset that are neither encoded nor skipped."""
-    there = np.zeros(len(ids), dtype=bool)
-    there[assembled.rows] = True
-    return [ids[row] for row in np.flatnonzero(~there).tolist()
-            if ids[row] not in assembled.skipped]
-
+from .encoded_parts import Part, PartsFolder, assemble, missing_rows, rows_of
+from .prototype import build_loader, is_encoded, settings_hash
 
 SHARD_ROWS = 4096
+COMPARE = ('stat', 'content')
+STATE = 'file_state'  # the column that says which content of a file was encoded
+_ROOT = '<folder>'
 
 
 class RefusedElsewhere(Exception):
     """The first process refused to go on, and has said why."""
+
+
+# Uses --------------------------------------------------------------------------------------------
 
 
 def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
@@ -265,42 +79,211 @@ def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
         RefusedElsewhere: on the other processes, when the first raised one of these.
         FileExistsError: there is a store at ``path`` already.
         TimeoutError: an ``OSError``; another dump to the same path is running.
-        ValueError: an argument is wrong, there is nothing to encode, or an embedding is not finite.
+        TypeError, ValueError: an argument is wrong, there is nothing to encode, or an embedding is
+            not finite.
     """
     check_target(path)
     check_dtype(dtype)
-    if isinstance(shard_rows, bool) or not isinstance(shard_rows, int) or shard_rows < 1:
-        raise ValueError(f'shard_rows must be a whole number of at least 1, got {shard_rows!r}.')
+    whole_number('shard_rows', shard_rows)
     prototype = model.prototype
     loader = None
     if is_encoded(prototype):
         loader = prototype if isinstance(prototype, DataLoader) else build_loader(prototype)
     if loader is None or not covers_its_dataset(loader):
-        gallery = model.gallery  # nothing to encode, or a sampler of its own
-        gallery.source.update(source)
-        if rank() == 0:
-            write_gallery(gallery, path, dtype)
+        model.dump_prototype(path, dtype, **source)  # nothing to encode, or a sampler of its own
         return
-    folder, meeting = DumpFolder(f'{os.fspath(path)}.parts'), Meeting()
-    keys = identities(loader.dataset)
+    dataset, folder, meeting = loader.dataset, PartsFolder.of(path), Meeting()
+    keys = identities(dataset)
+    row_of = {key: row for row, key in enumerate(keys)}
+
     def begin() -> tuple[Fingerprint, np.ndarray]:
         held.enter_context(folder.locked())
-        fingerprint = model.fingerprint(loader.dataset)
+        fingerprint = model.fingerprint(dataset)
         folder.begin(fingerprint, resume)
-        return fingerprint, folder.done({key: row for row, key in enumerate(keys)})
+        return fingerprint, rows_of(folder.parts(), row_of)
 
     def finish() -> None:
-        gallery = _put_together(loader.dataset, folder, keys)
+        gallery = _put_together(dataset, list(folder.parts()), keys, folder)[0]
         gallery.fingerprint, gallery.similarity = fingerprint, model.similarity_name
         gallery.source.update(source)
         write_gallery(gallery, path, dtype)
         folder.remove()
 
+    def write(encoded: Encoded) -> bool:
+        folder.write(encoded, [keys[row] for row in encoded.rows])
+        return True
+
     with ExitStack() as held:
         fingerprint, done = _on_first(begin, meeting)
-        _encode_rest(model, loader, folder, keys, done, shard_rows)
+        left = set(range(len(keys))).difference(done.tolist())
+        batches = [[row for row in batch if row in left] for batch in row_batches(loader)]
+        rest = _encode_rows(model, loader, [batch for batch in batches if batch], write,
+                            shard_rows, 'Encoding the prototype')
+        if rest.rows or rest.skipped:
+            write(rest)
         meeting.wait()
         _on_first(finish, meeting)
+
+
+class CacheReport(NamedTuple):
+    """Where the rows of a kept set came from.
+
+    Args:
+        kept: rows that were taken from the file.
+        new: images that were not in it.
+        changed: images whose file changed since.
+        removed: rows whose image is gone.
+        skipped: images that cannot be read, by reason.
+        written: whether the file did not hold all this, and was to be written anew.
+    """
+
+    kept: int
+    new: int
+    changed: int
+    removed: int
+    skipped: dict[str, str]
+    written: bool
+
+    @property
+    def encoded(self) -> int:
+        """How many rows are not from the file."""
+        return self.new + self.changed - len(self.skipped)
+
+
+def cached_gallery(model: Any, loader: DataLoader, path: str | os.PathLike, compare: str = 'stat',
+                   root: str | None = None, resume: bool = True, shard_rows: int = 1024,
+                   must_write: bool = False,
+                   progress: str | None = None) -> tuple[Gallery, CacheReport]:
+    """The gallery of a dataset, from a file as far as that still holds, which is then renewed.
+
+    A row is taken from the file where the encoder with all its settings, the preprocessing and the
+    pipeline are the same, and the image has the same id and the same content; labels and metadata
+    are always the dataset's. A file that is damaged or of another model counts as empty. What a
+    killed process left in ``path.parts`` counts too, where there were more than ``shard_rows`` to
+    encode.
+
+    Args:
+        model: an :class:`ImageToImageRetriever`.
+        loader: goes through a dataset once; the images' identities are read without decoding.
+        path: where the gallery is kept; it is written whole or not at all.
+        compare: what stands for the content of a file: ``'stat'``, its size and the time of its
+            last change, or ``'content'``, the SHA-256 of its bytes.
+        root: a folder: the ids of images in it are kept relative to it, so that it may be moved,
+            or named otherwise, together with the file.
+        resume: whether to use what is there; else everything is encoded.
+        shard_rows: how many rows a process holds before it writes them.
+        must_write: raise where nothing can be written; else that is logged, and the gallery is
+            returned all the same.
+        progress: the title of a progress bar.
+
+    Returns:
+        The gallery, with today's ids and without the column of contents, and where its rows are
+        from.
+
+    Raises:
+        OSError: with ``must_write``, the file or a part cannot be written.
+        ValueError: no image can be encoded, two have one identity, or an embedding is not finite.
+        RefusedElsewhere: on the other processes, when the first raised one of these.
+    """
+    if compare not in COMPARE:
+        raise ValueError(unknown_name('comparison of files', compare, COMPARE))
+    dataset, folder, meeting = loader.dataset, PartsFolder.of(path), Meeting()
+    names = identities(dataset)
+    kept_names = [_relative(name, root) for name in names]
+    states = [file_state(file, compare) for file in files_of(dataset)]
+    keys = list(map(_key, kept_names, states))
+    row_of = {key: row for row, key in enumerate(keys)}
+    fingerprint, settings = model.fingerprint(dataset), settings_hash(model.image_encoder)
+    old = _usable(path, fingerprint, settings) if resume else None
+    in_file = [] if old is None else [_as_part(old, dataset, kept_names)]
+
+    def give_up(target: Any, error: OSError) -> None:
+        if must_write:
+            raise error
+        print_log(f'What is encoded could not be kept in {str(target)!r}: {error}', 'current',
+                  logging.WARNING)
+
+    def begin() -> tuple[bool, np.ndarray]:
+        """Whether parts are written, and the rows that are there already."""
+        done = rows_of(in_file, row_of)
+        left = len(keys) - len(done)
+        if left <= (0 if folder.path.exists() else shard_rows):
+            return False, done
+        try:
+            held.enter_context(folder.locked())
+            folder.begin(fingerprint, resume and fingerprint.pipeline is not None, settings,
+                         refuse=False)
+        except OSError as error:
+            give_up(folder.path, error)
+            return False, done
+        return True, rows_of([*in_file, *folder.parts()], row_of)
+
+    def write_part(encoded: Encoded) -> bool:
+        try:
+            folder.write(encoded, [keys[row] for row in encoded.rows])
+            return True
+        except OSError as error:
+            give_up(folder.path, error)
+            return False
+
+    def write_file() -> None:
+        try:
+            if report.written:
+                _kept_form(gallery, [kept_names[row] for row in rows],
+                           [states[row] for row in rows], settings).save(path)
+            if in_parts:
+                folder.remove()
+        except OSError as error:
+            give_up(path, error)
+
+    with ExitStack() as held:
+        in_parts, done = _on_first(begin, meeting)
+        left = np.setdiff1d(np.arange(len(keys)), done).tolist()
+        size = loader.batch_size or 1
+        batches = [left[start:start + size] for start in range(0, len(left), size)]
+        rest = _encode_rows(model, loader, batches, write_part if in_parts else None, shard_rows,
+                            progress)
+        meeting.wait()
+        unwritten = [Part.of(rest, [keys[row] for row in rest.rows])] \
+            if rest.rows or rest.skipped else []
+        parts = [*in_file, *(folder.parts() if in_parts else ()), *all_gather_list(unwritten)]
+        gallery, rows = _put_together(dataset, parts, keys, folder, names)
+        gallery.fingerprint, gallery.similarity = fingerprint, model.similarity_name
+        report = _report(old, kept_names, keys, rows, gallery.skipped)
+        meeting.wait()
+        _on_first(write_file, meeting)
+    return gallery, report
+
+
+def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.PathLike,
+                   part: str = 'pooling', anew: bool = False) -> tuple[Gallery, bool]:
+    """The features of a data set, from a file as far as that fits, else extracted and written.
+
+    The file fits while encoder (up to ``part``), preprocessing and pipeline are the same; images
+    that are new or whose file changed are extracted, see :func:`cached_gallery`.
+
+    Args:
+        model: a retriever with an :class:`ImageEncoder`; its weights stay as they are.
+        dataloader: the config of a dataloader; every image is encoded once, in order.
+        path: where the features are kept, ``.safetensors``.
+        part: ``'pooling'`` or ``'projection'``, see :meth:`ImageEncoder.up_to`.
+        anew: extract, whatever is there.
+
+    Returns:
+        The features, ids and labels as a gallery, and whether the file was written now.
+
+    Raises:
+        TypeError: the encoder is another one.
+        ValueError: there is no image, or a feature is not finite.
+        OSError: the file cannot be written.
+    """
+    features, report = cached_gallery(model.up_to(part), build_loader(dataloader), path,
+                                      resume=not anew, must_write=True,
+                                      progress='Extracting features')
+    return features, report.written
+
+
+# Gallery files -----------------------------------------------------------------------------------
 
 
 def check_target(path: str | os.PathLike) -> None:
@@ -334,10 +317,107 @@ def identities(dataset: Any) -> list[str]:
     if ids is None and callable(getattr(dataset, 'get_data_info', None)):
         ids = [sample_id_of(dataset.get_data_info(row), row) for row in range(len(dataset))]
     names = [str(row) for row in range(len(dataset))] if ids is None else list(map(str, ids))
-    if len(set(names)) != len(names):
-        raise ValueError('Two images of the dataset have the same id: give each an id '
+    twice = first_repeated(names)
+    if twice is not None:
+        raise ValueError(f'Two images of the dataset have the same id {twice!r}: give each an id '
                          '(`sample_id`) of its own.')
     return names
+
+
+# What stands for the content of an image, and an older file as a part ----------------------------
+
+
+def files_of(dataset: Any) -> Iterator[str | None]:
+    """The file of every image of a dataset; None where there is none, or it does not tell."""
+    tells = callable(getattr(dataset, 'get_data_info', None))
+    for row in range(len(dataset)):
+        yield dataset.get_data_info(row).get('img_path') if tells else None
+
+
+def file_state(path: str | None, compare: str = 'stat') -> str:
+    """What stands for the content of a file; empty where there is none, as of an array, whose
+    identity is its content already.
+    """
+    if path is None:
+        return ''
+    try:
+        if compare == 'content':
+            digest = hashlib.sha256()
+            with open(path, 'rb') as opened:
+                while block := opened.read(1 << 20):
+                    digest.update(block)
+            return f'sha256 {digest.hexdigest()}'
+        status = os.stat(path)
+        return f'{status.st_size} bytes at {status.st_mtime_ns}'
+    except OSError:
+        return 'unreadable'
+
+
+def _key(name: str, state: str) -> str:
+    return f'{name}\n{state}'
+
+
+def _relative(name: str, root: str | None) -> str:
+    """An id as it is kept: below ``root`` without it, any other as it is."""
+    if root is None or not name.startswith(os.path.join(root, '')):
+        return name
+    return os.path.join(_ROOT, name[len(os.path.join(root, '')):])
+
+
+def _usable(path: str | os.PathLike, fingerprint: Fingerprint, settings: str) -> Gallery | None:
+    """The gallery in a file, where it is whole and was made by the same model and pipeline."""
+    if not Path(path).is_file():
+        return None
+    try:
+        gallery = Gallery.load(path)
+        if (gallery.fingerprint == fingerprint and fingerprint.pipeline
+                and gallery.source.get('encoder') == settings and STATE in gallery.metadata):
+            gallery.verify()
+            return gallery
+        reason = 'another model or pipeline made it'
+    except (ValueError, OSError) as error:
+        reason = str(error)
+    print_log(f'{str(path)!r} is not used, all is encoded again: {reason}', 'current',
+              logging.WARNING)
+    return None
+
+
+def _as_part(kept: Gallery, dataset: Any, kept_names: Sequence[str]) -> Part:
+    """A kept gallery as a part, with the labels that the dataset gives its images today."""
+    today = labels_of(dataset)
+    if today is None:
+        labels = np.zeros(len(kept), dtype=np.int64) if kept.labels is None else kept.labels.numpy()
+    else:
+        row_of = {name: row for row, name in enumerate(kept_names)}
+        labels = today[[row_of.get(name, 0) for name in kept.ids]]  # of images that are gone, any
+    known = today is not None or kept.labels is not None
+    keys = StringColumn.from_strings(map(_key, kept.ids, map(str, kept.metadata[STATE])))
+    return Part(kept.vectors, keys, kept.ids, labels, np.full(len(kept), known), {})
+
+
+def _kept_form(gallery: Gallery, names: Sequence[str], states: Sequence[str],
+               settings: str) -> Gallery:
+    """The gallery as it is written: with the contents, and the encoder's settings, it is made of.
+    """
+    return Gallery(gallery.vectors, names, gallery.labels, gallery.label_names,
+                   {**gallery.metadata, STATE: list(states)}, gallery.fingerprint,
+                   dict(encoder=settings), gallery.skipped, gallery.similarity)
+
+
+def _report(old: Gallery | None, kept_names: Sequence[str], keys: Sequence[str],
+            rows: np.ndarray, skipped: Mapping[str, str]) -> CacheReport:
+    """What became of the rows of an older file, given the rows that could be encoded."""
+    known = {} if old is None else dict(zip(old.ids, map(str, old.metadata[STATE]), strict=True))
+    before = {_key(name, state) for name, state in known.items()}
+    not_kept = [name for name, key in zip(kept_names, keys, strict=True) if key not in before]
+    changed = sum(name in known for name in not_kept)
+    same = old is not None and old.skipped == skipped and [
+        _key(name, state) for name, state in known.items()] == [keys[row] for row in rows]
+    return CacheReport(len(keys) - len(not_kept), len(not_kept) - changed, changed,
+                       len(set(known).difference(kept_names)), dict(skipped), not same)
+
+
+# Encoding and putting together -------------------------------------------------------------------
 
 
 def _on_first(action: Callable[[], Any], meeting: Meeting) -> Any:
@@ -357,32 +437,54 @@ def _on_first(action: Callable[[], Any], meeting: Meeting) -> Any:
 
 
 @torch.no_grad()
-def _encode_rest(model: Any, loader: DataLoader, folder: DumpFolder, keys: Sequence[str],
-                 done: np.ndarray, shard_rows: int) -> None:
-    left = np.ones(len(keys), dtype=bool)
-    left[done] = False
-    batches = [[row for row in batch if left[row]] for batch in row_batches(loader)]
-    mine = own_share([batch for batch in batches if batch])
-    encoded = Encoded()
+def _encode_rows(model: Any, loader: DataLoader, batches: Sequence[list[int]],
+                 write: Callable[[Encoded], bool] | None, shard_rows: int,
+                 progress: str | None) -> Encoded:
+    """Encode this process's share of some batches, and write what there is every so many rows.
+
+    Args:
+        batches: rows of the loader's dataset.
+        write: writes what is encoded and says whether it could; after a failure, as with None,
+            the rest stays in memory.
+
+    Returns:
+        What is not written.
+    """
+    mine, encoded = own_share(batches), Encoded()
+    if not mine:
+        return encoded
     with evaluation_mode(model):
-        for rows, batch in with_progress(batches_of_rows(loader, mine), len(mine),
-                                         'Encoding the prototype'):
+        for rows, batch in with_progress(batches_of_rows(loader, mine), len(mine), progress):
             encode_batch(model, batch, rows, encoded)
-            if len(encoded.rows) >= shard_rows:
-                folder.write(encoded, [keys[row] for row in encoded.rows])
-                encoded = Encoded()
-    if encoded.rows or encoded.skipped:
-        folder.write(encoded, [keys[row] for row in encoded.rows])
+            if write is not None and len(encoded.rows) >= shard_rows:
+                if write(encoded):
+                    encoded = Encoded()
+                else:
+                    write = None
+    return encoded
 
 
-def _put_together(dataset: Any, folder: DumpFolder, keys: Sequence[str]) -> Gallery:
-    whole = assemble(list(folder.parts()), {key: row for row, key in enumerate(keys)})
-    missing = missing_rows(whole, keys)
+def _put_together(dataset: Any, parts: Sequence[Part], keys: Sequence[str], folder: PartsFolder,
+                  names: Sequence[str] | None = None) -> tuple[Gallery, np.ndarray]:
+    """The gallery of a dataset from parts, and the rows of the dataset that are in it.
+
+    Args:
+        keys: of the images of the dataset.
+        names: their ids; by default as they stand in the parts.
+    """
+    whole = assemble(parts, {key: row for row, key in enumerate(keys)})
+    missing = missing_rows(whole, keys if names is None else names)
     if missing:
         raise ValueError(f'{len(missing)} images are not in the parts of the dump, the first is '
                          f'{missing[0]!r}: do all processes see the folder {str(folder.path)!r}? '
                          'Run the command again, and it will encode what is missing.')
+    ids, skipped = whole.ids, whole.skipped
+    if names is not None:  # the parts may hold other ids, of a folder that was moved
+        ids = StringColumn.from_strings(names).take(whole.rows)
+        skipped = {name: skipped[name] for name in names if name in skipped}
+        for name in set(skipped) & set(ids):
+            del skipped[name]
     return Gallery(
-        whole.vectors, whole.ids, whole.labels,
+        whole.vectors, ids, whole.labels,
         None if whole.labels is None else label_names_of(dataset),
-        metadata_of(dataset, torch.from_numpy(whole.rows)), skipped=whole.skipped)
+        metadata_of(dataset, torch.from_numpy(whole.rows)), skipped=skipped), whole.rows

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..distributed import rank
-from ..encoders import build_encoder
+from ..encoders import ImageEncoder, build_encoder
 from ..gallery import Fingerprint, FingerprintError, Gallery
 from ..index import Index, check_gallery
 from ..ranking import as_vectors
@@ -414,6 +414,21 @@ class ImageToImageRetriever(BaseRetriever):
         """
         return fingerprint_of(self.image_encoder, self.data_preprocessor,
                               self.query_pipeline if dataset is None else pipeline_hash(dataset))
+
+    def up_to(self, part: str) -> ImageToImageRetriever:
+        """A retriever without prototype whose embeddings are the features of a part of the encoder.
+
+        Args:
+            part: ``'pooling'`` or ``'projection'``, see :meth:`ImageEncoder.up_to`.
+
+        Raises:
+            TypeError: the encoder is no :class:`ImageEncoder`.
+        """
+        if not isinstance(self.image_encoder, ImageEncoder):
+            raise TypeError('Features are those of an ImageEncoder, which says where backbone and '
+                            f'pooling end; the model has {type(self.image_encoder).__name__}.')
+        return ImageToImageRetriever(self.image_encoder.up_to(part), similarity_fn='inner_product',
+                                     data_preprocessor=self.data_preprocessor)
 
     def dump_prototype(self, path: str | os.PathLike, dtype: str | None = None,
                        **source: Any) -> None:

@@ -1,7 +1,4 @@
-"""What may be given as a prototype, and the gallery that it becomes.
-
-Where a retriever keeps its prototype, gallery and index.
-"""
+"""The prototype: what may be given as one, its pipeline and fingerprint, and where it is held."""
 from __future__ import annotations
 
 import copy
@@ -209,21 +206,24 @@ def fingerprint_of(encoder: nn.Module, data_preprocessor: Any,
 def _part_hash(encoder: nn.Module, *parts: str) -> str | None:
     """The hash of the settings of an encoder's pooling or whitening; their weights are among all.
 
-    A pooling without weights (average, maximum) leaves no trace in the encoder's. Counted are the
-    kinds and the plain attributes of the modules in the encoder's attributes of these names.
-
     Returns:
         The hash, or None where the encoder has no such part.
     """
     found = [module for part in parts
              if isinstance(module := getattr(encoder, part, None), nn.Module)]
-    if not found:
-        return None
+    return settings_hash(*found) if found else None
+
+
+def settings_hash(*modules: nn.Module) -> str:
+    """A digest of the kinds and plain attributes of modules and of all that they consist of.
+
+    A pooling without weights (average, maximum) leaves no trace in the hash of the weights.
+    """
     return hash_settings([
         dict(name=name, type=type(inner).__name__, settings={
             key: value for key, value in vars(inner).items()
             if not key.startswith('_') and key != 'training' and _is_plain(value)})
-        for module in found for name, inner in module.named_modules()])
+        for module in modules for name, inner in module.named_modules()])
 
 
 def _is_plain(value: Any) -> bool:

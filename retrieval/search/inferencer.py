@@ -16,15 +16,14 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..datasets import ImageList, find_images
+from ..datasets import ImageList, RetrievalDataset, find_images
 from ..evaluation import MatchCalibration
 from ..gallery import Gallery, hash_settings
 from ..index import Index
-from ..retrievers import encode, evaluation_mode, pipeline_of
+from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
 from ..retrievers.build import as_retriever
 from ..retrievers.prototype import PrototypeHolder, weights_version
 from ..structures import RetrievalDataSample, sample_id_of
-from .folder import CacheReport, cached_gallery
 from .prototypes import IndexGallery, as_dataset, file_of, holds_vectors, is_pipeline
 
 
@@ -202,19 +201,21 @@ class ImageRetrievalInferencer:
             self._search_vectors(prototype)
             return
         dataset = as_dataset(prototype, self.pipeline, on_unreadable)
+        loader: DataLoader = DataLoader(dataset, batch_size=self.batch_size,
+                                        num_workers=self.num_workers, collate_fn=pseudo_collate)
         title = 'Encoding the prototype' if self.progress else None
         if cache is None:
-            loader: DataLoader = DataLoader(
-                dataset, batch_size=self.batch_size, num_workers=self.num_workers,
-                collate_fn=pseudo_collate)
             gallery = encode(self.model, loader, title)
             gallery.fingerprint = self.model.fingerprint(dataset)
         else:
+            if not isinstance(dataset, RetrievalDataset):
+                raise TypeError('prototype_cache wants a dataset of this package, whose images '
+                                f'have identities; {type(dataset).__name__} has none that can '
+                                'be compared.')
             is_path = isinstance(prototype, (str, os.PathLike))
             root = os.path.normpath(prototype) if is_path else None
-            gallery, self.cache_report = cached_gallery(
-                self.model, dataset, cache, compare, self.batch_size, self.num_workers, title,
-                root)
+            gallery, self.cache_report = cached_gallery(self.model, loader, cache, compare, root,
+                                                        progress=title)
         self.gallery_dataset = dataset
         self.model.query_pipeline = None  # a prototype's dataset may have a pipeline of its own
         self.model.prototype = gallery

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retrieval.gallery import Gallery, GalleryStore
-from retrieval.retrievers.encoded_file import DumpFolder
+from retrieval.retrievers.encoded_parts import PartsFolder
 
 from .conftest import draw_classes, run
 
@@ -89,7 +89,7 @@ def same(path, whole):
 
 
 def encoded_ids(folder):
-    return {key for part in DumpFolder(folder).parts() for key in part.keys}
+    return {key for part in PartsFolder(folder).parts() for key in part.keys}
 
 
 @pytest.mark.parametrize('count, launcher', [
@@ -155,7 +155,7 @@ def test_an_unfinished_dump_of_another_model_is_refused_by_one_error(
         config, whole, work_dir, options, tmp_path):
     out = tmp_path / 'g.safetensors'
     (tmp_path / 'g.safetensors.parts').mkdir()
-    DumpFolder(tmp_path / 'g.safetensors.parts').begin(Gallery.load(whole).fingerprint, True)
+    PartsFolder(tmp_path / 'g.safetensors.parts').begin(Gallery.load(whole).fingerprint, True)
     (tmp_path / 'g.safetensors.parts' / 'part-kept').write_text('')
     other = work_dir / 'epoch_1.pth'
     statuses, errors = ended(start(2, config, other, out, *options))

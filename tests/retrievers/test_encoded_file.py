@@ -6,7 +6,8 @@ from torch.utils.data import SubsetRandomSampler
 from retrieval.gallery import Fingerprint, FingerprintError, Gallery, GalleryStore
 from retrieval.retrievers import ImageToImageRetriever, dump_in_parts
 from retrieval.retrievers.encode import Encoded
-from retrieval.retrievers.encoded_file import DumpFolder, assemble, identities, missing_rows
+from retrieval.retrievers.encoded_file import identities
+from retrieval.retrievers.encoded_parts import PartsFolder, assemble, missing_rows, rows_of
 
 from .toy import Encoder, Images, loader
 
@@ -16,7 +17,7 @@ ROW_OF = {key: row for row, key in enumerate(KEYS)}
 
 
 def made_folder(tmp_path):
-    folder = DumpFolder(tmp_path / 'x.parts')
+    folder = PartsFolder(tmp_path / 'x.parts')
     folder.path.mkdir()
     return folder
 
@@ -39,7 +40,7 @@ def test_parts_are_put_into_the_order_of_the_dataset(tmp_path):
     folder = made_folder(tmp_path)
     folder.begin(MADE, True)
     write(folder, [4, 5, 9], [0, 1, 2, 3], [11, 6], [6, 4])  # two of them twice
-    assert folder.done(ROW_OF).tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]
+    assert rows_of(folder.parts(), ROW_OF).tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]
     whole = assemble(list(folder.parts()), ROW_OF)
     assert whole.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]
     assert whole.vectors.decoded()[:, 0].tolist() == whole.rows.tolist()
@@ -66,7 +67,7 @@ def test_a_dataset_that_changed(tmp_path):
     folder.begin(MADE, True)
     write(folder, [0, 1, 2], [5, 6])
     row_of = {'image6': 0, 'new': 1, 'image1': 2, 'image5': 3}
-    assert folder.done(row_of).tolist() == [0, 2, 3]
+    assert rows_of(folder.parts(), row_of).tolist() == [0, 2, 3]
     whole = assemble(list(folder.parts()), row_of)
     assert list(whole.ids) == ['image6', 'image1', 'image5'] and whole.rows.tolist() == [0, 2, 3]
     assert whole.vectors.decoded()[:, 0].tolist() == [6, 1, 5]
@@ -95,7 +96,7 @@ def test_damaged_and_unfinished_parts_count_as_not_encoded(tmp_path):
     (tmp_path / '.x.abcdefgh').write_bytes(b'half')
     (tmp_path / '.y.abcdefgh').write_bytes(b'of another file')
     folder.begin(MADE, True)
-    assert folder.done(ROW_OF).tolist() == [2, 3]
+    assert rows_of(folder.parts(), ROW_OF).tolist() == [2, 3]
     assert not first.exists() and len(list(folder.path.iterdir())) == 2
     assert not (tmp_path / '.x.abcdefgh').exists() and (tmp_path / '.y.abcdefgh').exists()
 
@@ -107,16 +108,16 @@ def test_another_model_does_not_go_on(tmp_path):
     with pytest.raises(FingerprintError, match=r"x\.parts.*weights and the test pipeline differ.*"
                        '--no-resume'):
         folder.begin(Fingerprint('W', 'p', 'T'), True)
-    assert folder.done(ROW_OF).tolist() == [0, 1]
+    assert rows_of(folder.parts(), ROW_OF).tolist() == [0, 1]
     folder.begin(Fingerprint('W', 'p', 'T'), False)
-    assert len(folder.done(ROW_OF)) == 0
+    assert len(rows_of(folder.parts(), ROW_OF)) == 0
     (folder.path / 'dump.json').write_text('[')
     with pytest.raises(ValueError, match='damaged'):
         folder.begin(MADE, True)
     write(folder, [0])
     (folder.path / 'dump.json').unlink()  # a removal that did not come to its end
     folder.begin(MADE, True)
-    assert len(folder.done(ROW_OF)) == 0
+    assert len(rows_of(folder.parts(), ROW_OF)) == 0
     folder.remove()
     folder.remove()
     assert not folder.path.exists()
@@ -132,9 +133,9 @@ def test_embeddings_that_are_not_finite(tmp_path):
 
 
 def test_two_dumps_do_not_write_into_one_folder(tmp_path):
-    with DumpFolder(tmp_path / 'x.parts').locked(), \
+    with PartsFolder(tmp_path / 'x.parts').locked(), \
             pytest.raises(TimeoutError, match=r"writing to .*x\.parts"), \
-            DumpFolder(tmp_path / 'x.parts').locked():
+            PartsFolder(tmp_path / 'x.parts').locked():
         pass
 
 

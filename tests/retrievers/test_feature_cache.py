@@ -1,5 +1,6 @@
 import os
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,12 @@ import retrieval.registry  # noqa: F401
 from retrieval.datasets import UnreadableImageError
 from retrieval.encoders import ImageEncoder
 from retrieval.gallery import Gallery
-from retrieval.retrievers import ImageToImageRetriever, cache_features
+from retrieval.retrievers import (
+    ImageToImageRetriever,
+    cache_features,
+    cached_gallery,
+    encoded_file,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +50,14 @@ class Counting(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.seen = nn.Conv2d(3, 6, 3), 0
+        self.conv, self._seen = nn.Conv2d(3, 6, 3), 0
+
+    @property
+    def seen(self):  # a plain attribute would count as a setting
+        return self._seen
 
     def forward(self, images):
-        self.seen += len(images)
+        self._seen += len(images)
         return self.conv(images)
 
 
@@ -95,10 +105,7 @@ def test_what_changes_the_features_extracts_them_again(folder, tmp_path):
 
 
 def test_an_extraction_that_stopped_goes_on(folder, tmp_path, monkeypatch):
-    import retrieval.retrievers.feature_cache as module
-    in_parts = module.dump_in_parts
-    monkeypatch.setattr(module, 'dump_in_parts',
-                        lambda *args, **options: in_parts(*args, shard_rows=4, **options))
+    monkeypatch.setattr(encoded_file, 'cached_gallery', partial(cached_gallery, shard_rows=4))
     model, path = retriever(), tmp_path / 'f.safetensors'
     last = max(folder.rglob('*.png'))
     whole = last.read_bytes()
@@ -116,9 +123,9 @@ def test_an_extraction_that_stopped_goes_on(folder, tmp_path, monkeypatch):
 
 def test_another_model_does_not_go_on(folder, tmp_path, monkeypatch):
     from retrieval.gallery import Fingerprint
-    from retrieval.retrievers.encoded_file import DumpFolder
+    from retrieval.retrievers.encoded_parts import PartsFolder
     path = tmp_path / 'f.safetensors'
-    left = DumpFolder(f'{path}.parts')
+    left = PartsFolder(f'{path}.parts')
     with left.locked():
         left.begin(Fingerprint(weights='another'), resume=True)
     assert len(cache_features(retriever(), loader(folder), path)[0]) == 10

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from retrieval.gallery import Gallery
+from retrieval.retrievers.encoded_file import STATE, file_state
 from retrieval.search import ImageRetrievalInferencer, cache_beside
-from retrieval.search.folder import STATE, file_state
 from retrieval.structures import sample_id_of
 
 from .pictures import PIPELINE, picture, retriever, write
