@@ -13,7 +13,6 @@ from ..retrievers import (
     ImageToImageRetriever,
     configured_prototype,
     loader_pipeline,
-    pipeline_hash,
     warn_of_pipelines,
 )
 
@@ -45,7 +44,7 @@ class PreparePrototypeHook(Hook):
         is_stale = isinstance(given, Mapping) and given != configured and \
             given == runner.cfg.get('model', {}).get('prototype')
         if configured is not None and (given is None or is_stale):
-            model.prototype = configured
+            model.search_in(configured)
 
     def before_val_epoch(self, runner: Any) -> None:
         """Prepare for validation."""
@@ -57,27 +56,21 @@ class PreparePrototypeHook(Hook):
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Queries outside an evaluation are always encoded."""
-        self._model(runner).holder.queries_in_gallery = False
+        self._model(runner).end_evaluation()
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Queries outside an evaluation are always encoded."""
-        self._model(runner).holder.queries_in_gallery = False
+        self._model(runner).end_evaluation()
 
     def _prepare(self, runner: Any, loop: Any, name: str) -> None:
         model = self._model(runner)
         if name not in self._compared:
             self._compared.add(name)
             queries = loader_pipeline(loop.dataloader) or loader_pipeline(runner.cfg.get(name))
-            warn_of_pipelines(queries, loader_pipeline(model.prototype), name)
-        pipeline = pipeline_hash(loop.dataloader.dataset)
-        model.query_pipeline = pipeline
-        model.prepare_prototype()
-        gallery = model.gallery
-        model.holder.queries_in_gallery = (
-            gallery.identified and pipeline is not None
-            and gallery.fingerprint.pipeline == pipeline)
+            warn_of_pipelines(queries, loader_pipeline(getattr(model, 'prototype', None)), name)
+        gallery = model.begin_evaluation(loop.dataloader.dataset)
         for metric in loop.evaluator.metrics:
-            if hasattr(metric, 'set_gallery'):
+            if gallery is not None and hasattr(metric, 'set_gallery'):
                 metric.set_gallery(gallery)
 
     @staticmethod

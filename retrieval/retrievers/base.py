@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
@@ -65,3 +66,24 @@ class BaseRetriever(BaseModel, metaclass=ABCMeta):
     @abstractmethod
     def dump_prototype(self, path: str) -> None:
         """Write the gallery to a file."""
+
+    def search_in(self, prototype: Any = None, pipeline: Sequence[Any] | None = None) -> None:
+        """Search in another prototype from now on, or for the queries of another pipeline.
+
+        Args:
+            prototype: the prototype, or None for the present one.
+            pipeline: config of the queries' pipeline, for retrievers that compare it.
+        """
+        if prototype is not None:
+            self.prototype = prototype
+
+    def begin_evaluation(self, dataset: Any) -> Any:
+        """Prepare the prototype, with the present weights, for the queries of a dataset.
+
+        Returns:
+            The gallery for the metrics, or None where they are to do without.
+        """
+        self.prepare_prototype()
+
+    def end_evaluation(self) -> None:
+        """The queries of the evaluation have been searched."""

@@ -172,6 +172,7 @@ def encode_batch(model: Any, batch: dict, rows: list[int], into: Encoded) -> Non
 
 
 def with_progress(batches: Iterable, total: int, title: str | None) -> Iterable:
+    """The batches, behind a progress bar on the first process where there is a title."""
     if title is None or rank() != 0:
         return batches
     from tqdm import tqdm

@@ -1,26 +1,25 @@
-"""Reading what a retriever is given.
-
-The image-to-image retriever.
-"""
+"""The image-to-image retriever."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..checks import whole_number
+from ..datasets.base import plain_config
 from ..distributed import rank
 from ..encoders import ImageEncoder, build_encoder
-from ..gallery import Fingerprint, FingerprintError, Gallery
+from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
 from ..index import Index, check_gallery
 from ..ranking import as_vectors
 from ..ranking.topk import select
 from ..registry import INDEXES, MODELS
 from ..rerank import apply_rerankers, build_rerankers, first_state
-from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
 from .base import BaseRetriever
 from .checkpoint import load_pretrained
@@ -28,6 +27,7 @@ from .encode import encode
 from .encoded_file import check_target, write_gallery
 from .prototype import (
     KINDS,
+    IndexGallery,
     PrototypeHolder,
     build_loader,
     check_prototype,
@@ -40,118 +40,6 @@ from .prototype import (
 )
 
 
-def new_index(config: Mapping[str, Any], similarity: Similarity, device: str) -> Index | None:
-    """The empty index of a config, None where it says a ``path`` to read one from; what it leaves
-    open of similarity and device is the retriever's.
-    """
-    if config.get('path') is not None:
-        return None
-    config = {name: value for name, value in config.items() if name != 'path'}
-    _fill_in(config, _kind(config), similarity, device)
-    return INDEXES.build(config)
-
-
-def read_index(config: Mapping[str, Any], similarity: Similarity, device: str,
-               gallery: Gallery) -> Index:
-    """The index that a config's ``path`` names, which must have been built over this gallery.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or belongs to another gallery or similarity.
-    """
-    config = dict(config)
-    path = config.pop('path')
-    return _load_index(_kind(config), path, config, similarity, device, gallery)
-
-
-def check_head(encoder: nn.Module, head: Any) -> None:
-    """Refuse a head whose losses want embeddings of another width than the encoder's.
-
-    Raises:
-        ValueError: both say their ``embedding_size``, and not the same.
-    """
-    given = getattr(encoder, 'embedding_size', None)
-    wanted = getattr(head, 'embedding_size', None)
-    if isinstance(given, int) and isinstance(wanted, int) and given != wanted:
-        raise ValueError(
-            f'The encoder gives embeddings of width {given}, and the losses of '
-            f'{type(head).__name__} want {wanted}: write embedding_size={given} into the loss '
-            f'(in_features of a ClassificationHead), or project to it, '
-            f"image_encoder=dict(type='ImageEncoder', projection={wanted}, …).")
-
-
-def _kind(config: Mapping[str, Any]) -> type[Index]:
-    kind = config.get('type')
-    found = INDEXES.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(found, type) and issubclass(found, Index)):
-        raise TypeError(f'The type of an index must be a subclass of retrieval.index.Index, got '
-                        f'{kind!r}.')
-    return found
-
-
-def _fill_in(config: dict[str, Any], kind: type[Index], similarity: Similarity,
-             device: str) -> None:
-    """Give a config what it leaves open of the retriever's similarity and device."""
-    named = similarity is SIMILARITIES.get(similarity.name)
-    config.setdefault('similarity', similarity.name if named else similarity.function)
-    if kind.follows_device:
-        config.setdefault('device', device)
-
-
-def _load_index(kind: type[Index], path: str, config: dict[str, Any], similarity: Similarity,
-                device: str, gallery: Gallery) -> Index:
-    options = {name: value for name, value in config.items() if name != 'type'}
-    accepted = set(kind.load_options) - {'similarity'}
-    unknown = sorted(set(options) - accepted)
-    if unknown:
-        raise ValueError(f'An index that is read from {str(path)!r} has its settings there; '
-                         f'{", ".join(unknown)} cannot be given beside `path`. Valid are: '
-                         f'{", ".join(sorted(accepted))}.')
-    if kind.follows_device:
-        options.setdefault('device', device)
-    if 'similarity' in kind.load_options and similarity is not SIMILARITIES.get(similarity.name):
-        options['similarity'] = similarity.function  # a callable is not written into a file
-    index = kind.load(path, **options)
-    if index.similarity.name != similarity.name:
-        raise ValueError(f'The index {str(path)!r} searches by {index.similarity.name}, the '
-                         f'retriever by {similarity.name}. Build it again with '
-                         f'--similarity {similarity.name}.')
-    check_gallery(index, gallery.embeddings, gallery.ids, path)
-    return index
-
-
-def preprocessor_config(config: dict | nn.Module | None, train_cfg: dict | None) -> Any:
-    """The data preprocessor's config with its defaults and the batch augmentation; a module as it
-    is.
-
-    Raises:
-        ValueError: ``train_cfg`` has unknown keys, or augments that a module cannot be given.
-    """
-    if isinstance(config, nn.Module):
-        if train_cfg and train_cfg.get('augments'):
-            raise ValueError('train_cfg has augments, but the data preprocessor is a module '
-                             'already: give its `batch_augments` where it is built.')
-        return config
-    config = dict(config or {})
-    config.setdefault('type', 'retrieval.RetrievalDataPreprocessor')
-    unknown = set(train_cfg or {}) - {'augments', 'probs'}
-    if unknown:
-        raise ValueError(f'train_cfg has the unknown keys {", ".join(sorted(unknown))}. Valid '
-                         'keys: augments, probs.')
-    if train_cfg and train_cfg.get('augments'):
-        config['batch_augments'] = dict(train_cfg)
-    return config
-
-
-def checked_topk(topk: Any) -> int:
-    """``topk`` as it is. Raises TypeError for no integer, ValueError for 0 or below -1."""
-    if isinstance(topk, bool) or not isinstance(topk, int):
-        raise TypeError(f'topk must be an integer, got {topk!r}.')
-    if topk == 0 or topk < -1:
-        raise ValueError(f'topk must be at least 1, or -1 for the whole gallery; got {topk}.')
-    return topk
-
-
 @MODELS.register_module()
 class ImageToImageRetriever(BaseRetriever):
     """Finds, for each image, the most similar ones of a gallery.
@@ -160,9 +48,9 @@ class ImageToImageRetriever(BaseRetriever):
         image_encoder: config, list of configs (a sequence), or module: ``(B, C, H, W)`` float32
             to ``(B, D)``; of a tuple, the last element counts.
         prototype: where the gallery comes from: a ``DataLoader``, a dataloader config, the path
-            of a gallery file or of a saved tensor, a tensor ``(N, D)``, or a ``Gallery``. None: it
-            is given later; in a run, ``PreparePrototypeHook`` gives the config's
-            ``gallery_dataloader``.
+            of a gallery file or of a saved tensor, a tensor ``(N, D)``, a ``Gallery``, or an index,
+            which is then searched itself. None: it is given later; in a run,
+            ``PreparePrototypeHook`` gives the config's ``gallery_dataloader``.
         head: config or module with ``loss(feats, data_samples)``. Without one there is no loss.
         pretrained: path of a checkpoint to load.
         similarity_fn: ``'cosine_similarity'``, ``'inner_product'``, ``'euclidean'``, or a
@@ -180,6 +68,13 @@ class ImageToImageRetriever(BaseRetriever):
 
     Raises:
         TypeError, ValueError: an argument is of a wrong type or value; the message says which.
+
+    Example:
+        >>> encoder = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> model = ImageToImageRetriever(encoder, prototype=torch.eye(3), topk=1)
+        >>> green = torch.tensor([0., 1., 0.]).reshape(1, 3, 1, 1)
+        >>> model.predict(green)[0].pred_label
+        tensor([1])
     """
 
     def __init__(self, image_encoder: dict | Sequence[dict] | nn.Module,
@@ -194,14 +89,14 @@ class ImageToImageRetriever(BaseRetriever):
             # The Runner initialises weights after this constructor; it must end with these.
             init_cfg = dict(type='Pretrained', checkpoint=str(pretrained))
         super().__init__(init_cfg=init_cfg,
-                         data_preprocessor=preprocessor_config(data_preprocessor, train_cfg))
+                         data_preprocessor=_preprocessor_config(data_preprocessor, train_cfg))
         self.image_encoder = build_encoder(image_encoder)
         self.head: Any = MODELS.build(head) if isinstance(head, dict) else head
-        check_head(self.image_encoder, self.head)
-        self._similarity = resolve_similarity(similarity_fn)
-        self.topk = checked_topk(topk)
+        _check_head(self.image_encoder, self.head)
+        self.similarity = resolve_similarity(similarity_fn)
+        self.topk = _checked_topk(topk)
         self.index_cfg = dict(index or dict(type='retrieval.ExactIndex'))
-        self.rerankers = build_rerankers(rerank, self._similarity)
+        self.rerankers = build_rerankers(rerank, self.similarity)
         self.check_fingerprint = check_fingerprint
         self.query_pipeline: str | None = None
         self.holder = PrototypeHolder(check_prototype(prototype))
@@ -211,13 +106,13 @@ class ImageToImageRetriever(BaseRetriever):
     @property
     def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The similarity function, ``(Q, D), (N, D) -> (Q, N)``."""
-        return self._similarity.function
+        return self.similarity.function
 
     @property
     def similarity_name(self) -> str | None:
         """The name of the similarity, None for a function of the user's."""
-        name = self._similarity.name
-        return name if SIMILARITIES.get(name) is self._similarity else None
+        name = self.similarity.name
+        return name if SIMILARITIES.get(name) is self.similarity else None
 
     @property
     def prototype(self) -> Any:
@@ -230,20 +125,11 @@ class ImageToImageRetriever(BaseRetriever):
 
     @property
     def prototype_inited(self) -> bool:
-        """Whether there is a gallery that belongs to the present weights."""
+        """True where there is a gallery that belongs to the present weights."""
         return (self.holder.gallery is not None
                 and self.holder.version == weights_version(self.image_encoder))
 
-    @property
-    def gallery(self) -> Gallery:
-        """The gallery of the present weights; it is prepared where it is missing or stale."""
-        return self._ready()[0]
-
-    def _ready(self) -> tuple[Gallery, Index]:
-        if not self.prototype_inited:
-            self.prepare_prototype()
-        assert self.holder.gallery is not None and self.holder.index is not None
-        return self.holder.gallery, self.holder.index
+    # Encoding and training ------------------------------------------------------------------------
 
     def extract_feat(self, inputs: Tensor) -> Any:
         """What the encoder makes of images ``(B, C, H, W)``: ``(B, D)``, or a tuple ending in it.
@@ -279,36 +165,18 @@ class ImageToImageRetriever(BaseRetriever):
             raise ValueError("mode='loss' wants data_samples with the images' labels; got None.")
         return self.head.loss(self.extract_feat(inputs), data_samples)
 
-    @torch.no_grad()
-    def matching(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The similarity of embeddings to the whole gallery, dense and exact.
-
-        Args:
-            inputs: embeddings ``(Q, D)``.
-
-        Returns:
-            ``score (Q, N)``, the similarity to each row; ``pred_score (Q, k)`` float32 descending
-            and ``pred_label (Q, k)`` int64 rows of the gallery, aligned; k is ``topk``, or N.
-
-        Raises:
-            ValueError: the width is not the gallery's, or a value is not finite.
-        """
-        gallery, _ = self._ready()
-        self._check_width(inputs, gallery)
-        queries = as_vectors(inputs, 'queries')
-        score = self.similarity_fn(queries, gallery.embeddings.to(queries.device)).float()
-        pred_score, pred_label = select(score, self._result_count(len(gallery)))
-        return dict(score=score, pred_label=pred_label, pred_score=pred_score)
+    # Searching ------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[RetrievalDataSample] | None = None,
-                **kwargs: Any) -> list[RetrievalDataSample]:
+                topk: int | None = None, **kwargs: Any) -> list[RetrievalDataSample]:
         """Search the index for images ``(B, C, H, W)``.
 
         Args:
             inputs: preprocessed images.
             data_samples: filled and returned, where given; a query that is in the gallery, by
                 its ``sample_id``, does not find itself.
+            topk: how many results each gets, in the place of the retriever's own number.
             kwargs: handed to ``head.predict(feats, data_samples, **kwargs)``, which may annotate
                 the samples, or return other embeddings ``(B, D)`` to search with.
 
@@ -319,23 +187,23 @@ class ImageToImageRetriever(BaseRetriever):
         embeddings = self._query_embeddings(inputs, data_samples, gallery)
         if kwargs:
             embeddings = self._head_predict(embeddings, data_samples, kwargs)
-        return self.search(embeddings, data_samples)
+        return self.search(embeddings, data_samples, topk)
 
     @torch.no_grad()
-    def search(self, embeddings: Tensor,
-               data_samples: list[RetrievalDataSample] | None = None) -> list[RetrievalDataSample]:
+    def search(self, embeddings: Tensor, data_samples: list[RetrievalDataSample] | None = None,
+               topk: int | None = None) -> list[RetrievalDataSample]:
         """Search the index, and rerank, for embeddings ``(Q, D)``; see :meth:`predict`."""
         gallery, index = self._ready()
         self._check_width(embeddings, gallery)
         exclude = None
         if data_samples is not None and gallery.identified:
             exclude = [sample_id_of(sample) for sample in data_samples]
-        count = self._result_count(len(gallery))
+        count = self._result_count(len(gallery), topk)
         if not self.rerankers:
             return _fill(data_samples, index.search(embeddings, count, exclude=exclude), embeddings)
         own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
         neighbors = apply_rerankers(self.rerankers, first_state(
-            embeddings, gallery, count, self._similarity, own, gallery_ids=gallery.ids,
+            embeddings, gallery, count, self.similarity, own, gallery_ids=gallery.ids,
             engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
         return _fill(data_samples, neighbors, embeddings)
 
@@ -359,6 +227,91 @@ class ImageToImageRetriever(BaseRetriever):
         return result if isinstance(result, Tensor) else embeddings
 
     @torch.no_grad()
+    def matching(self, inputs: Tensor) -> dict[str, Tensor]:
+        """The similarity of embeddings to the whole gallery, dense and exact.
+
+        Args:
+            inputs: embeddings ``(Q, D)``.
+
+        Returns:
+            ``score (Q, N)``, the similarity to each row; ``pred_score (Q, k)`` float32 descending
+            and ``pred_label (Q, k)`` int64 rows of the gallery, aligned; k is ``topk``, or N.
+
+        Raises:
+            ValueError: the width is not the gallery's, or a value is not finite.
+        """
+        gallery, _ = self._ready()
+        self._check_width(inputs, gallery)
+        queries = as_vectors(inputs, 'queries')
+        score = self.similarity_fn(queries, gallery.embeddings.to(queries.device)).float()
+        pred_score, pred_label = select(score, self._result_count(len(gallery)))
+        return dict(score=score, pred_label=pred_label, pred_score=pred_score)
+
+    def _result_count(self, rows: int, topk: int | None = None) -> int:
+        topk = self.topk if topk is None else _checked_topk(topk)
+        return rows if topk == -1 else min(topk, rows)
+
+    @staticmethod
+    def _check_width(embeddings: Tensor, gallery: Gallery) -> None:
+        if embeddings.ndim != 2 or embeddings.shape[1] != gallery.dim:
+            raise ValueError(
+                f'The prototype has embeddings of width {gallery.dim}, the encoder gives '
+                f'{tuple(embeddings.shape)}. Dump the prototype with this encoder.')
+
+    # The prototype, and the gallery and index that it becomes -------------------------------------
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery of the present weights; it is prepared where it is missing or stale."""
+        return self._ready()[0]
+
+    def _ready(self) -> tuple[Gallery, Index]:
+        if not self.prototype_inited:
+            self.prepare_prototype()
+        assert self.holder.gallery is not None and self.holder.index is not None
+        return self.holder.gallery, self.holder.index
+
+    def search_in(self, prototype: Any = None, pipeline: Sequence[Any] | None = None) -> None:
+        """Search in another prototype from now on, or for the queries of another pipeline.
+
+        Args:
+            prototype: as of the constructor; None for the present one.
+            pipeline: config of the pipeline that the queries go through, which a gallery that was
+                made before must have gone through too; None where it is not to be compared.
+
+        Raises:
+            TypeError, ValueError: it can be no prototype.
+        """
+        if prototype is not None:
+            self.prototype = prototype
+        self.query_pipeline = None if pipeline is None else hash_settings(
+            plain_config(list(pipeline)))
+
+    def begin_evaluation(self, dataset: Any) -> Gallery:
+        """Prepare the prototype, with the present weights, for the queries of a dataset.
+
+        Until :meth:`end_evaluation` queries that are in the gallery take their embeddings from
+        there, where it went through the same pipeline.
+
+        Returns:
+            The gallery.
+
+        Raises:
+            FingerprintError, FileNotFoundError, ValueError: see :meth:`prepare_prototype`.
+        """
+        self.query_pipeline = pipeline_hash(dataset)
+        self.prepare_prototype()
+        gallery = self.gallery
+        self.holder.queries_in_gallery = (
+            gallery.identified and self.query_pipeline is not None
+            and gallery.fingerprint.pipeline == self.query_pipeline)
+        return gallery
+
+    def end_evaluation(self) -> None:
+        """From now on every query is encoded."""
+        self.holder.queries_in_gallery = False
+
+    @torch.no_grad()
     def prepare_prototype(self) -> None:
         """Make the gallery and its index from the prototype, with the present weights.
 
@@ -375,13 +328,16 @@ class ImageToImageRetriever(BaseRetriever):
                              'Write `gallery_dataloader` in the config, or give `prototype`: '
                              f'{KINDS}.')
         self.holder.clear()
-        device = next((str(weight.device) for weight in self.parameters()), 'cpu')
-        # Before the encoding, which may take hours: a server that is down is seen at once.
-        index = new_index(self.index_cfg, self._similarity, device)
-        gallery = self._make_gallery(prototype)
-        if index is None:
-            index = read_index(self.index_cfg, self._similarity, device, gallery)
+        gallery: Any
+        index: Index
+        if isinstance(prototype, Index):
+            gallery, index = IndexGallery(prototype), prototype
+        elif self.index_cfg.get('path') is not None:
+            gallery = self._make_gallery(prototype)
+            index = self._read_index(gallery)
         else:
+            index = self._new_index()  # before an encoding of hours: is its server up?
+            gallery = self._make_gallery(prototype)
             fill_index(index, gallery)
         self.holder.gallery, self.holder.index = gallery, index
         self.holder.version = weights_version(self.image_encoder)
@@ -408,12 +364,79 @@ class ImageToImageRetriever(BaseRetriever):
             if message:
                 raise FingerprintError(message)
 
+    def _new_index(self) -> Index:
+        """The empty index of the config; what that leaves open is the retriever's."""
+        kind, options = self._index_options()
+        options.setdefault('similarity', self.similarity_name or self.similarity.function)
+        return INDEXES.build(dict(options, type=kind))
+
+    def _read_index(self, gallery: Gallery) -> Index:
+        """The index that the config's ``path`` names.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or belongs to another gallery or similarity.
+        """
+        kind, options = self._index_options()
+        path = self.index_cfg['path']
+        accepted = set(kind.load_options) - {'similarity'}
+        unknown = sorted(set(self.index_cfg) - accepted - {'type', 'path'})
+        if unknown:
+            raise ValueError(f'An index that is read from {str(path)!r} has its settings there; '
+                             f'{", ".join(unknown)} cannot be given beside `path`. Valid are: '
+                             f'{", ".join(sorted(accepted))}.')
+        if 'similarity' in kind.load_options and self.similarity_name is None:
+            options['similarity'] = self.similarity.function  # a callable is in no file
+        index = kind.load(path, **options)
+        if index.similarity.name != self.similarity.name:
+            raise ValueError(f'The index {str(path)!r} searches by {index.similarity.name}, the '
+                             f'retriever by {self.similarity.name}. Build it again with '
+                             f'--similarity {self.similarity.name}.')
+        check_gallery(index, gallery.embeddings, gallery.ids, path)
+        return index
+
+    def _index_options(self) -> tuple[type[Index], dict[str, Any]]:
+        """The class of the config's index, and the options, with the model's device."""
+        options = {name: value for name, value in self.index_cfg.items()
+                   if name not in ('type', 'path')}
+        given = self.index_cfg.get('type')
+        kind = INDEXES.get(given) if isinstance(given, str) else given
+        if not (isinstance(kind, type) and issubclass(kind, Index)):
+            raise TypeError('The type of an index must be a subclass of retrieval.index.Index, got '
+                            f'{given!r}.')
+        if kind.follows_device:
+            options.setdefault('device', next(
+                (str(weight.device) for weight in self.parameters()), 'cpu'))
+        return kind, options
+
     def fingerprint(self, dataset: Any = None) -> Fingerprint:
         """What decides how an image is encoded; the pipeline is the dataset's where one is given,
         else :attr:`query_pipeline`.
         """
         return fingerprint_of(self.image_encoder, self.data_preprocessor,
                               self.query_pipeline if dataset is None else pipeline_hash(dataset))
+
+    def dump_prototype(self, path: str | os.PathLike, dtype: str | None = None,
+                       **source: Any) -> None:
+        """Write the gallery to a file that can be given as ``prototype``.
+
+        Args:
+            path: a file ``.safetensors``, or a new store ``.gallery``.
+            dtype: ``'float32'``, ``'float16'`` or ``'int8'``; by default as the gallery is stored.
+            source: how it was made (``config``, ``checkpoint``), kept with it.
+
+        Raises:
+            FileExistsError: there is a store of that name.
+            ValueError: it is no name of a gallery, or the prototype is an index.
+        """
+        check_target(path)
+        gallery, _ = self._ready()
+        if isinstance(gallery, IndexGallery):
+            raise ValueError('The prototype is an index alone, which holds no gallery to write: '
+                             'save the index.')
+        gallery.source.update(source)
+        if rank() == 0:
+            write_gallery(gallery, path, dtype)
 
     def up_to(self, part: str) -> ImageToImageRetriever:
         """A retriever without prototype whose embeddings are the features of a part of the encoder.
@@ -430,30 +453,48 @@ class ImageToImageRetriever(BaseRetriever):
         return ImageToImageRetriever(self.image_encoder.up_to(part), similarity_fn='inner_product',
                                      data_preprocessor=self.data_preprocessor)
 
-    def dump_prototype(self, path: str | os.PathLike, dtype: str | None = None,
-                       **source: Any) -> None:
-        """Write the gallery to a file that can be given as ``prototype``.
 
-        Args:
-            path: a file ``.safetensors``, or a new store ``.gallery``.
-            dtype: ``'float32'``, ``'float16'`` or ``'int8'``; by default as the gallery is stored.
-            source: how it was made (``config``, ``checkpoint``), kept with it.
-        """
-        check_target(path)
-        gallery, _ = self._ready()
-        gallery.source.update(source)
-        if rank() == 0:
-            write_gallery(gallery, path, dtype)
+def _checked_topk(topk: Any) -> int:
+    return topk if topk == -1 else whole_number('topk (or -1 for the whole gallery)', topk)
 
-    def _result_count(self, rows: int) -> int:
-        return rows if self.topk == -1 else min(self.topk, rows)
 
-    @staticmethod
-    def _check_width(embeddings: Tensor, gallery: Gallery) -> None:
-        if embeddings.ndim != 2 or embeddings.shape[1] != gallery.dim:
-            raise ValueError(
-                f'The prototype has embeddings of width {gallery.dim}, the encoder gives '
-                f'{tuple(embeddings.shape)}. Dump the prototype with this encoder.')
+def _check_head(encoder: nn.Module, head: Any) -> None:
+    """Refuse a head whose losses want embeddings of another width than the encoder's.
+
+    Raises:
+        ValueError: both say their ``embedding_size``, and not the same.
+    """
+    given = getattr(encoder, 'embedding_size', None)
+    wanted = getattr(head, 'embedding_size', None)
+    if isinstance(given, int) and isinstance(wanted, int) and given != wanted:
+        raise ValueError(
+            f'The encoder gives embeddings of width {given}, and the losses of '
+            f'{type(head).__name__} want {wanted}: write embedding_size={given} into the loss '
+            f'(in_features of a ClassificationHead), or project to it, '
+            f"image_encoder=dict(type='ImageEncoder', projection={wanted}, …).")
+
+
+def _preprocessor_config(config: dict | nn.Module | None, train_cfg: dict | None) -> Any:
+    """The data preprocessor's config with its defaults and the batch augmentation; a module as it
+    is.
+
+    Raises:
+        ValueError: ``train_cfg`` has unknown keys, or augments that a module cannot be given.
+    """
+    if isinstance(config, nn.Module):
+        if train_cfg and train_cfg.get('augments'):
+            raise ValueError('train_cfg has augments, but the data preprocessor is a module '
+                             'already: give its `batch_augments` where it is built.')
+        return config
+    config = dict(config or {})
+    config.setdefault('type', 'retrieval.RetrievalDataPreprocessor')
+    unknown = set(train_cfg or {}) - {'augments', 'probs'}
+    if unknown:
+        raise ValueError(f'train_cfg has the unknown keys {", ".join(sorted(unknown))}. Valid '
+                         'keys: augments, probs.')
+    if train_cfg and train_cfg.get('augments'):
+        config['batch_augments'] = dict(train_cfg)
+    return config
 
 
 def _fill(samples: list[Any] | None, neighbors: Neighbors, embeddings: Tensor) -> list[Any]:

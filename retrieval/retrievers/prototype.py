@@ -18,7 +18,7 @@ from ..gallery import Fingerprint, Gallery, hash_settings, hash_weights
 from ..index import Index
 
 KINDS = ('a DataLoader, a dataloader config (dict), the path of a gallery or of a saved tensor, '
-         'a tensor (N, D), or a Gallery')
+         'a tensor (N, D), a Gallery, or an index')
 # Steps and arguments that do not decide how a picture looks to the encoder: CropBox says which part
 # of a picture is meant, as in benchmarks whose queries are boxes.
 _NOT_PIXELS = {'PackInputs', 'CropBox', 'LoadCachedFeatures', 'crop_box', 'decoder'}
@@ -86,7 +86,7 @@ def check_prototype(prototype: Any) -> Any:
                              f'"dataset"; got the keys {", ".join(map(str, prototype))}.')
     elif isinstance(prototype, Tensor):
         Gallery(prototype)
-    elif not isinstance(prototype, (DataLoader, str, os.PathLike, Gallery, type(None))):
+    elif not isinstance(prototype, (DataLoader, str, os.PathLike, Gallery, Index, type(None))):
         raise TypeError(f'The prototype must be {KINDS}; got {type(prototype).__name__}.')
     return prototype
 
@@ -243,6 +243,57 @@ def difference_message(made: Fingerprint, own: Fingerprint) -> str | None:
             '`check_fingerprint=False` to search it all the same.')
 
 
+class IndexGallery:
+    """The gallery of a prototype that is an index: what can be asked of it without embeddings.
+
+    It has ids, but neither labels nor metadata.
+
+    Args:
+        index: the index.
+
+    Raises:
+        ValueError: it is empty.
+    """
+
+    identified = True
+    labels = None
+    label_names = None
+
+    def __init__(self, index: Index) -> None:
+        if not len(index) or index.width is None:
+            raise ValueError('The index is empty: add embeddings before searching.')
+        self.index = index
+        self.metadata: dict[str, Any] = {}
+        self.fingerprint = Fingerprint()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of the rows."""
+        return self.index.ids
+
+    @property
+    def dim(self) -> int:
+        """The width of the vectors."""
+        assert self.index.width is not None
+        return self.index.width
+
+    @property
+    def embeddings(self) -> Any:
+        """There are none. Raises ValueError."""
+        raise ValueError('Reranking, calibration and exact ranking need the embeddings of the '
+                         'gallery, and an index alone was given: give the gallery.')
+
+    def label_name(self, row: int) -> None:
+        """An index knows no classes."""
+
+    def describe(self, row: int) -> dict[str, Any]:
+        """An index knows no metadata."""
+        return {}
+
+
 @dataclass
 class PrototypeHolder:
     """The prototype as it was given and, once prepared, the gallery and the index over it.
@@ -253,7 +304,7 @@ class PrototypeHolder:
 
     Args:
         prototype: what the retriever was given.
-        gallery: what it became, or None.
+        gallery: what it became, a ``Gallery`` or an ``IndexGallery``, or None.
         index: the index over the gallery, or None.
         version: of the weights that the gallery was prepared with.
         queries_in_gallery: the queries of the running evaluation pass through the same pipeline
@@ -261,7 +312,7 @@ class PrototypeHolder:
     """
 
     prototype: Any
-    gallery: Gallery | None = None
+    gallery: Any = None
     index: Index | None = None
     version: tuple | None = None
     queries_in_gallery: bool = False

@@ -1,40 +1,229 @@
-"""What an inferencer says of an image: results as plain values, and pictures of them.
-
-Searching a gallery with images from anywhere.
-"""
+"""Searching a gallery with images from anywhere."""
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..checks import whole_number
 from ..datasets import ImageList, RetrievalDataset, find_images
 from ..evaluation import MatchCalibration
-from ..gallery import Gallery, hash_settings
-from ..index import Index
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
 from ..retrievers.build import as_retriever
-from ..retrievers.prototype import PrototypeHolder, weights_version
+from ..retrievers.encode import with_progress
 from ..structures import RetrievalDataSample, sample_id_of
-from .prototypes import IndexGallery, as_dataset, file_of, holds_vectors, is_pipeline
+from .prototypes import as_dataset, file_of, holds_vectors, is_pipeline
 
 
-def checked_topk(topk: Any) -> int:
-    """``topk`` as it is. Raises ValueError where it is below 1."""
-    if topk < 1:
-        raise ValueError(f'topk must be at least 1, got {topk}.')
-    return topk
+class ImageRetrievalInferencer:
+    """Finds, for images from anywhere, the most similar ones of a gallery.
+
+    ``ImageRetrievalInferencer(model, pipeline)``, as older code calls it, searches the model's own
+    prototype.
+
+    Args:
+        model: a retriever, whose prototype this one replaces; an encoder; the path of a config or
+            a config; or None for the default pretrained encoder.
+        prototype: what is searched: a folder, a list of images (paths, arrays, Pillow images), a
+            dataset or dataloader or the config of one, a gallery (an object or a file), a saved
+            tensor, a tensor ``(N, D)``, or an index; None for the model's own prototype.
+        prototype_cache: a file in which the encoded images are kept. Where it is there, was made
+            by the same model and pipeline, and an image has not changed since, its row is taken
+            from the file; only the other images are encoded, and the file is renewed.
+        pipeline: config of the test pipeline, which ends in ``PackInputs``; by default that of
+            the config, of the default encoder, or of the prototype's dataset.
+        batch_size: images encoded at once.
+        num_workers: processes that read images.
+        checkpoint: the weights of a config's model.
+        calibration: a :class:`MatchCalibration` or its file: results get a ``probability``, and
+            those below its threshold are left out.
+        topk: results that an image gets; the retriever's own number when None.
+        device: where the model goes; by default it stays where it is.
+        on_unreadable: ``'raise'``, or ``'skip'`` to leave images of the prototype out.
+        compare: what of a file shows that it changed: ``'stat'`` (size and time) or ``'content'``.
+        progress: show progress bars, where somebody watches.
+
+    Attributes:
+        cache_report: what was taken from the cache and what was encoded, or None.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: an argument is wrong; the message says which.
+    """
+
+    def __init__(self, model: Any = None, prototype: Any = None,
+                 prototype_cache: str | os.PathLike | None = None, batch_size: int = 32,
+                 num_workers: int = 0, *, pipeline: Sequence[dict] | None = None,
+                 checkpoint: str | os.PathLike | None = None,
+                 calibration: MatchCalibration | str | os.PathLike | None = None,
+                 topk: int | None = None, device: Any = None, on_unreadable: str = 'raise',
+                 compare: str = 'stat', progress: bool = True) -> None:
+        if pipeline is None and is_pipeline(prototype):
+            pipeline, prototype = prototype, None
+        self.model, configured = as_retriever(model, checkpoint, device)
+        self.batch_size, self.num_workers, self.progress = batch_size, num_workers, progress
+        self.cache_report: CacheReport | None = None
+        self.gallery_dataset: Any = None
+        self.topk = None if topk is None else whole_number('topk', topk)
+        self.pipeline = self._query_pipeline(pipeline, configured, prototype)
+        if prototype is not None:
+            self._search_in(prototype, prototype_cache, on_unreadable, compare)
+        elif prototype_cache is not None:
+            raise ValueError('prototype_cache keeps an encoded prototype: give the prototype with '
+                             'it.')
+        elif getattr(self.model, 'prototype', None) is None:
+            raise ValueError('The model has no prototype of its own: give what is to be searched, '
+                             'such as a folder of images, as prototype=.')
+        else:
+            self.model.search_in(pipeline=self.pipeline)
+        self.calibration = _as_calibration(calibration, self.model)
+
+    def _query_pipeline(self, given: Sequence[dict] | None, configured: list[dict] | None,
+                        prototype: Any) -> list[dict]:
+        candidates = [given, configured]
+        for source in (prototype, getattr(self.model, 'prototype', None)):
+            source = source.dataset if isinstance(source, DataLoader) else source
+            candidates.append(pipeline_of(source) if not isinstance(source, dict) else
+                              dict(source.get('dataset', source)).get('pipeline'))
+        found = next((pipeline for pipeline in candidates if pipeline), None)
+        if given is not None and not given or not found:
+            raise ValueError('The inferencer wants the test pipeline: a list that begins with '
+                             "dict(type='LoadImage') and ends with dict(type='PackInputs').")
+        return list(found)
+
+    # The prototype -------------------------------------------------------------------------------
+
+    def _search_in(self, prototype: Any, cache: str | os.PathLike | None, on_unreadable: str,
+                   compare: str) -> None:
+        """Make the prototype what the model searches."""
+        if holds_vectors(prototype):
+            if cache is not None:
+                raise ValueError('prototype_cache keeps encoded images, and this prototype is '
+                                 'encoded already: leave one of them out.')
+            if isinstance(prototype, np.ndarray):
+                prototype = torch.from_numpy(prototype)
+            self.model.search_in(prototype, self.pipeline)
+            self.model.prepare_prototype()
+            return
+        dataset = as_dataset(prototype, self.pipeline, on_unreadable)
+        loader: DataLoader = DataLoader(dataset, batch_size=self.batch_size,
+                                        num_workers=self.num_workers, collate_fn=pseudo_collate)
+        title = 'Encoding the prototype' if self.progress else None
+        if cache is None:
+            gallery = encode(self.model, loader, title)
+            gallery.fingerprint = self.model.fingerprint(dataset)
+        else:
+            if not isinstance(dataset, RetrievalDataset):
+                raise TypeError('prototype_cache wants a dataset of this package, whose images '
+                                f'have identities; {type(dataset).__name__} has none that can '
+                                'be compared.')
+            is_path = isinstance(prototype, (str, os.PathLike))
+            root = os.path.normpath(prototype) if is_path else None
+            gallery, self.cache_report = cached_gallery(self.model, loader, cache, compare, root,
+                                                        progress=title)
+        self.gallery_dataset = dataset
+        # Without a pipeline to compare: a prototype's dataset may have one of its own.
+        self.model.search_in(gallery)
+        self.model.prepare_prototype()
+
+    # Searching -----------------------------------------------------------------------------------
+
+    def __call__(self, images: Any, topk: int | None = None, on_unreadable: str = 'raise',
+                 threshold: float | None = None,
+                 draw_dir: str | os.PathLike | None = None) -> list[dict[str, Any]]:
+        """Search.
+
+        Args:
+            images: a path, an array ``(H, W, C)`` uint8 or a Pillow image, or a list of them; a
+                folder stands for the images in it.
+            topk: how many results each gets at the most; the retriever's own number when None.
+            on_unreadable: ``'raise'``, or ``'skip'`` to report an image that cannot be read.
+            threshold: leave results with a lower score out, in place of the calibration's
+                threshold.
+            draw_dir: a folder for a picture of each query and its results.
+
+        Returns:
+            For each image a dict with ``query`` and ``results``, a list, best first, of dicts with
+            ``rank`` from 1, ``score``, ``row``, ``id``, ``label``, ``path`` (None where the id is
+            no file) and ``metadata``; with a calibration ``probability`` too. With a calibration
+            or a threshold the dict also holds ``match``: False, and no result, where nothing
+            reaches it. With ``draw_dir`` there is ``picture``, the file. For an image that cannot
+            be read there are ``query`` and ``error``.
+
+        Raises:
+            ValueError: ``topk`` is below 1.
+            OSError: an image cannot be read.
+        """
+        topk = self.topk if topk is None else whole_number('topk', topk)
+        dataset, samples = self._searched(images, on_unreadable, topk)
+        found = [self.answer(sample, topk, threshold) for sample in samples]
+        if draw_dir is not None:
+            draw(found, [dataset, self.gallery_dataset], draw_dir)
+        return found
+
+    def samples(self, images: Any, on_unreadable: str = 'raise') -> list[RetrievalDataSample]:
+        """The data samples of images, filled by the retriever; see :meth:`__call__`."""
+        return self._searched(images, on_unreadable, self.topk)[1]
+
+    def answer(self, sample: Any, topk: int | None,
+               threshold: float | None = None) -> dict[str, Any]:
+        """What :meth:`__call__` returns for one of :meth:`samples`."""
+        if sample.get('unreadable', None):
+            return dict(query=sample_id_of(sample), error=sample.unreadable)
+        return described(sample, self.model.gallery, topk, self.calibration, threshold)
+
+    @torch.no_grad()
+    def _searched(self, images: Any, on_unreadable: str,
+                  topk: int | None) -> tuple[ImageList, list[RetrievalDataSample]]:
+        images = list(images) if isinstance(images, (list, tuple)) else [images]
+        dataset = ImageList(images, pipeline=self.pipeline, on_unreadable=on_unreadable,
+                            lazy_init=not images)
+        loader: Any = DataLoader(dataset, batch_size=self.batch_size,
+                                 num_workers=self.num_workers, collate_fn=pseudo_collate)
+        if self.progress and len(loader) > 1:
+            loader = with_progress(loader, len(loader), 'Searching')
+        options = {} if topk is None else dict(topk=topk)
+        answered: list[RetrievalDataSample] = []
+        with evaluation_mode(self.model):
+            for batch in loader:
+                samples = batch['data_samples']
+                readable = [i for i, sample in enumerate(samples)
+                            if not sample.get('unreadable', None)]
+                if readable:
+                    data = self.model.data_preprocessor(
+                        {key: [batch[key][i] for i in readable]
+                         for key in ('inputs', 'data_samples')}, False)
+                    self.model.predict(data['inputs'], data['data_samples'], **options)
+                answered += samples
+        return dataset, answered
 
 
-def as_calibration(calibration: Any, model: Any) -> MatchCalibration | None:
+def expand(paths: Sequence[str]) -> list[str]:
+    """Image files as they are, and the images below folders, sorted.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: a folder holds no image.
+    """
+    images: list[str] = []
+    for path in map(str, paths):
+        if Path(path).is_file():
+            images.append(path)
+            continue
+        found = find_images(path)
+        if not found:
+            raise ValueError(f'The folder {path!r} holds no image.')
+        images += found
+    return images
+
+
+def _as_calibration(calibration: Any, model: Any) -> MatchCalibration | None:
     """A calibration, from its file where a path is given.
 
     Raises:
@@ -48,7 +237,7 @@ def as_calibration(calibration: Any, model: Any) -> MatchCalibration | None:
     if not isinstance(calibration, MatchCalibration):
         raise TypeError('calibration must be a MatchCalibration or its file, got '
                         f'{type(calibration).__name__}.')
-    own = getattr(getattr(model, '_similarity', None), 'name', None)
+    own = getattr(getattr(model, 'similarity', None), 'name', None)
     if own is not None and own != calibration.similarity:
         raise ValueError(f'The calibration is of the similarity {calibration.similarity!r}, the '
                          f'model searches by {own!r}: calibrate with '
@@ -113,233 +302,3 @@ def ranking_row(answer: dict[str, Any], pictures: Any) -> tuple[Any, list]:
 def _caption(hit: dict[str, Any]) -> str:
     name = hit['label'] or Path(hit['id']).name
     return f'{name}\np = {hit["probability"]:.3f}' if 'probability' in hit else name
-
-
-class ImageRetrievalInferencer:
-    """Finds, for images from anywhere, the most similar ones of a gallery.
-
-    ``ImageRetrievalInferencer(model, pipeline)``, as older code calls it, searches the model's own
-    prototype.
-
-    Args:
-        model: a retriever, whose prototype this one replaces; an encoder; the path of a config or
-            a config; or None for the default pretrained encoder.
-        prototype: what is searched: a folder, a list of images (paths, arrays, Pillow images), a
-            dataset or dataloader or the config of one, a gallery (an object or a file), a saved
-            tensor, a tensor ``(N, D)``, or an index; None for the model's own prototype.
-        prototype_cache: a file in which the encoded images are kept. Where it is there, was made
-            by the same model and pipeline, and an image has not changed since, its row is taken
-            from the file; only the other images are encoded, and the file is renewed.
-        pipeline: config of the test pipeline, which ends in ``PackInputs``; by default that of
-            the config, of the default encoder, or of the prototype's dataset.
-        batch_size: images encoded at once.
-        num_workers: processes that read images.
-        checkpoint: the weights of a config's model.
-        calibration: a :class:`MatchCalibration` or its file: results get a ``probability``, and
-            those below its threshold are left out.
-        topk: results that an image gets; the retriever's own number when None.
-        device: where the model goes; by default it stays where it is.
-        on_unreadable: ``'raise'``, or ``'skip'`` to leave images of the prototype out.
-        compare: what of a file shows that it changed: ``'stat'`` (size and time) or ``'content'``.
-        progress: show progress bars, where somebody watches.
-
-    Attributes:
-        cache_report: what was taken from the cache and what was encoded, or None.
-
-    Raises:
-        TypeError, ValueError, FileNotFoundError: an argument is wrong; the message says which.
-    """
-
-    def __init__(self, model: Any = None, prototype: Any = None,
-                 prototype_cache: str | os.PathLike | None = None, batch_size: int = 32,
-                 num_workers: int = 0, *, pipeline: Sequence[dict] | None = None,
-                 checkpoint: str | os.PathLike | None = None,
-                 calibration: MatchCalibration | str | os.PathLike | None = None,
-                 topk: int | None = None, device: Any = None, on_unreadable: str = 'raise',
-                 compare: str = 'stat', progress: bool = True) -> None:
-        if pipeline is None and is_pipeline(prototype):
-            pipeline, prototype = prototype, None
-        self.model, configured = as_retriever(model, checkpoint, device)
-        self.batch_size, self.num_workers, self.progress = batch_size, num_workers, progress
-        self.cache_report: CacheReport | None = None
-        self.gallery_dataset: Any = None
-        if topk is not None:
-            self.model.topk = checked_topk(topk)
-        self.pipeline = self._query_pipeline(pipeline, configured, prototype)
-        if prototype is not None:
-            self._search_in(prototype, prototype_cache, on_unreadable, compare)
-        elif prototype_cache is not None:
-            raise ValueError('prototype_cache keeps an encoded prototype: give the prototype with '
-                             'it.')
-        elif getattr(self.model, 'prototype', None) is None:
-            raise ValueError('The model has no prototype of its own: give what is to be searched, '
-                             'such as a folder of images, as prototype=.')
-        self.calibration = as_calibration(calibration, self.model)
-
-    def _query_pipeline(self, given: Sequence[dict] | None, configured: list[dict] | None,
-                        prototype: Any) -> list[dict]:
-        candidates = [given, configured]
-        for source in (prototype, getattr(self.model, 'prototype', None)):
-            source = source.dataset if isinstance(source, DataLoader) else source
-            candidates.append(pipeline_of(source) if not isinstance(source, dict) else
-                              dict(source.get('dataset', source)).get('pipeline'))
-        found = next((pipeline for pipeline in candidates if pipeline), None)
-        if given is not None and not given or not found:
-            raise ValueError('The inferencer wants the test pipeline: a list that begins with '
-                             "dict(type='LoadImage') and ends with dict(type='PackInputs').")
-        return list(found)
-
-    # The prototype -------------------------------------------------------------------------------
-
-    def _search_in(self, prototype: Any, cache: str | os.PathLike | None, on_unreadable: str,
-                   compare: str) -> None:
-        """Make the prototype what the model searches."""
-        if holds_vectors(prototype):
-            if cache is not None:
-                raise ValueError('prototype_cache keeps encoded images, and this prototype is '
-                                 'encoded already: leave one of them out.')
-            self._search_vectors(prototype)
-            return
-        dataset = as_dataset(prototype, self.pipeline, on_unreadable)
-        loader: DataLoader = DataLoader(dataset, batch_size=self.batch_size,
-                                        num_workers=self.num_workers, collate_fn=pseudo_collate)
-        title = 'Encoding the prototype' if self.progress else None
-        if cache is None:
-            gallery = encode(self.model, loader, title)
-            gallery.fingerprint = self.model.fingerprint(dataset)
-        else:
-            if not isinstance(dataset, RetrievalDataset):
-                raise TypeError('prototype_cache wants a dataset of this package, whose images '
-                                f'have identities; {type(dataset).__name__} has none that can '
-                                'be compared.')
-            is_path = isinstance(prototype, (str, os.PathLike))
-            root = os.path.normpath(prototype) if is_path else None
-            gallery, self.cache_report = cached_gallery(self.model, loader, cache, compare, root,
-                                                        progress=title)
-        self.gallery_dataset = dataset
-        self.model.query_pipeline = None  # a prototype's dataset may have a pipeline of its own
-        self.model.prototype = gallery
-        self.model.prepare_prototype()
-
-    def _search_vectors(self, prototype: Any) -> None:
-        self.model.query_pipeline = hash_settings(self._dataset([], 'raise').pipeline_cfg)
-        if isinstance(prototype, Index):
-            self.model.holder = PrototypeHolder(prototype, IndexGallery(prototype),  # type: ignore[arg-type]
-                                                prototype,
-                                                weights_version(self.model.image_encoder))
-            return
-        if not isinstance(prototype, (Gallery, Tensor, str, os.PathLike)):
-            prototype = torch.from_numpy(prototype)
-        self.model.prototype = prototype
-        self.model.prepare_prototype()
-
-    # Searching -----------------------------------------------------------------------------------
-
-    def __call__(self, images: Any, topk: int | None = None, on_unreadable: str = 'raise',
-                 threshold: float | None = None,
-                 draw_dir: str | os.PathLike | None = None) -> list[dict[str, Any]]:
-        """Search.
-
-        Args:
-            images: a path, an array ``(H, W, C)`` uint8 or a Pillow image, or a list of them; a
-                folder stands for the images in it.
-            topk: how many results each gets at the most; the retriever's own number when None.
-            on_unreadable: ``'raise'``, or ``'skip'`` to report an image that cannot be read.
-            threshold: leave results with a lower score out, in place of the calibration's
-                threshold.
-            draw_dir: a folder for a picture of each query and its results.
-
-        Returns:
-            For each image a dict with ``query`` and ``results``, a list, best first, of dicts with
-            ``rank`` from 1, ``score``, ``row``, ``id``, ``label``, ``path`` (None where the id is
-            no file) and ``metadata``; with a calibration ``probability`` too. With a calibration
-            or a threshold the dict also holds ``match``: False, and no result, where nothing
-            reaches it. With ``draw_dir`` there is ``picture``, the file. For an image that cannot
-            be read there are ``query`` and ``error``.
-
-        Raises:
-            ValueError: ``topk`` is below 1.
-            OSError: an image cannot be read.
-        """
-        if topk is not None:
-            checked_topk(topk)
-        with self._result_count(topk):
-            dataset, samples = self._searched(images, on_unreadable)
-        found = [self.answer(sample, topk, threshold) for sample in samples]
-        if draw_dir is not None:
-            draw(found, [dataset, self.gallery_dataset], draw_dir)
-        return found
-
-    def samples(self, images: Any, on_unreadable: str = 'raise') -> list[RetrievalDataSample]:
-        """The data samples of images, filled by the retriever; see :meth:`__call__`."""
-        return self._searched(images, on_unreadable)[1]
-
-    def answer(self, sample: Any, topk: int | None,
-               threshold: float | None = None) -> dict[str, Any]:
-        """What :meth:`__call__` returns for one of :meth:`samples`."""
-        if sample.get('unreadable', None):
-            return dict(query=sample_id_of(sample), error=sample.unreadable)
-        return described(sample, self.model.gallery, topk, self.calibration, threshold)
-
-    def _dataset(self, images: list[Any], on_unreadable: str) -> ImageList:
-        return ImageList(images, pipeline=self.pipeline, on_unreadable=on_unreadable,
-                         lazy_init=not images)
-
-    @torch.no_grad()
-    def _searched(self, images: Any,
-                  on_unreadable: str) -> tuple[ImageList, list[RetrievalDataSample]]:
-        images = list(images) if isinstance(images, (list, tuple)) else [images]
-        dataset = self._dataset(images, on_unreadable)
-        loader: DataLoader = DataLoader(
-            dataset, batch_size=self.batch_size, num_workers=self.num_workers,
-            collate_fn=pseudo_collate)
-        if self.gallery_dataset is None:
-            self.model.query_pipeline = hash_settings(dataset.pipeline_cfg)
-        answered: list[RetrievalDataSample] = []
-        with evaluation_mode(self.model):
-            for batch in self._with_progress(loader):
-                readable = [i for i, sample in enumerate(batch['data_samples'])
-                            if not sample.get('unreadable', None)]
-                if readable:
-                    self.model.test_step({key: [batch[key][i] for i in readable]
-                                          for key in ('inputs', 'data_samples')})
-                answered += batch['data_samples']
-        return dataset, answered
-
-    def _with_progress(self, loader: DataLoader) -> Any:
-        if not self.progress or len(loader) < 2:
-            return loader
-        from tqdm import tqdm
-        return tqdm(loader, desc='Searching', unit='batch', leave=False, disable=None)
-
-    @contextmanager
-    def _result_count(self, topk: int | None) -> Any:
-        """Let the retriever return ``topk`` results inside."""
-        own = getattr(self.model, 'topk', None)
-        if topk is None or own is None:
-            yield
-            return
-        self.model.topk = topk
-        try:
-            yield
-        finally:
-            self.model.topk = own
-
-
-def expand(paths: Sequence[str]) -> list[str]:
-    """Image files as they are, and the images below folders, sorted.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a folder holds no image.
-    """
-    images: list[str] = []
-    for path in map(str, paths):
-        if Path(path).is_file():
-            images.append(path)
-            continue
-        found = find_images(path)
-        if not found:
-            raise ValueError(f'The folder {path!r} holds no image.')
-        images += found
-    return images

@@ -1,7 +1,4 @@
-"""What may be given to an inferencer as its prototype.
-
-An index alone, in the place of a gallery.
-"""
+"""The prototypes of an inferencer: which are encoded already, and the dataset of the others."""
 from __future__ import annotations
 
 import os
@@ -15,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets import ImageFolder, ImageList, find_images
-from ..gallery import Fingerprint, Gallery, is_gallery
+from ..gallery import Gallery, is_gallery
 from ..index import Index
 from ..registry import DATASETS
 
@@ -104,54 +101,3 @@ def file_of(sample_id: str) -> str | None:
         if name and Path(name).is_file():
             return name
     return None
-
-
-class IndexGallery:
-    """What a retriever and an inferencer ask a gallery for, where there is only an index.
-
-    It has ids, but neither labels nor metadata, and no embeddings for a reranker.
-
-    Args:
-        index: the index.
-
-    Raises:
-        ValueError: it is empty.
-    """
-
-    identified = True
-    labels = None
-    label_names = None
-
-    def __init__(self, index: Index) -> None:
-        if not len(index) or index.width is None:
-            raise ValueError('The index is empty: add embeddings before searching.')
-        self.index = index
-        self.metadata: dict[str, Any] = {}
-        self.fingerprint = Fingerprint()
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The ids of the rows."""
-        return self.index.ids
-
-    @property
-    def dim(self) -> int:
-        """The width of the vectors."""
-        assert self.index.width is not None
-        return self.index.width
-
-    @property
-    def embeddings(self) -> Any:
-        """There are none. Raises ValueError."""
-        raise ValueError('Reranking and calibration need the embeddings of the gallery, and an '
-                         'index alone was given: give the gallery.')
-
-    def label_name(self, row: int) -> None:
-        """An index knows no classes."""
-
-    def describe(self, row: int) -> dict[str, Any]:
-        """An index knows no metadata."""
-        return {}

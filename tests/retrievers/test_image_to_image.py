@@ -268,7 +268,7 @@ def test_a_gallery_of_another_preprocessing_is_refused(tmp_path):
     with pytest.raises(FingerprintError, match="preprocessor's settings"):
         other.prepare_prototype()
     other = retriever(str(path))
-    other.query_pipeline = 'another'
+    other.search_in(pipeline=[dict(type='Another')])
     with pytest.raises(FingerprintError, match='test pipeline'):
         other.prepare_prototype()
 
