@@ -1,4 +1,4 @@
-"""What travels between the parts: a data sample, and the neighbours that a search returns."""
+"""A data sample, and the neighbours that a search returns."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -126,7 +126,7 @@ ForkingPickler.register(RetrievalDataSample, _reduce)
 
 @dataclass
 class Neighbors:
-    """What a search found, best first.
+    """The results of a search, best first.
 
     Args:
         scores: similarities ``(Q, k)`` float32, descending in every row.

@@ -77,7 +77,7 @@ def prototype_dataset(model: Any) -> Any:
 
 def ranking_rows(samples: list[Any], gallery: Any, pictures: Pictures,
                  columns: int) -> list[tuple[Any, list]]:
-    """What :func:`draw_ranking_grid` draws: a query and its results for each sample."""
+    """The rows of :func:`draw_ranking_grid`: a query and its results for each sample."""
     rows = []
     for sample in samples:
         name = str(sample_id_of(sample))
@@ -90,7 +90,7 @@ def ranking_rows(samples: list[Any], gallery: Any, pictures: Pictures,
 
 
 def is_relevant(sample: Any, row: int, gallery: Any) -> bool | None:
-    """Whether a row of the gallery is a right result, None where it is not known."""
+    """True where a row of the gallery is a right result, None where it is not known."""
     indices = sample.get('gt_indices', None)
     if indices is not None:
         return row in set(indices.tolist())

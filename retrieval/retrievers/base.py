@@ -43,7 +43,7 @@ class BaseRetriever(BaseModel, metaclass=ABCMeta):
 
     @abstractmethod
     def extract_feat(self, inputs: Tensor) -> Any:
-        """What the image encoder makes of the images ``(B, C, H, W)``."""
+        """The image encoder's output for the images ``(B, C, H, W)``."""
 
     @abstractmethod
     def loss(self, inputs: Tensor,

@@ -155,7 +155,7 @@ def check_config(config: Any) -> None:
 
 
 def is_mmpretrain(config: Any) -> bool:
-    """Whether the config is one of mmpretrain's with its retriever."""
+    """True for a config of mmpretrain's with its retriever."""
     return (config.get('default_scope') == 'mmpretrain'
             and str(config.model.get('type')).rsplit('.', 1)[-1] == 'ImageToImageRetriever')
 

@@ -52,7 +52,7 @@ class _CollateNumbered:
 
 
 def covers_its_dataset(loader: DataLoader) -> bool:
-    """Whether the loader goes through its dataset once, so that the order can be chosen."""
+    """True for a loader that goes through its dataset once, so that the order can be chosen."""
     from mmengine.dataset import DefaultSampler
     return (hasattr(loader.dataset, '__getitem__') and hasattr(loader.dataset, '__len__')
             and type(loader.sampler) in (SequentialSampler, RandomSampler, DefaultSampler)
@@ -102,7 +102,7 @@ def _rows_of_batch(batch: Any, rows: list[int] | None, start: int) -> list[int]:
 
 
 class Encoded:
-    """What one process has encoded so far: rows of the dataset, and what belongs to each."""
+    """The rows of a dataset that one process has encoded so far, and what belongs to each."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []

@@ -204,10 +204,10 @@ def cached_gallery(model: Any, loader: DataLoader, path: str | os.PathLike, comp
                   logging.WARNING)
 
     def begin() -> tuple[bool, np.ndarray]:
-        """Whether parts are written, and the rows that are there already."""
+        """If parts are written, and the rows that are there already."""
         done = rows_of(in_file, row_of)
         left = len(keys) - len(done)
-        if left <= (0 if folder.path.exists() else shard_rows):
+        if left <= shard_rows and not folder.path.exists():
             return False, done
         try:
             held.enter_context(folder.locked())
@@ -229,8 +229,10 @@ def cached_gallery(model: Any, loader: DataLoader, path: str | os.PathLike, comp
     def write_file() -> None:
         try:
             if report.written:
-                _kept_form(gallery, [kept_names[row] for row in rows],
-                           [states[row] for row in rows], settings).save(path)
+                contents = {**gallery.metadata, STATE: [states[row] for row in rows]}
+                Gallery(gallery.vectors, [kept_names[row] for row in rows], gallery.labels,
+                        gallery.label_names, contents, fingerprint, dict(encoder=settings),
+                        gallery.skipped, gallery.similarity).save(path)
             if in_parts:
                 folder.remove()
         except OSError as error:
@@ -335,8 +337,8 @@ def files_of(dataset: Any) -> Iterator[str | None]:
 
 
 def file_state(path: str | None, compare: str = 'stat') -> str:
-    """What stands for the content of a file; empty where there is none, as of an array, whose
-    identity is its content already.
+    """A text that stands for the content of a file; empty where there is none, as of an array,
+    whose identity is its content already.
     """
     if path is None:
         return ''
@@ -395,18 +397,9 @@ def _as_part(kept: Gallery, dataset: Any, kept_names: Sequence[str]) -> Part:
     return Part(kept.vectors, keys, kept.ids, labels, np.full(len(kept), known), {})
 
 
-def _kept_form(gallery: Gallery, names: Sequence[str], states: Sequence[str],
-               settings: str) -> Gallery:
-    """The gallery as it is written: with the contents, and the encoder's settings, it is made of.
-    """
-    return Gallery(gallery.vectors, names, gallery.labels, gallery.label_names,
-                   {**gallery.metadata, STATE: list(states)}, gallery.fingerprint,
-                   dict(encoder=settings), gallery.skipped, gallery.similarity)
-
-
 def _report(old: Gallery | None, kept_names: Sequence[str], keys: Sequence[str],
             rows: np.ndarray, skipped: Mapping[str, str]) -> CacheReport:
-    """What became of the rows of an older file, given the rows that could be encoded."""
+    """The report on an older file's rows, given the rows of the dataset that there are now."""
     known = {} if old is None else dict(zip(old.ids, map(str, old.metadata[STATE]), strict=True))
     before = {_key(name, state) for name, state in known.items()}
     not_kept = [name for name, key in zip(kept_names, keys, strict=True) if key not in before]
@@ -421,7 +414,7 @@ def _report(old: Gallery | None, kept_names: Sequence[str], keys: Sequence[str],
 
 
 def _on_first(action: Callable[[], Any], meeting: Meeting) -> Any:
-    """What an action on the first process returns, on every process, when it is done there."""
+    """The result of an action on the first process, on every process, when it is done there."""
     result, error = None, None
     if rank() == 0:
         try:
@@ -448,7 +441,7 @@ def _encode_rows(model: Any, loader: DataLoader, batches: Sequence[list[int]],
             the rest stays in memory.
 
     Returns:
-        What is not written.
+        The rows that are not written.
     """
     mine, encoded = own_share(batches), Encoded()
     if not mine:

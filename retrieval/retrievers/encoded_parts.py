@@ -55,7 +55,7 @@ class Part:
 
     @classmethod
     def of(cls, encoded: Encoded, keys: Sequence[str]) -> Part:
-        """What was encoded, as a part.
+        """Rows that were encoded, as a part.
 
         Raises:
             ValueError: an embedding is not finite.

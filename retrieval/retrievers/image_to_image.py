@@ -132,8 +132,7 @@ class ImageToImageRetriever(BaseRetriever):
     # Encoding and training ------------------------------------------------------------------------
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """What the encoder makes of images ``(B, C, H, W)``: ``(B, D)``, or a tuple ending in it.
-        """
+        """The encoder's output for images ``(B, C, H, W)``: ``(B, D)``, or a tuple ending in it."""
         return self.image_encoder(inputs)
 
     def embed(self, inputs: Tensor) -> Tensor:
@@ -410,8 +409,8 @@ class ImageToImageRetriever(BaseRetriever):
         return kind, options
 
     def fingerprint(self, dataset: Any = None) -> Fingerprint:
-        """What decides how an image is encoded; the pipeline is the dataset's where one is given,
-        else :attr:`query_pipeline`.
+        """The fingerprint of how an image is encoded; the pipeline is the dataset's where one is
+        given, else :attr:`query_pipeline`.
         """
         return fingerprint_of(self.image_encoder, self.data_preprocessor,
                               self.query_pipeline if dataset is None else pipeline_hash(dataset))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..checks import real_number, whole_number
 from ..distributed import all_gather_rows, rank, shard, world_size
 from ..heads import EmbeddingQueue
 from ..heads.targets import class_labels
@@ -73,13 +74,13 @@ class MomentumRetriever(ImageToImageRetriever):
                  projector: Any = None, embedding_size: int | None = None,
                  shuffle_batch_norm: bool = True, **kwargs: Any) -> None:
         super().__init__(image_encoder, prototype, head, **kwargs)
-        _check_numbers(momentum, momentum_iters, temperature)
         if self.head is not None and 'ref_emb' not in inspect.signature(self.head.loss).parameters:
             raise TypeError(f'{type(self.head).__name__}.loss takes no ref_emb, so it cannot '
                             'compare with the queue: take a MetricHead, or no head for InfoNCE.')
-        self.momentum = momentum
-        self.momentum_iters = momentum_iters
-        self.temperature = temperature
+        self.momentum = real_number('momentum', momentum, 0, 1)
+        self.momentum_iters = (None if momentum_iters is None
+                               else whole_number('momentum_iters', momentum_iters))
+        self.temperature = real_number('temperature', temperature, above=0)
         self.shuffle_batch_norm = shuffle_batch_norm
         self.projector = build_projector(projector, self.image_encoder)
         self.key_encoder = deepcopy(self.image_encoder).requires_grad_(False)
@@ -146,7 +147,7 @@ class MomentumRetriever(ImageToImageRetriever):
 
     def _reference(self, keys: Tensor, labels: Tensor, own: slice,
                    with_keys: bool) -> dict[str, Tensor]:
-        """What the head compares the queries with, as its arguments.
+        """The reference set that the head compares the queries with, as its arguments.
 
         A head that gathers the reference sets of all processes is given a part of the queue, which
         they all have, and this process's keys.
@@ -237,12 +238,3 @@ class MomentumRetriever(ImageToImageRetriever):
 def _has_batch_norm(*modules: nn.Module | None) -> bool:
     return any(isinstance(part, _BatchNorm) and part.training
                for module in modules if module is not None for part in module.modules())
-
-
-def _check_numbers(momentum: float, momentum_iters: int | None, temperature: float) -> None:
-    if not 0 <= momentum <= 1:
-        raise ValueError(f'momentum must be between 0 and 1, got {momentum!r}; 0.999 is usual.')
-    if momentum_iters is not None and momentum_iters < 1:
-        raise ValueError(f'momentum_iters must be at least 1, or None, got {momentum_iters!r}.')
-    if not temperature > 0:
-        raise ValueError(f'temperature must be above 0, got {temperature!r}.')

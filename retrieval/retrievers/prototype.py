@@ -54,8 +54,8 @@ def configured_prototype(config: Any) -> Any:
 
 
 def _was_gallery(filename: str | None, prototype: Mapping[str, Any]) -> bool:
-    """Whether a config's prototype, as its file gives it, is the ``gallery_dataloader`` of that
-    file or of one that it inherits."""
+    """True for a prototype that, as its config's file gives it, is the ``gallery_dataloader`` of
+    that file or of one that it inherits."""
     from mmengine.config import Config
 
     if filename is None or not Path(filename).is_file():
@@ -92,7 +92,7 @@ def check_prototype(prototype: Any) -> Any:
 
 
 def is_encoded(prototype: Any) -> bool:
-    """Whether the gallery is made with the retriever's own encoder, from images."""
+    """True for a prototype of images, which the retriever encodes itself."""
     return isinstance(prototype, (DataLoader, Mapping))
 
 

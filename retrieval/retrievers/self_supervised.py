@@ -1,7 +1,4 @@
-"""Several views of images: which image a view is of, and the projector that only training has.
-
-Training without labels, on several views of each image.
-"""
+"""Training without labels, on several views of each image."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,6 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from ..checks import whole_number
 from ..encoders import build_encoder
 from ..registry import MODELS
 from ..structures import RetrievalDataSample, sample_id_of
@@ -32,7 +30,7 @@ class ProjectionMLP(nn.Module):
         norm: whether batch normalisation follows each layer but the last.
 
     Raises:
-        ValueError: a width or number that is not a positive integer.
+        TypeError, ValueError: a width or number that is not a positive integer.
     """
 
     def __init__(self, in_features: int, hidden_features: int = 512, out_features: int = 128,
@@ -40,9 +38,7 @@ class ProjectionMLP(nn.Module):
         super().__init__()
         for name, value in (('in_features', in_features), ('hidden_features', hidden_features),
                             ('out_features', out_features), ('num_layers', num_layers)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'{name} of a projector must be a positive integer, got '
-                                 f'{value!r}.')
+            whole_number(f'{name} of a projector', value)
         layers: list[nn.Module] = []
         width = in_features
         for _ in range(num_layers - 1):
@@ -154,7 +150,7 @@ class SelfSupervisedRetriever(ImageToImageRetriever):
         return self.head.loss(self.encode_views(inputs), labelled_samples(data_samples, labels))
 
     def encode_views(self, views: list[Tensor]) -> list[Tensor]:
-        """What the head gets of each view, ``(B, D)``; views of one size are encoded together."""
+        """The head's input of each view, ``(B, D)``; views of one size are encoded together."""
         encoded: list[Tensor] = []
         for _, group in groupby(views, key=lambda view: view.shape):
             same = list(group)

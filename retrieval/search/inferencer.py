@@ -173,7 +173,7 @@ class ImageRetrievalInferencer:
 
     def answer(self, sample: Any, topk: int | None,
                threshold: float | None = None) -> dict[str, Any]:
-        """What :meth:`__call__` returns for one of :meth:`samples`."""
+        """The answer of :meth:`__call__` for one of :meth:`samples`."""
         if sample.get('unreadable', None):
             return dict(query=sample_id_of(sample), error=sample.unreadable)
         return described(sample, self.model.gallery, topk, self.calibration, threshold)
@@ -292,7 +292,7 @@ def draw(answers: Sequence[dict[str, Any]], datasets: Sequence[Any],
 
 
 def ranking_row(answer: dict[str, Any], pictures: Any) -> tuple[Any, list]:
-    """What :func:`draw_ranking_grid` draws for one answer."""
+    """The row of :func:`draw_ranking_grid` for one answer."""
     nothing = '' if answer['results'] else '\nno match'
     query = (pictures.of(answer['query']), Path(answer['query']).name + nothing)
     return query, [(pictures.of(hit['id']), hit['score'], None, _caption(hit))

@@ -21,13 +21,13 @@ KINDS = ('a folder, a list of images, a dataset or its config, a dataloader or i
 
 
 def is_pipeline(value: Any) -> bool:
-    """Whether a list is a pipeline and not a list of images."""
+    """True for a pipeline, False for a list of images."""
     return isinstance(value, (list, tuple)) and bool(value) and all(
         isinstance(step, Mapping) and 'type' in step for step in value)
 
 
 def is_image_list(value: Any) -> bool:
-    """Whether it is one image, or a list of paths and images."""
+    """True for one image, and for a list of paths and images."""
     if isinstance(value, (Image.Image, np.ndarray)):
         return isinstance(value, Image.Image) or value.dtype == np.uint8
     return isinstance(value, (list, tuple)) and all(
@@ -35,7 +35,7 @@ def is_image_list(value: Any) -> bool:
 
 
 def holds_vectors(prototype: Any) -> bool:
-    """Whether the prototype is encoded already.
+    """True for a prototype that is encoded already.
 
     Raises:
         FileNotFoundError: it is a path where nothing is.

@@ -1,142 +1,36 @@
+"""Encoded sets in files: dumps, features and kept galleries; killed, resumed, renewed."""
+import os
+import shutil
+import time
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch import nn
 from torch.utils.data import SubsetRandomSampler
 
-from retrieval.gallery import Fingerprint, FingerprintError, Gallery, GalleryStore
-from retrieval.retrievers import ImageToImageRetriever, dump_in_parts
-from retrieval.retrievers.encode import Encoded
+import retrieval.registry  # noqa: F401
+from retrieval.datasets import UnreadableImageError
+from retrieval.encoders import ImageEncoder
+from retrieval.gallery import Fingerprint, Gallery, GalleryStore
+from retrieval.retrievers import (
+    ImageToImageRetriever,
+    cache_features,
+    cached_gallery,
+    dump_in_parts,
+    encoded_file,
+)
 from retrieval.retrievers.encoded_file import identities
-from retrieval.retrievers.encoded_parts import PartsFolder, assemble, missing_rows, rows_of
+from retrieval.retrievers.encoded_parts import PartsFolder
+from retrieval.retrievers.prototype import build_loader
 
+from ..processes import leave_group
 from .toy import Encoder, Images, loader
-
-MADE = Fingerprint('w', 'p', 't')
-KEYS = [f'image{row}' for row in range(12)]
-ROW_OF = {key: row for row, key in enumerate(KEYS)}
-
-
-def made_folder(tmp_path):
-    folder = PartsFolder(tmp_path / 'x.parts')
-    folder.path.mkdir()
-    return folder
-
-
-def encoded(rows, labels=True, skipped=()):
-    made = Encoded()
-    made.rows, made.ids = list(rows), [KEYS[row] for row in rows]
-    made.embeddings = [torch.tensor([[row, -row, 1.0]]) for row in rows]
-    made.labels = [row % 3 if labels else None for row in rows]
-    made.skipped = {KEYS[row]: 'cut' for row in skipped}
-    return made
-
-
-def write(folder, *parts, **kwargs):
-    for rows in parts:
-        folder.write(encoded(rows, **kwargs), [KEYS[row] for row in rows])
-
-
-def test_parts_are_put_into_the_order_of_the_dataset(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    write(folder, [4, 5, 9], [0, 1, 2, 3], [11, 6], [6, 4])  # two of them twice
-    assert rows_of(folder.parts(), ROW_OF).tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]
-    whole = assemble(list(folder.parts()), ROW_OF)
-    assert whole.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]
-    assert whole.vectors.decoded()[:, 0].tolist() == whole.rows.tolist()
-    assert list(whole.ids) == [KEYS[row] for row in whole.rows]
-    assert whole.labels.tolist() == [row % 3 for row in whole.rows]
-    assert missing_rows(whole, KEYS) == ['image7', 'image8', 'image10']
-
-
-def test_images_that_could_not_be_read(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    write(folder, [0, 1], skipped=[2, 3])
-    write(folder, [], skipped=[4])
-    write(folder, [3])  # it could be read when it was tried again
-    whole = assemble(list(folder.parts()), ROW_OF)
-    assert whole.skipped == {'image2': 'cut', 'image4': 'cut'}
-    assert whole.rows.tolist() == [0, 1, 3]
-    assert missing_rows(whole, KEYS[:6]) == ['image5']
-
-
-def test_a_dataset_that_changed(tmp_path):
-    """Rows are known by their ids: images that left it are dropped, others move."""
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    write(folder, [0, 1, 2], [5, 6])
-    row_of = {'image6': 0, 'new': 1, 'image1': 2, 'image5': 3}
-    assert rows_of(folder.parts(), row_of).tolist() == [0, 2, 3]
-    whole = assemble(list(folder.parts()), row_of)
-    assert list(whole.ids) == ['image6', 'image1', 'image5'] and whole.rows.tolist() == [0, 2, 3]
-    assert whole.vectors.decoded()[:, 0].tolist() == [6, 1, 5]
-
-
-def test_labels_only_where_all_have_them(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    write(folder, [0, 1])
-    write(folder, [2], labels=False)
-    assert assemble(list(folder.parts()), ROW_OF).labels is None
-    with pytest.raises(ValueError, match='is empty'):
-        assemble([], ROW_OF)
-
-
-def test_damaged_and_unfinished_parts_count_as_not_encoded(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    write(folder, [0, 1])
-    first, = folder.path.glob('part-*')
-    write(folder, [2, 3])
-    data = bytearray(first.read_bytes())
-    data[-300] ^= 1
-    first.write_bytes(data)
-    (folder.path / '.part-x.safetensors.123').write_bytes(b'half')
-    (tmp_path / '.x.abcdefgh').write_bytes(b'half')
-    (tmp_path / '.y.abcdefgh').write_bytes(b'of another file')
-    folder.begin(MADE, True)
-    assert rows_of(folder.parts(), ROW_OF).tolist() == [2, 3]
-    assert not first.exists() and len(list(folder.path.iterdir())) == 2
-    assert not (tmp_path / '.x.abcdefgh').exists() and (tmp_path / '.y.abcdefgh').exists()
-
-
-def test_another_model_does_not_go_on(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    write(folder, [0, 1])
-    with pytest.raises(FingerprintError, match=r"x\.parts.*weights and the test pipeline differ.*"
-                       '--no-resume'):
-        folder.begin(Fingerprint('W', 'p', 'T'), True)
-    assert rows_of(folder.parts(), ROW_OF).tolist() == [0, 1]
-    folder.begin(Fingerprint('W', 'p', 'T'), False)
-    assert len(rows_of(folder.parts(), ROW_OF)) == 0
-    (folder.path / 'dump.json').write_text('[')
-    with pytest.raises(ValueError, match='damaged'):
-        folder.begin(MADE, True)
-    write(folder, [0])
-    (folder.path / 'dump.json').unlink()  # a removal that did not come to its end
-    folder.begin(MADE, True)
-    assert len(rows_of(folder.parts(), ROW_OF)) == 0
-    folder.remove()
-    folder.remove()
-    assert not folder.path.exists()
-
-
-def test_embeddings_that_are_not_finite(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    made = encoded([0, 1, 2])
-    made.embeddings[1] = torch.tensor([[np.nan, 0, 0]])
-    with pytest.raises(ValueError, match="'image1' is not finite.*0 more"):
-        folder.write(made, KEYS[:3])
-
-
-def test_two_dumps_do_not_write_into_one_folder(tmp_path):
-    with PartsFolder(tmp_path / 'x.parts').locked(), \
-            pytest.raises(TimeoutError, match=r"writing to .*x\.parts"), \
-            PartsFolder(tmp_path / 'x.parts').locked():
-        pass
 
 
 @pytest.fixture
@@ -253,3 +147,264 @@ def test_identities():
         def get_data_info(self, row):
             return dict(img_path=f'{row}.png')
     assert identities(Described(2)) == ['0.png', '1.png']
+
+
+# Features of a training set ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def scope():
+    with DefaultScope.overwrite_default_scope('retrieval'):
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path, scope):
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        path = tmp_path / 'pictures' / f'class{number % 2}' / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+        os.utime(path, (time.time() - 100,) * 2)
+    return tmp_path / 'pictures'
+
+
+def pictures(folder, size=8):
+    return dict(batch_size=4, num_workers=0, dataset=dict(
+        type='ImageFolder', data_root=str(folder), pipeline=[
+            dict(type='LoadImage'), dict(type='Resize', scale=(size, size)),
+            dict(type='PackInputs')]))
+
+
+class Counting(nn.Module):
+    num_features = 6
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self._seen = nn.Conv2d(3, 6, 3), 0
+
+    @property
+    def seen(self):  # a plain attribute would count as a setting
+        return self._seen
+
+    def forward(self, images):
+        self._seen += len(images)
+        return self.conv(images)
+
+
+def extractor(**options):
+    encoder = ImageEncoder(Counting(), projection=3, **options)
+    return ImageToImageRetriever(encoder, torch.eye(3), data_preprocessor=dict(mean=[9.], std=[2.]))
+
+
+def test_features_are_what_the_encoder_pools_and_are_kept(folder, tmp_path):
+    model, path = extractor(), tmp_path / 'f.safetensors'
+    gallery, made = cache_features(model, pictures(folder), path)
+    assert made and len(gallery) == 10 and model.image_encoder.backbone.seen == 10
+    for row, name in enumerate(gallery.ids):
+        pixels = torch.from_numpy(np.asarray(Image.open(name)).copy()).permute(2, 0, 1)[None]
+        pooled = model.image_encoder.backbone.conv((pixels.float() - 9) / 2).mean((2, 3))
+        torch.testing.assert_close(gallery.embeddings[row], pooled[0])
+        assert gallery.label_name(row) == os.path.basename(os.path.dirname(name))
+
+    seen = model.image_encoder.backbone.seen
+    with torch.no_grad():  # what stands behind the pooling does not count
+        model.image_encoder.projection.linear.weight.add_(1)
+    kept, made = cache_features(model, pictures(folder), path)
+    assert not made and model.image_encoder.backbone.seen == seen
+    assert torch.equal(kept.embeddings, gallery.embeddings)
+
+
+def test_what_changes_the_features_extracts_them_again(folder, tmp_path):
+    model, path = extractor(), tmp_path / 'f.safetensors'
+    cache_features(model, pictures(folder), path)
+    assert cache_features(model, pictures(folder, size=6), path)[1]
+    cache_features(model, pictures(folder), path)
+    with torch.no_grad():
+        model.image_encoder.backbone.conv.bias.add_(1)
+    assert cache_features(model, pictures(folder), path)[1]
+    assert not cache_features(model, pictures(folder), path)[1]
+    os.utime(folder / 'class0' / '4.png', (time.time() + 5,) * 2)
+    assert cache_features(model, pictures(folder), path)[1]
+    os.utime(folder / 'class0' / '4.png', (time.time() - 50,) * 2)
+    (folder / 'class0' / '4.png').unlink()
+    gallery, made = cache_features(model, pictures(folder), path)
+    assert made and len(gallery) == 9
+    path.write_bytes(path.read_bytes()[:-200])
+    assert cache_features(model, pictures(folder), path)[1]
+    assert cache_features(model, pictures(folder), path, anew=True)[1]
+
+
+def test_an_extraction_that_stopped_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded_file, 'cached_gallery', partial(cached_gallery, shard_rows=4))
+    model, path = extractor(), tmp_path / 'f.safetensors'
+    last = max(folder.rglob('*.png'))
+    whole = last.read_bytes()
+    last.write_bytes(whole[:60])
+    with pytest.raises(UnreadableImageError):
+        cache_features(model, pictures(folder), path)
+    assert not path.exists()
+    last.write_bytes(whole)
+    os.utime(last, (time.time() - 100,) * 2)
+    seen = model.image_encoder.backbone.seen
+    gallery, _ = cache_features(model, pictures(folder), path)
+    assert len(gallery) == 10 and model.image_encoder.backbone.seen - seen < 10
+    assert not os.path.exists(f'{path}.parts')
+
+
+def test_features_do_not_go_on_with_another_model(folder, tmp_path):
+    path = tmp_path / 'f.safetensors'
+    left = PartsFolder(f'{path}.parts')
+    with left.locked():
+        left.begin(Fingerprint(weights='another'), resume=True)
+    assert len(cache_features(extractor(), pictures(folder), path)[0]) == 10
+    assert len(Gallery.load(path)) == 10
+
+
+def test_features_of_other_encoders():
+    model = ImageToImageRetriever(nn.Flatten(), torch.eye(3))
+    with pytest.raises(TypeError, match='ImageEncoder'):
+        cache_features(model, dict(dataset=[]), 'f.safetensors')
+
+
+def test_only_new_and_changed_images_are_extracted_with_the_labels_of_today(folder, tmp_path):
+    model, path = extractor(), tmp_path / 'f.safetensors'
+    cache_features(model, pictures(folder), path)
+    seen = model.image_encoder.backbone.seen
+    os.utime(folder / 'class0' / '4.png', (1, 1))
+    (folder / 'before').mkdir()  # a class that moves the numbers of the others
+    shutil.copy(folder / 'class1' / '3.png', folder / 'before' / 'new.png')
+    features, made = cache_features(model, pictures(folder), path)
+    assert made and model.image_encoder.backbone.seen - seen == 2
+    whole, _ = cache_features(extractor_like(model), pictures(folder), tmp_path / 'g.safetensors')
+    torch.testing.assert_close(features.embeddings, whole.embeddings)
+    for gallery in (features, Gallery.load(path)):
+        assert list(gallery.ids) == list(whole.ids)
+        assert gallery.labels.tolist() == whole.labels.tolist()
+        assert gallery.label_names == whole.label_names == ['before', 'class0', 'class1']
+
+
+def extractor_like(model):
+    other = extractor()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def test_features_that_cannot_be_written_are_an_error(folder, tmp_path):
+    (tmp_path / 'file').write_text('')
+    for count in (4, 1024):
+        with pytest.raises(OSError, match='file'):
+            cached_gallery(extractor().up_to('pooling'), build_loader(pictures(folder)),
+                           tmp_path / 'file' / 'f.safetensors', shard_rows=count, must_write=True)
+
+
+# A gallery that is kept ---------------------------------------------------------------------------
+
+
+class Stopping:
+    """Lets an encoder fail after so many images."""
+
+    def __init__(self, encoder, images):
+        self.encoder, self.left = encoder, images
+        self.forward = self.encoder.forward
+        self.encoder.forward = self
+
+    def __call__(self, inputs):
+        self.left -= len(inputs)
+        if self.left < 0:
+            self.encoder.forward = self.forward
+            raise Interrupted
+        return self.forward(inputs)
+
+
+def kept(model, folder, path, **options):
+    """A kept gallery by parts of four rows, and how many images the encoder had to look at."""
+    seen = model.image_encoder.backbone.seen
+    gallery, report = cached_gallery(model.up_to('pooling'), build_loader(pictures(folder)), path,
+                                     shard_rows=4, **options)
+    return gallery, report, model.image_encoder.backbone.seen - seen
+
+
+@pytest.mark.parametrize('change, encoded', [
+    (lambda folder: None, 2), (lambda folder: os.utime(folder / 'class0' / '0.png', (1, 1)), 3),
+    (lambda folder: (folder / 'class0' / '0.png').unlink(), 2)])
+def test_what_a_kill_left_is_kept_as_far_as_it_still_holds(folder, tmp_path, change, encoded):
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    Stopping(model.image_encoder.backbone, 8)
+    with pytest.raises(Interrupted):
+        kept(model, folder, path)
+    left = tmp_path / 'kept.safetensors.parts'
+    assert not path.exists() and len(list(left.glob('part-*'))) == 2
+    change(folder)
+    gallery, report, seen = kept(model, folder, path)
+    assert seen == encoded and report.new == len(gallery) and not left.exists()
+    whole, *_ = kept(extractor_like(model), folder, tmp_path / 'whole.safetensors')
+    torch.testing.assert_close(gallery.embeddings, whole.embeddings)
+    assert list(gallery.ids) == list(whole.ids)
+    assert kept(model, folder, path)[1:] == ((len(gallery), 0, 0, 0, {}, False), 0)
+
+
+def test_what_a_kill_left_of_another_model_is_encoded_anew(folder, tmp_path):
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    Stopping(model.image_encoder.backbone, 8)
+    with pytest.raises(Interrupted):
+        kept(model, folder, path)
+    with torch.no_grad():
+        model.image_encoder.backbone.conv.bias.add_(1)
+    gallery, _, seen = kept(model, folder, path)
+    assert seen == len(gallery) == 10
+
+
+def test_parts_that_cannot_be_written_stay_in_memory(folder, tmp_path, monkeypatch):
+    """The disk is full after the first part; what is kept already is used all the same."""
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    whole, *_ = kept(extractor_like(model), folder, tmp_path / 'whole.safetensors')
+    real, calls = PartsFolder.write, []
+
+    def write(self, encoded, keys):
+        calls.append(len(keys))
+        if len(calls) > 1:
+            raise OSError(28, 'No space left on device')
+        real(self, encoded, keys)
+    monkeypatch.setattr(PartsFolder, 'write', write)
+    monkeypatch.setattr(Gallery, 'save', lambda *args: write(None, None, []))
+    gallery, report, seen = kept(model, folder, path)
+    assert seen == 10 and report.written and calls == [4, 4, 0] and not path.exists()
+    assert torch.equal(gallery.embeddings, whole.embeddings)
+    assert list(gallery.ids) == list(whole.ids)
+    monkeypatch.undo()
+    _, _, seen = kept(model, folder, path)
+    assert seen == 6 and path.exists()
+
+
+def process(number, folder, out):
+    dist.init_process_group('gloo', init_method=f'file://{out}/store', rank=number, world_size=2)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('retrieval'):
+        model = extractor()
+        for name in ('kept', 'file/no'):  # in parts, and where nothing can be written
+            gallery, report, seen = kept(model, folder, out / f'{name}.safetensors')
+            torch.save(dict(embeddings=gallery.embeddings, ids=list(gallery.ids), seen=seen,
+                            new=report.new), out / f'{os.path.basename(name)}-{number}.pth')
+            dist.barrier()
+    leave_group()
+
+
+def test_two_processes_keep_what_one_does(folder, tmp_path):
+    torch.manual_seed(0)
+    whole, *_ = kept(extractor(), folder, tmp_path / 'whole.safetensors')
+    (tmp_path / 'file').write_text('')
+    mp.spawn(process, args=(folder, tmp_path), nprocs=2)
+    for name in ('kept', 'no'):
+        found = [torch.load(tmp_path / f'{name}-{number}.pth') for number in range(2)]
+        assert found[0]['seen'] + found[1]['seen'] == 10 and min(one['seen'] for one in found) > 3
+        for one in found:
+            assert torch.equal(one['embeddings'], whole.embeddings) and one['new'] == 10
+            assert one['ids'] == list(whole.ids)
+    assert torch.equal(Gallery.load(tmp_path / 'kept.safetensors').embeddings, whole.embeddings)
+    assert not (tmp_path / 'kept.safetensors.parts').exists()
+
+
+def test_wrong_comparison():
+    with pytest.raises(ValueError, match='content, stat'):
+        cached_gallery(extractor(), loader(Images(2)), 'x.safetensors', 'size')

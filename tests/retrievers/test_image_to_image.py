@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import RandomSampler, Subset
 
 from retrieval.gallery import FingerprintError, Gallery
+from retrieval.index import ExactIndex
 from retrieval.registry import MODELS
 from retrieval.retrievers import ImageToImageRetriever
 from retrieval.structures import RetrievalDataSample
@@ -302,6 +303,72 @@ def test_a_store_and_a_link_may_be_the_prototype(tmp_path):
     assert len(sample.pred_label) == 6
     with pytest.raises(FileExistsError, match='already'):
         model.dump_prototype(tmp_path / 'one.gallery')
+
+
+def test_an_index_may_be_the_prototype(tmp_path):
+    gallery = retriever().gallery
+    index = ExactIndex()
+    index.add(gallery.embeddings, gallery.ids)
+    model = retriever(index, topk=3)
+    samples = [RetrievalDataSample(metainfo=dict(img_path='image2.png')) for _ in range(2)]
+    wanted = retriever(topk=3).predict(torch.ones(2, 3, 4, 4), [
+        RetrievalDataSample(metainfo=dict(img_path='image2.png')) for _ in range(2)])
+    for one, other in zip(model.predict(torch.ones(2, 3, 4, 4), samples), wanted, strict=True):
+        assert one.pred_label.tolist() == other.pred_label.tolist() and 2 not in one.pred_label
+    assert list(model.gallery.ids) == list(gallery.ids) and model.gallery.dim == 5
+    with torch.no_grad():  # the index stays what is searched
+        model.image_encoder.linear.weight.neg_()
+    assert len(model.predict(torch.ones(1, 3, 4, 4))[0].pred_label) == 3
+    assert copy.deepcopy(model).prototype is index
+    with pytest.raises(ValueError, match='give the gallery'):
+        model.matching(torch.ones(1, 5))
+    with pytest.raises(ValueError, match='save the index'):
+        model.dump_prototype(tmp_path / 'g.safetensors')
+    with pytest.raises(ValueError, match='is empty'):
+        retriever(ExactIndex()).prepare_prototype()
+
+
+def test_a_call_may_ask_for_another_number_of_results():
+    model = retriever(topk=2)
+    lengths = [len(model.predict(torch.ones(1, 3, 4, 4), topk=topk)[0].pred_label)
+               for topk in (None, 1, 4, 100, -1)]
+    assert lengths == [2, 1, 4, 7, 7] and model.topk == 2
+    with pytest.raises(ValueError, match='topk.*at least 1'):
+        model.predict(torch.ones(1, 3, 4, 4), topk=0)
+
+
+def test_search_in_another_prototype_and_for_another_pipeline():
+    model = retriever()
+    made = model.gallery
+    model.search_in(torch.ones(3, 5))
+    assert len(model.gallery) == 3 and model.query_pipeline is None
+    model.search_in(made, [dict(type='Toy')])
+    assert model.gallery is made
+    model.search_in(pipeline=[dict(type='Another')])
+    assert model.prototype is made
+    with pytest.raises(FingerprintError, match='test pipeline'):
+        model.prepare_prototype()
+    with pytest.raises(TypeError, match='an index'):
+        model.search_in(3)
+
+
+def test_an_evaluation_encodes_what_is_in_the_gallery_once():
+    images = Images()
+    model = retriever(loader(images))
+    data = dict(inputs=[images[row]['inputs'] for row in range(7)],
+                data_samples=[images[row]['data_samples'] for row in range(7)])
+    gallery = model.begin_evaluation(images)
+    assert model.image_encoder.seen == 7 and gallery is model.gallery
+    model.test_step(data)
+    assert model.image_encoder.seen == 7
+    model.end_evaluation()
+    model.test_step(data)
+    assert model.image_encoder.seen == 14
+    other = Images()
+    other.pipeline_cfg = [dict(type='Another')]
+    model.begin_evaluation(other)
+    model.test_step(data)
+    assert model.image_encoder.seen == 28
 
 
 def test_an_encoder_may_return_a_tuple():

@@ -13,7 +13,7 @@ from retrieval.datasets import ImageFolder, ImageList
 from retrieval.evaluation import MatchCalibration, calibrate
 from retrieval.gallery import FingerprintError, Gallery
 from retrieval.index import ExactIndex
-from retrieval.retrievers import encode
+from retrieval.retrievers import BaseRetriever, encode
 from retrieval.search import ImageRetrievalInferencer
 
 from .pictures import PIPELINE, Pixels, picture, retriever, write
@@ -119,6 +119,9 @@ def test_the_older_call_searches_the_models_own_prototype(folder):
     assert inferencer(picture(2))[0]['results'][0]['label'] == 'c'
     assert len(inferencer(picture(2))[0]['results']) == 5, "the retriever's own number"
     assert len(inferencer(picture(2), topk=7)[0]['results']) == 7 and model.topk == 5
+    fewer = ImageRetrievalInferencer(model, PIPELINE, topk=2)
+    assert len(fewer(picture(2))[0]['results']) == len(fewer.samples(picture(2))[0].pred_label) == 2
+    assert len(fewer(picture(2), topk=6)[0]['results']) == 6 and model.topk == 5
     assert ImageRetrievalInferencer(model)(picture(2))[0]['results'][0]['label'] == 'c', \
         'the pipeline is that of the prototype'
 
@@ -171,6 +174,35 @@ def test_the_default_encoder_tells_shapes_apart(tmp_path):
                           for kind in ('disc', 'stripes')], topk=3)
     labels = [[hit['label'] for hit in answer['results']] for answer in answers]
     assert labels == [['disc'] * 3, ['stripes'] * 3] * 4
+
+
+class Named(BaseRetriever):
+    """A retriever of somebody else: the first results are always the same."""
+
+    def __init__(self):
+        super().__init__(data_preprocessor=dict(type='retrieval.RetrievalDataPreprocessor'))
+        self.gallery = Gallery(torch.eye(3), ids=['x', 'y', 'z'])
+
+    def predict(self, inputs, data_samples=None, **kwargs):
+        assert self.prototype == 'the names' or isinstance(self.prototype, Gallery)
+        for sample in data_samples:
+            sample.set_pred_label([2, 0, 1]).set_pred_score([3., 2., 1.])
+        return data_samples
+
+    def prepare_prototype(self):
+        self.prepared = True
+
+    extract_feat = loss = matching = dump_prototype = None
+
+
+def test_a_retriever_of_another_kind():
+    model = Named()
+    model.search_in('the names')
+    for inferencer in (ImageRetrievalInferencer(model, PIPELINE),
+                       ImageRetrievalInferencer(model, model.gallery, pipeline=PIPELINE)):
+        results = inferencer(picture(1), topk=2)[0]['results']
+        assert [hit['id'] for hit in results] == ['z', 'x']
+    assert model.prepared and model.begin_evaluation(None) is None
 
 
 def test_metadata_travels(folder, tmp_path):
