@@ -18,7 +18,16 @@ _Rows = TypeVar('_Rows', bound=Sequence[int])
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every submodule has the mode that it had before."""
+    """Evaluation mode inside; afterwards every submodule has the mode that it had before.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with evaluation_mode(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -150,6 +159,16 @@ def encode(model: Any, loader: DataLoader, progress: str | None = None) -> Galle
 
     Raises:
         ValueError: there is nothing to encode, or an embedding is not finite.
+
+    Example:
+        >>> from mmengine.dataset import pseudo_collate
+        >>> from retrieval.datasets import ImageList
+        >>> from retrieval.retrievers import ImageToImageRetriever
+        >>> black = torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
+        >>> images = ImageList([black, black + 9], pipeline=[dict(type='PackInputs')])
+        >>> model = ImageToImageRetriever(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        >>> encode(model, DataLoader(images, 2, collate_fn=pseudo_collate)).embeddings.tolist()
+        [[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]
     """
     collected = Encoded()
     with evaluation_mode(model):

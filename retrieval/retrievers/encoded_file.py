@@ -81,6 +81,15 @@ def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
         TimeoutError: an ``OSError``; another dump to the same path is running.
         TypeError, ValueError: an argument is wrong, there is nothing to encode, or an embedding is
             not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from retrieval.retrievers import ImageToImageRetriever
+        >>> model = ImageToImageRetriever(torch.nn.Flatten(), prototype=torch.eye(3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dump_in_parts(model, f'{folder}/g.safetensors', checkpoint='epoch_9.pth')
+        ...     Gallery.load(f'{folder}/g.safetensors').source['checkpoint']
+        'epoch_9.pth'
     """
     check_target(path)
     check_dtype(dtype)
@@ -184,6 +193,21 @@ def cached_gallery(model: Any, loader: DataLoader, path: str | os.PathLike, comp
         OSError: with ``must_write``, the file or a part cannot be written.
         ValueError: no image can be encoded, two have one identity, or an embedding is not finite.
         RefusedElsewhere: on the other processes, when the first raised one of these.
+
+    Example:
+        >>> import tempfile
+        >>> from mmengine.dataset import pseudo_collate
+        >>> from retrieval.datasets import ImageList
+        >>> from retrieval.retrievers import ImageToImageRetriever
+        >>> encoder = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> model, black = ImageToImageRetriever(encoder), np.zeros((4, 4, 3), np.uint8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for images in ([black], [black, black + 9]):
+        ...         dataset = ImageList(images, pipeline=[dict(type='PackInputs')])
+        ...         loader = DataLoader(dataset, collate_fn=pseudo_collate)
+        ...         print(cached_gallery(model, loader, f'{folder}/g.safetensors')[1][:2])
+        (0, 1)
+        (1, 1)
     """
     if compare not in COMPARE:
         raise ValueError(unknown_name('comparison of files', compare, COMPARE))
@@ -289,7 +313,11 @@ def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.Pat
 
 
 def check_target(path: str | os.PathLike) -> None:
-    """Raises ValueError for a name that is no gallery's, FileExistsError for a store."""
+    """Raises ValueError for a name that is no gallery's, FileExistsError for a store.
+
+    Example:
+        >>> check_target('new.safetensors')
+    """
     name = os.fspath(path)
     if not name.endswith(('.safetensors', '.gallery')):
         raise ValueError(f'A gallery is written as a safetensors file; got {name!r}. Give a path '
@@ -300,7 +328,20 @@ def check_target(path: str | os.PathLike) -> None:
 
 
 def write_gallery(gallery: Gallery, path: str | os.PathLike, dtype: str | None = None) -> None:
-    """Write a gallery as a file, or as a new store where the name ends in ``.gallery``."""
+    """Write a gallery as a file, or as a new store where the name ends in ``.gallery``.
+
+    Args:
+        gallery: the gallery.
+        path: see :func:`check_target`, which raises.
+        dtype: ``'float32'``, ``'float16'`` or ``'int8'``; by default as it is stored.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_gallery(Gallery(np.eye(3), 'abc'), f'{folder}/g.gallery', 'float16')
+        ...     GalleryStore.open(f'{folder}/g.gallery').load()
+        Gallery(3 x 3, float16, labels=False)
+    """
     check_target(path)
     if os.fspath(path).endswith('.gallery'):
         GalleryStore.create(path, gallery, dtype or gallery.dtype)

@@ -36,6 +36,14 @@ def configured_prototype(config: Any) -> Any:
 
     Returns:
         A prototype, a copy where it is the ``gallery_dataloader``; None where there is neither.
+
+    Example:
+        >>> from mmengine.config import Config
+        >>> gallery = dict(batch_size=8, dataset=dict(type='ImageFolder', data_root='photos'))
+        >>> config = Config(dict(gallery_dataloader=gallery, model=dict(
+        ...     type='ImageToImageRetriever', prototype=dict(dataset=dict(data_root='others')))))
+        >>> configured_prototype(config)['dataset']
+        {'type': 'ImageFolder', 'data_root': 'others'}
     """
     from mmengine.config import Config
 
@@ -110,7 +118,13 @@ def build_loader(config: Mapping[str, Any]) -> DataLoader:
 
 
 def pipeline_of(dataset: Any) -> Any:
-    """The pipeline's config of a dataset, through the wrappers around it, or None."""
+    """The pipeline's config of a dataset, through the wrappers around it, or None.
+
+    Example:
+        >>> from retrieval.datasets import Glyphs, RepeatDataset
+        >>> pipeline_of(RepeatDataset(Glyphs(pipeline=[dict(type='PackInputs')]), times=2))
+        [{'type': 'PackInputs'}]
+    """
     while dataset is not None:
         config = getattr(dataset, 'pipeline_cfg', None)
         if config is not None:
@@ -121,7 +135,12 @@ def pipeline_of(dataset: Any) -> Any:
 
 
 def loader_pipeline(loader: Any) -> Any:
-    """The pipeline's config of a dataloader or of a dataloader's config, or None."""
+    """The pipeline's config of a dataloader or of a dataloader's config, or None.
+
+    Example:
+        >>> loader_pipeline(dict(dataset=dict(type='Glyphs', pipeline=[dict(type='PackInputs')])))
+        [{'type': 'PackInputs'}]
+    """
     dataset = loader.get('dataset') if isinstance(loader, Mapping) else \
         getattr(loader, 'dataset', None)
     while isinstance(dataset, Mapping):

@@ -15,6 +15,12 @@ def cache_beside(folder: str | os.PathLike, name: str = 'default') -> Path:
     Args:
         folder: of images.
         name: of the model; each has a file of its own.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache_beside(folder, 'mine').relative_to(Path(folder).resolve()).as_posix()
+        '.retrieval/mine.safetensors'
     """
     root = Path(folder).resolve()
     beside = root / '.retrieval'

@@ -55,6 +55,16 @@ class ImageRetrievalInferencer:
 
     Raises:
         TypeError, ValueError, FileNotFoundError: an argument is wrong; the message says which.
+
+    Example:
+        >>> from torch import nn
+        >>> grey = [np.full((4, 4, 3), value, np.uint8) for value in (0, 100, 200)]
+        >>> colour = np.array([[[200, 0, 0]]], np.uint8)
+        >>> inferencer = ImageRetrievalInferencer(
+        ...     nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), [*grey, colour],
+        ...     pipeline=[dict(type='PackInputs')])
+        >>> inferencer(colour + 9)[0]['results'][0]['row']
+        3
     """
 
     def __init__(self, model: Any = None, prototype: Any = None,
@@ -210,6 +220,14 @@ def expand(paths: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: there is no such file or folder.
         ValueError: a folder holds no image.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ('b.png', 'a.jpg', 'notes.txt'):
+        ...     (folder / name).touch()
+        >>> [Path(path).name for path in expand([folder])]
+        ['a.jpg', 'b.png']
     """
     images: list[str] = []
     for path in map(str, paths):
