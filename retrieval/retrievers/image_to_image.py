@@ -182,8 +182,7 @@ class ImageToImageRetriever(BaseRetriever):
         Returns:
             The data samples, with ``pred_score``, ``pred_label`` and ``embedding``.
         """
-        gallery, _ = self._ready()
-        embeddings = self._query_embeddings(inputs, data_samples, gallery)
+        embeddings = self._query_embeddings(inputs, data_samples)
         if kwargs:
             embeddings = self._head_predict(embeddings, data_samples, kwargs)
         return self.search(embeddings, data_samples, topk)
@@ -206,10 +205,11 @@ class ImageToImageRetriever(BaseRetriever):
             engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
         return _fill(data_samples, neighbors, embeddings)
 
-    def _query_embeddings(self, inputs: Tensor, samples: list[RetrievalDataSample] | None,
-                          gallery: Gallery) -> Tensor:
+    def _query_embeddings(self, inputs: Tensor,
+                          samples: list[RetrievalDataSample] | None) -> Tensor:
         """Embeddings from the gallery where the evaluated set is the gallery, else encoded."""
         if self.holder.queries_in_gallery and samples is not None:
+            gallery = self.gallery
             rows = [gallery.rows.get(str(sample_id_of(sample)), -1) for sample in samples]
             if min(rows) >= 0:
                 return gallery.embeddings[rows].to(inputs.device)
