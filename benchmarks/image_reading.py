@@ -86,7 +86,7 @@ def peer(case: str, options: argparse.Namespace) -> Any:
                       persistent_workers=options.workers > 0)
 
 
-def pipeline(case: str, options: argparse.Namespace) -> list[dict]:
+def pipeline(case: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Our usual pipelines, as in ``configs/_base_/datasets/image_folder_224.py``."""
     load = dict(type='retrieval.LoadImage', decoder=options.decoder, min_edge=options.min_edge)
     pack = dict(type='retrieval.PackInputs')
@@ -109,7 +109,7 @@ def ours(case: str, options: argparse.Namespace) -> Any:
         collate_fn=dict(type='retrieval.image_collate')), seed=0)
 
 
-def batches(side: str, case: str, options: argparse.Namespace) -> Callable[[], Iterator]:
+def batches(side: str, case: str, options: argparse.Namespace) -> Callable[[], Iterator[Any]]:
     """What makes the batches of one pass, each a tensor ``(B, 3, 224, 224)``."""
     if side == 'peer':
         loader = peer(case, options)
@@ -165,7 +165,7 @@ def compare(case: str, options: argparse.Namespace) -> None:
     """Print the images per second of both sides, and their ratio."""
     for kind in options.kinds:
         for workers in options.workers_list:
-            found: dict[str, list[dict]] = {side: [] for side in SIDES}
+            found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
             for _ in range(options.repeats):
                 for side, done in found.items():
                     done.append(spawn(side, case, kind, workers, options))
@@ -177,7 +177,8 @@ def compare(case: str, options: argparse.Namespace) -> None:
                   f'{busy[0]:.2f} ms an image, {busy[1]:.2f}', flush=True)
 
 
-def spawn(side: str, case: str, kind: str, workers: int, options: argparse.Namespace) -> dict:
+def spawn(side: str, case: str, kind: str, workers: int,
+          options: argparse.Namespace) -> dict[str, Any]:
     """One measurement in a fresh process."""
     command = [sys.executable, __file__, case, '--child', side, '--kind', kind,
                '--workers', str(workers), '--folder', str(options.folder),

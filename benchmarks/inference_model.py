@@ -84,7 +84,7 @@ def main() -> None:
     if options.side:
         measure(options.side, options)
         return
-    results: dict[str, list[dict]] = {'ours': [], 'peer': []}
+    results: dict[str, list[dict[str, Any]]] = {'ours': [], 'peer': []}
     threads = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
     for _ in range(options.rounds):
         for side, found in results.items():
@@ -94,7 +94,7 @@ def main() -> None:
     report(results, options)
 
 
-def report(results: dict[str, list[dict]], options: argparse.Namespace) -> None:
+def report(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
     """Print what was measured."""
     def median(side: str, what: str) -> float:
         return statistics.median(run[what] for run in results[side])

@@ -90,7 +90,7 @@ def main() -> None:
     if options.side:
         measure(options.side, options)
         return
-    results: dict[str, list[dict]] = {'ours': [], 'peer': []}
+    results: dict[str, list[dict[str, Any]]] = {'ours': [], 'peer': []}
     for _ in range(options.rounds):
         for side, found in results.items():
             done = subprocess.run([sys.executable, __file__, *sys.argv[1:], '--side', side],
@@ -99,7 +99,7 @@ def main() -> None:
     report(results, options)
 
 
-def report(results: dict[str, list[dict]], options: argparse.Namespace) -> None:
+def report(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
     """Print what was measured."""
     def median(side: str, what: str) -> float:
         return statistics.median(run[what] for run in results[side])

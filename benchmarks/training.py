@@ -53,12 +53,12 @@ class MemoryPictures(RetrievalDataset):
         self.images, self.classes = pictures(count)
         super().__init__(**kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry a picture."""
         return [dict(gt_label=int(label), sample_id=str(row))
                 for row, label in enumerate(self.classes)]
 
-    def get_data_info(self, idx: int) -> dict:
+    def get_data_info(self, idx: int) -> dict[str, Any]:
         """The entry with its picture."""
         return dict(super().get_data_info(idx), img=self.images[idx])
 

@@ -1,4 +1,4 @@
-"""What today's torch breaks in the installed engine, mended in one place, each with its reason.
+"""Mends of what today's torch breaks in the installed engine, in one place, each with its reason.
 
 ``install`` is called by :mod:`retrieval.registry`, so it has run before any component is built.
 The environment that the Makefile makes holds a copy of this file, which Python reads at its start:
@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 _SCHEDULERS = 'mmengine.optim.scheduler.param_scheduler'
 _LIBRARIES: list[object] = []  # a library's definitions live as long as it does
@@ -113,7 +114,8 @@ def allow_checkpoint_globals() -> None:
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
     torch.serialization.add_safe_globals([
         HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype, attribute, encode,
-        *cast(list[Callable], [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
+        *cast(list[Callable[..., Any]],
+              [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]),
         *(type(np.dtype(code)) for code in codes)])
 
 

@@ -16,7 +16,7 @@ _PAUSE_SECONDS = 0.02
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[str], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, sync, and rename: a reader sees the
     old file or the new one, never half of one. Missing folders are made.
 
@@ -54,7 +54,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
     sync_folder(path.parent)
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file of these bytes atomically; see :func:`write_atomically`.
 
     Example:
@@ -71,7 +71,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     write_atomically(path, write)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8 atomically; see :func:`write_atomically`."""
     write_bytes(path, text.encode())
 
@@ -83,7 +83,7 @@ def write_all(handle: Any, data: Any) -> None:
         view = view[handle.write(view):]
 
 
-def sync_folder(folder: str | os.PathLike) -> None:
+def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make the names in a folder outlive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -96,7 +96,7 @@ def sync_folder(folder: str | os.PathLike) -> None:
 
 
 @contextmanager
-def folder_lock(folder: str | os.PathLike, timeout: float) -> Iterator[None]:
+def folder_lock(folder: str | os.PathLike[str], timeout: float) -> Iterator[None]:
     """Hold the folder's writer lock inside.
 
     The lock belongs to the open file, so that it ends with its process however that ends: a dead
@@ -123,7 +123,7 @@ def folder_lock(folder: str | os.PathLike, timeout: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, folder: str | os.PathLike, timeout: float) -> None:
+def _take(descriptor: int, folder: str | os.PathLike[str], timeout: float) -> None:
     end = time.monotonic() + timeout
     while True:
         try:

@@ -104,7 +104,7 @@ def sample_id_of(sample: Any, default: Any = None) -> str | None:
     return None if index is None else str(index)
 
 
-def _rebuild(cls: type, state: dict, tensor_names: list[str]) -> BaseDataElement:
+def _rebuild(cls: type, state: dict[str, Any], tensor_names: list[str]) -> BaseDataElement:
     sample = cls()
     sample.__dict__.update(
         {name: torch.from_numpy(value) if name in tensor_names else value
@@ -112,7 +112,7 @@ def _rebuild(cls: type, state: dict, tensor_names: list[str]) -> BaseDataElement
     return sample
 
 
-def _reduce(sample: RetrievalDataSample) -> tuple:
+def _reduce(sample: RetrievalDataSample) -> tuple[Any, ...]:
     """Pickle small CPU tensors as arrays: a tensor costs a file descriptor between processes."""
     state = dict(sample.__dict__)
     names = [name for name, value in state.items()

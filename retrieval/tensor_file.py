@@ -72,7 +72,7 @@ class Format:
     again: str
     finite: tuple[str, ...] = ()
 
-    def check(self, path: str | os.PathLike, name: Any, version: Any) -> None:
+    def check(self, path: str | os.PathLike[str], name: Any, version: Any) -> None:
         """Raise ForeignFileError where a file at ``path`` is of another name or version.
 
         Example:
@@ -108,7 +108,7 @@ class Pieces:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-def write_container(path: str | os.PathLike, format: Format,
+def write_container(path: str | os.PathLike[str], format: Format,
                     columns: Mapping[str, np.ndarray | Tensor | StringColumn | Pieces],
                     manifest: Mapping[str, Any]) -> str:
     """Write arrays, columns of strings and a manifest, atomically.
@@ -184,7 +184,7 @@ def _write_tensor(handle: Any, name: str, made: Pieces) -> bytes:
     return digester.finish()
 
 
-def _header(metadata: dict[str, str], layout: list) -> bytes:
+def _header(metadata: dict[str, str], layout: list[Any]) -> bytes:
     header: dict[str, Any] = {'__metadata__': metadata}
     offset = 0
     for name, code, shape, num_bytes in layout:
@@ -225,7 +225,7 @@ class Container:
         ([[1.0, 0.0], [0.0, 1.0]], ['a', 'b'])
     """
 
-    def __init__(self, path: str | os.PathLike, format: Format) -> None:
+    def __init__(self, path: str | os.PathLike[str], format: Format) -> None:
         self.path, self.format = os.path.abspath(path), format
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f'There is no file {self.path!r} ({format.name}).')
@@ -243,7 +243,7 @@ class Container:
         self._codes = {name: entry['dtype'] for name, entry in header.items()}
         self.arrays = self._arrays(header, digests, int(metadata['block']))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.format, self.checksum)
 
     def __contains__(self, name: str) -> bool:
@@ -632,7 +632,7 @@ def read_header(file: np.ndarray, path: str) -> tuple[dict[str, Any], bytes]:
     return header, raw
 
 
-def map_file(path: str | os.PathLike) -> np.ndarray:
+def map_file(path: str | os.PathLike[str]) -> np.ndarray:
     """The bytes of a file, ``(B,)`` uint8, read when they are touched.
 
     What is written into them stays in memory and never reaches the file. No file descriptor stays

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checks import whole_number
 from .command_line import add_config_options, reports_errors
 
 SPLITS = ('train', 'val', 'test', 'gallery')
@@ -34,8 +35,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    if arguments.number < 1:
-        raise ValueError(f'--number must be at least 1, got {arguments.number}.')
+    whole_number('--number', arguments.number)
     from ..runs.config import load_config
     from ..visualization import draw_image_grid
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def plain_config(value: Any) -> Any:
     return f'{cls.__module__}.{cls.__qualname__}'
 
 
-def build_pipeline(pipeline: Sequence[dict | Callable] | None) -> Compose:
+def build_pipeline(pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None) -> Compose:
     """A pipeline whose parts are built through the registry of this package.
 
     Raises:
@@ -97,8 +97,8 @@ class RetrievalDataset(BaseDataset):
     _fully_initialized: bool
 
     def __init__(self, ann_file: str = '', data_root: str = '',
-                 pipeline: Sequence[dict | Callable] | None = (), on_unreadable: str = 'raise',
-                 **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 on_unreadable: str = 'raise', **kwargs: Any) -> None:
         if on_unreadable not in ('raise', 'skip'):
             raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {on_unreadable!r}.")
         self.on_unreadable = on_unreadable
@@ -141,7 +141,7 @@ class RetrievalDataset(BaseDataset):
 
     # Columns, read without decoding an image ---------------------------------------------------
 
-    def _entries(self) -> Iterator[dict]:
+    def _entries(self) -> Iterator[dict[str, Any]]:
         """The entries as they were loaded, in order."""
         if not self._fully_initialized:
             self.full_init()
@@ -154,7 +154,7 @@ class RetrievalDataset(BaseDataset):
             yield pickle.loads(data[start:end])
             start = end
 
-    def _read_labels(self, entries: Sequence[dict] | Iterator[dict]) -> np.ndarray | None:
+    def _read_labels(self, entries: Iterable[dict[str, Any]]) -> np.ndarray | None:
         values = [entry.get('gt_label') for entry in entries]
         missing = sum(value is None for value in values)
         if missing == len(values):
@@ -198,10 +198,10 @@ class RetrievalDataset(BaseDataset):
         return self._columns['sample_ids']
 
     @property
-    def metadata(self) -> dict[str, list]:
+    def metadata(self) -> dict[str, list[Any]]:
         """The columns of :attr:`metadata_keys` that the entries have, name to N values."""
         if 'metadata' not in self._columns:
-            columns: dict[str, list] = {key: [] for key in self.metadata_keys}
+            columns: dict[str, list[Any]] = {key: [] for key in self.metadata_keys}
             for entry in self._entries():
                 for key, column in columns.items():
                     column.append(entry.get(key))
@@ -226,7 +226,7 @@ class RetrievalDataset(BaseDataset):
         """Say which epoch comes next; loader workers that already run hear of it too."""
         self._sampling.epoch = epoch
 
-    def get_data_info(self, idx: int) -> dict:
+    def get_data_info(self, idx: int) -> dict[str, Any]:
         """The entry of one image, with ``sample_idx``, ``sample_id`` and ``metadata_keys``."""
         info = super().get_data_info(self._row(idx))
         info['sample_id'] = sample_id_of(info)
@@ -234,7 +234,7 @@ class RetrievalDataset(BaseDataset):
             info['metadata_keys'] = self.metadata_keys
         return info
 
-    def __getitem__(self, idx: int) -> dict:
+    def __getitem__(self, idx: int) -> dict[str, Any]:
         """The item that the pipeline makes of one image.
 
         Raises:
@@ -250,7 +250,7 @@ class RetrievalDataset(BaseDataset):
         with seeded(key):
             return self.prepare_data(row)
 
-    def prepare_data(self, idx: int) -> dict:
+    def prepare_data(self, idx: int) -> dict[str, Any]:
         """Run the pipeline on one image; see :meth:`__getitem__`."""
         info = self.get_data_info(idx)
         identity = {key: info.get(key) for key in ('sample_idx', 'sample_id', 'img_path')}
@@ -300,6 +300,6 @@ class RetrievalDataset(BaseDataset):
         subset._columns = {}
         return subset
 
-    def _copy_without_annotation(self, memo: dict | None = None) -> RetrievalDataset:
+    def _copy_without_annotation(self, memo: dict[str, Any] | None = None) -> RetrievalDataset:
         # MMEngine's default is one dict shared by all calls, which returns stale copies.
         return super()._copy_without_annotation({} if memo is None else memo)

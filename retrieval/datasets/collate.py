@@ -12,7 +12,7 @@ from ..registry import FUNCTIONS
 
 
 @FUNCTIONS.register_module()
-def image_collate(items: Sequence[dict]) -> dict[str, Any]:
+def image_collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Images of one shape as one tensor, everything else as MMEngine's ``pseudo_collate`` has it.
 
     The engine's own leaves a tensor an image, and each travels alone from a loader's worker to the

@@ -111,7 +111,8 @@ class CSVDataset(RetrievalDataset):
 
     def __init__(self, ann_file: str, data_root: str = '', split: str = 'train',
                  evaluation_split: str | None = None,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         self.split = self._checked_split(split, 'split', SPLITS)
         self.evaluation_split = evaluation_split and self._checked_split(
             evaluation_split, 'evaluation_split', ('validation', 'test'))
@@ -135,7 +136,7 @@ class CSVDataset(RetrievalDataset):
             tried = ' and '.join(repr(name) for name in dict.fromkeys((inside, self.ann_file)))
             raise FileNotFoundError(f'There is no CSV file {tried}: check `ann_file`.')
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry a row of the split, in the order of the file."""
         table = self._read_table()
         label_rows, rows = self._select(table)
@@ -219,7 +220,7 @@ class CSVDataset(RetrievalDataset):
                                     f'paths start at data_root, {root!r}.')
         return paths
 
-    def _boxes(self, table: pd.DataFrame, rows: pd.Series) -> list[tuple | None]:
+    def _boxes(self, table: pd.DataFrame, rows: pd.Series) -> list[tuple[Any, ...] | None]:
         """``(x_1, y_1, x_2, y_2)`` of every row, None where all four cells are empty."""
         if 'x_1' not in table:
             return [None] * int(rows.sum())

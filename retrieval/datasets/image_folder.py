@@ -118,7 +118,8 @@ class ImageFolder(RetrievalDataset):
     def __init__(self, data_root: str, split: str | None = None, test_share: float = 0.5,
                  seed: int = 0, extensions: Sequence[str] = EXTENSIONS,
                  classes: Sequence[str] | None = None,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         if split is not None and split not in SPLITS:
             raise ValueError(unknown_name('split', split, SPLITS) + ' None takes all classes.')
         self.split = split
@@ -128,7 +129,7 @@ class ImageFolder(RetrievalDataset):
         self.classes = None if classes is None else [str(name) for name in classes]
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry an image, class by class."""
         by_class = self._images_by_class()
         names = self.classes or sorted(by_class)
@@ -197,18 +198,19 @@ class ImageList(RetrievalDataset):
 
     def __init__(self, images: str | Path | np.ndarray | Image.Image | Sequence[Any],
                  extensions: Sequence[str] = EXTENSIONS,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         single = isinstance(images, (str, os.PathLike, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim <= 3)
         self.images = [images] if single else list(images)  # type: ignore[arg-type]
         self.extensions = tuple(extensions)
         super().__init__(pipeline=pipeline, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry an image, in the order given; folders in sorted order."""
         if not self.images:
             raise ValueError('ImageList got no images: give a folder, files, or arrays.')
-        entries: list[dict] = []
+        entries: list[dict[str, Any]] = []
         seen: dict[str, int] = {}
         for position, image in enumerate(self.images):
             if isinstance(image, (str, os.PathLike)):
@@ -230,7 +232,7 @@ class ImageList(RetrievalDataset):
         return [path]
 
     @staticmethod
-    def _picture(image: Any, position: int, seen: dict[str, int]) -> dict:
+    def _picture(image: Any, position: int, seen: dict[str, int]) -> dict[str, Any]:
         array = np.ascontiguousarray(as_image_array(image, f'image at position {position}'))
         digest = sha256(str(array.shape).encode() + array.tobytes()).hexdigest()[:24]
         seen[digest] = seen.get(digest, 0) + 1

@@ -42,7 +42,7 @@ class DrawIndex(int):
         self.draw = draw
         return self
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return DrawIndex, (int(self), self.epoch, self.draw)
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class SamplingState:
     def __init__(self) -> None:
         self._cell = torch.zeros(3, dtype=torch.int64)  # whether there is a seed, seed, epoch
 
-    def __deepcopy__(self, memo: dict) -> SamplingState:
+    def __deepcopy__(self, memo: dict[str, Any]) -> SamplingState:
         other = SamplingState()
         other._cell.copy_(self._cell)
         return other

@@ -109,7 +109,7 @@ def needed_labels(dataset: Any, sampler: str) -> np.ndarray:
     return labels
 
 
-class ClassSampler(Sampler):
+class ClassSampler(Sampler[Any]):
     """The indices of :class:`ClassBatches`, batch after batch, as a ``sampler``."""
 
     def __init__(self, dataset: Any, composition: ClassBatches, seed: int | None) -> None:
@@ -132,7 +132,7 @@ class ClassSampler(Sampler):
         self.epoch = epoch
 
 
-class ClassBatchSampler(Sampler):
+class ClassBatchSampler(Sampler[Any]):
     """The batches of :class:`ClassBatches` as a ``batch_sampler``; epochs come by ``sampler``."""
 
     def __init__(self, sampler: Any, composition: ClassBatches) -> None:
@@ -227,7 +227,7 @@ class MPerClassBatchSampler(ClassBatchSampler):
 
 
 @DATA_SAMPLERS.register_module()
-class InfiniteSampler(Sampler):
+class InfiniteSampler(Sampler[Any]):
     """Pass after pass over a dataset without end, for training by iterations.
 
     Every index says which pass it belongs to, so that the augmentations differ from pass to pass
@@ -278,7 +278,8 @@ class InfiniteSampler(Sampler):
         """Nothing: the passes are counted."""
 
 
-def super_classes_of(dataset: Any, super_class: str | Sequence) -> tuple[np.ndarray, list]:
+def super_classes_of(dataset: Any,
+                     super_class: str | Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
     """The super-class of every item as numbers ``(N,)`` int64, and the value of each number.
 
     Args:
@@ -333,7 +334,7 @@ class HierarchicalBatches(ClassBatches):
             there are too few super-classes.
     """
 
-    def __init__(self, labels: np.ndarray, super_classes: np.ndarray, names: Sequence,
+    def __init__(self, labels: np.ndarray, super_classes: np.ndarray, names: Sequence[Any],
                  batch_size: int, m: int, super_classes_per_batch: int = 2,
                  round_up: bool = True) -> None:
         parts = super_classes_per_batch
@@ -359,7 +360,7 @@ class HierarchicalBatches(ClassBatches):
         self.count = max(self.count, -(-int(self.need.sum()) // (parts * self.world_size)),
                          int((-(-self.need // self.most)).max()))
 
-    def _group(self, super_classes: np.ndarray, names: Sequence) -> list[np.ndarray]:
+    def _group(self, super_classes: np.ndarray, names: Sequence[Any]) -> list[np.ndarray]:
         """The classes (positions in ``members``) of every super-class."""
         of_class = []
         for rows in self.members:
@@ -372,7 +373,7 @@ class HierarchicalBatches(ClassBatches):
             of_class.append(int(found[0]))
         return [np.flatnonzero(np.equal(of_class, number)) for number in range(len(names))]
 
-    def _check_groups(self, sizes: np.ndarray, names: Sequence) -> None:
+    def _check_groups(self, sizes: np.ndarray, names: Sequence[Any]) -> None:
         small = np.flatnonzero(sizes < self.share)
         if len(small):
             raise ValueError(
@@ -432,8 +433,8 @@ class HierarchicalBatches(ClassBatches):
             yield [label for batch in batches for label in batch]
 
 
-def _composition(dataset: Any, sampler: str, super_class: str | Sequence, batch_size: int, m: int,
-                 super_classes_per_batch: int, round_up: bool) -> HierarchicalBatches:
+def _composition(dataset: Any, sampler: str, super_class: str | Sequence[Any], batch_size: int,
+                 m: int, super_classes_per_batch: int, round_up: bool) -> HierarchicalBatches:
     labels = needed_labels(dataset, sampler)
     numbers, names = super_classes_of(dataset, super_class)
     return HierarchicalBatches(labels, numbers, names, batch_size, m, super_classes_per_batch,
@@ -473,7 +474,7 @@ class HierarchicalSampler(ClassSampler):
         [1, 1, 1]
     """
 
-    def __init__(self, dataset: Sized, super_class: str | Sequence, m: int, batch_size: int,
+    def __init__(self, dataset: Sized, super_class: str | Sequence[Any], m: int, batch_size: int,
                  super_classes_per_batch: int = 2, seed: int | None = None,
                  round_up: bool = True) -> None:
         super().__init__(dataset, _composition(
@@ -505,7 +506,7 @@ class HierarchicalBatchSampler(ClassBatchSampler):
         [1, 1, 1]
     """
 
-    def __init__(self, sampler: Any, batch_size: int, super_class: str | Sequence, m: int,
+    def __init__(self, sampler: Any, batch_size: int, super_class: str | Sequence[Any], m: int,
                  super_classes_per_batch: int = 2, round_up: bool = True) -> None:
         super().__init__(sampler, _composition(
             dataset_of(sampler, 'HierarchicalBatchSampler'), 'HierarchicalBatchSampler',

@@ -111,7 +111,7 @@ class RepeatDataset(_RepeatDataset):
     def __init__(self, dataset: Any, times: int, lazy_init: bool = False) -> None:
         super().__init__(_built(dataset), whole_number('times', times), lazy_init)
 
-    def __getitem__(self, idx: int) -> dict:
+    def __getitem__(self, idx: int) -> dict[str, Any]:
         repeat, row = divmod(int(idx) % len(self), self._ori_len)
         return self.dataset[DrawIndex.moved(idx, row, repeat, self.times)]
 
@@ -139,7 +139,7 @@ class ClassBalancedDataset(_ClassBalancedDataset):
     def __init__(self, dataset: Any, oversample_thr: float, lazy_init: bool = False) -> None:
         super().__init__(_built(dataset), oversample_thr, lazy_init)
 
-    def __getitem__(self, idx: int) -> dict:
+    def __getitem__(self, idx: int) -> dict[str, Any]:
         rows = self.repeat_indices
         position = int(idx) % len(self)
         row = rows[position]
@@ -176,7 +176,7 @@ class ConcatDataset(_ConcatDataset):
                  ignore_keys: str | list[str] | None = None) -> None:
         super().__init__([_built(dataset) for dataset in datasets], lazy_init, ignore_keys)
 
-    def __getitem__(self, idx: int) -> dict:
+    def __getitem__(self, idx: int) -> dict[str, Any]:
         part, row = self._get_ori_dataset_idx(int(idx))
         item = self.datasets[part][DrawIndex.moved(idx, row)]
         sample = item.get('data_samples') if isinstance(item, dict) else None
@@ -201,7 +201,7 @@ class ConcatDataset(_ConcatDataset):
                             'ConcatDataset')
 
     @property
-    def metadata(self) -> dict[str, list]:
+    def metadata(self) -> dict[str, list[Any]]:
         """The metadata columns of the parts, with None where a part lacks one."""
         names = dict.fromkeys(name for part in self.datasets for name in part.metadata)
         return {name: [value for part in self.datasets

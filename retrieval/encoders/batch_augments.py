@@ -141,7 +141,8 @@ class RandomBatchAugment:
         torch.Size([4, 3, 8, 8])
     """
 
-    def __init__(self, augments: BatchAugment | dict | Sequence[BatchAugment | dict],
+    def __init__(self,
+                 augments: BatchAugment | dict[str, Any] | Sequence[BatchAugment | dict[str, Any]],
                  probs: float | Sequence[float] | None = None) -> None:
         listed = list(augments) if isinstance(augments, (list, tuple)) else [augments]
         if not listed:

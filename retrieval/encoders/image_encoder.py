@@ -61,9 +61,9 @@ class ImageEncoder(BaseModule):
 
     def __init__(self, backbone: Any,
                  pooling: Any = dict(type='retrieval.GlobalAveragePooling'),  # noqa: B006, C408
-                 projection: int | dict | nn.Module | None = None, normalize: bool = True,
+                 projection: int | dict[str, Any] | nn.Module | None = None, normalize: bool = True,
                  frozen: bool = False, in_features: int | None = None,
-                 init_cfg: dict | None = None, *, whitening: Any = None,
+                 init_cfg: dict[str, Any] | None = None, *, whitening: Any = None,
                  multi_scale: Any = None, checkpoint: Any = None) -> None:
         super().__init__(init_cfg)
         self.backbone = build_encoder(backbone, 'backbone')
@@ -136,7 +136,7 @@ class ImageEncoder(BaseModule):
         return self._scaled(self.whitening(described).float())
 
     def describe(self, images: Tensor) -> Tensor:
-        """What the whitening is given, ``(B, D)`` float32: projected, of length 1 where
+        """The input of the whitening, ``(B, D)`` float32: projected, of length 1 where
         ``normalize``, and in evaluation joined from all scales.
         """
         if self.multi_scale is None or self.training:
@@ -150,7 +150,7 @@ class ImageEncoder(BaseModule):
         return functional.normalize(embeddings, dim=1) if self.normalize else embeddings
 
     def pool(self, images: Tensor) -> Tensor:
-        """What the projection is given: the pooled features ``(B, C)``."""
+        """The input of the projection: the pooled features ``(B, C)``."""
         pooled = self.pooling(self.backbone(images))
         if isinstance(pooled, (tuple, list)):
             pooled = pooled[-1]
@@ -333,7 +333,7 @@ class MultiScaleEncoder(BaseModule):
         torch.Size([2, 3])
     """
 
-    def __init__(self, encoder: Any, normalize: bool = True, init_cfg: dict | None = None,
+    def __init__(self, encoder: Any, normalize: bool = True, init_cfg: dict[str, Any] | None = None,
                  **kwargs: Any) -> None:
 
         super().__init__(init_cfg)

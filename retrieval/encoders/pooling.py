@@ -19,7 +19,7 @@ Features = Tensor | tuple[Tensor, ...] | list[Tensor]
 
 
 class Pooling(nn.Module):
-    """What the poolings have in common: which positions they pool, and in which precision.
+    """The base of the poolings: which positions they pool, and in which precision.
 
     Args:
         num_prefix_tokens: how many tokens before the patch tokens (class token, registers) are

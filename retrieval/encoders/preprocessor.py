@@ -80,7 +80,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         return {'type': type(self).__name__, 'mean': mean, 'std': std, 'to_rgb': self.to_rgb,
                 'pad_size_divisor': self.pad_size_divisor, 'pad_value': float(self.pad_value)}
 
-    def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """A batch for the model.
 
         Args:
@@ -180,7 +180,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 setattr(sample, name, value)
         return samples
 
-    def score(self, inputs: Any, samples: Any, mixing: bool) -> tuple[Any, list]:
+    def score(self, inputs: Any, samples: Any, mixing: bool) -> tuple[Any, list[Any]]:
         """Give the samples a ``gt_score``, mixed together with the images if asked.
 
         Copies of them get the mixed one, because a dataset may hand out the same sample again.
@@ -243,12 +243,12 @@ def _build_augments(batch_augments: Any) -> Any:
 
 
 def _is_on(value: Tensor, device: torch.device) -> bool:
-    """Whether a tensor is on the device; one without a number stands for any of its type."""
+    """True where a tensor is on the device; one without a number stands for any of its type."""
     return value.device.type == device.type and device.index in (None, value.device.index)
 
 
 def _are_views(inputs: Any) -> bool:
-    """Whether it is a list of batches instead of one batch."""
+    """True where it is a list of batches instead of one batch."""
     if isinstance(inputs, Tensor):
         return False
     if not isinstance(inputs, (list, tuple)):

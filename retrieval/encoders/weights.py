@@ -49,7 +49,7 @@ class Checkpoint:
         True
     """
 
-    path: str | os.PathLike
+    path: str | os.PathLike[str]
     prefix: str | None = None
     key_mapping: KeyMapping | None = None
     strict: bool = True
@@ -121,11 +121,11 @@ class WeightReport(NamedTuple):
     fitting: int
 
     def is_of_another_model(self, own: Mapping[str, Tensor]) -> bool:
-        """Whether more differs than integer buffers and weights of other parts."""
+        """True where more differs than integer buffers and weights of other parts."""
         return bool(self.different or extra_blocks(self.unexpected, own)
                     or [name for name in self.missing if own[name].is_floating_point()])
 
-    def log(self, path: str | os.PathLike, count: int) -> None:
+    def log(self, path: str | os.PathLike[str], count: int) -> None:
         """Warn of what did not match, where there is something, of ``count`` weights."""
         if self.missing or self.unexpected or self.different:
             print_log(f'{path}: {self.fitting} of {count} weights loaded. '
@@ -179,7 +179,7 @@ def fill(module: nn.Module, own: Mapping[str, Tensor], weights: Mapping[str, Ten
                             if name in own and name not in different}, strict=False)
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a checkpoint of torch, by name, on the CPU.
 
     Which of the two it is, its first bytes say, not its name.
@@ -213,7 +213,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def _describe(start: bytes) -> str:
-    """What a file that is no weight file seems to be, by its first bytes."""
+    """The likely kind of a file that is no weight file seems to be, by its first bytes."""
     text = start.lstrip().lower()
     if not start:
         return 'it is empty'
@@ -270,7 +270,7 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _rename(weights: Mapping[str, Tensor], path: str | os.PathLike, prefix: str | None = None,
+def _rename(weights: Mapping[str, Tensor], path: str | os.PathLike[str], prefix: str | None = None,
            key_mapping: KeyMapping | None = None) -> dict[str, Tensor]:
     """The weights under the names that a model has for them.
 
@@ -320,7 +320,7 @@ def _pairs(key_mapping: KeyMapping | None) -> list[tuple[str, str]]:
     return [(pattern, replacement) for pattern, replacement in pairs]
 
 
-def _check_distinct(target: Mapping[str, str], path: str | os.PathLike) -> None:
+def _check_distinct(target: Mapping[str, str], path: str | os.PathLike[str]) -> None:
     taken: dict[str, str] = {}
     for name, new in target.items():
         if new in taken:
@@ -385,7 +385,7 @@ def extra_blocks(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def refusal(path: str | os.PathLike, own: Mapping[str, Tensor], given: Mapping[str, Tensor],
+def refusal(path: str | os.PathLike[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor],
             report: WeightReport, whose: str = 'this model') -> str:
     """One message: what is missing, unexpected and of another shape, and the likely cause."""
     shapes = [f'{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}'

@@ -344,7 +344,7 @@ def _check_rank(values: np.ndarray, dim: int, what: str) -> None:
                          'as 0.1.')
 
 
-def build_whitening(whitening: int | dict | nn.Module | None,
+def build_whitening(whitening: int | dict[str, Any] | nn.Module | None,
                     in_features: int | None) -> nn.Module:
     """A whitening from its width, config or module; identity for None.
 

@@ -110,7 +110,7 @@ class MatchCalibration:
         return self.class_thresholds.get(str(label), self.threshold)
 
     def is_match(self, scores: Any, labels: Sequence[Any] | None = None) -> Any:
-        """Whether scores are matches.
+        """True where scores are matches.
 
         Args:
             scores: a number, an array ``(n,)`` or a tensor ``(n,)``.
@@ -126,13 +126,13 @@ class MatchCalibration:
             return scores >= torch.tensor(bars, dtype=scores.dtype, device=scores.device)
         return np.asarray(scores) >= np.asarray(bars)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration as JSON, under a temporary name first."""
         content = {'format': _FORMAT, 'version': 1, **asdict(self)}
         write_text(path, json.dumps(content, indent=1) + '\n')
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> MatchCalibration:
+    def load(cls, path: str | os.PathLike[str]) -> MatchCalibration:
         """Read what :meth:`save` wrote.
 
         Raises:

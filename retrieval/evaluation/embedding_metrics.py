@@ -90,11 +90,11 @@ class EmbeddingMetrics(GatheredMetric):
         self.precision = precision
         super().__init__(collect_device=collect_device, prefix=prefix)
 
-    def columns_of(self, data_samples: Sequence[dict]) -> list[Columns]:
+    def columns_of(self, data_samples: Sequence[dict[str, Any]]) -> list[Columns]:
         """Embedding, label, listed rows, and the fields that the evaluation reads beside them."""
         return [self._columns_of(data_sample) for data_sample in data_samples]
 
-    def _columns_of(self, data_sample: dict) -> Columns:
+    def _columns_of(self, data_sample: dict[str, Any]) -> Columns:
         embedding = data_sample.get('embedding')
         label, indices = data_sample.get('gt_label'), data_sample.get('gt_indices')
         if label is not None:

@@ -23,7 +23,7 @@ Queries = int | Iterable[str] | tuple[Gallery, Gallery] | None
 
 @dataclass(frozen=True)
 class GalleryComparison:
-    """What changes for the same queries from an old gallery to a new one.
+    """The changes for the same queries from an old gallery to a new one.
 
     Args:
         num_queries: how many queries there were.

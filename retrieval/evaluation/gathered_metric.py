@@ -35,14 +35,14 @@ class GatheredMetric(BaseMetric):
         self.gallery = gallery
 
     @abstractmethod
-    def columns_of(self, data_samples: Sequence[dict]) -> list[Columns]:
-        """What is kept of each sample of a batch; the same names for every sample."""
+    def columns_of(self, data_samples: Sequence[dict[str, Any]]) -> list[Columns]:
+        """The columns that are kept of each sample of a batch; the same names for every sample."""
 
     @abstractmethod
     def compute_metrics(self, columns: Columns) -> dict[str, float]:
         """The results over all samples; each column a tensor ``(S, …)`` or a list of length S."""
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep what :meth:`columns_of` says of every sample of a batch."""
         for data_sample, columns in zip(data_samples, self.columns_of(data_samples), strict=True):
             number = data_sample.get('sample_idx')
@@ -50,7 +50,7 @@ class GatheredMetric(BaseMetric):
             self.results.append((number is None, place, sample_id_of(data_sample) or '',
                                  columns))
 
-    def evaluate(self, size: int) -> dict:
+    def evaluate(self, size: int) -> dict[str, Any]:
         """The results over all processes. ``size`` is the number of samples of the dataset.
 
         Raises:

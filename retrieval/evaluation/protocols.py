@@ -57,7 +57,7 @@ class Protocol:
 
     @property
     def sample_fields(self) -> tuple[str, ...]:
-        """What a query must bring: the columns of ``exclude_same`` and the lists of all levels."""
+        """The fields of a query: the columns of ``exclude_same`` and the lists of all levels."""
         lists = [name for level in self.levels.values() for name in (*level.relevant, *level.junk)]
         return tuple(dict.fromkeys([*self.exclude_same, *lists]))
 

@@ -12,7 +12,7 @@ from ..checks import same_length
 from ..ranking import RowSets, paired_labels
 from ..structures import as_labels
 
-RelevanceLike = RowSets | Tensor | np.ndarray | Sequence | Callable[[Tensor], Any]
+RelevanceLike = RowSets | Tensor | np.ndarray | Sequence[Any] | Callable[[Tensor], Any]
 
 
 def label_codes(labels: Any, gallery_labels: Any = None) -> tuple[Tensor, Tensor | None, list[Any]]:

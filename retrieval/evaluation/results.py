@@ -126,7 +126,7 @@ class QueryResults:
 
 def compare(first: QueryResults, second: QueryResults, draws: int = 10000,
             seed: int = 0) -> dict[str, dict[str, float]]:
-    """Whether two runs over the same queries differ by more than chance.
+    """The difference of two runs over the same queries, and whether it is more than chance.
 
     A paired permutation test: under the null hypothesis the sign of each query's difference is as
     likely either way (Smucker et al., 2007).

@@ -26,7 +26,7 @@ AVERAGE_PRECISION = {'IR': average_precision, 'integrate': trapezoid_average_pre
 
 
 class RankedListMetric(GatheredMetric):
-    """What recall and average precision share: a sample's ranked rows and its relevant rows.
+    """The base of recall and average precision: a sample's ranked rows and its relevant rows.
 
     The ranked rows are ``pred_label``; without it the columns of ``pred_score``, one a row of the
     gallery, by falling score. Relevant are the rows that ``gt_indices`` names; else the rows of
@@ -61,7 +61,7 @@ class RankedListMetric(GatheredMetric):
             values, counts = torch.unique(self._labels, return_counts=True)
             self._counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
 
-    def columns_of(self, data_samples: Sequence[dict]) -> list[Columns]:
+    def columns_of(self, data_samples: Sequence[dict[str, Any]]) -> list[Columns]:
         """Each sample's results ``(M,)`` and the number of its relevant rows.
 
         Raises:
@@ -80,7 +80,7 @@ class RankedListMetric(GatheredMetric):
         return {**{name: summary[name] for name in names},
                 f'{names[0]}/num_skipped_queries': summary['num_skipped_queries']}
 
-    def _hits(self, data_sample: dict) -> tuple[Tensor, int]:
+    def _hits(self, data_sample: dict[str, Any]) -> tuple[Tensor, int]:
         """Which of the first ranked rows are relevant, ``(n,)`` bool, and R."""
         own = None
         if self.gallery is not None:
@@ -315,7 +315,7 @@ def _dense(values: Any, name: str) -> Tensor:
     return dense
 
 
-def _ranked(data_sample: dict) -> Tensor:
+def _ranked(data_sample: dict[str, Any]) -> Tensor:
     rows = data_sample.get('pred_label')
     if rows is not None:
         return as_labels(rows, 'pred_label').cpu()
@@ -326,7 +326,7 @@ def _ranked(data_sample: dict) -> Tensor:
     return torch.sort(score.detach().cpu().reshape(-1), descending=True, stable=True).indices
 
 
-def _listed(data_sample: dict) -> Tensor:
+def _listed(data_sample: dict[str, Any]) -> Tensor:
     if data_sample.get('gt_indices') is not None:
         return as_labels(data_sample['gt_indices'], 'gt_indices').cpu()
     if data_sample.get('gt_score') is not None:

@@ -50,7 +50,7 @@ class EmbeddingSet:
 
     @classmethod
     def of_gallery(cls, gallery: Gallery) -> EmbeddingSet:
-        """What a gallery holds, its labels by name where it has names: two galleries may number
+        """The set of a gallery, its labels by name where it has names: two galleries may number
         classes apart.
         """
         labels: Any = gallery.labels

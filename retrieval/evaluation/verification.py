@@ -223,7 +223,7 @@ class _Counter:
 
 
 class PairResults(NamedTuple):
-    """What a threshold does to labelled pairs; a result over no pairs is NaN."""
+    """The results of a threshold over labelled pairs; a result over no pairs is NaN."""
 
     threshold: float
     tar: float

@@ -20,7 +20,7 @@ GALLERY_FILE = Format('retrieval-gallery', 2, 'Dump the prototype again.',
 
 @dataclass
 class Contents:
-    """What an open gallery file or store holds; a column is read when its reader is called.
+    """The contents of an open gallery file or store; a column is read when its reader is called.
 
     Args:
         vectors: the embeddings.
@@ -37,7 +37,7 @@ class Contents:
     facts: Mapping[str, Any]
 
 
-def write_gallery_file(path: str | os.PathLike, dtype: str, vectors: Vectors,
+def write_gallery_file(path: str | os.PathLike[str], dtype: str, vectors: Vectors,
                        columns: Mapping[str, Column | None], metadata: Mapping[str, Column],
                        facts: Mapping[str, Any]) -> str:
     """Write a gallery; its vectors are encoded some thousand rows at a time.
@@ -88,8 +88,8 @@ def _library_versions() -> dict[str, str]:
             'mmengine': str(mmengine.__version__), 'numpy': np.__version__}
 
 
-def open_gallery_file(path: str | os.PathLike) -> Contents:
-    """What is in a file that :func:`write_gallery_file` wrote; nothing of its rows is read yet.
+def open_gallery_file(path: str | os.PathLike[str]) -> Contents:
+    """The contents of a file of :func:`write_gallery_file`; nothing of its rows is read yet.
 
     Raises:
         FileNotFoundError: there is no such file.

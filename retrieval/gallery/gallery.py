@@ -167,7 +167,7 @@ class Gallery:
 
     @property
     def normalised(self) -> bool:
-        """Whether every embedding has length 1, up to the rounding of :attr:`dtype`."""
+        """True where every embedding has length 1, up to the rounding of :attr:`dtype`."""
         return self.vectors.normalised
 
     def label_name(self, row: int) -> str | None:
@@ -199,7 +199,7 @@ class Gallery:
 
     # Files -------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike, dtype: str | None = None) -> str:
+    def save(self, path: str | os.PathLike[str], dtype: str | None = None) -> str:
         """Write the gallery as one safetensors file, under a temporary name and then renamed.
 
         Args:
@@ -221,7 +221,7 @@ class Gallery:
                                   held, self.metadata, self._facts())
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Gallery:
+    def load(cls, path: str | os.PathLike[str]) -> Gallery:
         """Open a gallery file or store, or saved vectors ``(N, D)`` as one.
 
         Vectors may be a tensor (``.pth``, ``.pt``; also what mmpretrain's ``dump_prototype``

@@ -31,7 +31,7 @@ _NAMES = {
 }
 
 
-def is_gallery(path: str | os.PathLike) -> bool:
+def is_gallery(path: str | os.PathLike[str]) -> bool:
     """True where there is a gallery file or a gallery store at ``path``, and no folder of images.
 
     Example:
@@ -41,8 +41,8 @@ def is_gallery(path: str | os.PathLike) -> bool:
     return Path(path).is_file() or is_store(path)
 
 
-def open_path(path: str | os.PathLike) -> Contents | dict[str, Any]:
-    """What is at ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
+def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
+    """Open ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder is no store.
@@ -73,7 +73,7 @@ def open_path(path: str | os.PathLike) -> Contents | dict[str, Any]:
 
 
 @contextmanager
-def readable(path: str | os.PathLike) -> Iterator[None]:
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
     """Inside, whatever a library underneath says, the error is a ValueError that names the file."""
     try:
         yield
@@ -130,7 +130,7 @@ def _open_safetensors(path: Path) -> Contents | dict[str, Any]:
 
 
 def _version_1(path: Path) -> dict[str, Any]:
-    """What is in a file of version 1 of the format, which had no checksums."""
+    """The contents of a file of version 1 of the format, which had no checksums."""
     from safetensors.torch import load_file
 
     def column(name: str) -> Any:
@@ -156,7 +156,7 @@ def _version_1(path: Path) -> dict[str, Any]:
             source=manifest['source'], skipped=manifest['skipped'])
 
 
-def switch(link: str | os.PathLike, target: str | os.PathLike) -> Path | None:
+def switch(link: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path | None:
     """Let a name lead to another gallery, a file or a store.
 
     The name is a symbolic link, so that it can be given wherever a gallery's path can. Whoever

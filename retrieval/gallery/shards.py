@@ -92,7 +92,7 @@ def files_of(shards: Iterable[Shard]) -> set[str]:
             for name in (shard.file, shard.removed.file if shard.removed else None) if name}
 
 
-def is_store(folder: str | os.PathLike) -> bool:
+def is_store(folder: str | os.PathLike[str]) -> bool:
     """True for a folder that is a gallery store."""
     return (Path(folder) / MANIFEST).is_file()
 
@@ -176,7 +176,7 @@ def is_foreign(folder: Path) -> bool:
 
 
 def open_shard(folder: Path, shard: Shard) -> Contents:
-    """What is in the file of a shard, removed rows too.
+    """The contents of the file of a shard, removed rows too.
 
     Raises:
         FileNotFoundError: it is missing.

@@ -54,12 +54,12 @@ class GalleryStore:
         ['b', 'c']
     """
 
-    def __init__(self, path: str | os.PathLike, timeout: float = 10.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], timeout: float = 10.0) -> None:
         self.path = Path(path)
         self.timeout = timeout
 
     @classmethod
-    def create(cls, path: str | os.PathLike, gallery: Gallery | None = None,
+    def create(cls, path: str | os.PathLike[str], gallery: Gallery | None = None,
                dtype: str = 'float32', timeout: float = 10.0) -> GalleryStore:
         """Make a store, empty or with its first rows; it appears whole.
 
@@ -92,7 +92,7 @@ class GalleryStore:
         return store
 
     @classmethod
-    def open(cls, path: str | os.PathLike, timeout: float = 10.0) -> GalleryStore:
+    def open(cls, path: str | os.PathLike[str], timeout: float = 10.0) -> GalleryStore:
         """The store in a folder. A link is followed once, so that later a store, and not a name, is
         read and changed.
 
@@ -263,7 +263,7 @@ class GalleryStore:
         """
         return Gallery.opened(open_shards(self.path))
 
-    def export(self, path: str | os.PathLike, dtype: str | None = None) -> None:
+    def export(self, path: str | os.PathLike[str], dtype: str | None = None) -> None:
         """Write the rows as one gallery file; see :meth:`Gallery.save`."""
         self.load().save(path, dtype)
 

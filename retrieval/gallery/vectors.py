@@ -75,7 +75,7 @@ class Vectors(ABC):
 
     @property
     def normalised(self) -> bool:
-        """Whether every row has length 1, up to the rounding of the dtype."""
+        """True where every row has length 1, up to the rounding of the dtype."""
         if self._normalised is None:
             error = _LENGTH_ERROR[self.dtype]
             self._normalised = all(
@@ -157,7 +157,7 @@ class JoinedVectors(Vectors):
         return ArrayVectors(out, scales, self._normalised or None)
 
     def _ranges(self, start: int, stop: int) -> Iterator[tuple[int, int, Vectors, Any]]:
-        """What of each part lies between two rows: where it goes, and a slice or row numbers."""
+        """The rows of each part between two rows: where they go, and a slice or numbers."""
         for part, (source, kept) in enumerate(self.parts):
             begin = max(start, int(self._edges[part]))
             end = min(stop, int(self._edges[part + 1]))

@@ -39,8 +39,8 @@ class BNNeckHead(BaseModule):
         3
     """
 
-    def __init__(self, before: dict | nn.Module, after: dict | nn.Module,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(self, before: dict[str, Any] | nn.Module, after: dict[str, Any] | nn.Module,
+                 init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.before: Any = _build(before, 'before')
         self.after: Any = _build(after, 'after')
@@ -71,7 +71,7 @@ class BNNeckHead(BaseModule):
                 for name, value in head.loss(features, data_samples).items()}
 
     def predict(self, feats: Any, data_samples: Any = None, **options: Any) -> Any:
-        """What the head after the neck makes of embeddings ``(B, D)``."""
+        """The prediction of the head after the neck for embeddings ``(B, D)``."""
         return self.after.predict(feats, data_samples, **options)
 
 

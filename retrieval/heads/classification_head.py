@@ -51,7 +51,7 @@ class ClassificationHead(BaseModule):
     def __init__(self, num_classes: int, in_features: int, loss: Any = None,
                  label_smoothing: float = 0.0, bias: bool = True, normalize: bool = False,
                  scale: float = 1.0, loss_weight: float = 1.0,
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         num_classes = whole_number('num_classes', num_classes)
         in_features = whole_number('in_features', in_features)
@@ -172,7 +172,7 @@ class LogitsHead(BaseModule):
     """
 
     def __init__(self, loss: Any = None, loss_weight: float = 1.0,
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         module = MODELS.build(loss) if isinstance(loss, dict) else loss
         if module is not None and not isinstance(module, nn.Module):

@@ -153,7 +153,7 @@ class LossTerm:
 
 
 class Batch(NamedTuple):
-    """What the losses of a head are given.
+    """The input of the losses of a head.
 
     Args:
         embeddings: of all views, one view after another, ``(V · B, D)`` float32.
@@ -196,7 +196,7 @@ def _by_view(rows: Tensor, views: int, gather: Callable[[Tensor], Tensor]) -> Te
 
 def checked_extra(embeddings: Tensor, views: int, ref_emb: Tensor | None,
                   ref_labels: Tensor | None, enqueue_mask: Tensor | None) -> dict[str, Tensor]:
-    """What was given, by name, on the device of the embeddings.
+    """The extra inputs that were given, by name, on the device of the embeddings.
 
     Args:
         embeddings: of all views, ``(V · B, D)``.

@@ -65,7 +65,7 @@ class MetricHead(BaseModule):
     """
 
     def __init__(self, loss: Any, miner: Any = None, loss_weight: float = 1.0,
-                 init_cfg: dict | None = None, gather: bool = True) -> None:
+                 init_cfg: dict[str, Any] | None = None, gather: bool = True) -> None:
         super().__init__(init_cfg)
         single = not isinstance(loss, (list, tuple))
         if not single and miner is not None:

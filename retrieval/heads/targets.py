@@ -1,4 +1,4 @@
-"""What the data samples of a batch say that the embeddings should be."""
+"""The targets of a batch: classes and mixed labels, read off its data samples."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -66,14 +66,14 @@ class ReproducibleTrainingHook(Hook):
                 weight.grad = self._gradients[name].to(weight)
         self._gradients = {}
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add the gradients that no step has used yet; after a step there are none."""
         gradients = {name: weight.grad.cpu() for name, weight in runner.model.named_parameters()
                      if weight.grad is not None}
         if gradients and world_size() == 1:
             checkpoint['gradients'] = gradients
 
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the gradients for the step that they are for."""
         self._gradients = checkpoint.get('gradients', {}) if runner._resume else {}
 

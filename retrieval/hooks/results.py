@@ -76,7 +76,7 @@ def prototype_dataset(model: Any) -> Any:
 
 
 def ranking_rows(samples: list[Any], gallery: Any, pictures: Pictures,
-                 columns: int) -> list[tuple[Any, list]]:
+                 columns: int) -> list[tuple[Any, list[Any]]]:
     """The rows of :func:`draw_ranking_grid`: a query and its results for each sample."""
     rows = []
     for sample in samples:

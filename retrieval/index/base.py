@@ -178,7 +178,7 @@ class Index(ABC):
         """The vectors ``(N, D)`` in the order of the rows, for :meth:`save` as it stands here."""
         raise NotImplementedError(f'{type(self).__name__} needs `vectors`, or `save` and `load`.')
 
-    def save(self, path: str | PathLike) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one file: under a temporary name first, then renamed.
 
         The settings, ids and vectors, where the index has no file of its own.
@@ -189,7 +189,7 @@ class Index(ABC):
                         dict(settings=self.settings(), gallery=self.gallery_digest))
 
     @classmethod
-    def load(cls, path: str | PathLike) -> Index:
+    def load(cls, path: str | PathLike[str]) -> Index:
         """Read what :meth:`save` wrote.
 
         Raises:

@@ -147,7 +147,7 @@ class ExactIndex(Index):
                                              count=len(self), precision=self.precision)
         return self._prepared
 
-    def save(self, path: str | PathLike) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one safetensors file.
 
         A callable similarity is not written: such a file is loaded with ``similarity=`` given.
@@ -160,7 +160,7 @@ class ExactIndex(Index):
                              gallery=self.gallery_digest))
 
     @classmethod
-    def load(cls, path: str | PathLike, device: str | torch.device | None = None,
+    def load(cls, path: str | PathLike[str], device: str | torch.device | None = None,
              similarity: SimilarityFn | None = None) -> ExactIndex:
         """Read what :meth:`save` wrote.
 

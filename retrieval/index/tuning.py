@@ -80,7 +80,7 @@ def held_out(rows: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Trial:
-    """What one index with one setting was seen to do; or why it could not be built.
+    """The measured recall and speed of one index with one setting; or why it could not be built.
 
     Args:
         index: its config.
@@ -105,7 +105,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Budget:
-    """What an index must reach: each of those that are given."""
+    """The bounds that an index must reach: each of those that are given."""
 
     recall: float | None = None
     latency_ms: float | None = None
@@ -280,7 +280,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def _is_known(factory: str, similarity: str) -> bool:
-    """Whether this release of faiss builds it."""
+    """True where this release of faiss builds it."""
     try:
         trial(factory, similarity)
     except ValueError:

@@ -104,11 +104,11 @@ def as_bytes(index: Any) -> Tensor:
 
 
 def from_bytes(data: Tensor) -> Any:
-    """What :func:`as_bytes` wrote."""
+    """The index that :func:`as_bytes` wrote."""
     return load_faiss().deserialize_index(data.numpy())
 
 
-def read(path: str | PathLike) -> Any:
+def read(path: str | PathLike[str]) -> Any:
     """A file that faiss itself wrote.
 
     Raises:

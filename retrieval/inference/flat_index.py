@@ -71,13 +71,13 @@ class FlatIndex:
         self._prepared = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the index holds, for a file."""
+        """The contents of the index, for a file."""
         centre = torch.zeros(self.d) if self.centre is None else self.centre
         return {'rows': self._rows[:self.ntotal, :-1], 'centre': centre}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], device: str | torch.device) -> FlatIndex:
-        """What :meth:`tensors` gave."""
+        """The index of what :meth:`tensors` gave."""
         index = cls(tensors['rows'].shape[1], device)
         index.centre = tensors['centre'].to(device)
         index._put(tensors['rows'], torch.zeros_like(index.centre))

@@ -215,11 +215,11 @@ class InferenceModel:
         labels = self.knn_func.names.labels
         return None if labels is None or labels[row] < 0 else int(labels[row])
 
-    def save_knn_func(self, filename: str | PathLike) -> None:
+    def save_knn_func(self, filename: str | PathLike[str]) -> None:
         """Write the index with its ids and labels to a file."""
         self.knn_func.save(filename)
 
-    def load_knn_func(self, filename: str | PathLike) -> None:
+    def load_knn_func(self, filename: str | PathLike[str]) -> None:
         """Read an index that :meth:`save_knn_func`, or faiss, wrote."""
         self.knn_func.load(filename)
 
@@ -233,7 +233,7 @@ class InferenceModel:
         return self.match_finder.get_matching_pairs(queries, references, threshold, return_tuples)
 
     def is_match(self, x: Any, y: Any, threshold: float | None = None) -> bool | np.ndarray:
-        """Whether each ``x`` matches the ``y`` beside it; see :meth:`MatchFinder.is_match`."""
+        """True where each ``x`` matches the ``y`` beside it; see :meth:`MatchFinder.is_match`."""
         return self.match_finder.is_match(self.get_embeddings(x), self.get_embeddings(y), threshold)
 
     def match_probability(self, x: Any, y: Any) -> Tensor:

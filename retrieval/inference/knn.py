@@ -152,12 +152,12 @@ class HeldReference:
                              '`train` first (`train_knn` of an InferenceModel).')
         return self.reference
 
-    def save(self, filename: str | PathLike) -> None:
+    def save(self, filename: str | PathLike[str]) -> None:
         """Write the reference, ids and labels to one file with a checksum."""
         held = {'vectors': self.held(None), **self.names.columns()}
         write_container(filename, _HELD, held, {})
 
-    def load(self, filename: str | PathLike) -> None:
+    def load(self, filename: str | PathLike[str]) -> None:
         """Read what :meth:`save` wrote.
 
         Raises:
@@ -183,7 +183,7 @@ class CallableKNN(HeldReference):
 
     def __call__(self, query: Tensor, k: int, reference: Any = None,
                  ref_includes_query: bool = False) -> tuple[Tensor, Tensor]:
-        """What the function finds; at most as many neighbours as there are are asked for."""
+        """The nearest neighbours; at most as many neighbours as there are are asked for."""
         among = self.held(reference)
         most = len(among) - bool(ref_includes_query)
         return self.knn_func(query, min(k, most), among, ref_includes_query)
@@ -336,7 +336,7 @@ class FaissKNN:
             return self.index.vectors(rows)
         return faiss_engine.vectors(self.index, rows)
 
-    def save(self, filename: str | PathLike) -> None:
+    def save(self, filename: str | PathLike[str]) -> None:
         """Write index, ids and labels to one file with a checksum, whole or not at all.
 
         Raises:
@@ -350,7 +350,7 @@ class FaissKNN:
             held = {'faiss': faiss_engine.as_bytes(self.index)}
         write_container(filename, _INDEX, {**held, **self.names.columns()}, {})
 
-    def load(self, filename: str | PathLike) -> None:
+    def load(self, filename: str | PathLike[str]) -> None:
         """Read what :meth:`save` wrote, or an index that faiss wrote.
 
         Raises:
@@ -452,7 +452,7 @@ class FaissIndexer:
 
     @property
     def index(self) -> Any:
-        """What is searched, or None."""
+        """The index that is searched, or None."""
         return self.knn.index
 
     @index.setter
@@ -480,11 +480,11 @@ class FaissIndexer:
             return indices.numpy(), distances.numpy()
         return indices, distances
 
-    def save(self, filename: str | PathLike) -> None:
+    def save(self, filename: str | PathLike[str]) -> None:
         """Write the index; see :meth:`FaissKNN.save`."""
         self.knn.save(filename)
 
-    def load(self, filename: str | PathLike) -> None:
+    def load(self, filename: str | PathLike[str]) -> None:
         """Read an index; see :meth:`FaissKNN.load`."""
         self.knn.load(filename)
 
@@ -520,10 +520,10 @@ class IndexerKNN:
         return (torch.as_tensor(np.asarray(distances)).to(query.device),
                 torch.as_tensor(np.asarray(indices)).to(query.device))
 
-    def save(self, filename: str | PathLike) -> None:
+    def save(self, filename: str | PathLike[str]) -> None:
         """Let the indexer write itself."""
         self.indexer.save(filename)
 
-    def load(self, filename: str | PathLike) -> None:
+    def load(self, filename: str | PathLike[str]) -> None:
         """Let the indexer read itself."""
         self.indexer.load(filename)

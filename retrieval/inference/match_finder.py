@@ -78,7 +78,7 @@ class MatchFinder:
 
     @torch.no_grad()
     def is_match(self, x: Tensor, y: Tensor, threshold: float | None = None) -> bool | np.ndarray:
-        """Whether each ``x (n, D)`` matches the ``y (n, D)`` beside it.
+        """True where each ``x (n, D)`` matches the ``y (n, D)`` beside it.
 
         Returns:
             A bool for one pair, booleans ``(n,)`` for several.

@@ -79,7 +79,7 @@ def build_component(cfg: Any) -> Any:
 
 
 def resolve(kind: Any) -> Callable[..., Any]:
-    """What builds objects of the type that a config names."""
+    """The callable that builds objects of the type that a config names."""
     if not isinstance(kind, str):
         if callable(kind):
             return _factory(kind) if kind in library_classes().values() else kind

@@ -16,7 +16,7 @@ from .image_to_image import ImageToImageRetriever
 from .prototype import configured_prototype
 
 
-def build_retriever(config: Any, checkpoint: str | os.PathLike | None = None,
+def build_retriever(config: Any, checkpoint: str | os.PathLike[str] | None = None,
                     prototype: Any = None, device: Any = None) -> Any:
     """The retriever of a config, with a checkpoint's weights, in evaluation mode.
 
@@ -71,8 +71,8 @@ def default_retriever(prototype: Any = None, topk: int = 10, device: Any = None)
     return model.to(device or get_device()).eval()
 
 
-def as_retriever(model: Any, checkpoint: str | os.PathLike | None = None,
-                 device: Any = None) -> tuple[Any, list[dict] | None]:
+def as_retriever(model: Any, checkpoint: str | os.PathLike[str] | None = None,
+                 device: Any = None) -> tuple[Any, list[dict[str, Any]] | None]:
     """A retriever, and the pipeline that its config gives to test images.
 
     Args:
@@ -160,7 +160,7 @@ def is_mmpretrain(config: Any) -> bool:
             and str(config.model.get('type')).rsplit('.', 1)[-1] == 'ImageToImageRetriever')
 
 
-def config_pipeline(config: Any) -> list[dict] | None:
+def config_pipeline(config: Any) -> list[dict[str, Any]] | None:
     """The pipeline that queries go through: the test set's, else the prototype's, else None."""
     prototype = config.model.get('prototype')
     for loader in (config.get('test_dataloader'), config.get('val_dataloader'),

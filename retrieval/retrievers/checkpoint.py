@@ -10,7 +10,7 @@ from ..encoders import read_weights
 from ..encoders.weights import compare, fill, refusal
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The weights in a checkpoint (MMEngine's, a bare state dict, or ``.safetensors``), by name.
 
     Raises:
@@ -21,7 +21,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
-def check_encoder(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+def check_encoder(module: nn.Module, given: Mapping[str, Tensor],
+                  path: str | os.PathLike[str]) -> None:
     """Refuse a checkpoint without every weight of the model's ``image_encoder``.
 
     Raises:
@@ -32,7 +33,7 @@ def check_encoder(module: nn.Module, given: Mapping[str, Tensor], path: str | os
 
 
 def check_backbone(module: nn.Module, given: Mapping[str, Tensor],
-                   path: str | os.PathLike) -> None:
+                   path: str | os.PathLike[str]) -> None:
     """Refuse a checkpoint, to start training from, of another backbone.
 
     The backbone is the encoder's largest part; the others, as a projection of another width, and
@@ -51,7 +52,8 @@ def check_backbone(module: nn.Module, given: Mapping[str, Tensor],
            f'image_encoder.{largest}.' if sizes.get(largest) else 'image_encoder.')
 
 
-def check_model(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+def check_model(module: nn.Module, given: Mapping[str, Tensor],
+                path: str | os.PathLike[str]) -> None:
     """Refuse a checkpoint, to resume training from, of another model.
 
     Raises:
@@ -60,7 +62,7 @@ def check_model(module: nn.Module, given: Mapping[str, Tensor], path: str | os.P
     _check(module, given, path, '')
 
 
-def _check(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike,
+def _check(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLike[str],
            prefix: str) -> None:
     """Refuse a checkpoint that does not fit the weights whose names begin with ``prefix``."""
     own = {name: value for name, value in module.state_dict().items() if name.startswith(prefix)}
@@ -71,7 +73,7 @@ def _check(module: nn.Module, given: Mapping[str, Tensor], path: str | os.PathLi
         raise ValueError(f'{message} Give the config that it was trained with.')
 
 
-def load_pretrained(module: nn.Module, path: str | os.PathLike,
+def load_pretrained(module: nn.Module, path: str | os.PathLike[str],
                     whole_encoder: bool = False) -> None:
     """Load the weights that fit, and log which did not.
 

@@ -37,7 +37,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-class _Numbered(Dataset):
+class _Numbered(Dataset[Any]):
     """A dataset whose items say which row they are."""
 
     def __init__(self, dataset: Any) -> None:
@@ -60,7 +60,7 @@ class _CollateNumbered:
         return [row for row, _ in items], self.collate([item for _, item in items])
 
 
-def covers_its_dataset(loader: DataLoader) -> bool:
+def covers_its_dataset(loader: DataLoader[Any]) -> bool:
     """True for a loader that goes through its dataset once, so that the order can be chosen."""
     from mmengine.dataset import DefaultSampler
     return (hasattr(loader.dataset, '__getitem__') and hasattr(loader.dataset, '__len__')
@@ -68,7 +68,7 @@ def covers_its_dataset(loader: DataLoader) -> bool:
             and loader.batch_size is not None)
 
 
-def numbered_batches(loader: DataLoader) -> Iterable[tuple[list[int] | None, Any]]:
+def numbered_batches(loader: DataLoader[Any]) -> Iterable[tuple[list[int] | None, Any]]:
     """Batches with the rows of their items: this process's share of the dataset, in order.
 
     A loader with a sampler of its own (a subset, say) is gone through as it is, without rows.
@@ -78,7 +78,7 @@ def numbered_batches(loader: DataLoader) -> Iterable[tuple[list[int] | None, Any
     return batches_of_rows(loader, own_share(row_batches(loader)))
 
 
-def row_batches(loader: DataLoader) -> list[range]:
+def row_batches(loader: DataLoader[Any]) -> list[range]:
     """The rows of a dataset, in order, in batches of the loader's size.
 
     Which rows stand in a batch together depends on nothing else, so that an embedding comes out
@@ -93,7 +93,7 @@ def own_share(batches: Sequence[_Rows]) -> list[_Rows]:
     return [batches[number] for number in shard(len(batches))]
 
 
-def batches_of_rows(loader: DataLoader,
+def batches_of_rows(loader: DataLoader[Any],
                     batches: Sequence[Sequence[int]]) -> Iterable[tuple[list[int], Any]]:
     """These rows of the loader's dataset in these batches, read and collated as the loader does."""
     return DataLoader(
@@ -129,7 +129,7 @@ class Encoded:
             self.labels.append(int(label) if label is not None and label.numel() == 1 else None)
 
 
-def _drop_unreadable(batch: dict, rows: list[int], skipped: dict[str, str]) -> list[int]:
+def _drop_unreadable(batch: dict[str, Any], rows: list[int], skipped: dict[str, str]) -> list[int]:
     """Take the images that could not be read out of the batch, and say which they were."""
     samples = batch.get('data_samples')
     if not samples or not any(sample.get('unreadable', None) for sample in samples):
@@ -143,7 +143,7 @@ def _drop_unreadable(batch: dict, rows: list[int], skipped: dict[str, str]) -> l
 
 
 @torch.no_grad()
-def encode(model: Any, loader: DataLoader, progress: str | None = None) -> Gallery:
+def encode(model: Any, loader: DataLoader[Any], progress: str | None = None) -> Gallery:
     """Encode what a dataloader gives into a gallery, in the order of the dataset.
 
     Args:
@@ -180,7 +180,7 @@ def encode(model: Any, loader: DataLoader, progress: str | None = None) -> Galle
     return _to_gallery(collected, loader.dataset, exact_rows=covers_its_dataset(loader))
 
 
-def encode_batch(model: Any, batch: dict, rows: list[int], into: Encoded) -> None:
+def encode_batch(model: Any, batch: dict[str, Any], rows: list[int], into: Encoded) -> None:
     """Encode a batch of these rows of a dataset, without the images that could not be read."""
     rows = _drop_unreadable(batch, rows, into.skipped)
     if not rows:
@@ -190,7 +190,7 @@ def encode_batch(model: Any, batch: dict, rows: list[int], into: Encoded) -> Non
     into.add(rows, embeddings, data.get('data_samples') or [{} for _ in rows])
 
 
-def with_progress(batches: Iterable, total: int, title: str | None) -> Iterable:
+def with_progress(batches: Iterable[Any], total: int, title: str | None) -> Iterable[Any]:
     """The batches, behind a progress bar on the first process where there is a title."""
     if title is None or rank() != 0:
         return batches
@@ -224,7 +224,7 @@ def label_names_of(dataset: Any) -> list[str] | None:
     return None if names is None else [str(name) for name in names]
 
 
-def metadata_of(dataset: Any, rows: Tensor) -> dict[str, list]:
+def metadata_of(dataset: Any, rows: Tensor) -> dict[str, list[Any]]:
     """The dataset's metadata columns at some rows."""
     columns = getattr(dataset, 'metadata', None)
     if not isinstance(columns, Mapping):

@@ -56,7 +56,7 @@ class RefusedElsewhere(Exception):
 # Uses --------------------------------------------------------------------------------------------
 
 
-def dump_in_parts(model: Any, path: str | os.PathLike, dtype: str = 'float32',
+def dump_in_parts(model: Any, path: str | os.PathLike[str], dtype: str = 'float32',
                   shard_rows: int = SHARD_ROWS, resume: bool = True, **source: Any) -> None:
     """Encode a retriever's prototype and write it as a gallery that can be given as ``prototype``.
 
@@ -159,9 +159,9 @@ class CacheReport(NamedTuple):
         return self.new + self.changed - len(self.skipped)
 
 
-def cached_gallery(model: Any, loader: DataLoader, path: str | os.PathLike, compare: str = 'stat',
-                   root: str | None = None, resume: bool = True, shard_rows: int = 1024,
-                   must_write: bool = False,
+def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[str],
+                   compare: str = 'stat', root: str | None = None, resume: bool = True,
+                   shard_rows: int = 1024, must_write: bool = False,
                    progress: str | None = None) -> tuple[Gallery, CacheReport]:
     """The gallery of a dataset, from a file as far as that still holds, which is then renewed.
 
@@ -281,7 +281,7 @@ def cached_gallery(model: Any, loader: DataLoader, path: str | os.PathLike, comp
     return gallery, report
 
 
-def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.PathLike,
+def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.PathLike[str],
                    part: str = 'pooling', anew: bool = False) -> tuple[Gallery, bool]:
     """The features of a data set, from a file as far as that fits, else extracted and written.
 
@@ -312,7 +312,7 @@ def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.Pat
 # Gallery files -----------------------------------------------------------------------------------
 
 
-def check_target(path: str | os.PathLike) -> None:
+def check_target(path: str | os.PathLike[str]) -> None:
     """Raises ValueError for a name that is no gallery's, FileExistsError for a store.
 
     Example:
@@ -327,7 +327,7 @@ def check_target(path: str | os.PathLike) -> None:
                               'to it with tools/compare_galleries.py --switch.')
 
 
-def write_gallery(gallery: Gallery, path: str | os.PathLike, dtype: str | None = None) -> None:
+def write_gallery(gallery: Gallery, path: str | os.PathLike[str], dtype: str | None = None) -> None:
     """Write a gallery as a file, or as a new store where the name ends in ``.gallery``.
 
     Args:
@@ -407,7 +407,8 @@ def _relative(name: str, root: str | None) -> str:
     return os.path.join(_ROOT, name[len(os.path.join(root, '')):])
 
 
-def _usable(path: str | os.PathLike, fingerprint: Fingerprint, settings: str) -> Gallery | None:
+def _usable(path: str | os.PathLike[str], fingerprint: Fingerprint,
+            settings: str) -> Gallery | None:
     """The gallery in a file, where it is whole and was made by the same model and pipeline."""
     if not Path(path).is_file():
         return None
@@ -471,7 +472,7 @@ def _on_first(action: Callable[[], Any], meeting: Meeting) -> Any:
 
 
 @torch.no_grad()
-def _encode_rows(model: Any, loader: DataLoader, batches: Sequence[list[int]],
+def _encode_rows(model: Any, loader: DataLoader[Any], batches: Sequence[list[int]],
                  write: Callable[[Encoded], bool] | None, shard_rows: int,
                  progress: str | None) -> Encoded:
     """Encode this process's share of some batches, and write what there is every so many rows.

@@ -80,11 +80,11 @@ class PartsFolder:
         path: the folder.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     @classmethod
-    def of(cls, path: str | os.PathLike) -> PartsFolder:
+    def of(cls, path: str | os.PathLike[str]) -> PartsFolder:
         """The folder beside a gallery that is to be."""
         return cls(f'{os.fspath(path)}.parts')
 

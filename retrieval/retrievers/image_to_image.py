@@ -28,6 +28,7 @@ from .encoded_file import check_target, write_gallery
 from .prototype import (
     KINDS,
     IndexGallery,
+    Prototype,
     PrototypeHolder,
     build_loader,
     check_prototype,
@@ -77,14 +78,15 @@ class ImageToImageRetriever(BaseRetriever):
         tensor([1])
     """
 
-    def __init__(self, image_encoder: dict | Sequence[dict] | nn.Module,
-                 prototype: DataLoader | dict | str | os.PathLike | Tensor | Gallery | None = None,
-                 head: dict | nn.Module | None = None, pretrained: str | None = None,
+    def __init__(self, image_encoder: dict[str, Any] | Sequence[dict[str, Any]] | nn.Module,
+                 prototype: Prototype | None = None,
+                 head: dict[str, Any] | nn.Module | None = None, pretrained: str | None = None,
                  similarity_fn: str | SimilarityFn = 'cosine_similarity',
-                 train_cfg: dict | None = None,
-                 data_preprocessor: dict | nn.Module | None = None, topk: int = -1,
-                 init_cfg: dict | None = None, *, index: dict | None = None,
-                 rerank: Sequence[dict] | None = None, check_fingerprint: bool = True) -> None:
+                 train_cfg: dict[str, Any] | None = None,
+                 data_preprocessor: dict[str, Any] | nn.Module | None = None, topk: int = -1,
+                 init_cfg: dict[str, Any] | None = None, *, index: dict[str, Any] | None = None,
+                 rerank: Sequence[dict[str, Any]] | None = None,
+                 check_fingerprint: bool = True) -> None:
         if pretrained is not None and init_cfg is None:
             # The Runner initialises weights after this constructor; it must end with these.
             init_cfg = dict(type='Pretrained', checkpoint=str(pretrained))
@@ -415,7 +417,7 @@ class ImageToImageRetriever(BaseRetriever):
         return fingerprint_of(self.image_encoder, self.data_preprocessor,
                               self.query_pipeline if dataset is None else pipeline_hash(dataset))
 
-    def dump_prototype(self, path: str | os.PathLike, dtype: str | None = None,
+    def dump_prototype(self, path: str | os.PathLike[str], dtype: str | None = None,
                        **source: Any) -> None:
         """Write the gallery to a file that can be given as ``prototype``.
 
@@ -473,7 +475,8 @@ def _check_head(encoder: nn.Module, head: Any) -> None:
             f"image_encoder=dict(type='ImageEncoder', projection={wanted}, …).")
 
 
-def _preprocessor_config(config: dict | nn.Module | None, train_cfg: dict | None) -> Any:
+def _preprocessor_config(config: dict[str, Any] | nn.Module | None,
+                         train_cfg: dict[str, Any] | None) -> Any:
     """The data preprocessor's config with its defaults and the batch augmentation; a module as it
     is.
 

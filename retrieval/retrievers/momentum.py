@@ -68,7 +68,7 @@ class MomentumRetriever(ImageToImageRetriever):
     steps: Tensor
 
     def __init__(self, image_encoder: Any, prototype: Any = None,
-                 head: dict | nn.Module | None = None, *,
+                 head: dict[str, Any] | nn.Module | None = None, *,
                  queue_size: int = 65536, momentum: float = 0.999,
                  momentum_iters: int | None = None, temperature: float = 0.07,
                  projector: Any = None, embedding_size: int | None = None,
@@ -224,7 +224,7 @@ class MomentumRetriever(ImageToImageRetriever):
             for copy, original in self._pairs():
                 copy.load_state_dict(original.state_dict())
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A checkpoint without keys, of another retriever, makes them a copy of its encoder."""
         for copy, original in _COPIES.items():
             if not any(name.startswith(f'{prefix}{copy}.') for name in state_dict):

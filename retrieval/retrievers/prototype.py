@@ -17,6 +17,7 @@ from ..distributed import all_gather_list, rank, world_size
 from ..gallery import Fingerprint, Gallery, hash_settings, hash_weights
 from ..index import Index
 
+Prototype = DataLoader[Any] | dict[str, Any] | str | os.PathLike[str] | Tensor | Gallery | Index
 KINDS = ('a DataLoader, a dataloader config (dict), the path of a gallery or of a saved tensor, '
          'a tensor (N, D), a Gallery, or an index')
 # Steps and arguments that do not decide how a picture looks to the encoder: CropBox says which part
@@ -104,7 +105,7 @@ def is_encoded(prototype: Any) -> bool:
     return isinstance(prototype, (DataLoader, Mapping))
 
 
-def build_loader(config: Mapping[str, Any]) -> DataLoader:
+def build_loader(config: Mapping[str, Any]) -> DataLoader[Any]:
     """The dataloader of a config in MMEngine's form; ``sampler`` may be left out."""
     from mmengine.registry import DefaultScope
     from mmengine.runner import Runner
@@ -151,7 +152,7 @@ def loader_pipeline(loader: Any) -> Any:
     return pipeline_of(dataset)
 
 
-def pipelines_warning(queries: Sequence | None, gallery: Sequence | None,
+def pipelines_warning(queries: Sequence[Any] | None, gallery: Sequence[Any] | None,
                       loader: str) -> str | None:
     """How the pipelines of queries and gallery differ in what the encoder sees, as a warning.
 
@@ -180,14 +181,15 @@ def pipelines_warning(queries: Sequence | None, gallery: Sequence | None,
             f'config names one) the pipeline of `{loader}`.')
 
 
-def warn_of_pipelines(queries: Sequence | None, gallery: Sequence | None, loader: str) -> None:
+def warn_of_pipelines(queries: Sequence[Any] | None, gallery: Sequence[Any] | None,
+                      loader: str) -> None:
     """Log :func:`pipelines_warning`, where there is one."""
     message = pipelines_warning(queries, gallery, loader)
     if message:
         print_log(message, 'current', logging.WARNING)
 
 
-def _steps(pipeline: Sequence) -> list[tuple[str, str]]:
+def _steps(pipeline: Sequence[Any]) -> list[tuple[str, str]]:
     """The steps that decide what the encoder sees: their hash, and how they are written."""
     steps: list[tuple[str, str]] = []
     for step in pipeline:
@@ -333,10 +335,10 @@ class PrototypeHolder:
     prototype: Any
     gallery: Any = None
     index: Index | None = None
-    version: tuple | None = None
+    version: tuple[Any, ...] | None = None
     queries_in_gallery: bool = False
 
-    def __deepcopy__(self, memo: dict) -> PrototypeHolder:
+    def __deepcopy__(self, memo: dict[str, Any]) -> PrototypeHolder:
         return PrototypeHolder(self.prototype)
 
     def clear(self) -> None:

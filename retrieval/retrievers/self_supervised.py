@@ -125,8 +125,9 @@ class SelfSupervisedRetriever(ImageToImageRetriever):
     """
 
     def __init__(self, image_encoder: Any, prototype: Any = None,
-                 head: dict | nn.Module | None = None, *,
-                 projector: dict | list | nn.Module | None = None, **kwargs: Any) -> None:
+                 head: dict[str, Any] | nn.Module | None = None, *,
+                 projector: dict[str, Any] | list[Any] | nn.Module | None = None,
+                 **kwargs: Any) -> None:
         super().__init__(image_encoder, prototype, head, **kwargs)
         self.projector = build_projector(projector, self.image_encoder)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..checks import whole_number
 from ..ranking import PreparedGallery, kmeans
 from ..registry import unknown_name
 from .duplicates import MOST_PAIRS, connected, similar_pairs, vectors_of
@@ -76,8 +77,7 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
         raise ValueError(unknown_name('method of clustering', method, METHODS))
     if method != 'hdbscan' and options:
         raise TypeError(f'{method!r} does not take {", ".join(sorted(options))}.')
-    if min_size < 1:
-        raise ValueError(f'min_size must be at least 1, got {min_size}.')
+    whole_number('min_size', min_size)
     vectors = functional.normalize(vectors, dim=1) if normalize else vectors
     if method == 'kmeans':
         count = max(1, round((len(vectors) / 2) ** 0.5)) if k is None else k

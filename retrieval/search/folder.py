@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def cache_beside(folder: str | os.PathLike, name: str = 'default') -> Path:
+def cache_beside(folder: str | os.PathLike[str], name: str = 'default') -> Path:
     """Where the encoded images of a folder are kept.
 
     In the hidden folder ``.retrieval`` in it, or, where that cannot be written to, in the user's

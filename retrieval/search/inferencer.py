@@ -68,10 +68,10 @@ class ImageRetrievalInferencer:
     """
 
     def __init__(self, model: Any = None, prototype: Any = None,
-                 prototype_cache: str | os.PathLike | None = None, batch_size: int = 32,
-                 num_workers: int = 0, *, pipeline: Sequence[dict] | None = None,
-                 checkpoint: str | os.PathLike | None = None,
-                 calibration: MatchCalibration | str | os.PathLike | None = None,
+                 prototype_cache: str | os.PathLike[str] | None = None, batch_size: int = 32,
+                 num_workers: int = 0, *, pipeline: Sequence[dict[str, Any]] | None = None,
+                 checkpoint: str | os.PathLike[str] | None = None,
+                 calibration: MatchCalibration | str | os.PathLike[str] | None = None,
                  topk: int | None = None, device: Any = None, on_unreadable: str = 'raise',
                  compare: str = 'stat', progress: bool = True) -> None:
         if pipeline is None and is_pipeline(prototype):
@@ -94,8 +94,9 @@ class ImageRetrievalInferencer:
             self.model.search_in(pipeline=self.pipeline)
         self.calibration = _as_calibration(calibration, self.model)
 
-    def _query_pipeline(self, given: Sequence[dict] | None, configured: list[dict] | None,
-                        prototype: Any) -> list[dict]:
+    def _query_pipeline(self, given: Sequence[dict[str, Any]] | None,
+                        configured: list[dict[str, Any]] | None,
+                        prototype: Any) -> list[dict[str, Any]]:
         candidates = [given, configured]
         for source in (prototype, getattr(self.model, 'prototype', None)):
             source = source.dataset if isinstance(source, DataLoader) else source
@@ -109,7 +110,7 @@ class ImageRetrievalInferencer:
 
     # The prototype -------------------------------------------------------------------------------
 
-    def _search_in(self, prototype: Any, cache: str | os.PathLike | None, on_unreadable: str,
+    def _search_in(self, prototype: Any, cache: str | os.PathLike[str] | None, on_unreadable: str,
                    compare: str) -> None:
         """Make the prototype what the model searches."""
         if holds_vectors(prototype):
@@ -122,7 +123,7 @@ class ImageRetrievalInferencer:
             self.model.prepare_prototype()
             return
         dataset = as_dataset(prototype, self.pipeline, on_unreadable)
-        loader: DataLoader = DataLoader(dataset, batch_size=self.batch_size,
+        loader: DataLoader[Any] = DataLoader(dataset, batch_size=self.batch_size,
                                         num_workers=self.num_workers, collate_fn=pseudo_collate)
         title = 'Encoding the prototype' if self.progress else None
         if cache is None:
@@ -146,7 +147,7 @@ class ImageRetrievalInferencer:
 
     def __call__(self, images: Any, topk: int | None = None, on_unreadable: str = 'raise',
                  threshold: float | None = None,
-                 draw_dir: str | os.PathLike | None = None) -> list[dict[str, Any]]:
+                 draw_dir: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
         """Search.
 
         Args:
@@ -287,7 +288,7 @@ def described(sample: Any, gallery: Any, topk: int | None,
 
 
 def draw(answers: Sequence[dict[str, Any]], datasets: Sequence[Any],
-         folder: str | os.PathLike, cell: int = 128) -> None:
+         folder: str | os.PathLike[str], cell: int = 128) -> None:
     """Draw a picture of each query and its results, and note its file as ``picture``.
 
     Args:
@@ -309,7 +310,7 @@ def draw(answers: Sequence[dict[str, Any]], datasets: Sequence[Any],
         answer['picture'] = str(path)
 
 
-def ranking_row(answer: dict[str, Any], pictures: Any) -> tuple[Any, list]:
+def ranking_row(answer: dict[str, Any], pictures: Any) -> tuple[Any, list[Any]]:
     """The row of :func:`draw_ranking_grid` for one answer."""
     nothing = '' if answer['results'] else '\nno match'
     query = (pictures.of(answer['query']), Path(answer['query']).name + nothing)

@@ -49,7 +49,7 @@ def holds_vectors(prototype: Any) -> bool:
     return isinstance(prototype, np.ndarray) and prototype.dtype.kind == 'f'
 
 
-def as_dataset(prototype: Any, pipeline: Sequence[dict], on_unreadable: str) -> Any:
+def as_dataset(prototype: Any, pipeline: Sequence[dict[str, Any]], on_unreadable: str) -> Any:
     """The dataset whose images become the gallery.
 
     A folder whose images all lie in sub-folders has these for classes; one with loose images has

@@ -1,7 +1,4 @@
-"""Pictures, text and files: what the grids and curves have in common.
-
-From the identity of a sample to its picture.
-"""
+"""Pictures on a canvas: reading them, by the identity of a sample too, fitting them, and text."""
 from __future__ import annotations
 
 import os
@@ -23,7 +20,7 @@ PALE_INK = (120, 120, 120)
 LINE = (190, 190, 190)
 
 
-def save_picture(picture: Image.Image, path: str | os.PathLike) -> None:
+def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a picture in the format of the name's ending.
 
     Raises:
@@ -72,7 +69,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def no_picture(size: int) -> Image.Image:
-    """What stands where there is no picture to show: a crossed-out square."""
+    """The stand-in for a picture that cannot be shown: a crossed-out square."""
     square = Image.new('RGB', (size, size), LETTERBOX)
     pen = ImageDraw.Draw(square)
     pen.line([(0, 0), (size, size)], fill=LINE, width=1)

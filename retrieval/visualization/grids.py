@@ -1,7 +1,4 @@
-"""A contact sheet: pictures in rows, each with a caption.
-
-A picture of search results: a query a row, what was found beside it, right or wrong.
-"""
+"""Grids of pictures: contact sheets, and search results, a query a row, right or wrong."""
 from __future__ import annotations
 
 import os
@@ -10,11 +7,12 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
+from ..checks import whole_number
 from . import drawing
 
 
 def draw_image_grid(images: Sequence[Any], captions: Sequence[str] | None = None,
-                    path: str | os.PathLike | None = None, columns: int = 8, cell: int = 128,
+                    path: str | os.PathLike[str] | None = None, columns: int = 8, cell: int = 128,
                     title: str = '') -> Image.Image:
     """Draw pictures in rows; they keep their aspect ratio.
 
@@ -33,9 +31,8 @@ def draw_image_grid(images: Sequence[Any], captions: Sequence[str] | None = None
     """
     if not len(images):
         raise ValueError('A contact sheet needs at least one picture.')
-    if columns < 1 or cell < 16:
-        raise ValueError(f'columns must be at least 1 and cell at least 16 pixels, got {columns} '
-                         f'and {cell}.')
+    whole_number('columns', columns)
+    whole_number('cell', cell, 16)
     lines = [caption.split('\n') for caption in captions or [''] * len(images)]
     if len(lines) != len(images):
         raise ValueError(f'There are {len(images)} pictures and {len(lines)} captions.')
@@ -126,7 +123,7 @@ class _Layout:
 
 
 def draw_ranking_grid(rows: Sequence[tuple[Any, Sequence[Any]]],
-                      path: str | os.PathLike | None = None, columns: int = 10,
+                      path: str | os.PathLike[str] | None = None, columns: int = 10,
                       cell: int = 96) -> Image.Image:
     """Draw queries at the left and their results to the right, best first.
 
@@ -146,9 +143,8 @@ def draw_ranking_grid(rows: Sequence[tuple[Any, Sequence[Any]]],
     """
     if not rows:
         raise ValueError('A ranking grid needs at least one query.')
-    if columns < 1 or cell < 16:
-        raise ValueError(f'columns must be at least 1 and cell at least 16 pixels, got {columns} '
-                         f'and {cell}.')
+    whole_number('columns', columns)
+    whole_number('cell', cell, 16)
     named = [(RankedQuery(*query), [RankedResult(*result) for result in results[:columns]])
              for query, results in rows]
     layout = _Layout(named, cell)

@@ -1,7 +1,4 @@
-"""Curves over epochs, iterations or ranks.
-
-What recall costs: recall against queries per second.
-"""
+"""Plots: curves over epochs, iterations or ranks, and recall against queries per second."""
 from __future__ import annotations
 
 import os
@@ -14,8 +11,10 @@ from matplotlib.figure import Figure
 
 from ..files import write_atomically
 
+_MARKS = 'osD^vP*X<>'
 
-def plot_curves(series: Mapping[str, Sequence[tuple[float, float]]], path: str | os.PathLike,
+
+def plot_curves(series: Mapping[str, Sequence[tuple[float, float]]], path: str | os.PathLike[str],
                 xlabel: str = '', ylabel: str = '', title: str = '') -> None:
     """Draw one curve a name, through its points ``(x, y)``, and write the picture.
 
@@ -45,12 +44,10 @@ def plot_curves(series: Mapping[str, Sequence[tuple[float, float]]], path: str |
     write_atomically(Path(path), lambda name: figure.savefig(name, format=kind))
 
 
-_MARKS = 'osD^vP*X<>'
-
-
-def plot_trade_off(series: Mapping[str, Sequence[tuple[float, float]]], path: str | os.PathLike,
-                   k: int, exact: float | None = None, least: float | None = None,
-                   chosen: tuple[float, float] | None = None, title: str = '') -> None:
+def plot_trade_off(series: Mapping[str, Sequence[tuple[float, float]]],
+                   path: str | os.PathLike[str], k: int, exact: float | None = None,
+                   least: float | None = None, chosen: tuple[float, float] | None = None,
+                   title: str = '') -> None:
     """Draw one line an index through its points ``(recall, queries per second)``.
 
     Args:

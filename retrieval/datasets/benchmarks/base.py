@@ -36,7 +36,7 @@ class Listing:
     """
 
     source: str
-    entries: list[dict]
+    entries: list[dict[str, Any]]
     classes: Mapping[Any, str]
 
 
@@ -76,8 +76,8 @@ class BenchmarkDataset(RetrievalDataset):
     counts: ClassVar[dict[str, tuple[int, int]]]  # split: (images, classes)
 
     def __init__(self, data_root: str | Path, split: str = 'train',
-                 pipeline: Sequence[dict | Callable] | None = (), check_files: bool = True,
-                 on_count_mismatch: str = 'warn', **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 check_files: bool = True, on_count_mismatch: str = 'warn', **kwargs: Any) -> None:
         if split not in self.splits:
             raise ValueError(unknown_name(f'split of {type(self).__name__}', split, self.splits))
         if on_count_mismatch not in ACTIONS:
@@ -91,7 +91,7 @@ class BenchmarkDataset(RetrievalDataset):
         """The images and classes of ``self.split`` in the official files."""
         raise NotImplementedError(f'{type(self).__name__} implements read().')
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry an image of the split, in the order of the official file."""
         listing = self.read()
         if not listing.entries:
@@ -136,14 +136,14 @@ class ReidentificationDataset(BenchmarkDataset):
     """
 
     splits = ('train', 'query', 'gallery')
-    pattern: ClassVar[re.Pattern]  # of a file's name, with the groups `identity` and `camera`
+    pattern: ClassVar[re.Pattern[str]]  # of a file's name, with the groups `identity` and `camera`
     example: ClassVar[str]
 
     def list_images(self, split: str) -> tuple[str, list[str]]:
         """The file or folder that lists the images of a split, and their paths in order."""
         raise NotImplementedError(f'{type(self).__name__} implements list_images().')
 
-    def parse(self, path: str) -> dict:
+    def parse(self, path: str) -> dict[str, Any]:
         """The entry of an image: ``gt_label``, its identity, and the pattern's other groups.
 
         Raises:
@@ -155,11 +155,11 @@ class ReidentificationDataset(BenchmarkDataset):
         values = {name: int(text) for name, text in found.groupdict().items()}
         return {'img_path': path, 'gt_label': values.pop('identity'), **values}
 
-    def keeps(self, entry: dict) -> bool:
+    def keeps(self, entry: dict[str, Any]) -> bool:
         """True for an image that belongs to the dataset, False for one to leave out."""
         return True
 
-    def _entries_of(self, split: str) -> tuple[str, list[dict]]:
+    def _entries_of(self, split: str) -> tuple[str, list[dict[str, Any]]]:
         source, paths = self.list_images(split)
         return source, [entry for entry in map(self.parse, paths) if self.keeps(entry)]
 
@@ -194,7 +194,7 @@ class JudgedRowsDataset(RetrievalDataset):
                              'indices: the ground truth of the queries names its rows.')
         super().full_init()
 
-    def prepare_data(self, idx: int) -> dict:
+    def prepare_data(self, idx: int) -> dict[str, Any]:
         """Run the pipeline on one image.
 
         Raises:

@@ -54,7 +54,8 @@ cars196/             <- data_root
     counts = {'train': (8054, 98), 'test': (8131, 98)}
 
     def __init__(self, data_root: str | Path, split: str = 'train', use_boxes: bool = False,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         self.use_boxes = use_boxes
         super().__init__(data_root=data_root, split=split, pipeline=pipeline, **kwargs)
 
@@ -78,7 +79,7 @@ cars196/             <- data_root
             entries.append(entry)
         return Listing(path, entries, {number: names[number - 1] for number in sorted(present)})
 
-    def _annotations(self, path: str) -> tuple[list[str], list[list]]:
+    def _annotations(self, path: str) -> tuple[list[str], list[list[Any]]]:
         """The class names, and the columns of ``FIELDS``."""
         from scipy.io import loadmat
         try:
@@ -95,7 +96,7 @@ cars196/             <- data_root
             raise malformed(path, self.tree, f'its annotations have the fields {", ".join(fields)} '
                             f'and not {", ".join(FIELDS)}.')
         try:
-            columns: list[list] = [[str(name) for name in table['relative_im_path']]]
+            columns: list[list[Any]] = [[str(name) for name in table['relative_im_path']]]
             columns += [[int(value) for value in table[field]] for field in FIELDS[1:]]
         except (TypeError, ValueError) as error:
             raise malformed(path, self.tree, f'a class or an edge is no integer ({error}).') \

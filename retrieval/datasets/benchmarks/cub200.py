@@ -53,7 +53,8 @@ CUB_200_2011/                <- data_root
     counts = {'train': (5864, 100), 'test': (5924, 100)}
 
     def __init__(self, data_root: str | Path, split: str = 'train', use_boxes: bool = False,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         self.use_boxes = use_boxes
         super().__init__(data_root=data_root, split=split, pipeline=pipeline, **kwargs)
 
@@ -99,7 +100,7 @@ CUB_200_2011/                <- data_root
                             'than once.')
         return by_id
 
-    def _same_ids(self, path: str, found: dict, names: dict) -> None:
+    def _same_ids(self, path: str, found: dict[int, Any], names: dict[int, Any]) -> None:
         without = sorted(set(names) - set(found))
         if without:
             raise malformed(path, self.tree, f'it has no row for {len(without)} of the '

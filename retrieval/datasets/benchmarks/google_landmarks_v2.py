@@ -89,7 +89,8 @@ data_root/
     ann_file: str
 
     def __init__(self, data_root: str | Path, split: str = 'train_clean', usage: str | None = None,
-                 ann_file: str | Path = '', pipeline: Sequence[dict | Callable] | None = (),
+                 ann_file: str | Path = '',
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
                  check_files: bool = True, on_count_mismatch: str = 'warn', **kwargs: Any) -> None:
         split = _ALIASES.get(split, split)
         if split not in SPLITS:
@@ -194,7 +195,7 @@ data_root/
         return entries.labels if isinstance(entries, ImageTable) else super()._read_labels(entries)
 
 
-class ImageTable(Sequence):
+class ImageTable(Sequence[Any]):
     """Entries of images as columns: millions of dicts would take minutes and gigabytes.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 
-def require(root: str | os.PathLike, tree: str, *paths: str | Sequence[str]) -> list[str]:
+def require(root: str | os.PathLike[str], tree: str, *paths: str | Sequence[str]) -> list[str]:
     """The places of what a dataset needs: all of them, or one error that says what is missing.
 
     Args:

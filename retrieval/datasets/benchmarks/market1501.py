@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from ...registry import DATASETS
 from .base import ReidentificationDataset
@@ -63,6 +64,6 @@ Market-1501-v15.09.15/            <- data_root
             raise malformed(folder, self.tree, 'there is no JPEG file in it.')
         return folder, [os.path.join(folder, name) for name in names]
 
-    def keeps(self, entry: dict) -> bool:
+    def keeps(self, entry: dict[str, Any]) -> bool:
         """All but junk."""
         return entry['gt_label'] >= 0

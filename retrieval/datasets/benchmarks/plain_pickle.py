@@ -42,7 +42,7 @@ def _refused(what: str) -> NotPlainError:
         'tuples, sets, strings, numbers and numpy arrays of numbers are let through')
 
 
-def load_plain_pickle(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Any:
+def load_plain_pickle(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Any:
     """The plain data of a pickle: containers, strings, numbers, and numpy arrays of numbers.
 
     Args:
@@ -81,7 +81,7 @@ class _File(io.BytesIO):
         return data
 
 
-class _Tuple(tuple):
+class _Tuple(tuple[Any, ...]):
     """A tuple that is no key: a hash goes as deep, and as often, as the file makes tuples nest."""
 
     def __hash__(self) -> NoReturn:

@@ -33,7 +33,7 @@ class RevisitedDataset(JudgedRowsDataset):
     splits: ClassVar[tuple[str, ...]] = ('query', 'gallery')
 
     def __init__(self, data_root: str | Path, split: str = 'query',
-                 pipeline: Sequence[dict | Callable] | None = (),
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
                  distractors: str | Path | Sequence[str | Path] | None = None,
                  check_files: bool = True, **kwargs: Any) -> None:
         if split not in self.splits:
@@ -48,7 +48,7 @@ class RevisitedDataset(JudgedRowsDataset):
         self.check_files = check_files
         super().__init__(data_root=str(data_root), pipeline=pipeline, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry an image, in the order of the ground truth, then the distractors."""
         source, folder = (require(self.data_root, self.tree, tuple(
             f'{parent}{path}' for parent in ('', f'{self.name}/', f'datasets/{self.name}/')))[0]
@@ -58,7 +58,7 @@ class RevisitedDataset(JudgedRowsDataset):
         paths = [os.path.join(folder, f'{name}.jpg') for name in names]
         if self.check_files:
             require_images(source, self.tree, paths)
-        entries: list[dict] = [{'img_path': path} for path in paths]
+        entries: list[dict[str, Any]] = [{'img_path': path} for path in paths]
         if self.split == 'query':
             for entry, judged in zip(entries, truth['gnd'], strict=True):
                 entry.update(judged)
@@ -84,7 +84,7 @@ class RevisitedDataset(JudgedRowsDataset):
         return paths
 
     @property
-    def metadata(self) -> dict[str, list]:
+    def metadata(self) -> dict[str, list[Any]]:
         """None: the lists of a query are no columns of a gallery."""
         return {}
 
@@ -128,7 +128,7 @@ def read_ground_truth(path: str, tree: str) -> dict[str, Any]:
     return {'imlist': truth['imlist'], 'qimlist': truth['qimlist'], 'gnd': judged}
 
 
-def _judged(query: dict, num_rows: int) -> dict[str, Any]:
+def _judged(query: dict[str, Any], num_rows: int) -> dict[str, Any]:
     """The entry of one query. Raises KeyError, TypeError, ValueError or OverflowError."""
     # rounded as Pillow does it in the official program, so that the same pixels are cut out
     box = np.asarray(query['bbx'], float).ravel().tolist()

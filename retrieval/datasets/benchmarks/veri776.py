@@ -69,7 +69,8 @@ VeRi/                                <- data_root
     counts = {'train': (37778, 576), 'query': (1678, 200), 'gallery': (11579, 200)}
 
     def __init__(self, data_root: str | Path, split: str = 'train', attributes: bool | None = None,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         self.attributes = attributes
         super().__init__(data_root=data_root, split=split, pipeline=pipeline, **kwargs)
 

@@ -68,7 +68,7 @@ class MappedImages:
     def __len__(self) -> int:
         return len(self.array)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {'path': self.path, '_map': None}
 
 
@@ -201,7 +201,7 @@ def build_cache(path: Path) -> None:
         {'images': images, **columns}, temporary, metadata=header))
 
 
-def _progress(items: Iterable, what: str) -> Iterable:
+def _progress(items: Iterable[Any], what: str) -> Iterable[Any]:
     return tqdm(items, what, disable=None, leave=False)  # None: shown in a terminal alone
 
 

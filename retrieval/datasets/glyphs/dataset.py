@@ -55,7 +55,8 @@ class Glyphs(RetrievalDataset):
     metadata_keys = ('typeface', 'family', 'character')
 
     def __init__(self, split: str = 'train', size: int = SIZE, data_root: str | Path | None = None,
-                 pipeline: Sequence[dict | Callable] | None = (), **kwargs: Any) -> None:
+                 pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
+                 **kwargs: Any) -> None:
         if split not in SPLITS:
             raise ValueError(unknown_name('split of Glyphs', split, SPLITS))
         self.split = split
@@ -63,7 +64,7 @@ class Glyphs(RetrievalDataset):
         self._images: MappedImages | None = None
         super().__init__(data_root=str(data_root or default_folder()), pipeline=pipeline, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """One entry a picture of the split; ``row`` is where the picture stands in the cache."""
         table = open_glyphs(self.data_root)
         self._images = table.images
@@ -75,7 +76,7 @@ class Glyphs(RetrievalDataset):
                 for row, label in enumerate(table.labels.tolist()) if labels[label] >= 0]
 
     @staticmethod
-    def _entry(table: GlyphTable, row: int, label: int) -> dict:
+    def _entry(table: GlyphTable, row: int, label: int) -> dict[str, Any]:
         code, face = int(table.code_points[row]), table.typefaces[table.fonts[row]]
         return {'gt_label': label, 'sample_id': f'U+{code:04X}/{face["stem"]}', 'row': row,
                 'typeface': face['name'], 'family': face['family'], 'character': chr(code)}
@@ -85,7 +86,7 @@ class Glyphs(RetrievalDataset):
             self._images = open_glyphs(self.data_root).images
         return resize(self._images[row], self.size, self.size, 'area')
 
-    def get_data_info(self, idx: int) -> dict:
+    def get_data_info(self, idx: int) -> dict[str, Any]:
         """The entry of one image with its picture, ``img`` ``(size, size, 1)`` uint8."""
         info = super().get_data_info(idx)
         info['img'] = self._picture(info.pop('row'))[..., None]

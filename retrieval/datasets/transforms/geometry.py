@@ -6,7 +6,8 @@ item. MMCV's transforms (``Resize``, ``CenterCrop``, ``Pad``, ``RandomFlip``, ``
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,7 +86,7 @@ def _below(limit: int) -> int:
     return int(np.random.randint(limit))  # noqa: NPY002
 
 
-def _put(results: dict, image: np.ndarray) -> dict:
+def _put(results: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
     results['img'] = image
     results['img_shape'] = image.shape[:2]
     return results
@@ -115,7 +116,7 @@ class ResizeEdge(BaseTransform):
         self.edge = edge
         self.interpolation = _check_interpolation(interpolation, 'auto')
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
         height, width = results['img'].shape[:2]
         length = {'short': min(height, width), 'long': max(height, width),
@@ -152,7 +153,7 @@ class LimitLongEdge(BaseTransform):
         self.limit = whole_number('limit', limit)
         self.interpolation = _check_interpolation(interpolation, 'auto')
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
         height, width = results['img'].shape[:2]
         cut = results.get('box_is_cropped')
@@ -186,7 +187,7 @@ class RandomCrop(BaseTransform):
         self.padding = whole_number('padding', padding, least=0)
         self.pad_val = pad_val
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
         image = results['img']
         width, height = self.crop_size
@@ -251,7 +252,7 @@ class RandomResizedCrop(BaseTransform):
         part_height = max(1, min(height, round(width / ratio)))
         return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
         top, left, height, width = self._part(*results['img'].shape[:2])
         part = results['img'][top:top + height, left:left + width]
@@ -312,7 +313,7 @@ class RandomAffine(BaseTransform):
         shift = self.translate * draws[4:6] * np.array([width, height])
         return np.column_stack([linear, centre + shift - linear @ centre])
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img``."""
         draws = np.random.random_sample(7)  # noqa: NPY002  (as above)
         if draws[6] >= self.prob:
@@ -345,18 +346,17 @@ class MultiView(BaseTransform):
         [(8, 8, 3), (8, 8, 3)]
     """
 
-    def __init__(self, transforms: Sequence[dict | Callable] | Sequence[Sequence[dict | Callable]],
-                 num_views: int | Sequence[int] = 2) -> None:
+    def __init__(self, transforms: Sequence[Any], num_views: int | Sequence[int] = 2) -> None:
         several = bool(transforms) and all(isinstance(part, (list, tuple)) for part in transforms)
         pipelines = list(transforms) if several else [transforms]
         counts = [num_views] * len(pipelines) if isinstance(num_views, int) else list(num_views)
         if len(counts) != len(pipelines) or min(counts, default=0) < 1:
             raise ValueError(f'num_views must be a number of at least 1, or one for each of the '
                              f'{len(pipelines)} pipelines, got {num_views!r}.')
-        self.views = [build_pipeline(part)  # type: ignore[arg-type]
+        self.views = [build_pipeline(part)
                       for part, count in zip(pipelines, counts, strict=True) for _ in range(count)]
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` by the list of views."""
         views = [view({**results, 'img': results['img'].copy()}) for view in self.views]
         results['img'] = [view['img'] for view in views]

@@ -62,7 +62,7 @@ class LoadImage(BaseTransform):
         self.decoder = decoder
         self.min_edge = min_edge
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises UnreadableImageError (MissingImageError) naming the file; ValueError for a box."""
         boxed = results.get('box') is not None
         if results.get('img') is not None:
@@ -104,7 +104,7 @@ class LoadImageFromFile(_LoadImageFromFile):
         'grayscale'
     """
 
-    def transform(self, results: dict) -> dict | None:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Raises UnreadableImageError where nothing could be decoded, FileNotFoundError."""
         try:
             return super().transform(results)
@@ -131,7 +131,7 @@ class CropBox(BaseTransform):
     def __init__(self, margin: float = 0.) -> None:
         self.margin = real_number('margin', margin, least=0)
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises ValueError for a box that is empty, outside the picture, or already cut out."""
         box = results.get('box')
         if box is None:
@@ -182,7 +182,7 @@ class LoadCachedFeatures(BaseTransform):
         LoadCachedFeatures(file='absent.safetensors')
     """
 
-    def __init__(self, file: str | os.PathLike) -> None:
+    def __init__(self, file: str | os.PathLike[str]) -> None:
         self.file = os.fspath(file)
         self._gallery: Gallery | None = None
 
@@ -196,7 +196,7 @@ class LoadCachedFeatures(BaseTransform):
             self._gallery = Gallery.load(self.file)
         return self._gallery
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises UnreadableImageError for an image that could not be read when the features were
         extracted; ValueError for one that is not in the file.
         """
@@ -237,7 +237,7 @@ class PackInputs(BaseTransform):
         self.input_key = input_key
         self.meta_keys = tuple(meta_keys)
 
-    def transform(self, results: dict) -> dict[str, Any]:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises ValueError where there is no image to pack."""
         image = results.get(self.input_key)
         if image is None:
@@ -250,7 +250,7 @@ class PackInputs(BaseTransform):
             inputs = to_channels_first(image)
         return {'inputs': inputs, 'data_samples': self._data_sample(results)}
 
-    def _data_sample(self, results: dict) -> RetrievalDataSample:
+    def _data_sample(self, results: dict[str, Any]) -> RetrievalDataSample:
         sample = RetrievalDataSample()
         for key in (*self.meta_keys, *results.get('metadata_keys', ())):
             if results.get(key) is not None:  # set_metainfo would deep-copy every value
@@ -281,5 +281,5 @@ def to_channels_first(image: np.ndarray | Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def _named(results: dict) -> str:
+def _named(results: dict[str, Any]) -> str:
     return repr(results.get('img_path') or results.get('sample_id') or results.get('sample_idx'))

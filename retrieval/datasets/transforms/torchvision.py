@@ -80,7 +80,7 @@ class TorchvisionTransform(BaseTransform):
         except TypeError as error:
             raise TypeError(f'{PREFIX}{self.name}: {error}') from error
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
         image = results['img']
         if not isinstance(image, Tensor):

@@ -1,6 +1,8 @@
 """The place of a backbone whose features were extracted before."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -23,7 +25,7 @@ class CachedFeatures(BaseModule):
         torch.Size([2, 4])
     """
 
-    def __init__(self, num_features: int, init_cfg: dict | None = None) -> None:
+    def __init__(self, num_features: int, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.num_features = num_features
 

@@ -50,7 +50,7 @@ class EfficientNetLite0(TimmBackbone):
         ValueError: its weights are not those that are expected.
     """
 
-    def __init__(self, pretrained: bool = True, init_cfg: dict | None = None,
+    def __init__(self, pretrained: bool = True, init_cfg: dict[str, Any] | None = None,
                  **kwargs: Any) -> None:
         super().__init__(_MODEL, init_cfg=init_cfg, **kwargs)
         if pretrained:

@@ -86,7 +86,7 @@ def _vision_types() -> list[str]:
 
 
 def _is_vision(model_type: str) -> bool:
-    """Whether transformers builds a model of images for a type: of it, or of its vision part."""
+    """True where transformers builds a model of images for a type: of it, or of its vision part."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
     try:
         kind = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
@@ -134,7 +134,7 @@ def fetched(fetch: Any, name: str) -> Any:
 
 
 def build_options(config: Any, pooled: bool) -> dict[str, Any]:
-    """What keeps a model from building a pooling that is not asked for."""
+    """Options that keep a model from building a pooling that is not asked for."""
     from transformers import MODEL_MAPPING
     if pooled:
         return {}
@@ -197,7 +197,7 @@ class HuggingFaceBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str | Mapping[str, Any], pretrained: bool = False,
-                 checkpoint: Any = None, init_cfg: dict | None = None, *,
+                 checkpoint: Any = None, init_cfg: dict[str, Any] | None = None, *,
                  pooled: bool = False, **kwargs: Any) -> None:
         super().__init__(init_cfg)
         check_installed()
@@ -327,7 +327,7 @@ def _load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> n
 
 
 def _prefix_tokens(model: nn.Module) -> tuple[bool, int]:
-    """Whether there is a class token, and how many tokens stand before the patches'."""
+    """The presence of a class token, and how many tokens stand before the patches'."""
     if model.config.model_type == 'dinov3_convnext':  # type: ignore[union-attr]
         return True, 1  # it puts the mean of the positions before them
     has_class, count = False, 0

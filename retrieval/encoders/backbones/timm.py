@@ -48,7 +48,7 @@ class TimmBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str, pretrained: bool = False, checkpoint: Any = None,
-                 init_cfg: dict | None = None, **kwargs: Any) -> None:
+                 init_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if pretrained and checkpoint is not None:
             raise ValueError('Give either pretrained=True or a checkpoint, not both: the file '

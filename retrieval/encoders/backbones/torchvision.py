@@ -55,7 +55,7 @@ class TorchvisionBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str, weights: str | None = None, checkpoint: Any = None,
-                 init_cfg: dict | None = None, **kwargs: Any) -> None:
+                 init_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if weights is not None and checkpoint is not None:
             raise ValueError('Give either weights or a checkpoint, not both: the file would '

@@ -58,7 +58,7 @@ class FaissEngine:
 
     @property
     def trained(self) -> bool:
-        """Whether it is trained, or needs no training."""
+        """True where it is trained, or needs no training."""
         return self.index.is_trained
 
     def add(self, vectors: Tensor, first: int) -> None:
@@ -149,7 +149,7 @@ class FaissEngine:
         return (-raw if self.l2 else raw), slots
 
     def exhausted(self, effort: int) -> bool:
-        """Whether this effort looks at every vector, so that more would find nothing else."""
+        """True where this effort looks at every vector, so that more would find nothing else."""
         if self.lists:
             return self.core.nprobe * _WIDER ** effort >= self.core.nlist and effort > 0
         return effort > 0 or not self.graph
@@ -366,7 +366,7 @@ class GpuMirror:
         self._lists = engine.core.nprobe if engine.lists else 0
 
     def serves(self, fetch: int, chosen: Any, effort: int) -> bool:
-        """Whether such a search is one for the GPU."""
+        """True where such a search is one for the GPU."""
         return chosen is None and not effort and max(fetch, self._lists) <= _MOST_ON_GPU
 
     def candidates(self, queries: np.ndarray, fetch: int, chosen: Any,

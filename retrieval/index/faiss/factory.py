@@ -26,7 +26,7 @@ def load_faiss() -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """What faiss says went wrong, without the C++ signature and source line around it."""
+    """The reason that faiss gives, without the C++ signature and source line around it."""
     text = ' '.join(str(error).split())
     found = re.search(r'\.(?:cpp|h|cu|cuh):\d+: (?:Error: )?(.*)$', text)
     return (found.group(1) if found else text) or type(error).__name__
@@ -196,7 +196,7 @@ class Knob:
 
     @property
     def value(self) -> Any:
-        """What it is set to."""
+        """The present setting."""
         return getattr(self.owner, self.attribute)
 
 

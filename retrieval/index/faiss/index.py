@@ -78,7 +78,7 @@ class FaissIndex(Index):
                  search_parameters: Mapping[str, Any] | None = None,
                  train_size: int | None = None, seed: int = 0, rescore: bool = False,
                  rescore_factor: float = 4, rescore_dtype: str = 'float16',
-                 on_disk: str | PathLike | None = None, device: Any = None,
+                 on_disk: str | PathLike[str] | None = None, device: Any = None,
                  max_removed: float = 0.5) -> None:
         self.factory = plain_factory(factory)
         super().__init__(named_similarity(similarity, 'FaissIndex'))
@@ -106,7 +106,7 @@ class FaissIndex(Index):
 
     @property
     def trained(self) -> bool:
-        """Whether rows can be added without training."""
+        """True where rows can be added without training."""
         engine = self.store.engine
         return not self.capabilities.training if engine is None else engine.trained
 
@@ -272,7 +272,7 @@ class FaissIndex(Index):
         return FaissSearch(store.engine, vectors, scope, store.longest, store.kept,
                            self.rescore_factor, self._mirror)
 
-    def empty_copy(self, on_disk: str | PathLike | None = None) -> FaissIndex:
+    def empty_copy(self, on_disk: str | PathLike[str] | None = None) -> FaissIndex:
         """An index with the same training and settings and no rows, to fill another shard with.
 
         Raises:
@@ -294,8 +294,8 @@ class FaissIndex(Index):
                     similarity=self.similarity.name, max_removed=self.store.max_removed)
 
     @classmethod
-    def merge(cls, parts: Iterable[FaissIndex | str | PathLike],
-              on_disk: str | PathLike | None = None) -> FaissIndex:
+    def merge(cls, parts: Iterable[FaissIndex | str | PathLike[str]],
+              on_disk: str | PathLike[str] | None = None) -> FaissIndex:
         """One index with the rows of several, in their order, that share one training.
 
         Args:
@@ -318,14 +318,14 @@ class FaissIndex(Index):
         merged._apply_parameters()
         return merged
 
-    def save(self, path: str | PathLike) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one file; lists that are kept on disk to a second one beside it."""
         self.store.save(Path(path), dict(settings=self.settings(), gallery=self.gallery_digest))
 
     @classmethod
-    def load(cls, path: str | PathLike, device: Any = None,
+    def load(cls, path: str | PathLike[str], device: Any = None,
              search_parameters: Mapping[str, Any] | None = None,
-             on_disk: str | PathLike | None = None, verify: bool = True,
+             on_disk: str | PathLike[str] | None = None, verify: bool = True,
              factory: str | None = None) -> FaissIndex:
         """Read what :meth:`save` wrote, after its checksum was compared.
 
@@ -365,7 +365,7 @@ class FaissIndex(Index):
 
 def _checked_capabilities(index: Any, factory: str, similarity: str, rescore: bool,
                          on_disk: bool) -> Capabilities:
-    """What an index of this factory can do.
+    """The capabilities of an index of this factory.
 
     Args:
         index: an empty index of it, of any width.

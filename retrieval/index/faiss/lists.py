@@ -25,7 +25,7 @@ _CHUNK = 2 ** 24
 
 
 def plain_lists(ivf: Any) -> bool:
-    """Whether the lists hold one code after another, and not blocks packed for fast scanning."""
+    """True where the lists hold one code after another, and not blocks packed for fast scanning."""
     faiss = load_faiss()
     lists = faiss.downcast_InvertedLists(ivf.invlists)
     return isinstance(lists, (faiss.ArrayInvertedLists, faiss.OnDiskInvertedLists))
@@ -152,7 +152,7 @@ def map_lists(ivf: Any, path: Path, sizes: np.ndarray, writable: bool) -> None:
     ivf.replace_invlists(lists, True)
 
 
-def new_file(folder: str | os.PathLike) -> Path:
+def new_file(folder: str | os.PathLike[str]) -> Path:
     """An empty file for lists that change, with a name that nothing else has."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     handle, name = mkstemp(dir=folder, prefix='inverted-', suffix='.lists')

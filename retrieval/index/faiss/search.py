@@ -258,7 +258,7 @@ class FaissSearch:
 
     def _cut_is_open(self, queries: np.ndarray, last: np.ndarray,
                      fetched: np.ndarray) -> np.ndarray:
-        """Whether a row that was not fetched could belong above the last result, or tie with it.
+        """True where a row that was not fetched could belong above the last result, or tie with it.
         """
         length = np.linalg.norm(queries, axis=1)
         if self.engine.l2:

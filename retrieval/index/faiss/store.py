@@ -38,7 +38,7 @@ class FaissStore:
     """
 
     def __init__(self, similarity: str, kept: KeptVectors | None,
-                 on_disk: str | PathLike | None, max_removed: float) -> None:
+                 on_disk: str | PathLike[str] | None, max_removed: float) -> None:
         self.similarity, self.kept, self.max_removed = similarity, kept, max_removed
         self.on_disk = None if on_disk is None else Path(on_disk)
         self.ids = RowIds()
@@ -64,7 +64,7 @@ class FaissStore:
 
     @property
     def lists_on_disk(self) -> bool:
-        """Whether the inverted lists stand in a file of their own."""
+        """True where the inverted lists stand in a file of their own."""
         return self.on_disk is not None or self.sealed
 
     def attach(self, engine: FaissEngine, codec: str) -> None:

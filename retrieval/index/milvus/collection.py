@@ -189,7 +189,7 @@ def _check_text(name: str, row: int, value: str) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a collection is made of.
+    """The fields and settings of a collection.
 
     Args:
         width: the number of columns of the vectors.
@@ -321,7 +321,7 @@ def find(connection: Connection, name: str) -> str | None:
 
 
 def read_layout(connection: Connection, own: str) -> Layout:
-    """What a collection is made of.
+    """The layout of a collection that is there.
 
     Raises:
         ValueError: it is no collection of a MilvusIndex.
@@ -380,7 +380,7 @@ def seal(connection: Connection, name: str, own: str, digest: str) -> None:
 
 
 def is_sealed(connection: Connection, name: str, own: str, digest: str) -> bool:
-    """Whether the collection holds exactly the rows of ``digest``."""
+    """True where the collection holds exactly the rows of ``digest``."""
     return f'{name}_is_{digest}' in connection.call('list_aliases', own)['aliases']
 
 
@@ -396,7 +396,7 @@ def _is_free(connection: Connection, name: str) -> bool:
 
 
 def is_gallery(name: str, own: str) -> bool:
-    """Whether the collection was written by ``replace``, not filled by ``add``."""
+    """True where the collection was written by ``replace``, not filled by ``add``."""
     return own.startswith(f'{name}_gallery_')
 
 
@@ -416,7 +416,7 @@ def drop(connection: Connection, name: str, own: str) -> None:
 
 
 def abandoned(connection: Connection, name: str) -> list[str]:
-    """What ``replace`` began and never led the name to, since it was killed."""
+    """Collections that ``replace`` began and never led the name to, since it was killed."""
     current = find(connection, name)
     pattern = re.compile(rf'{re.escape(name)}_(gallery|copy)_[0-9a-f]{{16}}')
     return [own for own in connection.call('list_collections')

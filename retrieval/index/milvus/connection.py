@@ -47,7 +47,7 @@ class MilvusUnavailable(MilvusError, ConnectionError):
 
 
 def is_embedded(uri: str) -> bool:
-    """Whether the address is a database file of this machine.
+    """True where the address is a database file of this machine.
 
     Raises:
         TypeError: it is no string or path.
@@ -91,7 +91,7 @@ class Connection:
         _require('pymilvus')
         self._server = _Server(self._address) if self.embedded else None
         self._clients: list[Any] = []  # the client, where there is one
-        self._folders: list[TemporaryDirectory] = []
+        self._folders: list[TemporaryDirectory[str]] = []
         self._finalizer = weakref.finalize(
             self, _close, self._clients, self._server, self._folders, os.getpid())
         self.call('get_server_version')
@@ -100,17 +100,17 @@ class Connection:
         """End the connection, and the embedded server with the last connection to it."""
         self._finalizer()
 
-    def owns(self, folder: TemporaryDirectory) -> None:
+    def owns(self, folder: TemporaryDirectory[str]) -> None:
         """Remove the folder when the connection is closed."""
         self._folders.append(folder)
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """True where :meth:`close` was called."""
         return not self._finalizer.alive
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """What ``MilvusClient.<method>`` returns. The method must be one that may be repeated.
+        """The result of ``MilvusClient.<method>``. The method must be one that may be repeated.
 
         Raises:
             MilvusUnavailable: the server is down, slow or lost the connection each time.
@@ -207,7 +207,7 @@ class _Server:
                 manager.release_server(self.path)
 
 
-def _close(clients: list[Any], server: _Server | None, folders: list[TemporaryDirectory],
+def _close(clients: list[Any], server: _Server | None, folders: list[TemporaryDirectory[str]],
            owner: int) -> None:
     if os.getpid() != owner:  # a forked worker has no part in its parent's connection
         return
@@ -227,7 +227,7 @@ def _code(error: BaseException) -> Any:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """What made pymilvus say that it could not connect (it may name the error itself as cause)."""
+    """The error behind one that says that it could not connect, which may name itself as cause."""
     cause = error.__context__ if error.__cause__ in (None, error) else error.__cause__
     if _code(error) == _CONNECT_FAILED and cause is not None and _code(cause) is not None:
         return cause
@@ -235,7 +235,7 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether the same call may succeed later."""
+    """True where the same call may succeed later."""
     code = _code(_origin(error))
     if hasattr(code, 'name') and not isinstance(code, int):
         return code.name in _PASSING

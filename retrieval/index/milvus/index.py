@@ -57,6 +57,16 @@ class MilvusIndex(Index):
         ValueError, TypeError: an argument is wrong, or the collection is another's.
         MilvusError: an ``OSError``; the server failed, or ``MilvusUnavailable``: a
             ``ConnectionError``; it is down, too slow or lost the connection each time.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index = MilvusIndex(f'{folder}/gallery.db', 'pictures')
+        ...     index.add(torch.eye(3), ['a', 'b', 'c'])
+        ...     print(index.search(torch.eye(3)[1:2], k=1).ids)
+        ...     index.close()
+        [['b']]
     """
 
     capabilities = Capabilities(exact=True, expressions=True, persistent=True)
@@ -240,7 +250,7 @@ class MilvusIndex(Index):
         raise MilvusError(f'Other processes add rows to the collection {self._store.name!r} faster '
                           'than it can be searched: search it when they are done.')
 
-    def save(self, path: str | PathLike) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write vectors, ids and metadata to one safetensors file, a copy that needs no Milvus."""
         wanted = self._store.wanted
         export.write(path, self._store, dict(
@@ -250,7 +260,7 @@ class MilvusIndex(Index):
             id_length=wanted.id_length, batch_size=self._store.batch_size))
 
     @classmethod
-    def load(cls, path: str | PathLike, uri: str | None = None, collection: str = 'retrieval',
+    def load(cls, path: str | PathLike[str], uri: str | None = None, collection: str = 'retrieval',
              overwrite: bool = False, **options: Any) -> MilvusIndex:
         """Put what :meth:`save` wrote into a collection.
 

@@ -172,7 +172,7 @@ def allowed_rows(mask: Sequence[bool], serials: Sequence[int]) -> list[str]:
 
 
 class Store:
-    """What an index holds in Milvus, and what this process knows of it.
+    """The rows of an index in Milvus, and what this process knows of them.
 
     Args:
         connection: to Milvus.
@@ -230,7 +230,7 @@ class Store:
         return layout
 
     def new_layout(self, width: int, columns: Columns) -> Layout:
-        """What a collection of such rows is made of."""
+        """The layout of a collection of such rows."""
         return Layout(width, self.wanted.metric, {name: kind for name, (kind, _) in
                                                   columns.items()},
                       self.wanted.id_length, self.wanted.index_type, self.wanted.index_params)
@@ -372,7 +372,7 @@ class Content:
     metadata: dict[str, Sequence[Any]]
 
 
-def write(path: str | PathLike, store: Store, settings: dict[str, Any]) -> None:
+def write(path: str | PathLike[str], store: Store, settings: dict[str, Any]) -> None:
     """Write all rows and the settings of an index to one file."""
     store.rows()
     kinds = {} if store.layout is None else dict(store.layout.columns)
@@ -390,7 +390,7 @@ def write(path: str | PathLike, store: Store, settings: dict[str, Any]) -> None:
     write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds)))
 
 
-def read(path: str | PathLike) -> tuple[Content, dict[str, Any]]:
+def read(path: str | PathLike[str]) -> tuple[Content, dict[str, Any]]:
     """The rows and the settings that :func:`write` wrote.
 
     Raises:
