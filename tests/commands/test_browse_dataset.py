@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_sheet(config, tmp_path):
 
 @pytest.mark.parametrize('arguments, message', [
     (['--split', 'val'], 'no dataset at `val_dataloader`. It has dataloaders for train'),
-    (['--number', '0'], '--number must be at least 1'),
+    (['--number', '0'], '--number must be an integer of at least 1, got 0'),
     (['--cfg-options', 'train_dataloader.dataset.data_root=/absent'], 'no folder')])
 def test_bad_arguments(config, tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit):

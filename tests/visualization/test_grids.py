@@ -105,6 +105,7 @@ def test_missing_pictures_do_not_stop_the_drawing(tmp_path):
 def test_ranking_bad_arguments():
     with pytest.raises(ValueError, match='at least one query'):
         draw_ranking_grid([])
-    for wrong in ({'columns': 0}, {'cell': 3}):
-        with pytest.raises(ValueError, match='columns must be'):
+    for wrong, says in (({'columns': 0}, 'columns must be an integer of at least 1, got 0'),
+                        ({'cell': 3}, 'cell must be an integer of at least 16, got 3')):
+        with pytest.raises(ValueError, match=says):
             draw_ranking_grid([((WHITE, ''), [])], **wrong)
