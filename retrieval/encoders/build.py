@@ -43,8 +43,8 @@ def build_encoder(cfg: Any, name: str = 'image_encoder') -> nn.Module:
 
 
 def _with_checkpoint(cfg: dict[str, Any]) -> dict[str, Any]:
-    """The config with ``checkpoint_prefix``, ``checkpoint_key_mapping`` and ``checkpoint_strict`` of
-    older configs inside ``checkpoint``.
+    """The config with the ``checkpoint_prefix``, ``checkpoint_key_mapping`` and
+    ``checkpoint_strict`` of older configs inside ``checkpoint``.
     """
     apart = {key: value for key, value in cfg.items()
              if key in ('checkpoint_prefix', 'checkpoint_key_mapping', 'checkpoint_strict')}

@@ -495,3 +495,30 @@ def test_two_rows_of_one_picture_are_refused():
             return super().__getitem__(0)
     with pytest.raises(ValueError, match=r"'image0\.png' occurs twice"):
         retriever(loader(Twice())).prepare_prototype()
+
+
+class Unequal(Images):
+    """Images of three sizes, mixed."""
+
+    def __getitem__(self, row):
+        item = super().__getitem__(row)
+        height, width = ((4, 4), (2, 4), (4, 3))[row % 3]
+        return {**item, 'inputs': item['inputs'][:, :height, :width]}
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 9])
+def test_an_image_is_encoded_alike_alone_and_beside_images_of_other_sizes(batch_size):
+    class Mean(nn.Module):  # what a padding would change
+        def forward(self, images):
+            return images.mean((2, 3))
+
+    images = Unequal(9)
+    wanted = torch.stack([images[row]['inputs'].mean((1, 2)) for row in range(9)])
+    model = retriever(loader(images, batch_size), image_encoder=Mean())
+    model.prepare_prototype()
+    torch.testing.assert_close(model.gallery.embeddings, wanted)
+
+    for step in (model.test_step, model.val_step):
+        found = [sample for batch in loader(images, batch_size) for sample in step(batch)]
+        assert [sample.sample_idx for sample in found] == list(range(9))
+        torch.testing.assert_close(torch.stack([sample.embedding for sample in found]), wanted)
