@@ -465,7 +465,7 @@ def test_wrong_calls():
     with pytest.raises(FileNotFoundError, match='no gallery'):
         retriever('/nowhere/gallery.safetensors').prepare_prototype()
     with pytest.raises(ValueError, match='safetensors'):
-        model.dump_prototype('gallery.pth')
+        model.dump_prototype('gallery.bin')
 
 
 def test_an_empty_prototype():
@@ -522,3 +522,19 @@ def test_an_image_is_encoded_alike_alone_and_beside_images_of_other_sizes(batch_
         found = [sample for batch in loader(images, batch_size) for sample in step(batch)]
         assert [sample.sample_idx for sample in found] == list(range(9))
         torch.testing.assert_close(torch.stack([sample.embedding for sample in found]), wanted)
+
+
+def test_a_dump_of_the_vectors_alone_is_a_tensor(tmp_path):
+    model = retriever()
+    model.dump_prototype(tmp_path / 'a.pth')
+    vectors = torch.load(tmp_path / 'a.pth', weights_only=True)
+    assert torch.equal(vectors, model.gallery.embeddings) and vectors.dtype == torch.float32
+    model.dump_prototype(tmp_path / 'b.pt', dtype='float16')
+    assert torch.load(tmp_path / 'b.pt', weights_only=True).dtype == torch.float16
+    again = retriever(str(tmp_path / 'a.pth'))
+    again.prepare_prototype()
+    assert torch.equal(again.gallery.embeddings, vectors)
+    for options in (dict(dtype='int8'), dict(config='a.py')):
+        with pytest.raises(ValueError, match='a tensor alone'):
+            model.dump_prototype(tmp_path / 'c.pth', **options)
+    assert not (tmp_path / 'c.pth').exists()
