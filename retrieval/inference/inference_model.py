@@ -34,8 +34,8 @@ class InferenceModel:
         data_device: where batches are put; by default where the model's weights are, and for a
             model without weights on a GPU where there is one.
         dtype: what batches are cast to, or None.
-        indexer: in the place of ``knn_func``, an index with the methods of releases before 1.1, such
-            as :class:`FaissIndexer`; neighbours then come as ``(indices, distances)``, as they did.
+        indexer: in the place of ``knn_func``, an index with the methods of releases before 1.1,
+            such as :class:`FaissIndexer`; neighbours then come as ``(indices, distances)``.
         batch_size: images that are embedded at once, where a call does not say.
         calibration: makes probabilities of scores, in :meth:`match_probability` and
             :meth:`identify`; it goes to the match finder. Where no ``match_finder`` is given, its

@@ -20,8 +20,8 @@ from . import faiss_engine
 from .flat_index import FlatIndex
 
 UNKNOWN = -1  # the label of a row whose class nobody said
-_NOTHING = ('There is nothing to search in yet: give a reference, or call `train` first (`train_knn` '
-            'of an InferenceModel).')
+_NOTHING = ('There is nothing to search in yet: give a reference, or call `train` first '
+            '(`train_knn` of an InferenceModel).')
 _NO_INDEX = 'The indexer is not trained yet: call `train_indexer` (`train_index`) first.'
 _SCORES = 2 ** 24  # held at once, where no batch size says otherwise
 
