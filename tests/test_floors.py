@@ -9,7 +9,7 @@ import retrieval
 ROOT = Path(retrieval.__file__).parent
 FLOORS = [
     {'registry', 'compat', 'checks', 'distributed', 'files'},
-    {'structures', 'similarity', 'tensor_file'},
+    {'structures', 'similarity', 'tensor_file', 'progress'},
     {'gallery', 'ranking'},
     {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
     {'heads'},

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from ..distributed import all_gather_list, gather_samples, rank, shard
+from ..distributed import all_gather_list, gather_samples, shard
 from ..gallery import Gallery
+from ..progress import progress_bar
 from ..structures import sample_id_of
 
 _Rows = TypeVar('_Rows', bound=Sequence[int])
@@ -171,12 +172,14 @@ def encode(model: Any, loader: DataLoader[Any], progress: str | None = None) -> 
         [[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]
     """
     collected = Encoded()
-    with evaluation_mode(model):
-        batches = numbered_batches(loader)
-        total = len(batches) if isinstance(batches, DataLoader) else len(loader)
-        for rows, batch in with_progress(batches, total, progress):
+    batches = numbered_batches(loader)
+    own: Any = getattr(batches, 'batch_sampler', None)  # of a generator, nobody knows
+    total = len(loader) * (loader.batch_size or 1) if own is None else sum(map(len, own))
+    with evaluation_mode(model), progress_bar(progress, total) as bar:
+        for rows, batch in batches:
             here = _rows_of_batch(batch, rows, len(collected.rows))
             encode_batch(model, batch, here, collected)
+            bar.update(len(here))
     return _to_gallery(collected, loader.dataset, exact_rows=covers_its_dataset(loader))
 
 
@@ -188,15 +191,6 @@ def encode_batch(model: Any, batch: dict[str, Any], rows: list[int], into: Encod
     data = model.data_preprocessor(batch, False)
     embeddings = model.embed(data['inputs'])
     into.add(rows, embeddings, data.get('data_samples') or [{} for _ in rows])
-
-
-def with_progress(batches: Iterable[Any], total: int, title: str | None) -> Iterable[Any]:
-    """The batches, behind a progress bar on the first process where there is a title."""
-    if title is None or rank() != 0:
-        return batches
-    from tqdm import tqdm
-    return tqdm(batches, total=total, desc=title, unit='batch', leave=False,
-                disable=None)  # None: no bar where nobody watches
 
 
 def _to_gallery(collected: Encoded, dataset: Any, exact_rows: bool) -> Gallery:

@@ -25,6 +25,7 @@ from ..datasets import labels_of
 from ..distributed import Meeting, all_gather_list, rank
 from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
+from ..progress import progress_bar
 from ..registry import unknown_name
 from ..structures import sample_id_of
 from ..tensor_file import StringColumn
@@ -38,7 +39,6 @@ from .encode import (
     metadata_of,
     own_share,
     row_batches,
-    with_progress,
 )
 from .encoded_parts import Part, PartsFolder, assemble, missing_rows, rows_of
 from .prototype import build_loader, is_encoded, settings_hash
@@ -488,9 +488,10 @@ def _encode_rows(model: Any, loader: DataLoader[Any], batches: Sequence[list[int
     mine, encoded = own_share(batches), Encoded()
     if not mine:
         return encoded
-    with evaluation_mode(model):
-        for rows, batch in with_progress(batches_of_rows(loader, mine), len(mine), progress):
+    with evaluation_mode(model), progress_bar(progress, sum(map(len, mine))) as bar:
+        for rows, batch in batches_of_rows(loader, mine):
             encode_batch(model, batch, rows, encoded)
+            bar.update(len(rows))
             if write is not None and len(encoded.rows) >= shard_rows:
                 if write(encoded):
                     encoded = Encoded()
