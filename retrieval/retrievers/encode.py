@@ -122,12 +122,20 @@ class Encoded:
         self.skipped: dict[str, str] = {}
 
     def add(self, rows: list[int], embeddings: Tensor, samples: list[Any]) -> None:
+        """Take in a batch. Raises ValueError for an embedding that is not finite."""
+        embeddings = embeddings.detach().float().cpu()
+        ids = [str(sample_id_of(sample, row)) for row, sample in zip(rows, samples, strict=True)]
+        bad = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(f'The embedding of {ids[bad[0]]!r} is not finite (NaN or infinite), '
+                             f'as are {len(bad) - 1} more of its batch: look for a diverged '
+                             'training, or for an image that the encoder cannot take.')
+        labels = [sample.get('gt_label', None) for sample in samples]
+        self.labels += [int(label) if label is not None and label.numel() == 1 else None
+                        for label in labels]
         self.rows += rows
-        self.embeddings.append(embeddings.detach().float().cpu())
-        for row, sample in zip(rows, samples, strict=True):
-            self.ids.append(str(sample_id_of(sample, row)))
-            label = sample.get('gt_label', None)
-            self.labels.append(int(label) if label is not None and label.numel() == 1 else None)
+        self.embeddings.append(embeddings)
+        self.ids += ids
 
 
 def _drop_unreadable(batch: dict[str, Any], rows: list[int], skipped: dict[str, str]) -> list[int]:
