@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..files import write_atomically
+from ..image_files import open_image
 
 BACKGROUND = (255, 255, 255)
 LETTERBOX = (240, 240, 240)
@@ -40,10 +41,10 @@ def as_picture(image: Any) -> Image.Image:
     Raises:
         TypeError: it is none of these, or an array of another dtype.
         ValueError: the array has another shape.
-        OSError: the file is missing or cannot be read.
+        UnreadableImageError: the file is missing or cannot be read (an ``OSError``).
     """
     if isinstance(image, (str, os.PathLike)):
-        with Image.open(image) as opened:
+        with open_image(image) as (opened, _):
             image = ImageOps.exif_transpose(opened)
     if isinstance(image, Image.Image):
         return _as_rgb(image)
