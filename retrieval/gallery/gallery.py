@@ -46,8 +46,9 @@ class Gallery:
             order, unless they are given.
         metadata: further columns of N strings or numbers by name.
         fingerprint: which encoder and pipeline made it.
-        source: how it was made: ``config`` (its text), ``config_file``, ``checkpoint``,
-            ``versions``; plain JSON.
+        source: how it was made: ``config`` (its text, for reading), ``settings`` (the part of it
+            that a search needs, as JSON text), ``config_file``, ``checkpoint``, ``versions``; plain
+            JSON.
         skipped: images that could not be read, id by reason.
         similarity: the name of the similarity that the embeddings are meant for, or None.
 
