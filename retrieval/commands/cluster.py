@@ -55,9 +55,8 @@ def write(found: Any, out: Path) -> None:
     """``clusters.csv`` with the columns ``id,label``, and ``clusters.json`` with the members."""
     import csv
     import io
-    import json
 
-    from ..files import write_text
+    from ..files import write_json, write_text
 
     table = io.StringIO()
     rows = csv.writer(table, lineterminator='\n')
@@ -67,7 +66,7 @@ def write(found: Any, out: Path) -> None:
     members = [[found.ids[row] for row in found.members(label)] for label in range(len(found))]
     content = dict(method=found.method, sizes=found.sizes, clusters=members,
                    alone=[found.ids[row] for row in found.members(-1)])
-    write_text(out / 'clusters.json', json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+    write_json(out / 'clusters.json', content)
 
 
 def draw(found: Any, dataset: Any, path: Path, columns: int = 10) -> None:

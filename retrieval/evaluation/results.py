@@ -1,7 +1,6 @@
 """The results of every single query, and what can be said of them: means, classes, certainty."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import real_number, whole_number
-from ..files import write_text
+from ..files import write_json
 from ..registry import unknown_name
 
 AVERAGES = ('micro', 'macro')
@@ -196,4 +195,4 @@ def write_per_class(by_level: Mapping[str, QueryResults], path: str) -> None:
     """Write the results of every class to a JSON file, by level where there are several."""
     tables = {level: {str(label): row for label, row in results.per_class().items()}
               for level, results in by_level.items()}
-    write_text(path, json.dumps(tables.get('', tables), indent=1) + '\n')
+    write_json(path, tables.get('', tables))

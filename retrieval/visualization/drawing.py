@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..files import write_atomically
+from ..files import printable, write_atomically
 
 BACKGROUND = (255, 255, 255)
 LETTERBOX = (240, 240, 240)
@@ -105,7 +105,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def fitted(text: Any, width: int, face: ImageFont.FreeTypeFont) -> str:
     """``text`` on one line, shortened with ``…`` where it is wider than ``width`` pixels."""
-    line = ' '.join(str(text).split())
+    line = ' '.join(printable(str(text)).split())
     if face.getlength(line) <= width:
         return line
     while line and face.getlength(line + '…') > width:
