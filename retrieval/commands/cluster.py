@@ -37,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..ranking.range_search import checked_threshold
     from ..search import cluster
+
+    if arguments.threshold is not None:
+        checked_threshold(arguments.threshold, 'cosine_similarity')  # before a folder is encoded
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     found = cluster(gallery, arguments.method, k=arguments.k, threshold=arguments.threshold,

@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..files import write_json
+    from ..ranking.range_search import checked_threshold
     from ..search import find_duplicates
+
+    checked_threshold(arguments.threshold, arguments.similarity)  # before a folder is encoded
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     other, other_dataset = None, None

@@ -109,7 +109,7 @@ class CSVDataset(RetrievalDataset):
         ['cat']
     """
 
-    metadata_keys = ('sequence', 'category')
+    metadata_keys: tuple[str, ...] = ('sequence', 'category')
     ann_file: str
 
     def __init__(self, ann_file: str, data_root: str = '', split: str = 'train',

@@ -28,6 +28,7 @@ class QueryResults:
         num_relevant: ``(Q,)`` int64, relevant rows of each query; where 0, it has no results.
         labels: ``(Q,)`` int64, or None.
         label_names: the name of class i at place i, where classes have names.
+        nothing_relevant: why no query has a relevant row, where that is so.
 
     Example:
         >>> results = QueryResults(['Recall@1'], torch.tensor([[1.], [0.], [0.]]).double(),
@@ -41,6 +42,7 @@ class QueryResults:
     num_relevant: Tensor
     labels: Tensor | None = None
     label_names: Sequence[Any] = ()
+    nothing_relevant: str = ''
 
     @property
     def counted(self) -> Tensor:
@@ -51,9 +53,10 @@ class QueryResults:
         """
         counted = self.num_relevant > 0
         if not counted.any():
-            raise ValueError(f'None of {len(counted)} queries has a relevant row to find: queries '
-                             'and gallery have no label in common, or every class has a single '
-                             'image.')
+            raise ValueError(
+                f'None of {len(counted)} queries has a relevant row to find: ' + (
+                    self.nothing_relevant or 'queries and gallery have no label in common, or '
+                    'every class has a single image.'))
         return counted
 
     def summary(self, average: str = 'micro') -> dict[str, float]:
