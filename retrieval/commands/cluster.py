@@ -37,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..ranking.range_search import checked_threshold
     from ..search import cluster
+
+    if arguments.threshold is not None:
+        checked_threshold(arguments.threshold, 'cosine_similarity')  # before a folder is encoded
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     found = cluster(gallery, arguments.method, k=arguments.k, threshold=arguments.threshold,
@@ -55,9 +59,8 @@ def write(found: Any, out: Path) -> None:
     """``clusters.csv`` with the columns ``id,label``, and ``clusters.json`` with the members."""
     import csv
     import io
-    import json
 
-    from ..files import write_text
+    from ..files import write_json, write_text
 
     table = io.StringIO()
     rows = csv.writer(table, lineterminator='\n')
@@ -67,7 +70,7 @@ def write(found: Any, out: Path) -> None:
     members = [[found.ids[row] for row in found.members(label)] for label in range(len(found))]
     content = dict(method=found.method, sizes=found.sizes, clusters=members,
                    alone=[found.ids[row] for row in found.members(-1)])
-    write_text(out / 'clusters.json', json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+    write_json(out / 'clusters.json', content)
 
 
 def draw(found: Any, dataset: Any, path: Path, columns: int = 10) -> None:

@@ -44,6 +44,7 @@ def reports_errors(command: Command) -> Command:
     """
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> None:
+        _print_any_name()
         joined_before = _in_group()
         try:
             command(argv)
@@ -62,6 +63,14 @@ def reports_errors(command: Command) -> Command:
             if not joined_before and _in_group():
                 sys.modules['torch.distributed'].destroy_process_group()
     return wrapped
+
+
+def _print_any_name() -> None:
+    """Let the standard output take file names that are no UTF-8, with the bytes that they have."""
+    out = sys.stdout
+    if getattr(out, 'errors', None) == 'strict' and hasattr(out, 'reconfigure'):
+        is_utf8 = str(out.encoding).lower().replace('-', '') == 'utf8'
+        out.reconfigure(errors='surrogateescape' if is_utf8 else 'backslashreplace')
 
 
 def _end_at_once() -> None:

@@ -85,10 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_per_class(results, arguments.per_class)
     print_report(report)
     if arguments.out is not None:
-        import json
-
-        from ..files import write_text
-        write_text(arguments.out, json.dumps(report, indent=2) + '\n')
+        from ..files import write_json
+        write_json(arguments.out, report, indent=2)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

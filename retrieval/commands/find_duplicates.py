@@ -35,10 +35,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    import json
-
-    from ..files import write_text
+    from ..files import write_json
+    from ..ranking.range_search import checked_threshold
     from ..search import find_duplicates
+
+    checked_threshold(arguments.threshold, arguments.similarity)  # before a folder is encoded
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     other, other_dataset = None, None
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = Path(arguments.out)
     result = dict(gallery=arguments.gallery, other=arguments.other,
                   threshold=arguments.threshold, **found.as_dict())
-    write_text(out / 'duplicates.json', json.dumps(result, indent=1, ensure_ascii=False) + '\n')
+    write_json(out / 'duplicates.json', result)
     print(f'{len(found)} pairs reach {arguments.threshold:g}, in {len(found.groups)} groups')
     if len(found):
         draw(result['pairs'], [dataset, other_dataset], out / 'duplicates.png')

@@ -93,15 +93,12 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
 def search(inferencer: Any, images: list[Any], out: Path, topk: int, on_unreadable: str,
            datasets: list[Any]) -> list[dict[str, Any]]:
     """Search for images, and write ``results.json`` and ``rankings.png`` into ``out``."""
-    import json
-
-    from ..files import write_text
+    from ..files import write_json
     from ..search.inferencer import ranking_row
     from ..visualization import Pictures, draw_ranking_grid
 
     answers = inferencer(images, topk, on_unreadable)
-    text = json.dumps(answers, indent=1, ensure_ascii=False)
-    write_text(out / 'results.json', text + '\n')
+    write_json(out / 'results.json', answers)
     pictures = Pictures(datasets)
     rows = [ranking_row(answer, pictures) for answer in answers if 'error' not in answer][:50]
     if rows:

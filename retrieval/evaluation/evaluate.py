@@ -144,8 +144,9 @@ def rank_queries(task: EvaluationTask, metrics: str | Iterable[str] = DEFAULT_ME
     if sharded and not whole:
         results = distributed.all_gather_rows(results)
         num_relevant = distributed.all_gather_rows(num_relevant)
+    reason = '' if bool((num_relevant > 0).any()) else task.nothing_relevant()
     return QueryResults([metric.name for metric in wanted], results, num_relevant, task.labels[0],
-                        task.label_names)
+                        task.label_names, reason)
 
 
 def _rank_stream(queries: Tensor | None, gallery: PreparedGallery, relevant: RowSets,

@@ -1,7 +1,6 @@
 """The results of every single query, and what can be said of them: means, classes, certainty."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import real_number, whole_number
-from ..files import write_text
+from ..files import write_json
 from ..registry import unknown_name
 
 AVERAGES = ('micro', 'macro')
@@ -29,6 +28,7 @@ class QueryResults:
         num_relevant: ``(Q,)`` int64, relevant rows of each query; where 0, it has no results.
         labels: ``(Q,)`` int64, or None.
         label_names: the name of class i at place i, where classes have names.
+        nothing_relevant: why no query has a relevant row, where that is so.
 
     Example:
         >>> results = QueryResults(['Recall@1'], torch.tensor([[1.], [0.], [0.]]).double(),
@@ -42,6 +42,7 @@ class QueryResults:
     num_relevant: Tensor
     labels: Tensor | None = None
     label_names: Sequence[Any] = ()
+    nothing_relevant: str = ''
 
     @property
     def counted(self) -> Tensor:
@@ -52,9 +53,10 @@ class QueryResults:
         """
         counted = self.num_relevant > 0
         if not counted.any():
-            raise ValueError(f'None of {len(counted)} queries has a relevant row to find: queries '
-                             'and gallery have no label in common, or every class has a single '
-                             'image.')
+            raise ValueError(
+                f'None of {len(counted)} queries has a relevant row to find: ' + (
+                    self.nothing_relevant or 'queries and gallery have no label in common, or '
+                    'every class has a single image.'))
         return counted
 
     def summary(self, average: str = 'micro') -> dict[str, float]:
@@ -196,4 +198,4 @@ def write_per_class(by_level: Mapping[str, QueryResults], path: str) -> None:
     """Write the results of every class to a JSON file, by level where there are several."""
     tables = {level: {str(label): row for label, row in results.per_class().items()}
               for level, results in by_level.items()}
-    write_text(path, json.dumps(tables.get('', tables), indent=1) + '\n')
+    write_json(path, tables.get('', tables))

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..similarity import Similarity, SimilarityFn
+from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from .engine import engine_of
 from .prepared import TILE_BUDGET, as_prepared
 from .row_sets import Exclusion, as_mask, as_row_sets, leave_out
+
+_ROUNDING = 1e-6  # a cosine of 1 may be computed as a little more
 
 
 @dataclass
@@ -76,8 +78,8 @@ def within(queries: Any, gallery: Any, threshold: float,
         >>> [rows.tolist() for _, rows in within([[1., 0.], [0., 1.]], gallery, 0.7)]
         [[0], [1, 2]]
     """
-    threshold = checked_threshold(threshold)
     prepared = as_prepared(gallery, similarity)
+    threshold = checked_threshold(threshold, prepared.similarity)
     vectors = prepared.prepare_queries(queries)
     allowed = as_mask(mask, len(prepared))
     sets = as_row_sets(exclude, len(vectors), len(prepared))
@@ -112,10 +114,28 @@ def _joined(found: list[tuple[Tensor, Tensor, Tensor]], num_queries: int,
     return RangeNeighbors(offsets, scores[order], row[order])
 
 
-def checked_threshold(threshold: Any) -> float:
-    """``threshold`` as a float. Raises TypeError for no number, ValueError for NaN."""
+def checked_threshold(threshold: Any, similarity: str | SimilarityFn | Similarity) -> float:
+    """``threshold`` as a float.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN, or no similarity reaches it: of the cosine 1 is the largest, of
+            negative Euclidean distances 0.
+
+    Example:
+        >>> checked_threshold(0.95, 'cosine_similarity')
+        0.95
+    """
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
         raise TypeError(f'The threshold must be a number, got {threshold!r}.')
     if math.isnan(threshold):
         raise ValueError('The threshold is NaN.')
+    chosen = resolve_similarity(similarity)
+    highest = 1.0 if chosen.normalizes else 0.0 if chosen.kind == 'distance' else math.inf
+    if threshold > highest + _ROUNDING:
+        other = f'{-threshold:g}, a negative distance' if chosen.kind == 'distance' else \
+            f'{threshold / 100:g} for {threshold:g} percent' if 2 <= threshold <= 100 else \
+            'a number from -1 to 1'
+        raise ValueError(f'No similarity reaches the threshold {threshold:g}: {chosen.name} is '
+                         f'at most {highest:g}. Write {other}.')
     return float(threshold)

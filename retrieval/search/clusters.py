@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..ranking import kmeans
+from ..ranking.range_search import checked_threshold
 from ..registry import unknown_name
 from ..similarity import SIMILARITIES
 from .duplicates import connected, similar_pairs, vectors_of
@@ -83,7 +84,9 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
         count = max(1, round((len(vectors) / 2) ** 0.5)) if k is None else k
         found = kmeans(vectors, count, seed=seed)[1]
     elif method == 'connected':
-        found = _connected(vectors, 0.8 if threshold is None else threshold, min_size)
+        least = 0.8 if threshold is None else checked_threshold(
+            threshold, 'cosine_similarity' if normalize else 'inner_product')
+        found = _connected(vectors, least, min_size)
     else:
         found = _hdbscan(vectors, min_size, options)
     return Clusters(_largest_first(found), ids, method)

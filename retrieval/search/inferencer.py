@@ -17,6 +17,7 @@ from ..datasets import ImageList, RetrievalDataset, find_images
 from ..encoders.preprocessor import parts_of_one_size
 from ..evaluation import MatchCalibration
 from ..progress import progress_bar
+from ..ranking.range_search import checked_threshold
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
 from ..retrievers.build import as_retriever
 from ..structures import RetrievalDataSample, sample_id_of
@@ -169,10 +170,11 @@ class ImageRetrievalInferencer:
             be read there are ``query`` and ``error``.
 
         Raises:
-            ValueError: ``topk`` is below 1.
+            ValueError: ``topk`` is below 1, or no similarity reaches the threshold.
             OSError: an image cannot be read.
         """
         topk = self.topk if topk is None else whole_number('topk', topk)
+        self._check_threshold(threshold)
         dataset, samples = self._searched(images, on_unreadable, topk)
         found = [self.answer(sample, topk, threshold) for sample in samples]
         if draw_dir is not None:
@@ -182,6 +184,13 @@ class ImageRetrievalInferencer:
     def samples(self, images: Any, on_unreadable: str = 'raise') -> list[RetrievalDataSample]:
         """The data samples of images, filled by the retriever; see :meth:`__call__`."""
         return self._searched(images, on_unreadable, self.topk)[1]
+
+    def _check_threshold(self, threshold: float | None) -> None:
+        """Scores that were reranked may have another scale than the similarity."""
+        similarity = getattr(self.model, 'similarity', None)
+        if threshold is not None and similarity is not None and not getattr(
+                self.model, 'rerankers', None):
+            checked_threshold(threshold, similarity)
 
     def answer(self, sample: Any, topk: int | None,
                threshold: float | None = None) -> dict[str, Any]:
