@@ -9,7 +9,8 @@ from typing import Any
 
 from .config import test_pipeline, type_name
 
-_KEPT_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook', 'ReproducibleTrainingHook')
+_KEPT_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook', 'ReproducibleTrainingHook',
+               'CheckRunHook', 'StopOnNonFiniteHook')
 
 
 class FeatureSets:
