@@ -65,8 +65,9 @@ def reports_errors(command: Command) -> Command:
                 FloatingPointError) as error:
             if os.environ.get(TRACEBACK):
                 raise
-            print(f'{type(error).__name__}: {error}\n(Set {TRACEBACK}=1 to see where.)',
-                  file=sys.stderr)
+            from ..compat import message_of_worker
+            print(f'{type(error).__name__}: {message_of_worker(str(error))}\n(Set {TRACEBACK}=1 to '
+                  'see where.)', file=sys.stderr)
             sys.stdout.flush()
             raise SystemExit(2) from error
         finally:
