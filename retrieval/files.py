@@ -1,10 +1,14 @@
-"""Files that are written whole or not at all, and a lock for the one writer of a folder."""
+"""Files that are written whole or not at all, a lock for the one writer of a folder, and what a
+file seems to be.
+"""
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import re
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,3 +145,109 @@ def _take(descriptor: int, folder: str | os.PathLike[str], timeout: float) -> No
                                f'{str(folder)!r}; waited {timeout:g} s. Nothing was changed: try '
                                'again, or with a longer timeout.')
         time.sleep(_PAUSE_SECONDS)
+
+
+# how files begin that are given by mistake where another kind is wanted
+_BEGINNINGS = (
+    (b'\x93NUMPY', 'an array of NumPy (.npy)'),
+    (b'PAR1', 'a table (Parquet)'),
+    (b'ARROW1', 'a table (Arrow)'),
+    (b'\x89HDF\r\n\x1a\n', 'an HDF5 file'),
+    (b'MATLAB ', 'a MATLAB file'),
+    (b'SQLite format 3\0', 'a database of SQLite'),
+    (b'GGUF', 'a language model (GGUF)'),
+    (b'\x89PNG\r\n\x1a\n', 'a picture (PNG)'),
+    (b'\xff\xd8\xff', 'a picture (JPEG)'),
+    (b'GIF8', 'a picture (GIF)'),
+    (b'II*\0', 'a picture (TIFF)'), (b'MM\0*', 'a picture (TIFF)'),
+    (b'BM', 'a picture (BMP)'),
+    (b'\0\0\0\x0cjP  ', 'a picture (JPEG 2000)'), (b'\xff\x4f\xff\x51', 'a picture (JPEG 2000)'),
+    (b'8BPS', 'a picture (Photoshop)'),
+    (b'%!PS', 'a program for printers (PostScript)'),
+    (b'%PDF', 'a document (PDF)'),
+    (b'\x1f\x8b', 'an archive (gzip)'), (b'BZh', 'an archive (bzip2)'),
+    (b'\xfd7zXZ\0', 'an archive (xz)'), (b'\x28\xb5\x2f\xfd', 'an archive (Zstandard)'),
+    (b'7z\xbc\xaf\x27\x1c', 'an archive (7z)'), (b'Rar!', 'an archive (RAR)'),
+    (b'\x7fELF', 'a program (ELF)'), (b'MZ', 'a program (Windows)'),
+    (b'version https://git-lfs', 'a pointer of Git LFS: the file itself was not fetched'),
+    (b'\xff\xfe', 'a text file in UTF-16'), (b'\xfe\xff', 'a text file in UTF-16'),
+)
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """What a file seems to be, judged by how it begins, for messages: ``'a picture (PNG)'``.
+
+    Only regular files are opened, and of these a few kilobytes.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile('w', suffix='.pth') as file:
+        ...     _ = file.write('path,label\\na.png,0\\n')
+        ...     file.flush()
+        ...     kind_of_file(file.name)
+        "a table (CSV) with the columns 'path', 'label'"
+    """
+    path = Path(path)
+    if path.is_dir():
+        return 'a folder'
+    if not path.is_file():
+        return 'a special file' if path.exists() else 'missing'
+    with open(path, 'rb') as file:
+        head = file.read(4096)
+    if not head:
+        return 'an empty file'
+    if head[:4] == b'PK\3\4':
+        return _kind_of_zip(path)
+    if head[:4] == b'RIFF' and head[8:12] == b'WEBP':
+        return 'a picture (WebP)'
+    if head[4:8] == b'ftyp':
+        return 'a picture (AVIF or HEIC)' if head[8:12] in (
+            b'avif', b'avis', b'heic', b'heix', b'mif1', b'msf1') else 'a film (MP4)'
+    if head[257:262] == b'ustar':
+        return 'an archive (tar)'
+    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 100_000_000:
+        return 'tensors (safetensors)'
+    if head[:1] == b'\x80' and head[1:2] in b'\2\3\4\5':
+        return 'a pickle of Python'
+    if re.match(rb'I[xHwv][A-Za-z0-9]{2}', head) and b'\0' in head[:64]:
+        return 'an index of faiss'
+    kind = next((kind for begin, kind in _BEGINNINGS if head.startswith(begin)), None)
+    return kind or _kind_of_text(head)
+
+
+def _kind_of_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return 'an archive (ZIP) that is damaged or cut short'
+    if any(name.endswith('/data.pkl') for name in names):
+        return 'a file of torch.save'
+    if names and all(name.endswith('.npy') for name in names):
+        return f'arrays of NumPy (.npz), {_listed([name[:-4] for name in names])}'
+    if any(name.startswith('xl/') for name in names):
+        return 'a table of Excel'
+    return 'an archive (ZIP)'
+
+
+def _kind_of_text(head: bytes) -> str:
+    text = head.decode('utf-8-sig', 'replace')
+    if '\0' in text or text[:-1].count('\ufffd') > len(text) // 20:
+        return f'unknown: it begins with the bytes {head[:8].hex(" ")}'
+    first = text.strip()[:40].lower()
+    if first.startswith(('<!doctype html', '<html')):
+        return 'a web page (HTML), as servers answer in the place of a download'
+    if first.startswith('<'):
+        return 'a text file of markup (XML)'
+    if first.startswith(('{', '[')):
+        return 'a text file (JSON)'
+    line = text.strip().split('\n')[0].strip()
+    for separator in '\t,;':
+        if line.count(separator) and '\n' in text:
+            columns = [name.strip(' "\'') for name in line.split(separator)]
+            return f'a table (CSV) with the columns {_listed(columns)}'
+    return f'a text file that begins with {line[:30]!r}'
+
+
+def _listed(names: list[str]) -> str:
+    return ', '.join(map(repr, names[:5])) + ', …' * (len(names) > 5)

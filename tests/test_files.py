@@ -6,10 +6,22 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 
+import faiss
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
 
-from retrieval.files import folder_lock, write_atomically, write_bytes, write_text
+from retrieval.files import (
+    folder_lock,
+    kind_of_file,
+    write_atomically,
+    write_bytes,
+    write_text,
+)
 from retrieval.gallery import GalleryStore
 
 from .gallery.examples import example
@@ -48,7 +60,13 @@ def test_bytes_and_texts(tmp_path):
 
 HOLD = '''
 import sys, time
-from retrieval.files import folder_lock, write_atomically, write_bytes, write_text
+from retrieval.files import (
+    folder_lock,
+    kind_of_file,
+    write_atomically,
+    write_bytes,
+    write_text,
+)
 with folder_lock(sys.argv[1], 1):
     print('held', flush=True)
     time.sleep(60)
@@ -100,3 +118,42 @@ def test_threads_exclude_each_other(tmp_path):
     for thread in threads:
         thread.join()
     assert len(most) == 30 and max(most) == 1
+
+
+def written_kinds(folder):
+    """Files as their libraries write them, and a part of what each must be called."""
+    picture, rows = Image.new('RGB', (9, 7)), np.eye(3, dtype='float32')
+    for name in ('png', 'jpg', 'gif', 'bmp', 'tiff', 'webp'):
+        picture.save(folder / f'p.{name}')
+        yield f'p.{name}', 'a picture'
+    np.save(folder / 'e.npy', rows)
+    np.savez(folder / 'e.npz', labels=[0, 1], embeddings=rows)
+    torch.save(torch.eye(2), folder / 'e.pth')
+    torch.save(torch.eye(2), folder / 'old.pth', _use_new_zipfile_serialization=False)
+    save_file({'x': rows}, folder / 'e.safetensors')
+    index = faiss.IndexFlatIP(3)
+    faiss.write_index(index, str(folder / 'i.faiss'))
+    with zipfile.ZipFile(folder / 'a.zip', 'w') as archive:
+        archive.writestr('a.txt', 'a')
+    yield from (('e.npy', 'an array of NumPy'), ('e.npz', "(.npz), 'labels', 'embeddings'"),
+                ('e.pth', 'torch.save'), ('old.pth', 'pickle'), ('e.safetensors', 'safetensors'),
+                ('i.faiss', 'faiss'), ('a.zip', 'ZIP'))
+    for name, data, part in (
+            ('l.txt', b'cat\ndog\n', "a text file that begins with 'cat'"),
+            ('t.csv', b'\xef\xbb\xbfpath;label\r\na;1\r\n', "'path', 'label'"),
+            ('j', b'{"a": 1}', 'JSON'), ('h.pth', b'<!DOCTYPE html><html>', 'web page'),
+            ('none', b'', 'empty'), ('cut.npz', b'PK\3\4abc', 'cut short'),
+            ('lfs.pth', b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
+            ('u.txt', 'cat\n'.encode('utf-16'), 'UTF-16'), ('x', bytes(range(200)), 'unknown')):
+        (folder / name).write_bytes(data)
+        yield name, part
+
+
+def test_a_file_is_known_by_how_it_begins(tmp_path):
+    wrong = {name: (kind_of_file(tmp_path / name), part)
+             for name, part in list(written_kinds(tmp_path))
+             if part not in kind_of_file(tmp_path / name)}
+    assert not wrong
+    os.mkfifo(tmp_path / 'pipe')  # opening it would wait for ever
+    assert [kind_of_file(tmp_path / name) for name in ('pipe', '.', 'no')] == [
+        'a special file', 'a folder', 'missing']

@@ -66,7 +66,7 @@ def start_processes(launcher: str) -> None:
 
 
 def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> None:
-    """Write the gallery, and beside it the whole config that it was made with.
+    """Write the gallery, with the config that searches it as data, and beside it the whole config.
 
     Args:
         options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
@@ -75,12 +75,14 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
     from ..files import write_text
     from ..gallery import Gallery
     from ..retrievers import RefusedElsewhere, dump_in_parts
+    from ..runs.carried_config import carried
     from ..runs.fitted_checkpoint import config_beside
 
     beside = config_beside(out)
     try:
         dump_in_parts(model, out, config_file=beside.name, config=config.pretty_text,
-                      checkpoint=str(Path(checkpoint).resolve()), **options)
+                      settings=carried(config), checkpoint=str(Path(checkpoint).resolve()),
+                      **options)
     except RefusedElsewhere:
         raise SystemExit(2) from None  # the first process says why
     if rank() == 0:

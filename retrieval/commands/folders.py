@@ -12,9 +12,13 @@ from .command_line import add_config_options
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add what a command needs to encode a folder."""
-    parser.add_argument('--config', help='the config (default: the one that a gallery names; for '
-                        'a folder, the default pretrained encoder)')
+    parser.add_argument('--config', help='the config (default: the one that a gallery carries as '
+                        'data; for a folder, the default pretrained encoder)')
     parser.add_argument('--checkpoint', help='the checkpoint (default: as with --config)')
+    parser.add_argument('--trust', action='store_true',
+                        help='build whatever the config that a gallery carries names, and import '
+                        'what it wants imported: for a gallery of your own, or of somebody whom '
+                        'you trust to run code here')
     parser.add_argument('--no-cache', action='store_true',
                         help='encode a folder anew, and keep nothing')
     parser.add_argument('--strict', action='store_true',
@@ -114,18 +118,44 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: it cannot be read.
     """
     from ..gallery import Gallery, is_gallery
-    from ..runs.config import load_config
 
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
     gallery = Gallery.load(path)
+    if arguments.config is None and not gallery.source.get('settings'):
+        return gallery, None  # ids that are paths are drawn all the same
     try:
-        file = arguments.config or named_file(gallery.source, 'config_file',
-                                              Path(path).resolve().parent)
-    except FileNotFoundError:  # ids that are paths are drawn all the same
-        file = None
-    return gallery, None if file is None else config_dataset(load_config(file))
+        return gallery, config_dataset(gallery_config(gallery, path, arguments))
+    except ValueError:
+        if arguments.config is not None or arguments.trust:
+            raise
+        return gallery, None
+
+
+def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> Any:
+    """The config of ``--config``, else the one that the gallery carries as data.
+
+    A Python file that a gallery names is not run, since it may come from anywhere.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: it cannot be read, or the gallery carries none from which data may build.
+    """
+    from ..runs.carried_config import carried_config
+    from ..runs.config import load_config
+
+    if arguments.config is not None:
+        return load_config(arguments.config, arguments.cfg_options)
+    text = gallery.source.get('settings')
+    if text is None:
+        named = gallery.source.get('config_file')
+        beside = f' It names {named!r}, a program: give that where you know it.' if named else ''
+        raise ValueError(f'{path!r} does not say as data which config made it: give --config and '
+                         f'--checkpoint.{beside}')
+    config = carried_config(text, arguments.trust)
+    config.merge_from_dict(arguments.cfg_options or {})
+    return config
 
 
 def config_dataset(config: Any) -> Any:
@@ -143,14 +173,13 @@ def config_dataset(config: Any) -> Any:
         return None
 
 
-def named_file(source: dict[str, Any], key: str, folder: Path) -> str | None:
-    """The file that a gallery names, as it is named or beside the gallery."""
-    named = source.get(key)
+def named_checkpoint(source: dict[str, Any], folder: Path) -> str | None:
+    """The checkpoint that a gallery names, as it is named or beside the gallery."""
+    named = source.get('checkpoint')
     if not named:
         return None
     for path in (folder / named, Path(named), folder / Path(named).name):
         if path.is_file():
             return str(path)
-    option = '--config' if key == 'config_file' else '--checkpoint'
     raise FileNotFoundError(f'The gallery names {named!r}, which is not there any more. Give it '
-                            f'with {option}.')
+                            'with --checkpoint.')

@@ -11,8 +11,9 @@ from .command_line import reports_errors
 from .folders import (
     add_folder_options,
     config_dataset,
+    gallery_config,
     list_unreadable,
-    named_file,
+    named_checkpoint,
     open_folder,
 )
 
@@ -69,23 +70,22 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The inferencer over a gallery file, and its config.
 
     Raises:
-        FileNotFoundError: the gallery, or the config or checkpoint that it names, is missing.
-        ValueError: the gallery names neither, and they were not given.
+        FileNotFoundError: the gallery, or the checkpoint that it names, is missing.
+        ValueError: the gallery carries no config or names no checkpoint, and they were not given;
+            or the config names what data may not have built.
     """
     from ..gallery import Gallery
     from ..retrievers import build_retriever
-    from ..runs.config import load_config, test_pipeline
+    from ..runs.config import test_pipeline
     from ..search import ImageRetrievalInferencer
 
     gallery = Gallery.load(arguments.gallery)
+    config = gallery_config(gallery, arguments.gallery, arguments)
     beside = Path(arguments.gallery).resolve().parent  # of what a link leads to
-    config_file = arguments.config or named_file(gallery.source, 'config_file', beside)
-    checkpoint = arguments.checkpoint or named_file(gallery.source, 'checkpoint', beside)
-    if config_file is None or checkpoint is None:
-        raise ValueError(f'{arguments.gallery!r} does not say which '
-                         f'{"config" if config_file is None else "checkpoint"} made it: give '
-                         '--config and --checkpoint.')
-    config = load_config(config_file, arguments.cfg_options)
+    checkpoint = arguments.checkpoint or named_checkpoint(gallery.source, beside)
+    if checkpoint is None:
+        raise ValueError(f'{arguments.gallery!r} does not say which checkpoint made it: give '
+                         '--checkpoint.')
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..distributed import all_gather_list, gather_samples, shard
+from ..encoders.preprocessor import parts_of_one_size
 from ..gallery import Gallery
 from ..progress import progress_bar
 from ..structures import sample_id_of
@@ -196,9 +197,11 @@ def encode_batch(model: Any, batch: dict[str, Any], rows: list[int], into: Encod
     rows = _drop_unreadable(batch, rows, into.skipped)
     if not rows:
         return
-    data = model.data_preprocessor(batch, False)
-    embeddings = model.embed(data['inputs'])
-    into.add(rows, embeddings, data.get('data_samples') or [{} for _ in rows])
+    for places, part in parts_of_one_size(batch):
+        data = model.data_preprocessor(part, False)
+        embeddings = model.embed(data['inputs'])
+        into.add([rows[place] for place in places], embeddings,
+                 data.get('data_samples') or [{} for _ in places])
 
 
 def _to_gallery(collected: Encoded, dataset: Any, exact_rows: bool) -> Gallery:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..checks import whole_number
 from ..datasets import ImageList, RetrievalDataset, find_images
+from ..encoders.preprocessor import parts_of_one_size
 from ..evaluation import MatchCalibration
 from ..progress import progress_bar
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
@@ -206,10 +207,10 @@ class ImageRetrievalInferencer:
                 samples = batch['data_samples']
                 readable = [i for i, sample in enumerate(samples)
                             if not sample.get('unreadable', None)]
-                if readable:
-                    data = self.model.data_preprocessor(
-                        {key: [batch[key][i] for i in readable]
-                         for key in ('inputs', 'data_samples')}, False)
+                parts = parts_of_one_size({key: [batch[key][i] for i in readable]
+                                           for key in ('inputs', 'data_samples')})
+                for _, part in parts if readable else ():
+                    data = self.model.data_preprocessor(part, False)
                     self.model.predict(data['inputs'], data['data_samples'], **options)
                 answered += samples
                 bar.update(len(samples))

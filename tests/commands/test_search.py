@@ -207,3 +207,32 @@ def test_a_link_to_a_store_is_searched(gallery, folder, tmp_path):
                          tmp_path)
     assert status == 0, err
     assert len(json.loads((tmp_path / 'results.json').read_text())[0]['results']) == 10
+
+
+@pytest.mark.parametrize('named', ['g.config.py', '{folder}/elsewhere.py'])
+def test_a_program_that_a_gallery_names_is_not_run(gallery, folder, tmp_path, named):
+    named = named.format(folder=tmp_path)
+    mark, program = tmp_path / 'ran', tmp_path / named.rpartition('/')[2]
+    program.write_text(f'open({str(mark)!r}, "w")\nmodel = dict(type="ImageToImageRetriever")\n')
+    opened = Gallery.load(gallery)
+    own, opened.source = opened.source, dict(config_file=named, config=program.read_text(),
+                                             checkpoint=opened.source['checkpoint'])
+    path = tmp_path / 'g.safetensors'
+    opened.save(path)
+    query = folder / 'class0' / '0.png'
+    for options in ([], ['--trust']):
+        status, _, err = run('search', path, query, *options, '--out', tmp_path)
+        assert status == 2 and '--config' in err and named in err, err
+    for command in (['cluster', path, '--k', 2], ['find_duplicates', path],
+                    ['calibrate', path, tmp_path / 'c.json'], ['compare_galleries', path, path],
+                    ['gallery', 'info', path]):
+        out = [] if command[0] in ('calibrate', 'gallery', 'compare_galleries') else [
+            '--out', tmp_path]
+        status, _, err = run(*command, *out)
+        assert status == 0, err
+    opened.source = dict(own, settings=own['settings'].replace('"MetricHead"', '"os.system"'))
+    opened.save(path)
+    status, _, err = run('search', path, query, '--out', tmp_path)
+    assert status == 2 and "type='os.system' in model.head" in err and '--trust' in err
+    assert run('cluster', path, '--k', 2, '--out', tmp_path)[0] == 0
+    assert not mark.exists()
