@@ -3,7 +3,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +57,28 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     elif changes:
         raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
     cache = None if arguments.no_cache else cache_beside(folder, name)
-    inferencer = ImageRetrievalInferencer(
-        config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
-        on_unreadable='raise' if arguments.strict else 'skip', **options)
+    with _ends_in_order():
+        inferencer = ImageRetrievalInferencer(
+            config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
+            on_unreadable='raise' if arguments.strict else 'skip', **options)
     if inferencer.cache_report is not None:
         done = inferencer.cache_report
         print(f'{folder}: {done.kept} images as before, {done.new} new, {done.changed} changed, '
               f'{done.removed} gone, {len(done.skipped)} not readable; kept in {cache}')
     return inferencer
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Inside, SIGTERM ends the process as an exit does: what was encoded is kept first."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def list_unreadable(*galleries: Any) -> None:

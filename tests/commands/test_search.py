@@ -1,5 +1,8 @@
+import contextlib
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
@@ -143,6 +146,32 @@ def test_unreadable_images_of_a_folder_are_passed_over_and_listed_at_the_end(
         assert '0.png: ' in answer and first.startswith('2 images could not be read')
         assert 'gone.png' in second and 'broken.png' in third
     assert len(list((root / '.retrieval').iterdir())) == 1
+
+
+@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT])
+def test_a_search_that_is_stopped_keeps_what_it_encoded(config, checkpoint, folder, tmp_path,
+                                                        monkeypatch, sent):
+    from retrieval.retrievers import ImageToImageRetriever
+
+    shutil.copytree(folder, tmp_path / 'p')
+    arguments = ['search', tmp_path / 'p', tmp_path / 'p' / 'class1' / '0.png', '--config', config,
+                 '--checkpoint', checkpoint, '--out', tmp_path]
+    real = ImageToImageRetriever.embed
+    calls = []
+
+    def embed(self, inputs):
+        calls.append(len(inputs))
+        if len(calls) == 2:
+            os.kill(os.getpid(), sent)
+        return real(self, inputs)
+    monkeypatch.setattr(ImageToImageRetriever, 'embed', embed)
+    with contextlib.suppress(KeyboardInterrupt):
+        assert run(*arguments)[0] in (143, 130)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not (tmp_path / 'p' / '.retrieval' / 'small-epoch_2.safetensors').exists()
+    status, printed, err = run(*arguments)
+    assert status == 0 and f'{calls[0]} images as before' in printed and calls[0] == 32, err
 
 
 def test_names_below_the_pictures_are_those_of_files(gallery, folder, tmp_path, monkeypatch):
