@@ -27,11 +27,14 @@ class Clusters:
         labels: ``(N,)`` int64; 0 is the largest cluster, and -1 a row that is in none.
         ids: the ids of the rows.
         method: how they were found.
+        distances: ``(N,)`` float32, how far each row is from the mean of its cluster; infinite for
+            a row that is in none.
     """
 
     labels: Tensor
     ids: Sequence[str]
     method: str
+    distances: Tensor
 
     def __len__(self) -> int:
         return int(self.labels.max()) + 1 if len(self.labels) else 0
@@ -44,6 +47,10 @@ class Clusters:
     def members(self, label: int) -> list[int]:
         """The rows of one cluster, rising; those in none for -1."""
         return (self.labels == label).nonzero()[:, 0].tolist()
+
+    def from_the_centre(self, label: int) -> list[int]:
+        """The rows of one cluster, the most central one first; the lower row among equals."""
+        return sorted(self.members(label), key=self.distances.tolist().__getitem__)
 
 
 def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
@@ -89,7 +96,8 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
         found = _connected(vectors, least, min_size)
     else:
         found = _hdbscan(vectors, min_size, options)
-    return Clusters(_largest_first(found), ids, method)
+    labels = _largest_first(found)
+    return Clusters(labels, ids, method, _distances(vectors, labels))
 
 
 def _connected(vectors: Tensor, threshold: float, min_size: int) -> Tensor:
@@ -108,6 +116,16 @@ def _hdbscan(vectors: Tensor, min_size: int, options: dict[str, Any]) -> Tensor:
     options = {'copy': True, **options}
     found = HDBSCAN(min_cluster_size=min_size, **options).fit_predict(vectors.cpu().numpy())
     return torch.from_numpy(found.astype(np.int64)).clamp_(min=-1)
+
+
+def _distances(vectors: Tensor, labels: Tensor) -> Tensor:
+    """How far each row is from the mean of its cluster, ``(N,)``."""
+    distances = torch.full((len(vectors),), torch.inf)
+    for label in range(int(labels.max()) + 1 if len(labels) else 0):
+        inside = labels == label
+        rows = vectors[inside]
+        distances[inside] = (rows - rows.mean(dim=0)).norm(dim=1).cpu()
+    return distances
 
 
 def _largest_first(labels: Tensor) -> Tensor:
