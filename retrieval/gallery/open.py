@@ -41,8 +41,12 @@ def is_gallery(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_file() or is_store(path)
 
 
-def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
+def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | dict[str, Any]:
     """Open ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
+
+    Args:
+        path: a file or a store.
+        copy: read a gallery into memory now, instead of mapping it.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder is no store.
@@ -50,7 +54,7 @@ def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        return open_shards(Path(os.path.realpath(path)))
+        return open_shards(Path(os.path.realpath(path)), copy)
     if not path.is_file():
         raise FileNotFoundError(f'There is no gallery at {str(path)!r}. Write one with '
                                 '`python tools/dump_prototype.py CONFIG CHECKPOINT OUT.safetensors`'
@@ -58,7 +62,7 @@ def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
     # of a link, the name of the file that it leads to says what it is
     suffix = path.suffix if not path.is_symlink() else Path(os.path.realpath(path)).suffix
     if suffix == '.safetensors':
-        return _open_safetensors(path)
+        return _open_safetensors(path, copy)
     with readable(path):
         if suffix == '.npy':
             return dict(embeddings=np.load(path, allow_pickle=False))
@@ -118,10 +122,10 @@ def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
     return found
 
 
-def _open_safetensors(path: Path) -> Contents | dict[str, Any]:
+def _open_safetensors(path: Path, copy: bool) -> Contents | dict[str, Any]:
     header, _ = read_header(map_file(path), str(path))
     if 'checksums' in header:
-        return open_gallery_file(path)
+        return open_gallery_file(path, copy)
     if 'manifest' not in header or 'embeddings' not in header:
         raise ValueError(f'{str(path)!r} is a safetensors file but no gallery (it holds '
                          f'{", ".join(sorted(set(header) - {"__metadata__"})[:5])}). Dump the '
@@ -131,7 +135,7 @@ def _open_safetensors(path: Path) -> Contents | dict[str, Any]:
 
 def _version_1(path: Path) -> dict[str, Any]:
     """The contents of a file of version 1 of the format, which had no checksums."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     def column(name: str) -> Any:
         if f'{name}.bytes' in tensors:
@@ -139,7 +143,7 @@ def _version_1(path: Path) -> dict[str, Any]:
         return tensors.get(name)
 
     with readable(path):
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())  # its load_file would map the file
         manifest = json.loads(tensors['manifest'].numpy().tobytes())
     if not isinstance(manifest, dict) or (manifest.get('format'), manifest.get('version')) != (
             GALLERY_FILE.name, 1):

@@ -79,7 +79,7 @@ class FlatIndex:
     def from_tensors(cls, tensors: dict[str, Tensor], device: str | torch.device) -> FlatIndex:
         """The index of what :meth:`tensors` gave."""
         index = cls(tensors['rows'].shape[1], device)
-        index.centre = tensors['centre'].to(device)
+        index.centre = tensors['centre'].clone().to(device)
         index._put(tensors['rows'], torch.zeros_like(index.centre))
         return index
 

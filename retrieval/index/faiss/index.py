@@ -263,6 +263,7 @@ class FaissIndex(Index):
         """The search of these queries among what they may find."""
         vectors = self._prepared(self.as_queries(queries)).numpy()
         store = self.store
+        store.check_lists()
         assert store.engine is not None
         mask = store.ids.allowed(chosen)
         scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(),
