@@ -104,6 +104,7 @@ METRICS = _child('metric', root.METRICS, 'evaluation')
 HOOKS = _child('hook', root.HOOKS, 'hooks')
 LOOPS = _child('loop', root.LOOPS, 'hooks')
 OPTIM_WRAPPERS = _child('optim wrapper', root.OPTIM_WRAPPERS, 'hooks')
+PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'hooks')
 INDEXES = _child('index', None, 'index')
 RERANKERS = _child('reranker', None, 'rerank')
 BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
@@ -111,7 +112,7 @@ BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
 # own names.
 EMPTY = [_child(parent.name, parent) for parent in (
     root.INFERENCERS, root.LOG_PROCESSORS, root.MODEL_WRAPPERS,
-    root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS, root.PARAM_SCHEDULERS,
+    root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS,
     root.RUNNER_CONSTRUCTORS, root.RUNNERS, root.STRATEGIES, root.TASK_UTILS, root.VISBACKENDS,
     root.VISUALIZERS, root.WEIGHT_INITIALIZERS)]
 PML = Registry('model', parent=root.MODELS, scope='PML', locations=['retrieval.losses.pml'])

@@ -20,22 +20,45 @@ def as_labels(value: Any, name: str = 'label') -> Tensor:
     """``value`` as a one-dimensional int64 tensor.
 
     Raises:
-        ValueError: it holds fractions or non-finite numbers, or has more than one dimension.
+        ValueError: it holds fractions, non-finite or missing numbers, or such that 64 bits do not
+            hold (the first is named with its row), or has more than one dimension.
         TypeError: it is no number, sequence, array or tensor of numbers.
     """
     try:
         label = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        _refuse_first(value, name)
         raise TypeError(f'{name} must be an integer or a sequence, array or tensor of integers, '
                         f'got {type(value).__name__}.') from error
-    if label.is_floating_point():
-        if not torch.equal(label, label.round()):  # NaN and fractions differ from their rounding
-            raise ValueError(f'{name} must be integers, got {value!r}: give whole numbers.')
+    if label.dtype == torch.uint64 or label.is_floating_point():
+        # NaN, infinity and fractions differ from their remainder, what is too large is refused too
+        real = label.double().reshape(-1)
+        wrong = ~((real == real.round()) & (real >= -2. ** 63) & (real < 2. ** 63))
+        if wrong.any():
+            row = int(wrong.nonzero()[0, 0])
+            raise ValueError(_refusal(name, label.reshape(-1)[row].item(), row))
     elif label.is_complex() or label.dtype == torch.bool:
         raise TypeError(f'{name} must be integers, got dtype {label.dtype}.')
     if label.ndim > 1:
         raise ValueError(f'{name} must be a number or one-dimensional, got {tuple(label.shape)}.')
     return label.reshape(-1).to(torch.int64)
+
+
+def _refuse_first(values: Any, name: str) -> None:
+    """Raise for the first of several values that is no whole number of 64 bits."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, '__iter__'):
+        return
+    for row, value in enumerate(values):
+        if isinstance(value, (str, bytes)):
+            raise TypeError(_refusal(name, value, row))
+        if value is None or isinstance(value, float) and value != value or \
+                isinstance(value, int) and not -2 ** 63 <= value < 2 ** 63:
+            raise ValueError(_refusal(name, value, row))
+
+
+def _refusal(name: str, value: Any, row: int) -> str:
+    return (f'{name} must be integers of 64 bits, got {value!r} in row {row}: give whole numbers, '
+            'or, for classes of a gallery or an evaluation, names (strings) for all rows.')
 
 
 def as_scores(value: Any, name: str = 'score') -> Tensor:

@@ -8,8 +8,8 @@ import retrieval
 
 ROOT = Path(retrieval.__file__).parent
 FLOORS = [
-    {'registry', 'compat', 'checks', 'distributed', 'files'},
-    {'structures', 'similarity', 'tensor_file'},
+    {'registry', 'compat', 'checks', 'distributed', 'files', 'foreign_files', 'labels'},
+    {'structures', 'similarity', 'tensor_file', 'progress', 'image_files'},
     {'gallery', 'ranking'},
     {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
     {'heads'},

@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
         epilog='Metrics: Recall@K Precision@K R-Precision MAP@R mAP mAP@K mAP-trapezoid MRR CMC@K '
         'mINP mP@K. Labels are whole numbers or strings; a gallery file brings its own.')
     arguments.add_argument('embeddings', help='(N, D), a .npy file or a gallery (.safetensors)')
-    arguments.add_argument('--labels', help='(N,), a .npy file, or a text file with one a line')
+    arguments.add_argument('--labels', help='(N,): a text file with one a line, .npy, .npz '
+                           'or .pth, a gallery, or a column of a table: TABLE.csv:COLUMN')
     arguments.add_argument('--gallery', help='embeddings to search in; without it every embedding '
                            'is a query against all others (leave-one-out)')
     arguments.add_argument('--gallery-labels', help='labels of the gallery')

@@ -57,7 +57,8 @@ def _add_dtype(arguments: argparse.ArgumentParser) -> None:
 
 def _add_ids(arguments: argparse.ArgumentParser, text: str, required: bool = False) -> None:
     arguments.add_argument('--ids', metavar='FILE', required=required,
-                           help=f'{text}: a text file with one a line')
+                           help=f'{text}: a file with one a line, or a '
+                           'column as TABLE.csv:COLUMN')
 
 
 @reports_errors
@@ -165,10 +166,10 @@ def _store(path: str) -> GalleryStore:
     return GalleryStore.open(path)
 
 
-def _read_ids(path: str) -> list[str]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no file of ids at {path!r}.')
-    return [line for line in Path(path).read_text(encoding='utf-8').split('\n') if line]
+def _read_ids(path: str) -> Any:
+    from ..gallery import read_column
+
+    return read_column(path, 'ids')
 
 
 def _write(gallery: Gallery, arguments: argparse.Namespace) -> None:

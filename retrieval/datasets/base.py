@@ -11,9 +11,9 @@ from mmengine.dataset import BaseDataset, Compose
 from PIL import UnidentifiedImageError
 
 from ..checks import first_repeated
+from ..image_files import MissingImageError, UnreadableImageError
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import RetrievalDataSample, sample_id_of
-from .image_io import MissingImageError, UnreadableImageError
 from .randomness import SamplingState, seeded
 
 

@@ -8,47 +8,57 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import same_length
+from ..checks import same_length, some_of
+from ..labels import names_in
 from ..ranking import RowSets, paired_labels
 from ..structures import as_labels
 
 RelevanceLike = RowSets | Tensor | np.ndarray | Sequence[Any] | Callable[[Tensor], Any]
 
 
-def label_codes(labels: Any, gallery_labels: Any = None) -> tuple[Tensor, Tensor | None, list[Any]]:
+def label_codes(labels: Any, gallery_labels: Any = None,
+                name: str = 'labels') -> tuple[Tensor, Tensor | None, list[Any]]:
     """Labels of both sides as int64 and the names of the classes.
 
-    Integers stay what they are; strings are numbered in the order of their names.
+    The kind is decided over both sides together: where one has names, the other's whole numbers
+    are names too, and 1 and ``'1'`` are one class. Integers on both sides stay what they are;
+    names are numbered in their order.
+
+    Args:
+        labels: ``(Q,)`` whole numbers or strings.
+        gallery_labels: ``(N,)`` of either kind, or None.
+        name: what they are called in a message.
 
     Returns:
         ``(Q,)`` int64, ``(N,)`` int64 or None, and for strings the name of every number.
 
     Raises:
-        TypeError, ValueError: they are neither whole numbers nor strings, or strings on one side.
+        TypeError, ValueError: a side holds neither whole numbers nor strings, or both; the message
+            names a value and its row. Or one side has strings, the other has numbers, and they
+            have nothing in common.
+
+    Example:
+        >>> label_codes([2, 1], ['1', 'distractor', '2'])
+        (tensor([1, 0]), tensor([0, 2, 1]), ['1', '2', 'distractor'])
     """
-    words = [_strings(side) for side in (labels, gallery_labels)]
-    if words[0] is None and words[1] is None:
-        other = None if gallery_labels is None else as_labels(gallery_labels, 'gallery labels')
-        return as_labels(labels, 'labels'), other, []
-    if words[0] is None or (words[1] is None and gallery_labels is not None):
-        raise TypeError('One side has strings for labels and the other has numbers: give the same '
-                        'kind on both.')
-    together = np.concatenate([side for side in words if side is not None])
-    names, codes = np.unique(together, return_inverse=True)
-    numbers = torch.from_numpy(codes.reshape(-1).astype(np.int64))
-    count = len(words[0])
-    return numbers[:count], None if words[1] is None else numbers[count:], names.tolist()
-
-
-def _strings(labels: Any) -> np.ndarray | None:
-    if labels is None or isinstance(labels, Tensor):
-        return None
-    # numpy does not see a sequence in a column of strings that a file holds
-    listed = isinstance(labels, Sequence) and not isinstance(labels, (str, bytes))
-    array = np.asarray(list(labels) if listed else labels)
-    if array.dtype.kind == 'O' and all(isinstance(label, str) for label in array.flat):
-        array = array.astype(str)
-    return array if array.dtype.kind in 'US' and array.ndim == 1 else None
+    sides = [(labels, name)]
+    if gallery_labels is not None:
+        sides.append((gallery_labels, f'gallery {name}'))
+    words = [names_in(*side) for side in sides]
+    known: list[Any] = []
+    if all(names is None for names in words):
+        codes = [as_labels(*side) for side in sides]
+    else:
+        listed = [[str(one) for one in as_labels(*side).tolist()] if names is None else names
+                  for side, names in zip(sides, words, strict=True)]
+        known = sorted({one for names in listed for one in names})
+        if None in words and not set(listed[0]) & set(listed[1]):
+            raise TypeError(f'One side has strings for {name} ({some_of(known, 2)}) and the other '
+                            'has numbers, and they have none in common.')
+        number = {one: place for place, one in enumerate(known)}
+        codes = [torch.tensor([number[one] for one in names], dtype=torch.int64)
+                 for names in listed]
+    return codes[0], codes[1] if len(codes) > 1 else None, known
 
 
 def as_relevance(relevance: Any, num_queries: int, num_rows: int) -> RowSets:
@@ -136,7 +146,7 @@ def same_as_query(name: str, values: Any, gallery_values: Any, labels: Tensor | 
                          'sides.')
     same_length(name, values, len(labels), 'queries')
     same_length(f'{name} of the gallery', gallery_values, len(gallery_labels), 'rows')
-    own, theirs, _ = label_codes(values, gallery_values)
+    own, theirs, _ = label_codes(values, gallery_values, name)
     assert theirs is not None
     return RowSets.from_labels(*paired_labels((labels, own), (gallery_labels, theirs)))
 

@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ..checks import same_length
-from ..gallery import Gallery, is_gallery
+from ..gallery import Gallery, is_gallery, read_column
 from ..ranking import RowSets, as_vectors
 from ..similarity import Similarity, SimilarityFn
 from .relevance import (
@@ -66,7 +64,8 @@ class EmbeddingSet:
 
         Args:
             path: a ``.npy`` file ``(N, D)`` or a gallery, which brings columns of its own.
-            labels: a file for :func:`read_labels`, in the place of the gallery's labels.
+            labels: a file for :func:`retrieval.gallery.read_column`, in the place of the gallery's
+                labels.
             metadata: such files by the name of the column; None for the gallery's own.
 
         Raises:
@@ -76,36 +75,10 @@ class EmbeddingSet:
         if not is_gallery(path):
             raise FileNotFoundError(f'There are no embeddings at {path!r}.')
         own = cls.of_gallery(Gallery.load(path))
-        read = {name: read_labels(file) for name, file in (metadata or {}).items()
+        read = {name: read_column(file, f'{name}s') for name, file in (metadata or {}).items()
                 if file is not None}
-        return cls(own.embeddings, own.labels if labels is None else read_labels(labels), own.ids,
+        return cls(own.embeddings, own.labels if labels is None else read_column(labels), own.ids,
                    {**own.metadata, **read})
-
-
-def read_labels(path: str) -> Any:
-    """Labels ``(N,)`` from a ``.npy`` file, a gallery, or a text file with one a line.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged or holds no labels.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There are no labels at {path!r}.')
-    suffix = Path(path).suffix
-    if suffix == '.safetensors':
-        return EmbeddingSet.of_gallery(Gallery.load(path)).labels
-    if suffix != '.npy':
-        lines = Path(path).read_text().split('\n')
-        lines = lines[:-1] if not lines[-1] else lines
-        try:
-            return [int(line) for line in lines]
-        except ValueError:
-            return lines
-    try:
-        return np.load(path, allow_pickle=False)
-    except Exception as error:
-        raise ValueError(f'{path!r} cannot be read as labels: {error}. Write whole numbers or '
-                         'strings with numpy.save.') from error
 
 
 @dataclass(frozen=True)

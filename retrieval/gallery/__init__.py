@@ -1,6 +1,7 @@
 """Galleries: embeddings with ids, labels, metadata and the fingerprint of what made them."""
 from __future__ import annotations
 
+from .column_file import read_column
 from .fingerprint import Fingerprint, FingerprintError, hash_settings, hash_weights
 from .gallery import Gallery, UnknownIdError
 from .open import is_gallery, switch
@@ -9,5 +10,5 @@ from .vectors import Vectors
 
 __all__ = [
     'Fingerprint', 'FingerprintError', 'Gallery', 'GalleryStore', 'UnknownIdError', 'Vectors',
-    'hash_settings', 'hash_weights', 'is_gallery', 'switch',
+    'hash_settings', 'hash_weights', 'is_gallery', 'read_column', 'switch',
 ]

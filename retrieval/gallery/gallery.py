@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import same_length, some_of, unique_names
+from ..labels import names_in, written
 from ..registry import unknown_name
 from ..structures import as_labels
 from ..tensor_file import Container, StringColumn
@@ -40,8 +41,9 @@ class Gallery:
             :class:`Vectors`, which keep them as float16 or int8.
         ids: a unique string for each row. Without it the rows are numbered and :attr:`identified`
             is False: no query is then taken for one of them.
-        labels: classes, ``(N,)`` integers, or None.
-        label_names: the name of class i at place i, or None.
+        labels: classes, ``(N,)`` integers or names, or None.
+        label_names: the name of class i at place i, or None; of names, all of them in their
+            order, unless they are given.
         metadata: further columns of N strings or numbers by name.
         fingerprint: which encoder and pipeline made it.
         source: how it was made: ``config`` (its text, for reading), ``settings`` (the part of it
@@ -76,8 +78,8 @@ class Gallery:
         self.identified = ids is not None
         if ids is not None:
             self.ids = string_column(ids)
-        self.labels = None if labels is None else as_labels(labels, 'gallery labels')
         self.label_names = None if label_names is None else [str(name) for name in label_names]
+        self.labels = None if labels is None else self._numbered(labels)
         self.metadata: Mapping[str, Column] = {
             name: column(values) for name, values in (metadata or {}).items()}
         self._set_facts(fingerprint, source, skipped, similarity)
@@ -89,6 +91,20 @@ class Gallery:
         self.source: dict[str, Any] = dict(source or {})
         self.skipped: dict[str, str] = dict(skipped or {})
         self.similarity = similarity
+
+    def _numbered(self, labels: Any) -> Tensor:
+        """Labels as numbers; where they are names, by their places in :attr:`label_names`."""
+        names = names_in(labels, 'gallery labels')
+        if names is None:
+            return as_labels(labels, 'gallery labels')
+        if self.label_names is None:
+            self.label_names = sorted(set(names))
+        number = {written(name): label for label, name in enumerate(self.label_names)}
+        for row, name in enumerate(names):
+            if name not in number:
+                raise ValueError(f'The label {name!r} of row {row} is none of label_names, '
+                                 f'{some_of(self.label_names)}: leave them out, or name all.')
+        return torch.tensor([number[name] for name in names], dtype=torch.int64)
 
     def _check_columns(self) -> None:
         """Raise ValueError where a column has another length, or an id occurs twice."""

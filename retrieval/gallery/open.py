@@ -109,16 +109,9 @@ def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
                          '"labels". Is it a checkpoint? Dump the prototype with '
                          '`tools/dump_prototype.py`.')
     with readable(path):
-        labels, names = found.get('labels'), found.get('label_names')
-        if labels is not None and not isinstance(labels, Tensor) and (
-                np.asarray(labels).dtype.kind in 'US'):
-            texts = list(map(str, labels))
-            found['label_names'] = names = sorted(set(texts)) if names is None else [*map(str,
-                                                                                         names)]
-            number = {name: label for label, name in enumerate(names)}
-            found['labels'] = [number[text] for text in texts]
-        if hasattr(found.get('ids'), 'tolist'):
-            found['ids'] = found['ids'].tolist()
+        for part in ('ids', 'label_names'):
+            if hasattr(found.get(part), 'tolist'):
+                found[part] = found[part].tolist()
     return found
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from . import faiss_engine
 from .flat_index import FlatIndex
 
 UNKNOWN = -1  # the label of a row whose class nobody said
+_NOTHING = ('There is nothing to search in yet: give a reference, or call `train` first '
+            '(`train_knn` of an InferenceModel).')
+_NO_INDEX = 'The indexer is not trained yet: call `train_indexer` (`train_index`) first.'
 _SCORES = 2 ** 24  # held at once, where no batch size says otherwise
 
 
@@ -147,10 +150,13 @@ class HeldReference:
         """
         if reference is not None:
             return as_vectors(reference, 'reference')
-        if self.reference is None:
-            raise ValueError('There is nothing to search in yet: give a reference, or call '
-                             '`train` first (`train_knn` of an InferenceModel).')
-        return self.reference
+        self.check_trained()
+        return cast(Tensor, self.reference)
+
+    def check_trained(self) -> None:
+        """Raise ValueError where there is nothing to search in."""
+        if not len(self):
+            raise ValueError(_NOTHING)
 
     def save(self, filename: str | PathLike[str]) -> None:
         """Write the reference, ids and labels to one file with a checksum."""
@@ -274,9 +280,7 @@ class FaissKNN:
                 self.reset()
             first = len(self)
             self.add(as_vectors(reference, 'reference', query.shape[1]))
-        if not len(self):
-            raise ValueError('There is nothing to search in yet: give a reference, or call '
-                             '`train` first (`train_knn` of an InferenceModel).')
+        self.check_trained()
         exclude = None
         if ref_includes_query:
             check_included(len(query), len(self) - first)
@@ -285,6 +289,11 @@ class FaissKNN:
         if reference is not None and self.reset_after:
             self.reset()
         return distances.to(query.device), indices.to(query.device)
+
+    def check_trained(self) -> None:
+        """Raise ValueError where there is nothing to search in."""
+        if not len(self):
+            raise ValueError(_NOTHING)
 
     def _search(self, query: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
         if isinstance(self.index, FlatIndex):
@@ -430,6 +439,15 @@ class CustomKNN(HeldReference):
         return distances if self.distance.is_inverted else -distances
 
 
+class IndexerFaissKNN(FaissKNN):
+    """A :class:`FaissKNN` that is not ready with the exception of older releases."""
+
+    def check_trained(self) -> None:
+        """Raise RuntimeError where nothing was indexed."""
+        if not len(self):
+            raise RuntimeError(_NO_INDEX)
+
+
 class FaissIndexer:
     """An index with the names of releases before 1.1; results come as ``(indices, distances)``.
 
@@ -446,9 +464,24 @@ class FaissIndexer:
     """
 
     def __init__(self, index: Any = None, emb_dim: int | None = None) -> None:
-        self.knn = FaissKNN(reset_before=False, reset_after=False)
+        self.knn: FaissKNN = IndexerFaissKNN(reset_before=False, reset_after=False)
         self.knn.index = index
         self._emb_dim = emb_dim
+
+    @classmethod
+    def of(cls, knn: Any) -> FaissIndexer | None:
+        """An indexer of what a :class:`FaissKNN` searches; None for another function.
+
+        Example:
+            >>> knn = FaissKNN()
+            >>> FaissIndexer.of(knn).knn is knn
+            True
+        """
+        if not isinstance(knn, FaissKNN):
+            return None
+        indexer = cls()
+        indexer.knn = knn
+        return indexer
 
     @property
     def index(self) -> Any:
@@ -474,7 +507,11 @@ class FaissIndexer:
         self.knn.add(vectors)
 
     def search_nn(self, query_batch: Any, k: int) -> tuple[Any, Any]:
-        """``(indices, distances)``, ``(Q, k)`` each; arrays where the queries are an array."""
+        """``(indices, distances)``, ``(Q, k)`` each; arrays where the queries are an array.
+
+        Raises:
+            RuntimeError: nothing was indexed.
+        """
         distances, indices = self.knn(query_batch, k)
         if isinstance(query_batch, np.ndarray):
             return indices.numpy(), distances.numpy()
@@ -514,11 +551,16 @@ class IndexerKNN:
 
     def __call__(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """``(distances, indices)`` on the query's device."""
-        if getattr(self.indexer, 'index', self) is None:
-            raise RuntimeError('The indexer is not trained yet: call `train_knn` first.')
+        self.check_trained()
         indices, distances = self.indexer.search_nn(query.float().cpu().numpy(), k)
         return (torch.as_tensor(np.asarray(distances)).to(query.device),
                 torch.as_tensor(np.asarray(indices)).to(query.device))
+
+    def check_trained(self) -> None:
+        """Raise RuntimeError where the indexer has no index, or one that is not trained."""
+        index = getattr(self.indexer, 'index', self)
+        if index is None or not getattr(index, 'is_trained', True):
+            raise RuntimeError(_NO_INDEX)
 
     def save(self, filename: str | PathLike[str]) -> None:
         """Let the indexer write itself."""

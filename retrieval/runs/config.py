@@ -175,14 +175,26 @@ def use_amp(config: Any) -> None:
 
 
 def build_runner(config: Any, launcher: str) -> Any:
-    """MMEngine's Runner of a config, on one process or several, with or without a GPU."""
+    """MMEngine's Runner of a config, on one process or several, with or without a GPU.
+
+    Raises:
+        ValueError: it is to be resumed, and no checkpoint of its work dir is sound.
+    """
     import torch
     from mmengine.runner import Runner
 
     import retrieval.registry  # noqa: F401  (mends the engine before it is used)
 
     from ..distributed import init_cpu_group, unwrapped
+    from .last_checkpoint import last_checkpoint
 
+    to_say: list[str] = []
+    if config.get('resume') and not config.get('load_from'):
+        config.load_from, to_say = last_checkpoint(config.work_dir)
+        config.resume = config.load_from is not None
+        to_say.append(
+            f'Resumed from the latest checkpoint {config.load_from}.' if config.resume else
+            f'There is no checkpoint in {config.work_dir!r} yet: training begins at its start.')
     init_cpu_group(launcher)
     config.launcher = launcher
     wrapper = config.get('optim_wrapper')
@@ -196,6 +208,8 @@ def build_runner(config: Any, launcher: str) -> Any:
     logging.getLogger('matplotlib').setLevel(logging.WARNING)
     options = compile_options(config.pop('compile', None))
     runner = Runner.from_cfg(config)
+    for sentence in to_say:
+        runner.logger.warning(sentence)
     if options is not None:
         unwrapped(runner.model).image_encoder.compile(**options)
     return runner

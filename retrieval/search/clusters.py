@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..checks import whole_number
-from ..ranking import PreparedGallery, kmeans
+from ..ranking import kmeans
 from ..registry import unknown_name
-from .duplicates import MOST_PAIRS, connected, similar_pairs, vectors_of
+from .duplicates import connected, similar_pairs, vectors_of
 
 METHODS = ('kmeans', 'connected', 'hdbscan')
 
@@ -90,9 +90,9 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
 
 
 def _connected(vectors: Tensor, threshold: float, min_size: int) -> Tensor:
-    rows, others, _ = similar_pairs(vectors, PreparedGallery(vectors, 'inner_product'), threshold,
-                                    True, MOST_PAIRS)
-    labels = torch.from_numpy(connected(rows, others, len(vectors)).astype(np.int64))
+    rows, others, _ = similar_pairs(vectors, None, threshold, 'inner_product')
+    found = connected(rows.numpy(), others.numpy(), len(vectors))
+    labels = torch.from_numpy(found.astype(np.int64))
     labels[torch.bincount(labels)[labels] < min_size] = -1
     return labels
 

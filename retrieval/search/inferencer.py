@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from ..checks import whole_number
 from ..datasets import ImageList, RetrievalDataset, find_images
+from ..encoders.preprocessor import parts_of_one_size
 from ..evaluation import MatchCalibration
+from ..progress import progress_bar
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
 from ..retrievers.build import as_retriever
-from ..retrievers.encode import with_progress
 from ..structures import RetrievalDataSample, sample_id_of
 from .prototypes import as_dataset, file_of, holds_vectors, is_pipeline
 
@@ -197,21 +198,21 @@ class ImageRetrievalInferencer:
                             lazy_init=not images)
         loader: Any = DataLoader(dataset, batch_size=self.batch_size,
                                  num_workers=self.num_workers, collate_fn=pseudo_collate)
-        if self.progress and len(loader) > 1:
-            loader = with_progress(loader, len(loader), 'Searching')
+        title = 'Searching' if self.progress and len(loader) > 1 else None
         options = {} if topk is None else dict(topk=topk)
         answered: list[RetrievalDataSample] = []
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), progress_bar(title, len(dataset)) as bar:
             for batch in loader:
                 samples = batch['data_samples']
                 readable = [i for i, sample in enumerate(samples)
                             if not sample.get('unreadable', None)]
-                if readable:
-                    data = self.model.data_preprocessor(
-                        {key: [batch[key][i] for i in readable]
-                         for key in ('inputs', 'data_samples')}, False)
+                parts = parts_of_one_size({key: [batch[key][i] for i in readable]
+                                           for key in ('inputs', 'data_samples')})
+                for _, part in parts if readable else ():
+                    data = self.model.data_preprocessor(part, False)
                     self.model.predict(data['inputs'], data['data_samples'], **options)
                 answered += samples
+                bar.update(len(samples))
         return dataset, answered
 
 

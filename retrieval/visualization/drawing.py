@@ -1,17 +1,16 @@
-"""Pictures on a canvas: reading them, by the identity of a sample too, fitting them, and text."""
+"""Pictures on a canvas: reading them, by the identity of a sample too, and fitting them."""
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from ..files import write_atomically
+from ..image_files import open_image
 
 BACKGROUND = (255, 255, 255)
 LETTERBOX = (240, 240, 240)
@@ -40,10 +39,10 @@ def as_picture(image: Any) -> Image.Image:
     Raises:
         TypeError: it is none of these, or an array of another dtype.
         ValueError: the array has another shape.
-        OSError: the file is missing or cannot be read.
+        UnreadableImageError: the file is missing or cannot be read (an ``OSError``).
     """
     if isinstance(image, (str, os.PathLike)):
-        with Image.open(image) as opened:
+        with open_image(image) as (opened, _):
             image = ImageOps.exif_transpose(opened)
     if isinstance(image, Image.Image):
         return _as_rgb(image)
@@ -94,23 +93,6 @@ def letterbox(image: Any, size: int) -> Image.Image:
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
     return square
-
-
-@lru_cache(maxsize=16)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The DejaVu Sans that ships with matplotlib, ``size`` in pixels."""
-    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
-
-
-def fitted(text: Any, width: int, face: ImageFont.FreeTypeFont) -> str:
-    """``text`` on one line, shortened with ``…`` where it is wider than ``width`` pixels."""
-    line = ' '.join(str(text).split())
-    if face.getlength(line) <= width:
-        return line
-    while line and face.getlength(line + '…') > width:
-        line = line[:-1]
-    return line.rstrip() + '…'
 
 
 class Pictures:

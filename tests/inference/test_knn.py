@@ -346,6 +346,11 @@ def test_the_older_indexer_gives_indices_first(kind, tmp_path):
     assert again.index.ntotal == 30 and again.emb_dim == 4
 
 
+def test_an_older_indexer_without_an_index():
+    with pytest.raises(RuntimeError, match='train_index'):
+        FaissIndexer().search_nn(np.zeros((1, 3), np.float32), 1)
+
+
 def test_the_older_indexer_goes_on_with_an_index():
     indexer = FaissIndexer(faiss.IndexFlatIP(2))
     indexer.add_to_index(torch.tensor([[1., 0], [3, 0]]))

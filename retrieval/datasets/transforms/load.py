@@ -14,15 +14,10 @@ from torch import Tensor
 
 from ...checks import real_number
 from ...gallery import Gallery
+from ...image_files import UnreadableImageError
 from ...registry import TRANSFORMS
 from ...structures import RetrievalDataSample, sample_id_of
-from ..image_io import (
-    UnreadableImageError,
-    as_image_array,
-    check_reading,
-    convert_color,
-    decode_file,
-)
+from ..image_io import as_image_array, check_reading, convert_color, decode_file
 
 META_KEYS = ('sample_idx', 'sample_id', 'img_path', 'box', 'ori_shape', 'img_shape')
 
@@ -47,6 +42,7 @@ class LoadImage(BaseTransform):
             as long as no edge gets shorter than this; see :func:`read_image`. Write the length that
             a following ``ResizeEdge`` makes of the short edge. A picture with a ``box`` is read
             in full.
+        max_pixels: the most pixels that a picture may have, see :func:`read_image`.
 
     Example:
         >>> LoadImage(color='gray')({'img': np.zeros((20, 30, 3), np.uint8)})['img'].shape
@@ -54,13 +50,15 @@ class LoadImage(BaseTransform):
     """
 
     def __init__(self, color: str = 'rgb', background: int = 255, crop_box: bool = True,
-                 decoder: str = 'opencv', min_edge: int | None = None) -> None:
-        check_reading(color, decoder, min_edge)
+                 decoder: str = 'opencv', min_edge: int | None = None,
+                 max_pixels: int | None = None) -> None:
+        check_reading(color, decoder, min_edge, max_pixels)
         self.color = color
         self.background = background
         self.crop_box = crop_box
         self.decoder = decoder
         self.min_edge = min_edge
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises UnreadableImageError (MissingImageError) naming the file; ValueError for a box."""
@@ -71,7 +69,8 @@ class LoadImage(BaseTransform):
             whole = image.shape[:2]
         elif results.get('img_path'):
             image, whole = decode_file(results['img_path'], self.color, self.background,
-                                       self.decoder, None if boxed else self.min_edge)
+                                       self.decoder, None if boxed else self.min_edge,
+                                       self.max_pixels)
         else:
             raise ValueError(f'LoadImage needs an `img_path` or an `img`, got the keys '
                              f'{sorted(results)}.')
@@ -83,8 +82,10 @@ class LoadImage(BaseTransform):
         return results
 
     def __repr__(self) -> str:
+        limit = '' if self.max_pixels is None else f', max_pixels={self.max_pixels}'
         return (f'LoadImage(color={self.color!r}, background={self.background}, '
-                f'crop_box={self.crop_box}, decoder={self.decoder!r}, min_edge={self.min_edge})')
+                f'crop_box={self.crop_box}, decoder={self.decoder!r}, min_edge={self.min_edge}'
+                f'{limit})')
 
 
 @TRANSFORMS.register_module()
