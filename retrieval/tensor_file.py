@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import write_all, write_atomically
+from .files import kind_of_file, write_all, write_atomically
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
@@ -653,7 +653,8 @@ def read_header(file: np.ndarray, path: str) -> tuple[dict[str, Any], bytes]:
             raise ValueError('it is no object')
     except (ValueError, RecursionError) as error:
         raise DamagedError(f'{path!r} is damaged or no safetensors file of {len(file)} bytes: its '
-                           f'header cannot be read ({error}). Restore the file.') from error
+                           f'header cannot be read ({error}); it seems to be {kind_of_file(path)}. '
+                           'Restore the file, or give another.') from error
     return header, raw
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import kind_of_file
 from ..index.faiss.factory import load_faiss, reason
 from ..ranking import as_vectors
 
@@ -117,8 +118,9 @@ def read(path: str | PathLike[str]) -> Any:
     try:
         return load_faiss().read_index(str(path))
     except (RuntimeError, MemoryError) as error:
-        raise ValueError(f'{str(path)!r} is no index that can be read: it is damaged, or neither '
-                         f'this package nor faiss wrote it.') from error
+        raise ValueError(f'{str(path)!r} is no index that can be read: it seems to be '
+                         f'{kind_of_file(path)}, is damaged, or neither this package nor faiss '
+                         'wrote it.') from error
 
 
 def _array(values: Any, name: str, width: int) -> np.ndarray:
