@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files import kind_of_file, write_atomically
 from ..foreign_files import open_regular
 from ..index.faiss.factory import load_faiss, reason
 from ..ranking import as_vectors
@@ -153,8 +153,9 @@ def read(path: str | PathLike[str]) -> tuple[Any, dict[str, Tensor]]:
     try:
         index = faiss.read_index(faiss.PyCallbackIOReader(source.read))
     except (RuntimeError, MemoryError) as error:
-        raise ValueError(f'{str(path)!r} is no index that can be read: it is damaged, or neither '
-                         f'this package nor faiss wrote it. {_AGAIN}') from error
+        raise ValueError(f'{str(path)!r} is no index that can be read: it seems to be '
+                         f'{kind_of_file(path)}, is damaged, or neither this package nor faiss '
+                         f'wrote it. {_AGAIN}') from error
     if source.tell() != consumed:
         raise ValueError(f'{str(path)!r} is damaged: faiss reads {source.tell()} of its '
                          f'{len(content)} bytes. {_AGAIN}')

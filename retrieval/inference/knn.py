@@ -90,7 +90,7 @@ class RowNames:
             ValueError: they have another length, or are damaged.
         """
         return cls().extended(count, opened.strings('ids') if 'ids' in opened else None,
-                              opened.tensor('labels') if 'labels' in opened else None)
+                              opened.tensor('labels').clone() if 'labels' in opened else None)
 
 
 def _unlabelled(count: int) -> Tensor:
@@ -171,7 +171,7 @@ class HeldReference:
             ValueError: it is damaged or something else.
         """
         opened = Container(filename, _HELD)
-        vectors = opened.tensor('vectors')
+        vectors = opened.tensor('vectors').clone()
         self.names = RowNames.from_file(opened, len(vectors))
         self._parts = [vectors]
 

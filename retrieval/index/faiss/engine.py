@@ -7,6 +7,7 @@ move up; where it cannot remove, slots of removed vectors stay and must not be f
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -370,6 +371,7 @@ class GpuMirror:
     def __init__(self, engine: FaissEngine, device: str) -> None:
         faiss = load_faiss()
         self._resources = faiss.StandardGpuResources()
+        self._lock = threading.Lock()
         number = int(device.partition(':')[2] or 0)
         try:
             self._index = faiss.index_cpu_to_gpu(self._resources, number, engine.index)
@@ -386,7 +388,8 @@ class GpuMirror:
     def candidates(self, queries: np.ndarray, fetch: int, chosen: Any,
                    effort: int) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`FaissEngine.candidates`."""
-        raw, slots = self._index.search(queries, fetch)
+        with self._lock:  # what a GPU index works in serves one search at a time
+            raw, slots = self._index.search(queries, fetch)
         return (-raw if self._l2 else raw), slots
 
 
