@@ -156,10 +156,7 @@ def _nearest_pairs(gallery: PreparedGallery, codes: Tensor, rows: Tensor,
     vectors = gallery.own_queries()
     for start in range(0, len(rows), step):
         some = rows[start:start + step]
-        queries = vectors[some]
-        if gallery.centre is not None:  # the engine shifts what it is given
-            queries = queries + gallery.centre
-        found = topk(queries, gallery, neighbors, exclude=some)
+        found = topk(vectors[some], gallery, neighbors, exclude=some)
         counter.add(found.scores[found.valid],
                     (codes[found.indices] == codes[some][:, None])[found.valid])
     return counter.counted()

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..checks import whole_number
 from ..registry import MODELS
+from ..similarity import normalize
 from .pairs import Indices, element_weights
 
 # Where the sine of an angle is taken as no smaller: its gradient there has no bound in float32.
@@ -141,7 +142,7 @@ class AdaptiveSubCenterArcFaceLoss(nn.Module):
 
     def get_cosine(self, embeddings: Tensor) -> Tensor:
         """The cosine to the nearest centre of each class, ``(B, C)``."""
-        every = functional.normalize(embeddings) @ functional.normalize(self.W, dim=0)
+        every = normalize(embeddings) @ normalize(self.W.T).T
         return every.view(len(embeddings), self.num_classes, self.sub_centers).amax(2)
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
@@ -232,7 +233,7 @@ class LearnableTemperatureSoftmaxLoss(nn.Module):
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
         """The logits ``(B, C)`` of embeddings ``(B, D)``."""
-        cosine = functional.normalize(embeddings) @ functional.normalize(self.W, dim=0)
+        cosine = normalize(embeddings) @ normalize(self.W.T).T
         return cosine * torch.exp(-self.log_temperature)
 
     def forward(self, embeddings: Tensor, labels: Tensor,

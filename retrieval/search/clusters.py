@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..checks import whole_number
 from ..ranking import kmeans
 from ..registry import unknown_name
+from ..similarity import SIMILARITIES
 from .duplicates import connected, similar_pairs, vectors_of
 
 METHODS = ('kmeans', 'connected', 'hdbscan')
@@ -78,7 +78,7 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
     if method != 'hdbscan' and options:
         raise TypeError(f'{method!r} does not take {", ".join(sorted(options))}.')
     whole_number('min_size', min_size)
-    vectors = functional.normalize(vectors, dim=1) if normalize else vectors
+    vectors = SIMILARITIES['cosine_similarity'].prepare(vectors) if normalize else vectors
     if method == 'kmeans':
         count = max(1, round((len(vectors) / 2) ** 0.5)) if k is None else k
         found = kmeans(vectors, count, seed=seed)[1]
