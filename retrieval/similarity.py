@@ -180,7 +180,9 @@ def distances(queries: Array, rows: Array, centre: Array, lengths: Array | None 
         for start in range(0, len(query), step):
             some, those = query[start:start + step], row[start:start + step]
             squares[some, those] = squares_of_pairs(queries[some], rows[those])
-    return squares ** 0.5 if isinstance(squares, Tensor) else np.sqrt(squares, out=squares)
+    if isinstance(squares, np.ndarray):
+        return np.sqrt(squares, out=squares)
+    return squares.sqrt()
 
 
 def squares_of_pairs(vectors: Array, others: Array) -> Array:
