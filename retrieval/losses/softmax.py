@@ -182,7 +182,7 @@ class AdaptiveSubCenterArcFaceLoss(nn.Module):
                     [0., 1.]]))
         """
         if len(labels) != len(embeddings) or (len(labels) and not (
-                0 <= int(labels.min()) and int(labels.max()) < self.num_classes)):
+                int(labels.min()) >= 0 and int(labels.max()) < self.num_classes)):
             raise ValueError(f'get_outliers wants a label from 0 to {self.num_classes - 1} for '
                              f'each of {len(embeddings)} embeddings, got {len(labels)}.')
         cosines = self._cosines(embeddings.to(self.W))

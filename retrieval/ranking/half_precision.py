@@ -63,7 +63,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
         many = min(len(gallery), 2 * many)
     many = max(k, int((approximate >= bar[:, None]).sum(dim=1).max()))
     approximate, rows = approximate[:, :many], rows[:, :many]
-    exact = _rescored(gallery, queries, rows)
+    exact = rescored(gallery, queries, rows)
     return best_of_lists(exact.masked_fill_(approximate == -torch.inf, -torch.inf), rows, k)
 
 
@@ -82,7 +82,7 @@ def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(best), torch.from_numpy(columns).clamp_(min=0)
 
 
-def _rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
+def rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
     """The float32 scores ``(B, C)`` of the candidates ``rows (B, C)``."""
     scores = torch.empty(rows.shape, device=queries.device)
     step = max(1, _GATHERED // (rows.shape[1] * queries.shape[1]))

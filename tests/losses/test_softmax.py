@@ -203,7 +203,6 @@ def test_temperature_wrong_arguments(options, says):
 
 @pytest.mark.parametrize('threshold', [30, 75, 110])
 def test_outliers_are_those_of_the_library(threshold):
-    from pytorch_metric_learning.losses import SubCenterArcFaceLoss
     torch.manual_seed(0)
     theirs = SubCenterArcFaceLoss(num_classes=7, embedding_size=6, sub_centers=3)
     ours = AdaptiveSubCenterArcFaceLoss(num_classes=7, embedding_size=6, sub_centers=3)
