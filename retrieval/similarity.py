@@ -14,7 +14,7 @@ from .registry import unknown_name
 
 SimilarityFn = Callable[[Tensor, Tensor], Tensor]
 Array = TypeVar('Array', Tensor, np.ndarray)
-_AT_ONCE = 2 ** 22  # numbers in float64 that are held at once
+_AT_ONCE = 2 ** 20  # numbers in float64 that are held at once
 _SAMPLED = 512      # rows whose middle is taken
 
 

@@ -195,7 +195,7 @@ class CallableKNN(HeldReference):
         return self.knn_func(query, min(k, most), among, ref_includes_query)
 
 
-_INDEX = Format('retrieval.FaissKNN', 2, _AGAIN)
+_INDEX = Format('retrieval.FaissKNN', 3, _AGAIN)
 
 
 class FaissKNN:
@@ -377,8 +377,7 @@ class FaissKNN:
         if 'faiss' in opened:
             index = faiss_engine.from_bytes(opened.tensor('faiss'))
         else:
-            index = FlatIndex.from_tensors(
-                {name: opened.tensor(name) for name in ('rows', 'centre')}, self._device())
+            index = FlatIndex.from_tensors({'rows': opened.tensor('rows')}, self._device())
         self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
 
 

@@ -16,7 +16,8 @@ from .prepared import PreparedGallery
 from .row_sets import Pairs, RowSets, leave_out
 
 _MORE = 32            # candidates beside k that are looked at first
-_GATHERED = 2 ** 24   # numbers of candidates' vectors held at once
+_GATHERED = 2 ** 24  # numbers of candidates' vectors held at once
+_CACHED = 2 ** 20    # on the CPU
 _UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
 
 
@@ -85,7 +86,8 @@ def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
     """The float32 scores ``(B, C)`` of the candidates ``rows (B, C)``."""
     scores = torch.empty(rows.shape, device=queries.device)
-    step = max(1, _GATHERED // (rows.shape[1] * queries.shape[1]))
+    held = _GATHERED if queries.is_cuda else _CACHED
+    step = max(1, held // (rows.shape[1] * queries.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         those = gallery.vectors[rows[part]].float()

@@ -62,13 +62,13 @@ def topk(queries: Any, gallery: Any, k: int | None,
         return Neighbors(torch.zeros((len(vectors), 0), device=vectors.device),
                          torch.zeros((len(vectors), 0), dtype=torch.int64, device=vectors.device))
     search = best_by_half if prepared.precision == 'half' else \
-        _nearest_rows if prepared.similarity.kind == 'distance' else _best_rows
+        nearest_rows if prepared.similarity.kind == 'distance' else _best_rows
     scores, indices = search(prepared, vectors, k, sets, allowed, tile_budget)
     width = int((indices >= 0).sum(dim=1).max())
     return Neighbors(scores[:, :width], indices[:, :width])
 
 
-def _nearest_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+def nearest_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
                   allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
     """The k nearest rows: products in float32 say which may be among them, and the distances of
     these decide. Where too many may be, all distances are computed.
