@@ -14,7 +14,7 @@ from .registry import unknown_name
 
 SimilarityFn = Callable[[Tensor, Tensor], Tensor]
 Array = TypeVar('Array', Tensor, np.ndarray)
-_AT_ONCE = 2 ** 22  # numbers in float64 that are held at once
+_AT_ONCE = 2 ** 20  # numbers in float64 that are held at once
 _SAMPLED = 512      # rows whose middle is taken
 
 
@@ -180,7 +180,9 @@ def distances(queries: Array, rows: Array, centre: Array, lengths: Array | None 
         for start in range(0, len(query), step):
             some, those = query[start:start + step], row[start:start + step]
             squares[some, those] = squares_of_pairs(queries[some], rows[those])
-    return squares ** 0.5 if isinstance(squares, Tensor) else np.sqrt(squares, out=squares)
+    if isinstance(squares, np.ndarray):
+        return np.sqrt(squares, out=squares)
+    return squares.sqrt()
 
 
 def squares_of_pairs(vectors: Array, others: Array) -> Array:

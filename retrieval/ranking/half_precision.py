@@ -16,7 +16,8 @@ from .prepared import PreparedGallery
 from .row_sets import Pairs, RowSets, leave_out
 
 _MORE = 32            # candidates beside k that are looked at first
-_GATHERED = 2 ** 24   # numbers of candidates' vectors held at once
+_GATHERED = 2 ** 24  # numbers of candidates' vectors held at once
+_CACHED = 2 ** 20    # on the CPU
 _UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
 
 
@@ -63,7 +64,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
         many = min(len(gallery), 2 * many)
     many = max(k, int((approximate >= bar[:, None]).sum(dim=1).max()))
     approximate, rows = approximate[:, :many], rows[:, :many]
-    exact = _rescored(gallery, queries, rows)
+    exact = rescored(gallery, queries, rows)
     return best_of_lists(exact.masked_fill_(approximate == -torch.inf, -torch.inf), rows, k)
 
 
@@ -82,10 +83,11 @@ def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(best), torch.from_numpy(columns).clamp_(min=0)
 
 
-def _rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
+def rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
     """The float32 scores ``(B, C)`` of the candidates ``rows (B, C)``."""
     scores = torch.empty(rows.shape, device=queries.device)
-    step = max(1, _GATHERED // (rows.shape[1] * queries.shape[1]))
+    held = _GATHERED if queries.is_cuda else _CACHED
+    step = max(1, held // (rows.shape[1] * queries.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         those = gallery.vectors[rows[part]].float()

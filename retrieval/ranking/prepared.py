@@ -109,6 +109,11 @@ class PreparedGallery:
         """The rows rounded to half precision."""
         return HalfRows.of(self)
 
+    @cached_property
+    def rough_rows(self) -> RoughRows:
+        """The rows of a distance, to be ranked by products in float32."""
+        return RoughRows.of(self)
+
     @property
     def width(self) -> int:
         return self.vectors.shape[1]
@@ -269,6 +274,56 @@ class HalfRows:
         apart = (queries - rounded.float()).norm(dim=1)
         sums = queries.shape[1] * 2.0 ** -23 * self.length
         return apart * self.length + rounded.float().norm(dim=1) * (self.error + sums)
+
+
+@dataclass(frozen=True)
+class RoughRows:
+    """A gallery's rows such that products in float32 nearly rank by distance.
+
+    The nearest row has the largest ``q·g - |g|²/2``: an inner product, where every row carries
+    ``-|g|²/2`` behind it and every query a 1.
+
+    Args:
+        gallery: the shifted and scaled rows ``(N, D + 1)``, by inner product.
+        centre, scale: of the shift.
+        length: the length of the longest shifted row; at most 1.
+    """
+
+    gallery: PreparedGallery
+    centre: Tensor
+    scale: float
+    length: float
+
+    @classmethod
+    def of(cls, gallery: PreparedGallery) -> RoughRows:
+        """Shift and scale the rows of a gallery that ranks by distance."""
+        assert gallery.centre is not None and gallery.squares is not None
+        longest = math.sqrt(float(gallery.squares[:len(gallery)].max()))
+        scale = 2.0 ** -math.frexp(longest)[1]
+        rows = gallery.vectors.new_zeros(len(gallery.vectors), gallery.width + 1,
+                                         dtype=torch.float32)
+        for start in range(0, len(gallery), _CHECKED_ROWS):
+            stop = min(start + _CHECKED_ROWS, len(gallery))
+            part = (gallery.vectors[start:stop].double() - gallery.centre) * scale
+            rows[start:stop, :-1] = part
+            rows[start:stop, -1] = part.square().sum(dim=1) / -2
+        return cls(PreparedGallery(rows, 'inner_product', prepared=True, count=len(gallery)),
+                   gallery.centre, scale, longest * scale)
+
+    def prepare(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries ``(B, D + 1)`` for the rows, and for each ``(B,)`` how far a score of the product
+        may be from the true one, and from one that float32 cannot tell from it.
+
+        A product of n numbers in float32 is off by at most n 2^-24 |q| |g|, and the rounding of
+        its factors by as much as a few numbers more.
+        """
+        shifted = (queries.double() - self.centre) * self.scale
+        lengths = torch.linalg.vector_norm(shifted, dim=1) + self.length
+        margin = (queries.shape[1] + 16) * 2.0 ** -24 * lengths.square()
+        beyond = lengths > 1e18  # of all rows together: nothing is said of such a query
+        shifted[beyond], margin[beyond] = 0, torch.inf
+        one = shifted.new_ones(len(shifted), 1)
+        return torch.cat([shifted, one], dim=1).float(), margin
 
 
 def _shifted(vectors: Tensor, centre: Tensor, scale: float) -> Tensor:

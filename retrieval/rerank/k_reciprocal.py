@@ -262,7 +262,7 @@ def _weights(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, row: 
     """
     similarities = pair_similarities(gallery, queries, query, row)
     distance = gallery.similarity.squared_distances(similarities)
-    # At most 1 but for the rounding of two ways to one score, which counts where all rows are equal.
+    # At most 1 but for the rounding of two ways to one score, which tells where all rows are equal
     return np.exp(-np.minimum(distance / np.maximum(farthest[query], 1e-30), 1))
 
 

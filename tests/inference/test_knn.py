@@ -386,3 +386,17 @@ def test_the_older_indexer_goes_on_with_an_index():
     indexer = FaissIndexer(faiss.IndexFlatIP(2))
     indexer.add_to_index(torch.tensor([[1., 0], [3, 0]]))
     assert indexer.search_nn(torch.tensor([[1., 0]]), 2)[0].tolist() == [[1, 0]]
+
+
+def test_a_copy_comes_first_at_distance_zero_and_whole_numbers_are_exact():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 256, (300, 512), generator=generator).float()
+    rows[150:] = rows[:150]
+    rows[:9, 0] += .05  # a little off, before the copies
+    queries = rows[150:159]
+    knn = FaissKNN()
+    distances, found = knn(queries, 5, rows)
+    assert found[:, 0].tolist() == list(range(150, 159)) and not distances[:, 0].any()
+    squares = (queries.double()[:, None] - rows.double()).square().sum(2).float()
+    order = torch.sort(squares, dim=1, stable=True).indices[:, :5]
+    assert torch.equal(found, order) and torch.equal(distances, squares.gather(1, order))

@@ -126,3 +126,42 @@ def test_cosine_stays_in_its_range(make):
     index = FaissIndex('Flat')
     index.add(rows, range(300))
     assert index.search(rows, 3).scores.max() == 1
+
+
+@pytest.mark.parametrize('scale', [1e-25, 1.0, 1e18])
+def test_the_margin_of_the_products_covers_every_pair(scale):
+    torch.manual_seed(9)
+    queries, gallery = torch.randn(40, 100) * 3 * scale, (torch.randn(500, 100) + 4) * scale
+    prepared = PreparedGallery(gallery, 'euclidean')
+    rough = prepared.rough_rows
+    rows, margin = rough.prepare(queries)
+    found = rough.gallery.scores(rows).double()
+    near, far = ((side.double() - rough.centre) * rough.scale for side in (queries, gallery))
+    apart = (found - (near @ far.T - far.square().sum(1) / 2)).abs()
+    assert (apart <= margin[:, None]).all() and rough.length <= 1
+
+
+@pytest.mark.parametrize('case', ['spread', 'offset', 'near', 'ties', 'one far query', 'skewed'])
+def test_the_nearest_are_those_of_all_distances(case):
+    torch.manual_seed(10)
+    queries, gallery = torch.randn(30, 12), torch.randn(1500, 12)
+    if case == 'offset':
+        queries, gallery = queries + 5000, gallery + 5000
+    elif case == 'near':
+        gallery = queries[:1] + gallery * 1e-4
+    elif case == 'ties':
+        queries, gallery = queries.sign(), gallery.sign()
+    elif case == 'one far query':
+        queries[3] *= 1e30
+    elif case == 'skewed':
+        gallery[::50] *= 1e6
+    exclude, mask = torch.randint(-1, 1500, (30, 2)), torch.rand(1500) > 0.1
+    found = topk(queries, gallery, 10, 'euclidean', exclude=exclude, mask=mask)
+    squares = (queries.double()[:, None] - gallery.double()).square().sum(2)
+    squares[:, ~mask] = torch.inf
+    for query, rows in enumerate(exclude.tolist()):
+        squares[query, [row for row in rows if row >= 0]] = torch.inf
+    scores = (-squares.sqrt()).float()  # what float32 cannot tell apart ranks by row
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :10]
+    assert (found.indices == order).float().mean() > 0.99
+    torch.testing.assert_close(found.scores, scores.gather(1, order), rtol=2e-7, atol=0)

@@ -190,7 +190,7 @@ class FaissEngine:
         return keys
 
     def _exact_squares(self, queries: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        """The squared distances ``(Q, C)`` float64 of these slots; infinite where the slot is -1."""
+        """The squared distances ``(Q, C)`` float64 of these slots; infinite where one is -1."""
         squares = np.empty(slots.shape)
         step = max(1, _BLOCK // max(1, slots.shape[1]))
         for start in range(0, len(slots), step):
