@@ -24,7 +24,7 @@ from ..registry import unknown_name
 KeyMapping = Mapping[str, str] | Sequence[Sequence[str]]
 
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'state_dict_ema', 'model_ema')
-# The state of what trains a model, and MMEngine's weights that were not averaged
+# The state of training, and MMEngine's weights that were not averaged
 _NO_WEIGHTS = {'optimizer', 'optimizers', 'optimizer_states', 'optim', 'ema_state_dict', 'scaler',
                'hyper_parameters'}
 _CLASSIFIERS = {'fc', 'head', 'heads', 'classifier', 'cls_head', 'W', 'proxies'}
@@ -259,8 +259,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return _unwrap(_unpickle(path), path)
     wanted = ('no safetensors file' if path.suffix == '.safetensors' else
               'no weight file that can be read safely')
-    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start, path)}. A weight file is written by '
-                     'safetensors, or by torch.save(model.state_dict(), path).')
+    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start, path)}. A weight file is '
+                     'written by safetensors, or by torch.save(model.state_dict(), path).')
 
 
 def _describe(start: bytes, path: Path) -> str:

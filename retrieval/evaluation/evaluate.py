@@ -161,7 +161,8 @@ def rank_queries(task: EvaluationTask, metrics: str | Iterable[str] = DEFAULT_ME
     return QueryResults(
         each, torch.stack([found[name] for name in each], dim=1) if each else results[:, :0],
         num_relevant, task.labels[0], task.label_names,
-        {name: float(value) for name, value in found.items() if not value.ndim}, empty_queries)
+        {name: float(value) for name, value in found.items() if not value.ndim}, empty_queries,
+        '' if bool((num_relevant > 0).any()) else task.nothing_relevant())
 
 
 def _rank_stream(queries: Tensor | None, gallery: PreparedGallery, relevant: RowSets,

@@ -32,6 +32,7 @@ class QueryResults:
         of_all: results in [0, 1] by name that are of all queries together, and of none alone.
         empty_queries: what becomes of a query without a relevant row: ``skip`` leaves it out of
             the means, ``zero`` counts it as 0, ``error`` refuses.
+        nothing_relevant: why no query has a relevant row, where that is so.
 
     Example:
         >>> results = QueryResults(['Recall@1'], torch.tensor([[1.], [0.], [0.]]).double(),
@@ -47,6 +48,7 @@ class QueryResults:
     label_names: Sequence[Any] = ()
     of_all: Mapping[str, float] = field(default_factory=dict)
     empty_queries: str = 'skip'
+    nothing_relevant: str = ''
 
     @property
     def counted(self) -> Tensor:

@@ -46,17 +46,6 @@ class FlatIndex:
         self.ntotal += len(vectors)
         self._prepared = None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The contents of the index, for a file."""
-        return {'rows': self._rows[:self.ntotal]}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], device: str | torch.device) -> FlatIndex:
-        """The index of what :meth:`tensors` gave."""
-        index = cls(tensors['rows'].shape[1], device)
-        index.add(tensors['rows'])
-        return index
-
     def _make_room(self, need: int) -> None:
         if len(self._rows) >= need:
             return
@@ -66,9 +55,9 @@ class FlatIndex:
         rows[:self.ntotal] = self._rows[:self.ntotal]
         self._rows = rows
 
-    def vectors(self, rows: Tensor) -> Tensor:
-        """The vectors of these rows, ``(n, D)``."""
-        return self._rows[rows.to(self.device)]
+    def vectors(self, rows: Tensor | slice) -> Tensor:
+        """The vectors of these rows, ``(n, D)`` float32."""
+        return self._rows[:self.ntotal][rows.to(self.device) if isinstance(rows, Tensor) else rows]
 
     def search(self, queries: Tensor, k: int,
                exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -373,19 +373,15 @@ class FaissKNN:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        with open(filename, 'rb') as file:
-            ours = file.read(9)[8:] == b'{'  # a safetensors file: a length, then a JSON object
-        if not ours:
-            self.index = faiss_engine.read(filename)
-            self.names = RowNames().extended(self.index.ntotal)
-            return
-        opened = Container(filename, _INDEX)
-        index: Any
-        if 'faiss' in opened:
-            index = faiss_engine.from_bytes(opened.tensor('faiss'))
-        else:
-            index = FlatIndex.from_tensors({'rows': opened.tensor('rows')}, self._device())
-        self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
+        index, columns = faiss_engine.read(filename)
+        ids = (StringColumn(columns['ids.bytes'], columns['ids.offsets'])
+               if 'ids.bytes' in columns else None)
+        names = RowNames().extended(index.ntotal, ids, columns.get('labels'))
+        rows = faiss_engine.rows_of_flat(index)
+        if rows is not None:
+            index = FlatIndex(index.d, self._device())
+            index.add(rows)
+        self.index, self.names = index, names
 
 
 def check_included(queries: int, rows: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..similarity import Similarity, SimilarityFn
+from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from .engine import engine_of
 from .prepared import TILE_BUDGET, as_prepared
 from .row_sets import Exclusion, as_mask, as_row_sets, leave_out
