@@ -63,6 +63,13 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     return inferencer
 
 
+def check_exists(path: str) -> None:
+    """Raise FileNotFoundError where there is nothing at a path that was given as what to search."""
+    if not os.path.exists(path):
+        what = 'gallery' if Path(path).suffix else 'folder or gallery'
+        raise FileNotFoundError(f'There is no {what} {path!r}: check the path.')
+
+
 def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The gallery of a folder or a file, and the dataset of its pictures where it is known.
 
@@ -72,6 +79,7 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     from ..gallery import Gallery, is_gallery
 
+    check_exists(path)
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset

@@ -220,7 +220,7 @@ def expand(paths: Sequence[str]) -> list[str]:
     """Image files as they are, and the images below folders, sorted.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such image or folder.
         ValueError: a folder holds no image.
 
     Example:
@@ -236,6 +236,9 @@ def expand(paths: Sequence[str]) -> list[str]:
         if Path(path).is_file():
             images.append(path)
             continue
+        if not Path(path).exists():
+            what = 'image' if Path(path).suffix and not path.endswith(os.sep) else 'image or folder'
+            raise FileNotFoundError(f'There is no {what} {path!r} to search for.')
         found = find_images(path)
         if not found:
             raise ValueError(f'The folder {path!r} holds no image.')
