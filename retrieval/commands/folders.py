@@ -103,6 +103,10 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         FileNotFoundError: there is no such config.
         ValueError: it cannot be read, or the gallery carries none from which data may build.
     """
+    from ..config.options import merge_options
+    from ..config.own_names import check_option_names
+    from ..config.reading import expand_home
+    from ..config.settings import check_settings
     from ..runs.carried_config import carried_config
     from ..runs.config import load_config
 
@@ -115,7 +119,10 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         raise ValueError(f'{path!r} does not say as data which config made it: give --config and '
                          f'--checkpoint.{beside}')
     config = carried_config(text, arguments.trust)
-    config.merge_from_dict(arguments.cfg_options or {})
+    options = arguments.cfg_options or {}
+    check_option_names(config, options)
+    merge_options(config, options)
+    check_settings(expand_home(config))
     return config
 
 

@@ -10,7 +10,8 @@ from mmengine.runner import Runner
 # Of the engine and for the engine: lists of its hooks and weights, and what it does itself with
 # parts of its own, and of torch, that are going out of use.
 _NO_NEWS = ('Hooks will be executed in the following order', 'paramwise_options -- ', 'Exp name: ',
-            '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+            '"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
+            '`save_param_scheduler` is True but')
 
 
 def is_news(record: logging.LogRecord) -> bool:
