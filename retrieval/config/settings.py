@@ -147,8 +147,8 @@ class _Check:
               value: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
         """The arguments of a type, with those of the type that one of its arguments names."""
         found = dict(arguments(kind))
-        further = next((name for name in found if name.endswith('_type') and takes_any(found)),
-                       None)
+        further = next((name for name in found if takes_any(found) and (
+            name.endswith('_type') or name == 'schedule')), None)
         named = None if further is None else value.get(further, found[further].default)
         if named is not None and len(inner := self.resolve(named, None)) == 1:
             own = {name: one for name, one in found.items() if one.kind is not one.VAR_KEYWORD}
