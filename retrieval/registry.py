@@ -20,10 +20,13 @@ from . import compat
 compat.install()
 
 
-def nearest_names(given: str, valid: Iterable[str], how_many: int = 3) -> list[str]:
-    """The names in ``valid`` that look most like ``given``, best first."""
+def nearest_names(given: str, valid: Iterable[str], how_many: int = 3,
+                  alike: float = 0.5) -> list[str]:
+    """The names in ``valid`` that look most like ``given``, best first; ``alike`` is 1 for the same
+    name, and 0 for one that shares no letter.
+    """
     by_lower = {name.lower(): name for name in valid}
-    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=0.5)
+    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=alike)
     return [by_lower[name] for name in close]
 
 

@@ -5,10 +5,13 @@ import argparse
 import atexit
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Protocol
+
+from ..config.options import ReadOptions
 
 TRACEBACK = 'RETRIEVAL_TRACEBACK'
 INTERRUPTED = 130  # as shells count what Ctrl-C ended
@@ -16,10 +19,10 @@ INTERRUPTED = 130  # as shells count what Ctrl-C ended
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
-    from mmengine.config import DictAction
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config: key=value, nested a.b=value, lists key="[a,b]"')
+        '--cfg-options', nargs='+', action=ReadOptions, metavar='KEY=VALUE',
+        help='override settings of the config: key=value, nested a.b=value, in a list a.0.b=value; '
+        'lists key="[a,b]", dicts key="dict(a=1)", text with commas or like a number key="\'007\'"')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,7 @@ def reports_errors(command: Command) -> Command:
         _print_any_name()
         joined_before = _in_group()
         try:
-            command(argv)
+            command(list(map(with_home, sys.argv[1:] if argv is None else argv)))
             if not joined_before and _in_group():  # who leaves first may cut off who still reads
                 sys.modules['torch.distributed'].barrier()
                 if argv is None:  # it is the process's own command, not a call from Python
@@ -82,6 +85,18 @@ def _print_any_name() -> None:
     if getattr(out, 'errors', None) == 'strict' and hasattr(out, 'reconfigure'):
         is_utf8 = str(out.encoding).lower().replace('-', '') == 'utf8'
         out.reconfigure(errors='surrogateescape' if is_utf8 else 'backslashreplace')
+
+
+def with_home(argument: str) -> str:
+    """An argument with a ``~`` at the beginning of its path as the user's folder; a shell leaves
+    that of ``--out=~/here`` and ``data_root=~/there`` as it is.
+
+    Example:
+        >>> with_home('--out=~/here') == '--out=' + os.path.expanduser('~/here')
+        True
+    """
+    begin, tilde, path = re.sub(r'^([^~/]*=)?~', r'\1\0~', argument).rpartition('\0')
+    return begin + os.path.expanduser(path) if tilde else argument
 
 
 def _end_at_once() -> None:

@@ -128,6 +128,13 @@ def write_sheet(rows: list[list[tuple[str, str]]], datasets: list[Any], ids: Ite
     return True
 
 
+def check_exists(path: str) -> None:
+    """Raise FileNotFoundError where there is nothing at a path that was given as what to search."""
+    if not os.path.exists(path):
+        what = 'gallery' if Path(path).suffix else 'folder or gallery'
+        raise FileNotFoundError(f'There is no {what} {path!r}: check the path.')
+
+
 def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The gallery of a folder or a file, and the dataset of its pictures where it is known.
 
@@ -137,6 +144,7 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     from ..gallery import Gallery, is_gallery
 
+    check_exists(path)
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
@@ -160,6 +168,10 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         FileNotFoundError: there is no such config.
         ValueError: it cannot be read, or the gallery carries none from which data may build.
     """
+    from ..config.options import merge_options
+    from ..config.own_names import check_option_names
+    from ..config.reading import expand_home
+    from ..config.settings import check_settings
     from ..runs.carried_config import carried_config
     from ..runs.config import load_config
 
@@ -172,7 +184,10 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         raise ValueError(f'{path!r} does not say as data which config made it: give --config and '
                          f'--checkpoint.{beside}')
     config = carried_config(text, arguments.trust)
-    config.merge_from_dict(arguments.cfg_options or {})
+    options = arguments.cfg_options or {}
+    check_option_names(config, options)
+    merge_options(config, options)
+    check_settings(expand_home(config))
     return config
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from .command_line import reports_errors
 from .folders import (
     add_folder_options,
+    check_exists,
     config_dataset,
     gallery_config,
     list_unreadable,
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..search import expand
 
     whole_number('--topk', arguments.topk)
+    check_exists(arguments.gallery)
     images = expand(arguments.query)
     if Path(arguments.gallery).is_dir() and not is_gallery(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.

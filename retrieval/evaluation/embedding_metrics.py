@@ -99,6 +99,14 @@ class EmbeddingMetrics(GatheredMetric):
         self.empty_queries = check_empty_queries(empty_queries)
         super().__init__(collect_device=collect_device, prefix=prefix)
 
+    def result_names(self) -> list[str]:
+        """The names of the results that an evaluation has."""
+        bounds = () if self.confidence is None else ('/low', '/high')
+        names = [*(f'{name}{end}' for name in self.metrics for end in ('', *bounds)),
+                 'num_queries', 'num_skipped_queries']
+        levels = list(self.protocol.levels if self.protocol is not None else ()) or ['']
+        return self.prefixed(with_levels({level: dict.fromkeys(names) for level in levels}))
+
     def columns_of(self, data_samples: Sequence[dict[str, Any]]) -> list[Columns]:
         """Embedding, label, listed rows, and the fields that the evaluation reads beside them."""
         return [self._columns_of(data_sample) for data_sample in data_samples]

@@ -76,6 +76,11 @@ class RankedListMetric(GatheredMetric):
         return [{'results': results, 'num_relevant': count}
                 for results, count in zip(found.results, found.num_relevant, strict=True)]
 
+    def result_names(self) -> list[str]:
+        """The names of the results that an evaluation has."""
+        names = [metric.name for metric in self.metrics]
+        return self.prefixed([*names, f'{names[0]}/num_skipped_queries'])
+
     def compute_metrics(self, columns: Columns) -> dict[str, float]:
         """The means in percent, and how many queries have no relevant row."""
         names = [metric.name for metric in self.metrics]

@@ -230,7 +230,7 @@ def expand(paths: Sequence[str]) -> list[str]:
     """Image files as they are, and the images below folders, sorted.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such image or folder.
         ValueError: a folder holds no image, or it is an address on the network.
 
     Example:
@@ -255,8 +255,8 @@ def expand(paths: Sequence[str]) -> list[str]:
         elif os.path.lexists(path):
             images.append(path)  # who opens it says what is wrong with it
         else:
-            raise FileNotFoundError(f'There is no image or folder {path!r} to search for: check '
-                                    'the path.')
+            what = 'image' if Path(path).suffix and not path.endswith(os.sep) else 'image or folder'
+            raise FileNotFoundError(f'There is no {what} {path!r} to search for: check the path.')
     return images
 
 

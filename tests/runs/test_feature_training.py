@@ -43,10 +43,9 @@ def test_the_training_equals_a_plain_loop(config, tmp_path):
     """One class-balanced step of gradient descent at a time, on the same features."""
     from retrieval.retrievers import build_retriever
     from retrieval.runs.config import load_config
-    loaded = load_config(config, dict(
-        head='ignored', **{'train_dataloader.batch_size': 20,
-                           'optim_wrapper.optimizer': dict(type='SGD', lr=0.5),
-                           'train_cfg.max_epochs': 3}), str(tmp_path))
+    loaded = load_config(config, {
+        'train_dataloader.batch_size': 20, 'train_cfg.max_epochs': 3,
+        'optim_wrapper.optimizer': dict(type='SGD', lr=0.5)}, str(tmp_path))
     loaded.model.head = dict(type='ClassificationHead', num_classes=4, in_features=8)
     model = build_retriever(loaded).cpu()
     sets = FeatureSets(model, loaded, tmp_path)
