@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from .autocast import AutocastOptimWrapper
 from .freeze import FreezeBatchNormHook, FreezeHook
+from .layer_rates import LayerRatesConstructor
 from .losses import AdaptiveMarginHook, CheckHeadHook, LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
 from .reproducible import (
@@ -12,10 +13,13 @@ from .reproducible import (
     seed_everything,
 )
 from .results import RankingDrawingHook, RecordPredictionsHook, prototype_dataset, ranking_rows
+from .start import AveragedWeightsHook, CompareWithStartHook, StartAtComponentsHook, compared
 
 __all__ = [
-    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'FreezeBatchNormHook',
-    'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
+    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'AveragedWeightsHook', 'CheckHeadHook',
+    'CompareWithStartHook', 'FreezeBatchNormHook', 'FreezeHook', 'LayerRatesConstructor',
+    'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
     'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
-    'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything',
+    'ResumableTrainLoop', 'StartAtComponentsHook', 'compared', 'prototype_dataset', 'ranking_rows',
+    'seed_everything',
 ]
