@@ -46,6 +46,7 @@ def reports_errors(command: Command) -> Command:
     def wrapped(argv: Sequence[str] | None = None) -> None:
         joined_before = _in_group()
         try:
+            refuse_special_files(sys.argv[1:] if argv is None else argv)
             command(argv)
             if not joined_before and _in_group():  # who leaves first may cut off who still reads
                 sys.modules['torch.distributed'].barrier()
@@ -63,6 +64,22 @@ def reports_errors(command: Command) -> Command:
             if not joined_before and _in_group():
                 sys.modules['torch.distributed'].destroy_process_group()
     return wrapped
+
+
+def refuse_special_files(argv: Sequence[str]) -> None:
+    """Refuse pipes, devices and sockets among the arguments, which might never end.
+
+    Raises:
+        ValueError: it names the first.
+
+    Example:
+        >>> refuse_special_files(['--out=results', 'a.png'])
+    """
+    from ..foreign_files import refuse_special
+    for argument in map(str, argv):
+        for path in (argument, argument.partition('=')[2]):
+            if path:
+                refuse_special(os.path.expanduser(path))
 
 
 def _end_at_once() -> None:

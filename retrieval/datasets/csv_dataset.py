@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..foreign_files import refuse_special
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
 
@@ -86,6 +87,10 @@ class CSVDataset(RetrievalDataset):
             ``'gallery'``, the rows of the validation (or test) split that are flagged so.
         evaluation_split: which split ``'query'`` and ``'gallery'`` mean, where the file has both
             validation and test rows.
+        inside_root: True refuses rows whose path leads out of ``data_root`` (absolute, or by
+            ``..``): for a table from somebody else. By default a row may name any file that the
+            user may read. Only pictures are opened in either case, and links in ``data_root`` are
+            followed.
         pipeline: transforms, dicts or callables.
         kwargs: those of :class:`RetrievalDataset`.
 
@@ -110,12 +115,13 @@ class CSVDataset(RetrievalDataset):
     ann_file: str
 
     def __init__(self, ann_file: str, data_root: str = '', split: str = 'train',
-                 evaluation_split: str | None = None,
+                 evaluation_split: str | None = None, inside_root: bool = False,
                  pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
                  **kwargs: Any) -> None:
         self.split = self._checked_split(split, 'split', SPLITS)
         self.evaluation_split = evaluation_split and self._checked_split(
             evaluation_split, 'evaluation_split', ('validation', 'test'))
+        self.inside_root = inside_root
         super().__init__(ann_file=ann_file, data_root=data_root, pipeline=pipeline, **kwargs)
 
     @staticmethod
@@ -214,6 +220,14 @@ class CSVDataset(RetrievalDataset):
         if empty.any():
             raise ValueError(f"The column 'path' is empty in {_rows(empty)}.")
         paths = [os.path.normpath(os.path.join(root, path)) for path in written[rows].tolist()]
+        if self.inside_root:
+            top = os.path.join(os.path.abspath(root), '')
+            outside = [path for path in paths if not os.path.abspath(path).startswith(top)]
+            if outside:
+                raise ValueError(f'{self.ann_file!r} names {outside[0]!r}, which is not below '
+                                 f'data_root, {root!r} ({len(outside)} such rows); '
+                                 'inside_root=True refuses that.')
+        refuse_special(paths[0])
         if not os.path.isfile(paths[0]):
             raise FileNotFoundError(f'There is no image {paths[0]!r}, the first that '
                                     f'{self.ann_file!r} lists for split {self.split!r}: relative '

@@ -4,6 +4,7 @@ vectors that others saved; and a name that leads to the gallery in use and can b
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..files import sync_folder
+from ..foreign_files import available_memory, refuse_oversized, refuse_special
 from ..tensor_file import DamagedError, StringColumn, map_file, read_header
 from .file import GALLERY_FILE, Contents, open_gallery_file
 from .fingerprint import Fingerprint
@@ -49,6 +51,7 @@ def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
         ValueError: it is damaged, or something else.
     """
     path = Path(path)
+    refuse_special(path)
     if path.is_dir():
         return open_shards(Path(os.path.realpath(path)))
     if not path.is_file():
@@ -59,6 +62,7 @@ def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
     suffix = path.suffix if not path.is_symlink() else Path(os.path.realpath(path)).suffix
     if suffix == '.safetensors':
         return _open_safetensors(path)
+    refuse_oversized(path)
     with readable(path):
         if suffix == '.npy':
             return dict(embeddings=np.load(path, allow_pickle=False))
@@ -67,9 +71,7 @@ def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
                 loaded = {name: opened[name] for name in opened.files}
         else:
             loaded = torch.load(path, map_location='cpu', weights_only=True)
-            if isinstance(loaded, Tensor):
-                return dict(embeddings=loaded)
-    return _parts_of(loaded, path)
+    return _parts_of({'embeddings': loaded} if isinstance(loaded, Tensor) else loaded, path)
 
 
 @contextmanager
@@ -104,6 +106,10 @@ def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
                          'a dict with it as "embeddings" and, where there are any, "ids" and '
                          '"labels". Is it a checkpoint? Dump the prototype with '
                          '`tools/dump_prototype.py`.')
+    # a tensor may repeat one row without a byte for the others
+    if 4 * math.prod(found['embeddings'].shape) > available_memory():
+        raise ValueError(f'{str(path)!r} holds embeddings of shape '
+                         f'{tuple(found["embeddings"].shape)}, more than the free memory does.')
     with readable(path):
         for part in ('ids', 'label_names'):
             if hasattr(found.get(part), 'tolist'):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..foreign_files import refuse_special
 from ..index.faiss.factory import load_faiss, reason
 from ..ranking import as_vectors
 
@@ -114,6 +115,7 @@ def read(path: str | PathLike[str]) -> Any:
     Raises:
         ValueError: faiss cannot read it.
     """
+    refuse_special(path)
     try:
         return load_faiss().read_index(str(path))
     except (RuntimeError, MemoryError) as error:

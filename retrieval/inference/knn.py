@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import first_repeated, same_length, whole_number
+from ..foreign_files import open_regular
 from ..ranking import as_vectors, topk
 from ..structures import as_labels
 from ..tensor_file import Container, Format, StringColumn, write_container
@@ -366,7 +367,7 @@ class FaissKNN:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        with open(filename, 'rb') as file:
+        with open_regular(filename) as file:
             ours = file.read(9)[8:] == b'{'  # a safetensors file: a length, then a JSON object
         if not ours:
             self.index = faiss_engine.read(filename)

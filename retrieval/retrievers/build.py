@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+from ..foreign_files import refuse_special
 from ..registry import MODELS
 from .base import BaseRetriever
 from .checkpoint import load_pretrained
@@ -113,6 +114,7 @@ def read_config(path: str | os.PathLike[str]) -> Any:
     """
     from mmengine.config import Config
 
+    refuse_special(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f'There is no config {str(path)!r}. The shipped ones are under '
                                 'configs/.')
