@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from .files import kind_of_file, write_all, write_atomically
+from .foreign_files import refuse_special
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
@@ -712,6 +713,7 @@ def map_file(path: str | os.PathLike[str]) -> np.ndarray:
     What is written into them stays in memory and never reaches the file. No file descriptor stays
     open, so that the number of mapped files has no low limit.
     """
+    refuse_special(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
