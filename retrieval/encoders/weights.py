@@ -259,8 +259,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return _unwrap(_unpickle(path), path)
     wanted = ('no safetensors file' if path.suffix == '.safetensors' else
               'no weight file that can be read safely')
-    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start, path)}. A weight file is written by '
-                     'safetensors, or by torch.save(model.state_dict(), path).')
+    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start, path)}. A weight file is '
+                     'written by safetensors, or by torch.save(model.state_dict(), path).')
 
 
 def _describe(start: bytes, path: Path) -> str:
