@@ -65,7 +65,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
     Example:
         >>> with open_regular(os.__file__) as file:
-        ...     file.name > 0
+        ...     file.readable()
         True
     """
     refuse_special(path)  # opening some devices does something by itself

@@ -25,6 +25,7 @@ from typing import Any
 from PIL import Image
 
 from .checks import whole_number
+from .compat import message_of_worker
 from .foreign_files import SpecialFileError, open_regular, refuse_special, special_kind
 
 #: What is opened, under Pillow's names; those that are known by few bytes come last.
@@ -55,10 +56,15 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's trouble
 class UnreadableImageError(OSError, ValueError):
     """An image file that cannot be decoded; the message names the file and the reason.
 
+    It says the same where a loader worker met the file.
+
     Example:
         >>> [kind.__name__ for kind in UnreadableImageError.__bases__]
         ['OSError', 'ValueError']
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message_of_worker(message))
 
 
 class MissingImageError(UnreadableImageError, FileNotFoundError):
@@ -234,8 +240,8 @@ def open_image(path: str | os.PathLike[str],
         >>> path = f'{tempfile.mkdtemp()}/red.png'
         >>> Image.new('RGB', (3, 2), 'red').save(path)
         >>> with open_image(path) as (image, data):
-        ...     image.format, image.size, len(data)
-        ('PNG', (3, 2), 74)
+        ...     image.format, image.size, data[1:4]
+        ('PNG', (3, 2), b'PNG')
     """
     limit = pixel_limit(max_pixels)
     data = _read_bytes(path)

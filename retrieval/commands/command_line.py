@@ -5,11 +5,13 @@ import argparse
 import atexit
 import functools
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 
 TRACEBACK = 'RETRIEVAL_TRACEBACK'
+INTERRUPTED = 130  # as shells count what Ctrl-C ended
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +37,8 @@ class Command(Protocol):
 
 
 def reports_errors(command: Command) -> Command:
-    """Turn an error of the user's input into one message and exit status 2.
+    """Turn an error of the user's input into one message and exit status 2, and Ctrl-C into one line
+    and status 130; a command that knows what it has reached says so as the interruption's message.
 
     With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
     that the command joined is left at its end, and a process that has nothing left to do but to
@@ -44,6 +47,7 @@ def reports_errors(command: Command) -> Command:
     """
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> None:
+        _print_any_name()
         joined_before = _in_group()
         try:
             command(argv)
@@ -51,17 +55,33 @@ def reports_errors(command: Command) -> Command:
                 sys.modules['torch.distributed'].barrier()
                 if argv is None:  # it is the process's own command, not a call from Python
                     atexit.register(_end_at_once)
-        except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
+        except KeyboardInterrupt as interruption:
+            print(' '.join(filter(None, ['Interrupted.', str(interruption)])), file=sys.stderr)
+            sys.stdout.flush()
+            if argv is None:  # what ends the process is not to be interrupted again
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise SystemExit(INTERRUPTED) from None
+        except (ValueError, TypeError, OSError, KeyError, ImportError,
+                FloatingPointError) as error:
             if os.environ.get(TRACEBACK):
                 raise
-            print(f'{type(error).__name__}: {error}\n(Set {TRACEBACK}=1 to see where.)',
-                  file=sys.stderr)
+            from ..compat import message_of_worker
+            print(f'{type(error).__name__}: {message_of_worker(str(error))}\n(Set {TRACEBACK}=1 to '
+                  'see where.)', file=sys.stderr)
             sys.stdout.flush()
             raise SystemExit(2) from error
         finally:
             if not joined_before and _in_group():
                 sys.modules['torch.distributed'].destroy_process_group()
     return wrapped
+
+
+def _print_any_name() -> None:
+    """Let the standard output take file names that are no UTF-8, with the bytes that they have."""
+    out = sys.stdout
+    if getattr(out, 'errors', None) == 'strict' and hasattr(out, 'reconfigure'):
+        is_utf8 = str(out.encoding).lower().replace('-', '') == 'utf8'
+        out.reconfigure(errors='surrogateescape' if is_utf8 else 'backslashreplace')
 
 
 def _end_at_once() -> None:

@@ -61,6 +61,30 @@ def check_unique(ids: list[str], owner: str) -> list[str]:
     return ids
 
 
+def items_of(dataset: Any, indices: Sequence[int]) -> list[Any]:
+    """The items of a batch. Those that cannot be read are reported together.
+
+    Raises:
+        UnreadableImageError: it names every image of the batch that cannot be read.
+
+    Example:
+        >>> items_of('abc', [2, 0])
+        ['c', 'a']
+    """
+    items, errors = [], []
+    for index in indices:
+        try:
+            items.append(dataset[index])
+        except UnreadableImageError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise UnreadableImageError(f'{len(errors)} of {len(indices)} images of a batch cannot be '
+                                   'read:' + ''.join(f'\n  {error}' for error in errors))
+    if errors:
+        raise errors[0]
+    return items
+
+
 @DATASETS.register_module()
 class RetrievalDataset(BaseDataset):
     """Images with an identity and, mostly, a label.
@@ -249,6 +273,8 @@ class RetrievalDataset(BaseDataset):
             return self.prepare_data(row)
         with seeded(key):
             return self.prepare_data(row)
+
+    __getitems__ = items_of  # torch's loaders ask for a batch at once
 
     def prepare_data(self, idx: int) -> dict[str, Any]:
         """Run the pipeline on one image; see :meth:`__getitem__`."""

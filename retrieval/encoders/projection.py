@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..checks import whole_number
 from ..registry import MODELS
+from ..similarity import normalize
 
 
 @MODELS.register_module()
@@ -134,4 +134,4 @@ class BatchNormNeck(nn.Module):
             normed = self.norm(features)
         if self.training:
             return features, normed
-        return functional.normalize(normed, dim=1) if self.normalize else normed
+        return normalize(normed) if self.normalize else normed

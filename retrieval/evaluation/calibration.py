@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import real_number
-from ..files import kind_of_file, write_text
+from ..files import kind_of_file, write_json
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from .relevance import label_codes
@@ -129,7 +129,7 @@ class MatchCalibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration as JSON, under a temporary name first."""
         content = {'format': _FORMAT, 'version': 1, **asdict(self)}
-        write_text(path, json.dumps(content, indent=1) + '\n')
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MatchCalibration:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 from .autocast import AutocastOptimWrapper
+from .check_run import CheckRunHook
+from .finite import StopOnNonFiniteHook
 from .freeze import FreezeBatchNormHook, FreezeHook
 from .losses import AdaptiveMarginHook, CheckHeadHook, LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
@@ -12,10 +14,12 @@ from .reproducible import (
     seed_everything,
 )
 from .results import RankingDrawingHook, RecordPredictionsHook, prototype_dataset, ranking_rows
+from .schedules import share_of_run
 
 __all__ = [
-    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'FreezeBatchNormHook',
-    'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
-    'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
-    'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything',
+    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'CheckRunHook',
+    'FreezeBatchNormHook', 'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook',
+    'RankingDrawingHook', 'RecordPredictionsHook', 'ReproducibleTrainingHook',
+    'ResumableIterTrainLoop', 'ResumableTrainLoop', 'StopOnNonFiniteHook', 'prototype_dataset',
+    'ranking_rows', 'seed_everything', 'share_of_run',
 ]

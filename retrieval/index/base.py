@@ -165,6 +165,7 @@ class Index(ABC):
 
         By searches for more and more results, where the index knows nothing better.
         """
+        least = checked_threshold(threshold, self.similarity)
         vectors = self.as_queries(queries)
         names = None if exclude is None else exclusions(exclude, len(vectors))
 
@@ -173,7 +174,7 @@ class Index(ABC):
             found = self.search(vectors[torch.from_numpy(some)], k, left_out, filter)
             return found.indices.cpu().numpy(), found.scores.cpu().numpy()
 
-        found = grow_to_threshold(best, len(vectors), len(self), checked_threshold(threshold))
+        found = grow_to_threshold(best, len(vectors), len(self), least)
         return as_range(found, self.ids)
 
     def settings(self) -> dict[str, Any]:

@@ -195,7 +195,7 @@ class CallableKNN(HeldReference):
         return self.knn_func(query, min(k, most), among, ref_includes_query)
 
 
-_INDEX = Format('retrieval.FaissKNN', 2, _AGAIN)
+_INDEX = Format('retrieval.FaissKNN', 3, _AGAIN)
 
 
 class FaissKNN:
@@ -348,16 +348,23 @@ class FaissKNN:
     def save(self, filename: str | PathLike[str]) -> None:
         """Write index, ids and labels to one file with a checksum, whole or not at all.
 
+        ``faiss.read_index`` reads it as well: ids and labels stand behind what faiss reads.
+
         Raises:
             ValueError: there is nothing to write.
         """
         if self.index is None:
             raise ValueError('There is no index to save yet: call `train` first.')
-        if isinstance(self.index, FlatIndex):
-            held = self.index.tensors()
-        else:
-            held = {'faiss': faiss_engine.as_bytes(self.index)}
-        write_container(filename, _INDEX, {**held, **self.names.columns()}, {})
+        index = self.index
+        if isinstance(index, FlatIndex):
+            index = faiss_engine.flat(index.vectors(slice(None)))
+        columns: dict[str, Tensor] = {}
+        if self.names.ids is not None:
+            ids = StringColumn.from_strings(self.names.ids)
+            columns.update({'ids.bytes': ids.data, 'ids.offsets': ids.offsets})
+        if self.names.labels is not None:
+            columns['labels'] = self.names.labels
+        faiss_engine.write(index, filename, columns)
 
     def load(self, filename: str | PathLike[str]) -> None:
         """Read what :meth:`save` wrote, or an index that faiss wrote.
@@ -377,8 +384,7 @@ class FaissKNN:
         if 'faiss' in opened:
             index = faiss_engine.from_bytes(opened.tensor('faiss'))
         else:
-            index = FlatIndex.from_tensors(
-                {name: opened.tensor(name) for name in ('rows', 'centre')}, self._device())
+            index = FlatIndex.from_tensors({'rows': opened.tensor('rows')}, self._device())
         self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from ..datasets.base import items_of
 from ..distributed import all_gather_list, gather_samples, shard
 from ..encoders.preprocessor import parts_of_one_size
 from ..gallery import Gallery
@@ -50,6 +51,9 @@ class _Numbered(Dataset[Any]):
 
     def __getitem__(self, row: int) -> tuple[int, Any]:
         return row, self.dataset[row]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[int, Any]]:
+        return list(zip(rows, items_of(self.dataset, rows), strict=True))
 
 
 class _CollateNumbered:

@@ -13,7 +13,9 @@ from typing import Any
 _PROTOTYPE_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook')  # ours, mmpretrain's
 _HOOKS = {'PreparePrototypeHook': _PROTOTYPE_HOOKS,
           'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
-          'CheckHeadHook': ('CheckHeadHook',)}
+          'CheckHeadHook': ('CheckHeadHook',),
+          'CheckRunHook': ('CheckRunHook',),
+          'StopOnNonFiniteHook': ('StopOnNonFiniteHook',)}
 _OF_MMPRETRAIN = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
 
 
@@ -193,7 +195,7 @@ def build_runner(config: Any, launcher: str) -> Any:
         config.load_from, to_say = last_checkpoint(config.work_dir)
         config.resume = config.load_from is not None
         to_say.append(
-            f'Resumed from the latest checkpoint {config.load_from}.' if config.resume else
+            f'Training is resumed from the latest checkpoint {config.load_from}.' if config.resume else
             f'There is no checkpoint in {config.work_dir!r} yet: training begins at its start.')
     init_cpu_group(launcher)
     config.launcher = launcher

@@ -9,7 +9,8 @@ from typing import Any
 
 from .config import test_pipeline, type_name
 
-_KEPT_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook', 'ReproducibleTrainingHook')
+_KEPT_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook', 'ReproducibleTrainingHook',
+               'CheckRunHook', 'StopOnNonFiniteHook')
 
 
 class FeatureSets:
@@ -29,6 +30,11 @@ class FeatureSets:
 
     def __init__(self, model: Any, config: Any, folder: str | os.PathLike[str],
                  anew: bool = False) -> None:
+        from ..evaluation.needed_columns import check_columns
+
+        for kind in ('val', 'test'):
+            check_columns(config.get(f'{kind}_evaluator'), config.get(f'{kind}_dataloader'),
+                          config.model.get('prototype'))
         self._model, self._folder, self._anew = model, folder, anew
         self._files: dict[str, Path] = {}
         self.training, file = self._extract(config.train_dataloader, test_pipeline(config))

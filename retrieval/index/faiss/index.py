@@ -259,7 +259,7 @@ class FaissIndex(Index):
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         """Every row of similarity ``threshold`` or more that the search parameters let it see."""
-        threshold = checked_threshold(threshold)
+        threshold = checked_threshold(threshold, self.similarity)
         search = self._searching(queries, exclude, filter)
 
         def best(some: np.ndarray, k: int) -> Found:

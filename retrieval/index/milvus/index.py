@@ -238,7 +238,7 @@ class MilvusIndex(Index):
         """Every row whose similarity is at least ``threshold``, also more than 16,384 of them;
         the arguments are as in :meth:`search`.
         """
-        least = checked_threshold(threshold)
+        least = checked_threshold(threshold, self.similarity)
 
         def within(searcher: Searcher, vectors: np.ndarray) -> RangeNeighbors:
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
