@@ -122,6 +122,7 @@ class Snapshot:
         self.handles, self.generation, self.root, self.facts = handles, generation, root, facts
         self.projection = projection
         self._columns: tuple[int, dict[str, Column]] = (-1, {})
+        self._facets: tuple[Any, list[dict[str, Any]]] = (None, [])
 
     def __len__(self) -> int:
         return len(self.gallery)
@@ -189,8 +190,13 @@ class Snapshot:
 
     def facets(self, rows: np.ndarray | None = None) -> list[dict[str, Any]]:
         """The columns with the counts of their values in some rows, or in all."""
-        return [dict(name=name, kind=column.kind, values=column.counts(rows))
-                for name, column in self.columns.items()]
+        columns = self.columns
+        if rows is not None:
+            return [dict(name=name, kind=column.kind, values=column.counts(rows))
+                    for name, column in columns.items()]
+        if self._facets[0] is not columns:
+            self._facets = (columns, self.facets(np.arange(len(self))))
+        return self._facets[1]
 
     def mask(self, wanted: Mapping[str, Any]) -> np.ndarray | None:
         """``(N,)`` bool: the rows that pass a filter; None where there is none.
