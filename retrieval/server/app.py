@@ -185,12 +185,14 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
         await run_in_threadpool(service.close)
 
     app = FastAPI(title='retrieval', version=__version__, lifespan=lifespan, docs_url=None,
-                  redoc_url=None, responses={
-                      status: {'model': Problem, 'description': text} for status, text in (
+                  redoc_url=None, strict_content_type=False, responses={
+                      status: {'content': _PROBLEM, 'description': text} for status, text in (
+                          (400, 'Broken.'),
                           (401, 'The token is missing.'), (403, 'Not from there, or not with this '
                            'token.'), (404, 'There is no such thing.'), (408, 'Too slow.'),
                           (409, 'What is served cannot be changed so.'),
                           (413, 'Too large.'), (422, 'Not understood.'), (503, 'Busy.'))})
+    app.openapi = lambda: _with_schemas(app)  # type: ignore[method-assign]
     _add_errors(app)
     _add_searches(app, service)
     _add_pictures(app, service)
@@ -200,6 +202,21 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     if PAGE.is_dir():
         app.mount('/', StaticFiles(directory=PAGE, html=True), name='page')
     return Guard(app, host, token, read_token, metrics)
+
+
+_PROBLEM = {'application/problem+json': {'schema': {'$ref': '#/components/schemas/Problem'}}}
+
+
+def _with_schemas(app: FastAPI) -> dict[str, Any]:
+    """The description of the app, with the bodies that it reads itself."""
+    schema = FastAPI.openapi(app)
+    known = schema.setdefault('components', {}).setdefault('schemas', {})
+    for model in (Problem, QueryPart, Item):
+        known.setdefault(model.__name__, model.model_json_schema())
+    for methods in schema['paths'].values():
+        for one in methods.values():
+            one['responses']['422'] = {'description': 'Not understood.', 'content': _PROBLEM}
+    return schema
 
 
 def _add_errors(app: FastAPI) -> None:
