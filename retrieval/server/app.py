@@ -285,9 +285,9 @@ _BYTES = {'requestBody': {'required': True, 'content': {
 
 
 def _add_searches(app: FastAPI, service: Service) -> None:
-    @app.post('/v1/search', openapi_extra=_either(
+    @app.post('/v1/search', response_model=dict[str, Any], openapi_extra=_either(
         Search, 'Pictures as queries; k, offset, stack and the others as fields.'))
-    async def search(request: Request) -> dict[str, Any]:
+    async def search(request: Request) -> JSONResponse:
         """Search with rows, uploads, vectors and parts of pictures; or list the rows."""
         if _is_form(request):
             pictures, fields, form = await _form(request)
@@ -304,8 +304,8 @@ def _add_searches(app: FastAPI, service: Service) -> None:
             wanted = await _json(request, Search)
         options = {name: getattr(wanted, name) for name in (
             'k', 'offset', 'filter', 'rerank', 'stack', 'sort')}
-        return await run_in_threadpool(service.search, [one.query() for one in wanted.queries],
-                                       **options)
+        return await run_in_threadpool(lambda: JSONResponse(service.search(
+            [one.query() for one in wanted.queries], **options)))
 
     @app.post('/v1/uploads', openapi_extra=_BYTES)
     async def upload(request: Request) -> dict[str, Any]:

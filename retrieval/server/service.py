@@ -19,7 +19,7 @@ from ..checks import whole_number
 from ..evaluation import MatchCalibration
 from ..gallery import Gallery, GalleryStore
 from ..structures import RetrievalDataSample
-from .batching import Encoder
+from .batching import Batcher, Encoder
 from .facts import PictureFacts
 from .pictures import Pictures, Uploads
 from .snapshot import Snapshot, display_root, handles_of, projected
@@ -130,6 +130,7 @@ class Service:
         inside = None if source.folder is None else os.path.join(source.folder, '')
         self.pictures = Pictures(source.state, source.datasets, inside)
         self.uploads = Uploads(source.state / 'uploads')
+        self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
         self.snapshot: Snapshot | None = None
@@ -211,6 +212,7 @@ class Service:
         """End the threads."""
         self.stop.set()
         self.encoder.batcher.close()
+        self._searches.close()
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
@@ -417,10 +419,9 @@ class Service:
                                   zip(queries, vectors, strict=True)]).sum(0)
         named = {row for query in queries if query.box is None
                  and (row := self.row_of(snapshot, query)) is not None}
-        samples = None
+        sample = RetrievalDataSample()
         if len(named) == 1 and snapshot.gallery.identified:
-            own = snapshot.ids[next(iter(named))]
-            samples = [RetrievalDataSample(metainfo=dict(sample_id=own))]
+            sample.set_metainfo(dict(sample_id=snapshot.ids[next(iter(named))]))
         elif named:
             mask = np.ones(len(snapshot), dtype=bool) if mask is None else mask.copy()
             mask[list(named)] = False
@@ -429,9 +430,11 @@ class Service:
         model = snapshot.plain if rerank is False else snapshot.model
         # a reranker may bring in rows that the filter keeps out, so it ranks all of them
         outside = mask is not None and bool(model.rerankers)
-        device = next(iter(model.parameters()), vector).device
-        sample = model.search(vector[None].to(device), samples, -1 if outside else depth,
-                              filter=mask)[0]
+        wanted = (model, -1 if outside else depth, mask)
+        if mask is None:
+            self._searches((wanted, vector, sample))
+        else:
+            _search([(wanted, vector, sample)])
         pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
                                                     sample.pred_score.tolist(), strict=True)
                  if mask is None or mask[row]][:depth]
@@ -479,6 +482,22 @@ def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
         raise ValueError(f'The box {list(box)} holds no pixel of the picture of {width} x '
                          f'{height}.')
     return np.ascontiguousarray(part)
+
+
+Wanted = tuple[Any, int, np.ndarray | None]  # model, number of results, filter
+
+
+def _search(items: list[tuple[Wanted, Tensor, RetrievalDataSample]]) -> list[None]:
+    """Fill the samples of several searches; those of one model and depth are one product."""
+    left = list(items)
+    while left:
+        model, topk, mask = left[0][0]
+        same = [one for one in left if one[0][0] is model and one[0][1] == topk]
+        left = [one for one in left if one[0][0] is not model or one[0][1] != topk]
+        vectors = torch.stack([vector for _, vector, _ in same])
+        device = next(iter(model.parameters()), vectors).device
+        model.search(vectors.to(device), [sample for *_, sample in same], topk, filter=mask)
+    return [None] * len(items)
 
 
 def _stacks(snapshot: Snapshot, rows: Sequence[int],
