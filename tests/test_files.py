@@ -144,7 +144,8 @@ def written_kinds(folder):
             ('j', b'{"a": 1}', 'JSON'), ('h.pth', b'<!DOCTYPE html><html>', 'web page'),
             ('none', b'', 'empty'), ('cut.npz', b'PK\3\4abc', 'cut short'),
             ('lfs.pth', b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
-            ('u.txt', 'cat\n'.encode('utf-16'), 'UTF-16'), ('x', bytes(range(200)), 'unknown')):
+            ('u.txt', 'cat\n'.encode('utf-16'), 'UTF-16'),
+            ('w', b'K\xf6ln\n', 'not in UTF-8'), ('x', bytes(range(200)), 'unknown')):
         (folder / name).write_bytes(data)
         yield name, part
 
