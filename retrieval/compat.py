@@ -6,6 +6,8 @@ nothing heavy may be imported here.
 """
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,6 +16,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+_WORKER_ERROR = re.compile(r'Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback ')
+_LAST_ERROR = re.compile(r'^(?:\w+\.)*\w+: ', re.MULTILINE)
 _SCHEDULERS = 'mmengine.optim.scheduler.param_scheduler'
 _LIBRARIES: list[object] = []  # a library's definitions live as long as it does
 
@@ -23,6 +27,24 @@ def install() -> None:
     """Apply every mend once. Calling it again does nothing."""
     mend_torchvision_import()
     allow_checkpoint_globals()
+
+
+def message_of_worker(message: str) -> str:
+    """What an error in a loader worker said, without the traceback that torch puts before it.
+
+    torch raises the error anew in the main process, of the same type, with the worker's traceback
+    for its message; other messages, and all with RETRIEVAL_TRACEBACK set, stay as they are.
+
+    Example:
+        >>> message_of_worker('Caught OSError in DataLoader worker process 0.\\nOriginal Traceback '
+        ...                   '(most recent call last):\\n  File "a.py"\\nOSError: no a.jpg\\n')
+        'no a.jpg'
+    """
+    if not _WORKER_ERROR.match(message) or os.environ.get('RETRIEVAL_TRACEBACK'):
+        return message
+    # the frames of a traceback are indented, and so are the further lines of our messages
+    said = list(_LAST_ERROR.finditer(message))
+    return message[said[-1].end():].strip() if said else message
 
 
 def mend_torchvision_import() -> None:

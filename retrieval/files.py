@@ -101,16 +101,6 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int = 1) -> N
     write_bytes(path, text.encode('utf-8', 'backslashreplace'))
 
 
-def printable(name: str) -> str:
-    """A file name for pictures and logs, with a mark in place of bytes that are no UTF-8.
-
-    Example:
-        >>> printable(os.fsdecode(b'caf\\xe9.png')) == 'caf\\ufffd.png'
-        True
-    """
-    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
-
-
 def write_all(handle: Any, data: Any) -> None:
     """Write all bytes of ``data`` to an unbuffered file, whose ``write`` may take only some."""
     view = memoryview(data).cast('B')
@@ -150,7 +140,8 @@ def folder_lock(folder: str | os.PathLike[str], timeout: float) -> Iterator[None
         ...     os.listdir(folder)
         ['lock']
     """
-    descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW,
+                         0o666)
     try:
         _take(descriptor, folder, timeout)
         yield

@@ -4,6 +4,7 @@ _base_ = ['../_base_/methods/proxy_anchor.py', '../_base_/datasets/cub200_224.py
 model = dict(head=dict(loss=dict(num_classes=100)))
 train_dataloader = dict(
     batch_size=120, sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
-param_scheduler = [dict(type='StepLR', step_size=5, gamma=0.5)]
+param_scheduler = [dict(type='ShareOfRun', by_epoch=False, schedule='StepLR',
+                        step_size=1 / 12, gamma=0.5)]
 custom_hooks = [*_base_.custom_hooks, dict(
     type='FreezeHook', modules='image_encoder.backbone', epochs=5, norm_eval=True)]

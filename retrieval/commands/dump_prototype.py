@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--dtype', default='float32', help='how embeddings are stored: float32 '
                            '(default), float16 or int8')
     arguments.add_argument('--shard-rows', type=int, default=4096, metavar='N',
-                           help='how many rows a process encodes before it writes them; so many '
-                           'are lost at most when it is killed (default: 4096)')
+                           help='how many rows a process holds at most before it writes them; it '
+                           'writes every few seconds too (default: 4096)')
     arguments.add_argument('--resume', action=argparse.BooleanOptionalAction, default=True,
                            help='go on with an unfinished dump of the same model and pipeline '
                            '(default); --no-resume deletes it')
@@ -66,7 +66,7 @@ def start_processes(launcher: str) -> None:
 
 
 def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> None:
-    """Write the gallery, and beside it the whole config that it was made with.
+    """Write the gallery, with the config that searches it as data, and beside it the whole config.
 
     Args:
         options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
@@ -75,12 +75,14 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
     from ..files import write_text
     from ..gallery import Gallery
     from ..retrievers import RefusedElsewhere, dump_in_parts
+    from ..runs.carried_config import carried
     from ..runs.fitted_checkpoint import config_beside
 
     beside = config_beside(out)
     try:
         dump_in_parts(model, out, config_file=beside.name, config=config.pretty_text,
-                      checkpoint=str(Path(checkpoint).resolve()), **options)
+                      settings=carried(config), checkpoint=str(Path(checkpoint).resolve()),
+                      **options)
     except RefusedElsewhere:
         raise SystemExit(2) from None  # the first process says why
     if rank() == 0:

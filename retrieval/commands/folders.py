@@ -3,6 +3,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,18 @@ from .command_line import add_config_options
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add what a command needs to encode a folder."""
-    parser.add_argument('--config', help='the config (default: the one that a gallery names; for '
-                        'a folder, the default pretrained encoder)')
+    parser.add_argument('--config', help='the config (default: the one that a gallery carries as '
+                        'data; for a folder, the default pretrained encoder)')
     parser.add_argument('--checkpoint', help='the checkpoint (default: as with --config)')
+    parser.add_argument('--trust', action='store_true',
+                        help='build whatever the config that a gallery carries names, and import '
+                        'what it wants imported: for a gallery of your own, or of somebody whom '
+                        'you trust to run code here')
     parser.add_argument('--no-cache', action='store_true',
                         help='encode a folder anew, and keep nothing')
-    parser.add_argument('--skip-unreadable', action='store_true',
-                        help='report images that cannot be read instead of stopping')
+    parser.add_argument('--strict', action='store_true',
+                        help='stop at the first image that cannot be read (default: leave it out, '
+                        'and list it at the end)')
     add_config_options(parser)
 
 
@@ -47,16 +57,82 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     elif changes:
         raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
     cache = None if arguments.no_cache else cache_beside(folder, name)
-    inferencer = ImageRetrievalInferencer(
-        config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
-        on_unreadable='skip' if arguments.skip_unreadable else 'raise', **options)
+    with _ends_in_order():
+        inferencer = ImageRetrievalInferencer(
+            config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
+            on_unreadable='raise' if arguments.strict else 'skip', **options)
     if inferencer.cache_report is not None:
         done = inferencer.cache_report
         print(f'{folder}: {done.kept} images as before, {done.new} new, {done.changed} changed, '
-              f'{done.removed} gone; kept in {cache}')
-    for image, reason in inferencer.model.gallery.skipped.items():
-        print(f'skipped {image}: {reason}')
+              f'{done.removed} gone, {len(done.skipped)} not readable; kept in {cache}')
     return inferencer
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Inside, SIGTERM ends the process as an exit does: what was encoded is kept first."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def list_unreadable(*galleries: Any) -> None:
+    """Print which images of the galleries' folders could not be read, and why."""
+    skipped = {name: why for gallery in galleries if gallery for name, why in
+               gallery.skipped.items()}
+    if skipped:
+        print(f'{len(skipped)} images could not be read and are left out '
+              '(--strict stops at the first):')
+    for image, reason in skipped.items():
+        print(f'  {reason}' if image in reason else f'  {image}: {reason}')
+
+
+def write_sheet(rows: list[list[tuple[str, str]]], datasets: list[Any], ids: Iterable[str],
+                path: Path, columns: int, title: str) -> bool:
+    """Draw rows of pictures, below each its name and a caption.
+
+    Args:
+        rows: of ids with captions, at the most ``columns`` of them; an empty id is a gap.
+        datasets: where the pictures are looked for.
+        ids: of the whole sets, from which the names are to differ.
+        path: of the sheet. One that was there before is deleted where there is nothing to draw.
+        columns: how many pictures stand in a row.
+        title: above all.
+
+    Returns:
+        False where there is no picture of any, as of embeddings whose images are elsewhere.
+    """
+    from PIL import Image
+
+    from ..visualization import Pictures, distinct_names, draw_image_grid
+
+    pictures, blank = Pictures(datasets), Image.new('RGB', (8, 8), 'white')
+    found = {name: pictures.of(name) for row in rows for name, _ in row if name}
+    if all(picture is None for picture in found.values()):
+        path.unlink(missing_ok=True)
+        return False
+    names = {'': '', **distinct_names(found, ids)}
+    found[''] = blank
+    images, captions = [], []
+    for row in rows:
+        gap = columns - len(row)
+        images += [*(found[name] for name, _ in row), *[blank] * gap]
+        captions += [*(f'{names[name]}\n{caption}'.strip() for name, caption in row),
+                     *[''] * gap]
+    draw_image_grid(images, captions, path, columns=columns, title=title)
+    return True
+
+
+def check_exists(path: str) -> None:
+    """Raise FileNotFoundError where there is nothing at a path that was given as what to search."""
+    if not os.path.exists(path):
+        what = 'gallery' if Path(path).suffix else 'folder or gallery'
+        raise FileNotFoundError(f'There is no {what} {path!r}: check the path.')
 
 
 def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -67,18 +143,52 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
         ValueError: it cannot be read.
     """
     from ..gallery import Gallery, is_gallery
-    from ..runs.config import load_config
 
+    check_exists(path)
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
     gallery = Gallery.load(path)
+    if arguments.config is None and not gallery.source.get('settings'):
+        return gallery, None  # ids that are paths are drawn all the same
     try:
-        file = arguments.config or named_file(gallery.source, 'config_file',
-                                              Path(path).resolve().parent)
-    except FileNotFoundError:  # ids that are paths are drawn all the same
-        file = None
-    return gallery, None if file is None else config_dataset(load_config(file))
+        return gallery, config_dataset(gallery_config(gallery, path, arguments))
+    except ValueError:
+        if arguments.config is not None or arguments.trust:
+            raise
+        return gallery, None
+
+
+def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> Any:
+    """The config of ``--config``, else the one that the gallery carries as data.
+
+    A Python file that a gallery names is not run, since it may come from anywhere.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: it cannot be read, or the gallery carries none from which data may build.
+    """
+    from ..config.options import merge_options
+    from ..config.own_names import check_option_names
+    from ..config.reading import expand_home
+    from ..config.settings import check_settings
+    from ..runs.carried_config import carried_config
+    from ..runs.config import load_config
+
+    if arguments.config is not None:
+        return load_config(arguments.config, arguments.cfg_options)
+    text = gallery.source.get('settings')
+    if text is None:
+        named = gallery.source.get('config_file')
+        beside = f' It names {named!r}, a program: give that where you know it.' if named else ''
+        raise ValueError(f'{path!r} does not say as data which config made it: give --config and '
+                         f'--checkpoint.{beside}')
+    config = carried_config(text, arguments.trust)
+    options = arguments.cfg_options or {}
+    check_option_names(config, options)
+    merge_options(config, options)
+    check_settings(expand_home(config))
+    return config
 
 
 def config_dataset(config: Any) -> Any:
@@ -96,14 +206,13 @@ def config_dataset(config: Any) -> Any:
         return None
 
 
-def named_file(source: dict[str, Any], key: str, folder: Path) -> str | None:
-    """The file that a gallery names, as it is named or beside the gallery."""
-    named = source.get(key)
+def named_checkpoint(source: dict[str, Any], folder: Path) -> str | None:
+    """The checkpoint that a gallery names, as it is named or beside the gallery."""
+    named = source.get('checkpoint')
     if not named:
         return None
     for path in (folder / named, Path(named), folder / Path(named).name):
         if path.is_file():
             return str(path)
-    option = '--config' if key == 'config_file' else '--checkpoint'
     raise FileNotFoundError(f'The gallery names {named!r}, which is not there any more. Give it '
-                            f'with {option}.')
+                            'with --checkpoint.')

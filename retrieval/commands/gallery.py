@@ -83,7 +83,8 @@ def facts(gallery: Gallery) -> dict[str, Any]:
     made = {part: value[:16] + '…' if value else 'unknown'
             for part, value in gallery.fingerprint.as_dict().items()}
     names = gallery.label_names
-    source = {name: value for name, value in gallery.source.items() if name != 'config'}
+    source = {name: value for name, value in gallery.source.items()
+              if name not in ('config', 'settings')}
     versions = source.pop('versions', {})
     labels = 'none' if gallery.labels is None else f'{len(set(gallery.labels.tolist()))} classes'
     return {

@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = configure(arguments)
     start = config.get('load_from')
-    is_file = bool(start) and '://' not in start
-    if is_file and not Path(start).is_file():
+    if start and '://' not in start and not Path(start).is_file():
         raise FileNotFoundError(f'There is no checkpoint {start!r} to start from.')
     runner = build_runner(config, arguments.launcher)
-    if is_file:
+    start = config.get('load_from')  # of a resumed run, the checkpoint that was found
+    if start and '://' not in start:
         check = check_model if config.get('resume') else check_backbone
         check(unwrapped(runner.model), read_state_dict(start), start)
     runner.train()

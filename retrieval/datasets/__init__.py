@@ -1,6 +1,7 @@
 """Datasets of images, the transforms of their pipelines, and samplers."""
 from __future__ import annotations
 
+from ..image_files import MissingImageError, UnreadableImageError, find_images
 from .base import RetrievalDataset, build_pipeline
 from .benchmarks.base import BenchmarkDataset, Listing, ReidentificationDataset
 from .benchmarks.cars196 import Cars196
@@ -15,8 +16,8 @@ from .benchmarks.veri776 import VeRi776
 from .collate import image_collate
 from .csv_dataset import CSVDataset
 from .glyphs.dataset import Glyphs
-from .image_folder import ImageFolder, ImageList, find_images, split_classes
-from .image_io import MissingImageError, UnreadableImageError, read_image
+from .image_folder import ImageFolder, ImageList, split_classes
+from .image_io import read_image
 from .randomness import DrawIndex, seed_datasets, set_epoch_of_datasets
 from .samplers import (
     HierarchicalBatchSampler,

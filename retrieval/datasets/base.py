@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.dataset import BaseDataset, Compose
 from PIL import UnidentifiedImageError
 
 from ..checks import first_repeated
+from ..image_files import MissingImageError, UnreadableImageError
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import RetrievalDataSample, sample_id_of
-from .image_io import MissingImageError, UnreadableImageError
 from .randomness import SamplingState, seeded
 
 
@@ -45,6 +46,9 @@ def build_pipeline(pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | Non
     steps = []
     for step in pipeline or []:
         steps.append(TRANSFORMS.build(step) if isinstance(step, Mapping) else step)
+        if type(steps[-1]) is _LoadImageFromFile:  # as `mmcv.…` or as a class: it opens anything
+            steps[-1] = TRANSFORMS.build({'type': 'retrieval.LoadImageFromFile', **{
+                name: value for name, value in vars(steps[-1]).items() if value is not None}})
         if not callable(steps[-1]):
             raise TypeError('A pipeline is a list of dicts with a `type`, or of callables; got '
                             f'{type(step).__name__}.')
@@ -59,6 +63,30 @@ def check_unique(ids: list[str], owner: str) -> list[str]:
                          f'({surplus} entries too many). List every image once, or give the '
                          'entries a `sample_id` each.')
     return ids
+
+
+def items_of(dataset: Any, indices: Sequence[int]) -> list[Any]:
+    """The items of a batch. Those that cannot be read are reported together.
+
+    Raises:
+        UnreadableImageError: it names every image of the batch that cannot be read.
+
+    Example:
+        >>> items_of('abc', [2, 0])
+        ['c', 'a']
+    """
+    items, errors = [], []
+    for index in indices:
+        try:
+            items.append(dataset[index])
+        except UnreadableImageError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise UnreadableImageError(f'{len(errors)} of {len(indices)} images of a batch cannot be '
+                                   'read:' + ''.join(f'\n  {error}' for error in errors))
+    if errors:
+        raise errors[0]
+    return items
 
 
 @DATASETS.register_module()
@@ -249,6 +277,8 @@ class RetrievalDataset(BaseDataset):
             return self.prepare_data(row)
         with seeded(key):
             return self.prepare_data(row)
+
+    __getitems__ = items_of  # torch's loaders ask for a batch at once
 
     def prepare_data(self, idx: int) -> dict[str, Any]:
         """Run the pipeline on one image; see :meth:`__getitem__`."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,42 +14,12 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from ..checks import real_number
+from ..image_files import EXTENSIONS, describe_passed_over, is_hidden, list_images
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
-from .image_io import EXTENSIONS, as_image_array
+from .image_io import as_image_array
 
 SPLITS = ('train', 'test')
-
-
-def find_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> list[str]:
-    """The image files in a folder and its sub-folders, sorted; names with a leading dot are hidden.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        NotADirectoryError: it is a file.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> root = Path(tempfile.mkdtemp())
-        >>> for name in ('cat', 'dog'):
-        ...     (root / name).mkdir()
-        ...     Image.new('L', (2, 2)).save(root / name / '0.png')
-        >>> [Path(path).relative_to(root).as_posix() for path in find_images(root)]
-        ['cat/0.png', 'dog/0.png']
-    """
-    folder = str(folder)
-    if not os.path.exists(folder):
-        raise FileNotFoundError(f'There is no folder {folder!r}: check the path.')
-    if not os.path.isdir(folder):
-        raise NotADirectoryError(f'{folder!r} is a file; a folder of images is wanted.')
-    endings = tuple(ending.lower() for ending in extensions)
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        found += [os.path.join(parent, name) for name in files
-                  if name.lower().endswith(endings) and not name.startswith('.')]
-    return sorted(found)
 
 
 def split_classes(names: Sequence[str], split: str, test_share: float = 0.5,
@@ -78,12 +49,24 @@ def split_classes(names: Sequence[str], split: str, test_share: float = 0.5,
     return sorted(order[:tests] if split == 'test' else order[tests:])
 
 
+def _besides(passed_over: Counter[str]) -> str:
+    return f' Passed over: {describe_passed_over(passed_over)}.' if passed_over else ''
+
+
+def _say_passed_over(folder: str, passed_over: Counter[str]) -> None:
+    if passed_over:
+        print_log(f'{folder!r}: passed over {describe_passed_over(passed_over)}.',
+                  logger='current', level=logging.WARNING)
+
+
 @DATASETS.register_module()
 class ImageFolder(RetrievalDataset):
     """One folder a class.
 
-    A class is a folder directly in ``data_root``; images in it, however deep, belong to it. Hidden
-    files and folders are left out. Labels count from 0 in the order of the sorted class names,
+    A class is a folder directly in ``data_root``; images in it, however deep, belong to it, and
+    links to folders are followed. Hidden files and folders are left out, as are those that file
+    servers and archives add (``@eaDir``, ``#recycle``, ``lost+found``, …); what else is passed over
+    is counted in a warning. Labels count from 0 in the order of the sorted class names,
     which are kept as ``label_names``. A picture's identity is its path.
 
     Args:
@@ -147,15 +130,21 @@ class ImageFolder(RetrievalDataset):
     def _images_by_class(self) -> dict[str, list[str]]:
         root = os.path.normpath(self.data_root) if self.data_root else ''
         if not os.path.isdir(root):
-            find_images(root)  # raises what fits
+            list_images(root)  # raises what fits
         names = sorted(name for name in os.listdir(root) if not name.startswith('.'))
-        by_class = {name: find_images(os.path.join(root, name), self.extensions)
-                    for name in names if os.path.isdir(os.path.join(root, name))}
+        folders = [name for name in names if os.path.isdir(os.path.join(root, name))]
+        passed_over = Counter(f'{name}/' for name in folders if is_hidden(name))
+        by_class = {}
+        for name in folders:
+            if not is_hidden(name):
+                by_class[name], others = list_images(os.path.join(root, name), self.extensions)
+                passed_over += others
         endings = tuple(ending.lower() for ending in self.extensions)
-        loose = [name for name in names if name not in by_class and name.lower().endswith(endings)]
+        loose = [name for name in names if name not in folders and name.lower().endswith(endings)]
         empty = [name for name, paths in by_class.items() if not paths]
         if len(empty) == len(by_class):
-            raise ValueError(self._no_images(root, bool(loose)))
+            raise ValueError(self._no_images(root, bool(loose)) + _besides(passed_over))
+        _say_passed_over(root, passed_over)
         if empty or loose:
             print_log(f'ImageFolder {root!r}: left out are {len(empty)} class folders without '
                       f'images {empty[:3]} and {len(loose)} images outside of class folders '
@@ -222,12 +211,14 @@ class ImageList(RetrievalDataset):
 
     def _files(self, path: str) -> list[str]:
         if os.path.isdir(path):
-            found = find_images(path, self.extensions)
+            found, passed_over = list_images(path, self.extensions)
             if not found:
                 raise ValueError(f'The folder {path!r} holds no images: files that end in '
-                                 f'{", ".join(self.extensions)} are looked for.')
+                                 f'{", ".join(self.extensions)} are looked for.'
+                                 f'{_besides(passed_over)}')
+            _say_passed_over(path, passed_over)
             return found
-        if not os.path.exists(path):
+        if not os.path.lexists(path):  # what a link leads to is seen when it is opened
             raise FileNotFoundError(f'There is no image or folder {path!r}: check the path.')
         return [path]
 

@@ -1,19 +1,17 @@
 """Reading image files: one result whatever decodes, one error for what cannot be read."""
 from __future__ import annotations
 
-import errno
-import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..checks import whole_number
+from ..image_files import open_image
 from ..registry import unknown_name
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 COLORS = ('rgb', 'bgr', 'gray')
 DECODERS = ('opencv', 'pillow')
 
@@ -32,30 +30,11 @@ _UPRIGHT = {
 }
 _ON_ITS_SIDE = (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
                 Image.Transpose.ROTATE_90)
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's trouble, not the image's
-
-
-class UnreadableImageError(OSError, ValueError):
-    """An image file that cannot be decoded; the message names the file and the reason.
-
-    Example:
-        >>> [kind.__name__ for kind in UnreadableImageError.__bases__]
-        ['OSError', 'ValueError']
-    """
-
-
-class MissingImageError(UnreadableImageError, FileNotFoundError):
-    """An image file that is not there.
-
-    Example:
-        >>> read_image('absent.png')  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        retrieval.datasets.image_io.MissingImageError: There is no image 'absent.png': check ...
-    """
 
 
 def read_image(path: str | Path, color: str = 'rgb', background: int = 255,
-               decoder: str = 'opencv', min_edge: int | None = None) -> np.ndarray:
+               decoder: str = 'opencv', min_edge: int | None = None,
+               max_pixels: int | None = None) -> np.ndarray:
     """Decode an image file.
 
     Pillow opens the file. A whole, upright JPEG file of grey or YCbCr colours is then decoded by
@@ -74,15 +53,18 @@ def read_image(path: str | Path, color: str = 'rgb', background: int = 255,
             and height (rounded up), as long as no edge gets shorter than this many pixels. It is
             decoded so, which takes a fraction of the time; the pixels are not quite those of
             resizing afterwards.
+        max_pixels: the most pixels that a picture may have; by default what the environment
+            variable ``RETRIEVAL_MAX_PIXELS`` says, else 178,956,970.
 
     Returns:
         ``(H, W, 3)`` uint8, or ``(H, W, 1)`` uint8 for ``'gray'``.
 
     Raises:
         MissingImageError: there is no such file (a ``FileNotFoundError``).
-        UnreadableImageError: the file is truncated, no image, or holds 32-bit values, whose range
-            is not known (an ``OSError`` and ``ValueError``).
-        ValueError: an unknown ``color`` or ``decoder``, or a ``min_edge`` below 1.
+        UnreadableImageError: the file is truncated, no image, too large, a pipe or a device, or
+            holds 32-bit values, whose range is not known (an ``OSError`` and ``ValueError``).
+        ValueError: an unknown ``color`` or ``decoder``, or a ``min_edge`` or ``max_pixels`` below
+            1.
 
     Example:
         >>> import tempfile
@@ -91,11 +73,12 @@ def read_image(path: str | Path, color: str = 'rgb', background: int = 255,
         >>> read_image(path).shape, read_image(path)[0, 0].tolist()
         ((2, 3, 3), [255, 0, 0])
     """
-    check_reading(color, decoder, min_edge)
-    return decode_file(path, color, background, decoder, min_edge)[0]
+    check_reading(color, decoder, min_edge, max_pixels)
+    return decode_file(path, color, background, decoder, min_edge, max_pixels)[0]
 
 
-def check_reading(color: str, decoder: str, min_edge: int | None) -> None:
+def check_reading(color: str, decoder: str, min_edge: int | None,
+                  max_pixels: int | None) -> None:
     """Raises ValueError for what :func:`read_image` cannot do."""
     if color not in COLORS:
         raise ValueError(unknown_name('color', color, COLORS))
@@ -103,35 +86,27 @@ def check_reading(color: str, decoder: str, min_edge: int | None) -> None:
         raise ValueError(unknown_name('decoder', decoder, DECODERS))
     if min_edge is not None:
         whole_number('min_edge', min_edge)
+    if max_pixels is not None:
+        whole_number('max_pixels', max_pixels)
 
 
 def decode_file(path: str | Path, color: str, background: int, decoder: str,
-                min_edge: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+                min_edge: int | None,
+                max_pixels: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """The result of :func:`read_image`, and the height and width of the whole picture."""
-    data = _read_bytes(path)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            size = image.size
-            if min_edge is not None:
-                image.draft(None, (min_edge, min_edge))  # does something for JPEG alone
-            if decoder == 'opencv' and image.size == size:
-                decoded = _decode_with_opencv(data, image, color)
-                if decoded is not None:
-                    return decoded, decoded.shape[:2]
-            image.load()
-            turn = _turn(image)
-            whole = size if turn in _ON_ITS_SIDE else size[::-1]
-            upright = image if turn is None else image.transpose(turn)
-            return _to_array(upright, color, background), whole
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
-        # Pillow's own message for an unknown format names a buffer, which says nothing.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = 'no known image format' if unknown else str(error) or type(error).__name__
-        raise UnreadableImageError(
-            f'Cannot read the image {str(path)!r} ({len(data)} bytes): {reason}. '
-            'Replace or remove it.') from error
+    with open_image(path, max_pixels) as (image, data):
+        size = image.size
+        if min_edge is not None:
+            image.draft(None, (min_edge, min_edge))  # does something for JPEG alone
+        if decoder == 'opencv' and image.size == size:
+            decoded = _decode_with_opencv(data, image, color)
+            if decoded is not None:
+                return decoded, decoded.shape[:2]
+        image.load()
+        turn = _turn(image)
+        whole = size if turn in _ON_ITS_SIDE else size[::-1]
+        upright = image if turn is None else image.transpose(turn)
+        return _to_array(upright, color, background), whole
 
 
 def _decode_with_opencv(data: bytes, image: Image.Image, color: str) -> np.ndarray | None:
@@ -160,19 +135,6 @@ def _decode_with_opencv(data: bytes, image: Image.Image, color: str) -> np.ndarr
     if flag == cv2.IMREAD_COLOR and color != 'bgr':
         decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     return convert_color(decoded, 'gray') if color == 'gray' else decoded
-
-
-def _read_bytes(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise MissingImageError(
-            f'There is no image {str(path)!r}: check the path and `data_root`.') from error
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise
-        raise UnreadableImageError(
-            f'Cannot open the image {str(path)!r}: {error.strerror or error}.') from error
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

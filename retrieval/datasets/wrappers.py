@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 
 from ..checks import whole_number
 from ..registry import DATASETS, unknown_name
-from .base import check_unique
+from .base import check_unique, items_of
 from .randomness import DrawIndex, wrapped_datasets
 
 
@@ -115,6 +115,8 @@ class RepeatDataset(_RepeatDataset):
         repeat, row = divmod(int(idx) % len(self), self._ori_len)
         return self.dataset[DrawIndex.moved(idx, row, repeat, self.times)]
 
+    __getitems__ = items_of
+
     @property
     def labels(self) -> np.ndarray | None:
         """The class of every item, ``(N,)`` int64."""
@@ -146,6 +148,8 @@ class ClassBalancedDataset(_ClassBalancedDataset):
         first = bisect_left(rows, row)
         draw = DrawIndex.moved(idx, row, position - first, bisect_right(rows, row) - first)
         return self.dataset[draw]
+
+    __getitems__ = items_of
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -183,6 +187,8 @@ class ConcatDataset(_ConcatDataset):
         if sample is not None:
             sample.set_field(int(idx) % len(self), 'sample_idx', field_type='metainfo')
         return item
+
+    __getitems__ = items_of
 
     @property
     def labels(self) -> np.ndarray | None:

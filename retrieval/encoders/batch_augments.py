@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..checks import real_number, whole_number
 from ..registry import BATCH_AUGMENTS
@@ -91,12 +92,17 @@ class CutMix(Mixup):
         lam, partner = self.draw(len(inputs))
         partner = partner.to(inputs.device)
         height, width = inputs.shape[-2:]
-        top, bottom, left, right = self.draw_box(height, width, lam)
+        box = top, bottom, left, right = self.draw_box(height, width, lam)
         if self.correct_lam or self.cutmix_minmax is not None:
             lam = 1 - (bottom - top) * (right - left) / (height * width)
         mixed = inputs.clone()
-        mixed[..., top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]
+        mixed[..., top:bottom, left:right] = self.pasted(inputs[partner], box)
         return mixed, mix_scores(scores, partner, lam)
+
+    def pasted(self, others: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+        """What of the other images ``(B, C, H, W)`` fills the box."""
+        top, bottom, left, right = box
+        return others[..., top:bottom, left:right]
 
     def draw_box(self, height: int, width: int, lam: float) -> tuple[int, int, int, int]:
         """Rows ``top:bottom`` and columns ``left:right`` that are replaced."""
@@ -111,6 +117,69 @@ class CutMix(Mixup):
         top = _integer(0, height - 1) - rows // 2
         left = _integer(0, width - 1) - columns // 2
         return max(top, 0), min(top + rows, height), max(left, 0), min(left + columns, width)
+
+
+@BATCH_AUGMENTS.register_module()
+class ResizeMix(CutMix):
+    """Another image of the batch, whole and made smaller, is pasted over a box of every image.
+
+    The box is drawn as CutMix draws it; an image keeps the share ``lam`` of its area, which is
+    ``Beta(alpha, alpha)`` stretched from ``lam_min`` to ``lam_max`` (Qin et al., "ResizeMix: Mixing
+    Data with Preserved Object Information and True Labels", 2020, with alpha=1).
+
+    Args:
+        alpha: both parameters of the Beta distribution, above 0.
+        lam_min: the least share that an image keeps.
+        lam_max: the largest.
+        interpolation: how images are made smaller, a mode of
+            :func:`torch.nn.functional.interpolate`.
+        prob: the share of batches that are mixed.
+        cutmix_minmax: draw the box's sides uniformly between these shares of the image's instead.
+        correct_lam: label with the area that was really covered, after cutting off.
+        num_classes: how many classes the labels have, where the data preprocessor is not told.
+
+    Raises:
+        ValueError: an argument outside the range that is named here.
+
+    Example:
+        >>> mixed, shares = ResizeMix(alpha=1.0)(torch.rand(4, 3, 8, 8), torch.eye(4))
+        >>> mixed.shape
+        torch.Size([4, 3, 8, 8])
+    """
+
+    def __init__(self, alpha: float, lam_min: float = 0.1, lam_max: float = 0.8,
+                 interpolation: str = 'bilinear', prob: float = 1.0,
+                 cutmix_minmax: Sequence[float] | None = None, correct_lam: bool = True,
+                 num_classes: int | None = None) -> None:
+        super().__init__(alpha, cutmix_minmax, correct_lam, num_classes)
+        if not 0 <= lam_min <= lam_max <= 1:
+            raise ValueError('lam_min and lam_max must be shares with 0 <= lam_min <= lam_max <= '
+                             f'1, got {lam_min} and {lam_max}.')
+        if interpolation not in ('nearest', 'bilinear', 'bicubic', 'area', 'nearest-exact'):
+            raise ValueError('interpolation must be nearest, bilinear, bicubic, area or '
+                             f'nearest-exact, got {interpolation!r}.')
+        if not 0 <= prob <= 1:
+            raise ValueError(f'prob must be a share from 0 to 1, got {prob}.')
+        self.lam_min, self.lam_max = lam_min, lam_max
+        self.interpolation = interpolation
+        self.prob = prob
+
+    def __call__(self, inputs: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix ``inputs (B, C, H, W)`` and ``scores (B, num_classes)``; neither is changed."""
+        if float(torch.rand(())) >= self.prob:
+            return inputs, scores
+        return super().__call__(inputs, scores)
+
+    def draw(self, batch_size: int) -> tuple[float, Tensor]:
+        lam, partner = super().draw(batch_size)
+        return lam * (self.lam_max - self.lam_min) + self.lam_min, partner
+
+    def pasted(self, others: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+        top, bottom, left, right = box
+        if bottom == top or right == left:
+            return others[..., :bottom - top, :right - left]
+        return functional.interpolate(others, size=(bottom - top, right - left),
+                                      mode=self.interpolation)
 
 
 def _integer(low: int, high: int) -> int:

@@ -34,12 +34,25 @@ def build_encoder(cfg: Any, name: str = 'image_encoder') -> nn.Module:
     if isinstance(cfg, dict):
         if 'type' not in cfg:
             raise ValueError(f'{name} has no type, it has only {sorted(cfg)}: give {_EXPECTED}.')
-        return keep_weights(MODELS.build(cfg))
+        return keep_weights(MODELS.build(_with_checkpoint(cfg)))
     if isinstance(cfg, (list, tuple)):
         if not cfg:
             raise ValueError(f'{name} is an empty list: give {_EXPECTED}.')
         return Sequential(*(build_encoder(part, f'{name}[{i}]') for i, part in enumerate(cfg)))
     raise TypeError(f'{name} must be {_EXPECTED}, got {type(cfg).__name__}.')
+
+
+def _with_checkpoint(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The config with the ``checkpoint_prefix``, ``checkpoint_key_mapping`` and
+    ``checkpoint_strict`` of older configs inside ``checkpoint``.
+    """
+    apart = {key: value for key, value in cfg.items()
+             if key in ('checkpoint_prefix', 'checkpoint_key_mapping', 'checkpoint_strict')}
+    if not apart or not isinstance(cfg.get('checkpoint'), str):
+        return cfg
+    rest = {key: value for key, value in cfg.items() if key not in apart}
+    return {**rest, 'checkpoint': {'path': cfg['checkpoint'], **{
+        key.removeprefix('checkpoint_'): value for key, value in apart.items()}}}
 
 
 def keep_weights(module: nn.Module) -> nn.Module:

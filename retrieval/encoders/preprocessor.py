@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
     become float32 and normalised, images of unequal size are padded at the bottom and the right
     to the largest of the batch, and labels and images are mixed (in training only).
 
-    A padded image depends on the batch that it is in, and so does its embedding: give images of
-    one size wherever figures count.
+    A padded image depends on the batch that it is in, and so would its embedding: outside training
+    a retriever encodes the sizes of a batch one after the other (:func:`parts_of_one_size`).
 
     Args:
         mean: subtracted, one number a channel or one for all; in the unit of the pixels.
@@ -202,6 +202,34 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         for sample, score in zip(labelled, scores, strict=True):
             sample.set_field(score, 'gt_score', dtype=Tensor)
         return inputs, labelled
+
+
+def parts_of_one_size(batch: Mapping[str, Any]) -> Iterator[tuple[list[int], Mapping[str, Any]]]:
+    """A batch in parts whose images have one height and width, so that none is padded.
+
+    Args:
+        batch: ``dict(inputs, data_samples)`` as a loader gives it.
+
+    Yields:
+        The places of the part's images in the batch, and the part; the batch itself where it has
+        one size already, or several views.
+
+    Example:
+        >>> images = [torch.zeros(3, 4, 4), torch.zeros(3, 2, 2), torch.ones(3, 4, 4)]
+        >>> [places for places, _ in parts_of_one_size(dict(inputs=images))]
+        [[0, 2], [1]]
+    """
+    images = batch['inputs']
+    places = defaultdict(list)
+    if not _are_views(images) and all(isinstance(image, Tensor) for image in images):
+        for place, image in enumerate(images):
+            places[image.shape[-2:]].append(place)
+    if len(places) < 2 or any(len(values) != len(images) for values in batch.values() if values):
+        yield list(range(len(images))), batch
+        return
+    for some in places.values():
+        yield some, {name: [values[place] for place in some] if values else values
+                     for name, values in batch.items()}
 
 
 def _checked_norm(mean: Any, std: Any) -> tuple[list[float], list[float]] | None:

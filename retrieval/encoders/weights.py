@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,47 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..files import kind_of_file
+from ..foreign_files import refuse_oversized, refuse_special
 from ..registry import unknown_name
 
 KeyMapping = Mapping[str, str] | Sequence[Sequence[str]]
 
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'state_dict_ema', 'model_ema')
+# The state of training, and MMEngine's weights that were not averaged
+_NO_WEIGHTS = {'optimizer', 'optimizers', 'optimizer_states', 'optim', 'ema_state_dict', 'scaler',
+               'hyper_parameters'}
 _CLASSIFIERS = {'fc', 'head', 'heads', 'classifier', 'cls_head', 'W', 'proxies'}
 _AVERAGES = ('ema', 'averaged', 'teacher', 'momentum')
+# Settings that training scripts leave beside the weights. They are read as dicts and objects
+# without code, also where their package is not installed.
+_DICTS = ('easydict.EasyDict', 'yacs.config.CfgNode', 'addict.addict.Dict',
+          'mmcv.utils.config.ConfigDict', 'pytorch_lightning.utilities.parsing.AttributeDict',
+          'lightning_fabric.utilities.data.AttributeDict',
+          'lightning.fabric.utilities.data.AttributeDict')
+_OBJECTS = ('argparse.Namespace', 'types.SimpleNamespace', 'pathlib.Path', 'pathlib.PosixPath',
+            'pathlib.WindowsPath', 'pathlib.PurePosixPath', 'datetime.datetime',
+            'datetime.timedelta', 'typing.Any', 'omegaconf.base.ContainerMetadata',
+            'omegaconf.base.Metadata', 'omegaconf.dictconfig.DictConfig',
+            'omegaconf.listconfig.ListConfig', 'omegaconf.nodes.AnyNode',
+            'pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint')
+
+
+class _Ignored:
+    """Takes the place of an object, whatever it is made of, and keeps nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __new__(cls, *args: Any) -> _Ignored:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_STAND_INS: list[Any] = [*((OrderedDict, name) for name in _DICTS),
+                         *((_Ignored, name) for name in _OBJECTS)]
 
 
 @dataclass(frozen=True)
@@ -35,9 +69,10 @@ class Checkpoint:
 
     Args:
         path: ``.safetensors``, or a checkpoint of torch that loads with ``weights_only``.
-        prefix: only names that begin with it are taken, and it is removed; by default the
-            beginning that the model's names carry in the file (``module.``, ``backbone.``,
-            ``image_encoder.backbone.``) is found.
+        prefix: only names that begin with it are taken, and it is removed (``teacher.``); it also
+            names a level of a nested file. A beginning that the model's names carry in the file
+            (``module.``, ``backbone.``, ``net.``, ``image_encoder.backbone.``) is found; the empty
+            string says that there is none.
         key_mapping: pairs of a regular expression and what replaces each place where it is found
             (:func:`re.sub`), applied in turn, after ``prefix``: a dict or a list of pairs.
         strict: refuse a file that lacks a weight of the model (integer buffers do not count), that
@@ -83,13 +118,30 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no weight file, or ``prefix`` or ``key_mapping`` match nothing.
+            ValueError: it is no weight file, ``prefix`` or ``key_mapping`` match nothing, or
+                several parts of the file fit equally well.
             TypeError: ``key_mapping`` is of another type.
         """
         renamed = _rename(read_weights(self.path), self.path, self.prefix, self.key_mapping)
-        found = '' if self.prefix is not None else find_prefix(renamed, own)
+        found = '' if self.prefix == '' else self._beginning(renamed, own)
         return {name[len(found):]: value for name, value in renamed.items()
                 if name.startswith(found)}
+
+    def _beginning(self, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+        best = _best_prefixes(given, own)
+        if len(best) > 1:
+            fits = {prefix: sum(prefix + name in given and given[prefix + name].shape == value.shape
+                                for name, value in own.items()) for prefix in best}
+            best = [prefix for prefix in best if fits[prefix] == max(fits.values())]
+        if len(best) > 1:  # a retriever keeps its momentum encoder beside its own
+            best = [prefix for prefix in best if prefix.startswith('image_encoder.')] or best
+        if len(best) > 1:
+            before = self.prefix or ''
+            raise ValueError(
+                f'{str(self.path)!r} holds several parts that fit equally well, whose names begin '
+                f'with {_some([before + prefix for prefix in best])[:-1]}: choose one, as '
+                f'checkpoint=dict(path=…, prefix={before + best[-1]!r}).')
+        return best[0]
 
     def check(self, own: Mapping[str, Tensor], weights: Mapping[str, Tensor],
               report: WeightReport) -> None:
@@ -196,6 +248,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ['fc.weight']
     """
     path = Path(path)
+    refuse_special(path)
     if not path.is_file():
         is_folder = ', which is a folder' if path.is_dir() else ''
         raise FileNotFoundError(f'There is no weight file {str(path)!r}{is_folder}.')
@@ -208,11 +261,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return _unwrap(_unpickle(path), path)
     wanted = ('no safetensors file' if path.suffix == '.safetensors' else
               'no weight file that can be read safely')
-    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start)}. A weight file is written by '
-                     'safetensors, or by torch.save(model.state_dict(), path).')
+    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start, path)}. A weight file is '
+                     'written by safetensors, or by torch.save(model.state_dict(), path).')
 
 
-def _describe(start: bytes) -> str:
+def _describe(start: bytes, path: Path) -> str:
     """The likely kind of a file that is no weight file seems to be, by its first bytes."""
     text = start.lstrip().lower()
     if not start:
@@ -223,7 +276,7 @@ def _describe(start: bytes) -> str:
         return 'it is a pointer of Git LFS, in whose place `git lfs pull` puts the file'
     if all(byte in b'\t\n\r' or 32 <= byte < 127 for byte in start):
         return f'it is a text, which begins with {start[:40].decode()!r}'
-    return 'its first bytes are of neither format'
+    return f'its first bytes are of neither format: it seems to be {kind_of_file(path)}'
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -240,15 +293,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> object:
+    refuse_oversized(path)
     try:
-        with path.open('rb') as file:  # by its path torch would judge it by its suffix
+        with path.open('rb') as file, torch.serialization.safe_globals(_STAND_INS):
+            # by its path torch would judge it by its suffix
             return torch.load(file, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged archive or pickle may raise anything
         # torch's own text advises to load without the restriction, which nobody should follow.
         named = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
         first = str(error).strip().split('\n')[0]
         reason = (f'it names {named[1]}, and objects other than tensors could run code' if named
-                  else 'it is damaged, only a part, or something else'
+                  else f'it seems to be {kind_of_file(path)}, and is damaged, only a part, or '
+                  'something else'
                   + ('' if 'weights_only' in first or not first else f': {first}'))
         raise ValueError(
             f'{str(path)!r} is no weight file that can be read safely ({reason}). Save a dict of '
@@ -256,18 +312,30 @@ def _unpickle(path: Path) -> object:
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
+    """The tensors by name; those of a deeper level begin with its key.
+
+    A level that is known to hold the weights is entered, unless there are two (as ``model`` and
+    ``model_ema``).
+    """
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPERS
-                      if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        if len(inner) != 1:
             break
-        content = inner
-    tensors = {name: value for name, value in content.items()
-               if isinstance(name, str) and isinstance(value, Tensor)
-               } if isinstance(content, Mapping) else {}
+        content = inner[0]
+    tensors = dict(_flattened(content, '')) if isinstance(content, Mapping) else {}
     if not tensors:
-        raise ValueError(f'{str(path)!r} holds no named tensors, so it is no weight file.')
+        keys = [repr(key) for key in content] if isinstance(content, Mapping) else []
+        raise ValueError(f'{str(path)!r} holds no named tensors, so it is no weight file'
+                         + (f'; it holds {_some(keys)}' if keys else '.'))
     return tensors
+
+
+def _flattened(content: Mapping[Any, Any], before: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            yield before + name, value
+        elif isinstance(name, str) and isinstance(value, Mapping) and name not in _NO_WEIGHTS:
+            yield from _flattened(value, f'{before}{name}.')
 
 
 def _rename(weights: Mapping[str, Tensor], path: str | os.PathLike[str], prefix: str | None = None,
@@ -290,9 +358,10 @@ def _rename(weights: Mapping[str, Tensor], path: str | os.PathLike[str], prefix:
     if prefix:
         names = [name for name in names if name.startswith(prefix)]
         if not names:
-            begins = sorted({f'{name.split(".")[0]}.' for name in weights})
             raise ValueError(f'No weight in {str(path)!r} begins with {prefix!r}. The names begin '
-                             f'with {_some(begins)}')
+                             f'with {_some(_beginnings(weights))}')
+        if all(name[len(prefix):].startswith('.') for name in names):
+            prefix += '.'
     target = {name: name[len(prefix or ''):] for name in names}
     for pattern, replacement in _pairs(key_mapping):
         try:
@@ -306,6 +375,10 @@ def _rename(weights: Mapping[str, Tensor], path: str | os.PathLike[str], prefix:
         target = changed
     _check_distinct(target, path)
     return {new: weights[name] for name, new in target.items()}
+
+
+def _beginnings(names: Iterable[str]) -> list[str]:
+    return sorted({f'{name.split(".")[0]}.' for name in names})
 
 
 def _pairs(key_mapping: KeyMapping | None) -> list[tuple[str, str]]:
@@ -353,6 +426,11 @@ def find_prefix(given: Iterable[str], own: Iterable[str]) -> str:
     """The beginning without which most of the given names are among the model's; the shortest
     where several do equally well.
     """
+    return _best_prefixes(given, own)[0]
+
+
+def _best_prefixes(given: Iterable[str], own: Iterable[str]) -> list[str]:
+    """The beginnings without which most names are among the model's, the shortest first."""
     wanted = set(own)
     counts: Counter[str] = Counter()
     for name in given:
@@ -360,7 +438,8 @@ def find_prefix(given: Iterable[str], own: Iterable[str]) -> str:
         for at in range(len(parts)):
             if '.'.join(parts[at:]) in wanted:
                 counts[''.join(f'{part}.' for part in parts[:at])] += 1
-    return min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default='')
+    most = max(counts.values(), default=0)
+    return sorted((prefix for prefix in counts if counts[prefix] == most), key=len) or ['']
 
 
 def extra_blocks(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -402,7 +481,8 @@ def likely_cause(own: Mapping[str, Tensor], given: Mapping[str, Tensor],
     """Why weights do not fit, as far as names and shapes tell."""
     return (_other_beginning(own, given, report) or _other_depth(own, given, report)
             or _other_shapes(own, given, report)
-            or ('it is of another architecture, or its names are those of another library, which '
+            or ('it is of another architecture, or its names, which begin with '
+                f'{_some(_beginnings(given))[:-1]}, are those of another library, which '
                 'key_mapping can translate.' if report.fitting == 0 else
                 'it is of another variant of the architecture.'))
 

@@ -3,7 +3,7 @@ ranked.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..checks import same_length, some_of
 from ..gallery import Gallery, is_gallery, read_column
-from ..ranking import RowSets, as_vectors
+from ..ranking import TILE_BUDGET, PreparedGallery, RowSets, as_vectors
 from ..similarity import Similarity, SimilarityFn
 from .relevance import (
     RelevanceLike,
@@ -232,3 +232,32 @@ class EvaluationTask:
         theirs = self.gallery.ids
         same_length('gallery_ids', theirs, self.shape[1], 'rows of the gallery')
         return None if ids is None or theirs is None else same_ids(ids, theirs)
+
+
+def scored_blocks(task: EvaluationTask) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The scores of all pairs of a query and a row, a block of queries at a time.
+
+    Yields scores ``(B, N)`` float32, and which rows each query ranks and which of these are
+    relevant, ``(B, N)`` bool both.
+
+    Example:
+        >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.8, .6]], [7, 7]))
+        >>> [(scores[rankable], relevant.sum()) for scores, rankable, relevant in
+        ...  scored_blocks(task)]
+        [(tensor([0.8000, 0.8000]), tensor(2))]
+    """
+    gallery = PreparedGallery(task.gallery_vectors, task.similarity)
+    vectors = gallery.prepare_queries(task.query_vectors)
+    relevant, excluded = task.relevant_rows(), task.excluded_rows()
+    height, _ = gallery.tiles(len(vectors), TILE_BUDGET, whole_rows=True)
+    for start in range(0, len(vectors), height):
+        scores = gallery.scores(vectors[start:start + height])
+        stop = start + len(scores)
+        rankable = torch.ones_like(scores, dtype=torch.bool)
+        if task.gallery is None:
+            rankable[torch.arange(len(scores)), torch.arange(start, stop)] = False
+        if excluded is not None:
+            rankable[excluded.block(start, stop)] = False
+        hits = torch.zeros_like(rankable)
+        hits[relevant.block(start, stop)] = True
+        yield scores, rankable, hits & rankable

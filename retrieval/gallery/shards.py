@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import LOCK_NAME, write_bytes
+from ..foreign_files import read_regular
 from ..tensor_file import DamagedError, Format, digest
 from . import columns
 from .file import Contents, open_gallery_file
@@ -107,7 +108,7 @@ def read_state(folder: Path) -> State:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_bytes()
+        text = read_regular(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{str(folder)!r} is no gallery store: it has no {MANIFEST}. Make '
                                 'one with GalleryStore.create.') from error
@@ -124,6 +125,10 @@ def read_state(folder: Path) -> State:
     STORE.check(path, inner['format'], inner['version'])
     shards = tuple(Shard(**{**one, 'removed': Removed(**one['removed']) if one['removed'] else None
                             }) for one in inner['shards'])
+    outside = sorted(name for name in files_of(shards) if not _OWN.fullmatch(name))
+    if outside:  # a store from elsewhere might name any file
+        raise DamagedError(f'{str(path)!r} names the file {outside[0]!r}, which no store writes. '
+                           'Restore it.')
     return State(inner['dtype'], inner['generation'], inner['next_file'], shards, inner['facts'])
 
 
@@ -147,7 +152,7 @@ def removed_mask(folder: Path, shard: Shard) -> np.ndarray:
     if shard.removed is None:
         return np.zeros(shard.rows, dtype=bool)
     path = folder / shard.removed.file
-    bits = path.read_bytes()
+    bits = read_regular(path)
     if digest(bits).hex() != shard.removed.checksum:
         raise DamagedError(f'{str(path)!r} is damaged: its {len(bits)} bytes do not fit their '
                            'checksum. Restore the file.')
@@ -175,21 +180,21 @@ def is_foreign(folder: Path) -> bool:
                for path in folder.iterdir())
 
 
-def open_shard(folder: Path, shard: Shard) -> Contents:
+def open_shard(folder: Path, shard: Shard, copy: bool = False) -> Contents:
     """The contents of the file of a shard, removed rows too.
 
     Raises:
         FileNotFoundError: it is missing.
         DamagedError: a ``ValueError``; it is damaged, or another file.
     """
-    contents = open_gallery_file(folder / shard.file)
+    contents = open_gallery_file(folder / shard.file, copy)
     if contents.files[0].checksum != shard.checksum or len(contents.vectors) != shard.rows:
         raise DamagedError(f'{str(folder / shard.file)!r} is another file than the one that the '
                            'store wrote. Restore it.')
     return contents
 
 
-def open_state(folder: Path, state: State) -> Contents:
+def open_state(folder: Path, state: State, copy: bool = False) -> Contents:
     """The rows of a state, those that are not removed, read when they are used.
 
     Raises:
@@ -198,7 +203,7 @@ def open_state(folder: Path, state: State) -> Contents:
     """
     if not state.shards:
         raise ValueError(f'The store {str(folder)!r} is empty: append a gallery first.')
-    opened = [open_shard(folder, shard) for shard in state.shards]
+    opened = [open_shard(folder, shard, copy) for shard in state.shards]
     if len(opened) == 1 and state.shards[0].removed is None:
         return opened[0]
     kept = [np.flatnonzero(~removed_mask(folder, shard)) if shard.removed else None
@@ -207,8 +212,8 @@ def open_state(folder: Path, state: State) -> Contents:
         state.facts, fingerprint=Fingerprint.from_dict(state.facts['fingerprint'])))
 
 
-def open_shards(folder: Path) -> Contents:
-    """The rows of a store as it is now.
+def open_shards(folder: Path, copy: bool = False) -> Contents:
+    """The rows of a store as it is now; mapped, or copied into memory.
 
     Raises:
         FileNotFoundError: the folder is no store.
@@ -218,7 +223,7 @@ def open_shards(folder: Path) -> Contents:
     for _ in range(_READ_ATTEMPTS):
         state = read_state(folder)
         try:
-            return open_state(folder, state)
+            return open_state(folder, state, copy)
         except FileNotFoundError as error:
             missing = error  # a writer compacted meanwhile, if the state is another one now
             if read_state(folder).generation == state.generation:

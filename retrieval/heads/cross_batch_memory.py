@@ -23,7 +23,7 @@ class EmbeddingQueue(nn.Module):
         embedding_size: their width, D.
 
     Attributes:
-        embeddings: ``(M, D)`` float32.
+        embeddings: ``(M, D)`` float32; float64 once such rows were put there.
         labels: ``(M,)`` int64.
         position: the row that is written next, a scalar int64.
         filled: how many rows were ever written, at most M, a scalar int64.
@@ -74,6 +74,8 @@ class EmbeddingQueue(nn.Module):
         if width != self.embeddings.shape[1]:
             raise ValueError(f'The queue holds embeddings of width {self.embeddings.shape[1]}, and '
                              f'the encoder gives {width}: write embedding_size={width}.')
+        if embeddings.dtype == torch.float64:  # nothing is rounded; half precision is widened
+            self.embeddings = self.embeddings.double()
         rows = (self.position + torch.arange(count, device=self.position.device)) % self.size
         self.embeddings[rows] = embeddings.to(self.embeddings)
         self.labels[rows] = labels.to(self.labels)
@@ -87,6 +89,11 @@ class EmbeddingQueue(nn.Module):
         """
         filled = int(self.filled)  # until the ring is full, it was written from row 0 on
         return self.embeddings[:filled].clone(), self.labels[:filled].clone()
+
+    def reset(self) -> None:
+        """Forget every row."""
+        for buffer in self.buffers():
+            buffer.zero_()
 
     def extra_repr(self) -> str:
         return f'size={self.size}, embedding_size={self.embeddings.shape[1]}'
@@ -190,6 +197,10 @@ class CrossBatchMemory(nn.Module):
         if writes and self.enqueue == 'after':
             self.queue.put(*kept)
         return value
+
+    def reset_queue(self) -> None:
+        """Forget every embedding, as at the start of another stage of training."""
+        self.queue.reset()
 
     def _compare(self, queries: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor] | None,
                  own: Tensor | None) -> Tensor:

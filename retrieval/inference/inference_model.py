@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..checks import whole_number
 from ..retrievers import evaluation_mode
+from ..similarity import normalize
 from .knn import CallableKNN, FaissIndexer, FaissKNN, IndexerKNN
 from .match_finder import MatchFinder
 
@@ -34,15 +34,23 @@ class InferenceModel:
         data_device: where batches are put; by default where the model's weights are, and for a
             model without weights on a GPU where there is one.
         dtype: what batches are cast to, or None.
-        indexer: in the place of ``knn_func``, an index with the older methods, such as
-            :class:`FaissIndexer`.
+        indexer: in the place of ``knn_func``, an index with the methods of releases before 1.1,
+            such as :class:`FaissIndexer`; neighbours then come as ``(indices, distances)``.
         batch_size: images that are embedded at once, where a call does not say.
         calibration: makes probabilities of scores, in :meth:`match_probability` and
             :meth:`identify`; it goes to the match finder. Where no ``match_finder`` is given, its
             threshold is the default.
 
+    The orders of arguments of older releases are understood as well: ``(trunk, embedder,
+    match_finder, indexer, normalize_embeddings, batch_size)``, and the same with
+    ``normalize_embeddings`` before ``indexer``.
+
     Embedding happens in evaluation mode and without gradients; every submodule has its own mode
     back afterwards, and no weight is moved.
+
+    Attributes:
+        indexer: the index that was given, or a :class:`FaissIndexer` of what ``knn_func`` searches;
+            None where it is a function of another kind.
 
     Raises:
         TypeError, ValueError: an argument is of another type, or two contradict each other.
@@ -56,10 +64,17 @@ class InferenceModel:
     """
 
     def __init__(self, trunk: Any, embedder: Any = None, match_finder: MatchFinder | None = None,
-                 normalize_embeddings: bool = True, knn_func: Any = None,
-                 data_device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+                 normalize_embeddings: Any = True, knn_func: Any = None,
+                 data_device: Any = None, dtype: torch.dtype | None = None,
                  *, indexer: Any = None, batch_size: int = 64,
                  calibration: MatchCalibration | None = None) -> None:
+        if normalize_embeddings is None or hasattr(normalize_embeddings, 'search_nn'):
+            indexer, normalize_embeddings, knn_func = (
+                normalize_embeddings or FaissIndexer(), knn_func is not False, None)
+            batch_size, data_device = _number_first(data_device, batch_size)
+        elif hasattr(knn_func, 'search_nn'):
+            indexer, knn_func = knn_func, None
+            batch_size, data_device = _number_first(data_device, batch_size)
         for name, part in (('trunk', trunk), ('embedder', embedder)):
             if not callable(part) and not (name == 'embedder' and part is None):
                 raise TypeError(f'{name} must be a module, got {type(part).__name__}.')
@@ -68,7 +83,8 @@ class InferenceModel:
         self.match_finder = _match_finder(match_finder, calibration)
         self.normalize_embeddings = normalize_embeddings
         self.knn_func = _knn_function(knn_func, indexer)
-        self.indexer = indexer
+        self._indices_first = indexer is not None
+        self.indexer = FaissIndexer.of(self.knn_func) if indexer is None else indexer
         self.data_device = torch.device(_default_device(self.trunk, self.embedder)
                                         if data_device is None else data_device)
         self.dtype = dtype
@@ -115,7 +131,7 @@ class InferenceModel:
                 type(embeddings).__name__
             raise ValueError(f'The model must return embeddings (B, D), got {got}: give an '
                              'embedder that makes such ones.')
-        return functional.normalize(embeddings, dim=1) if self.normalize_embeddings else embeddings
+        return normalize(embeddings) if self.normalize_embeddings else embeddings
 
     def _moved(self, batch: Any) -> Any:
         if isinstance(batch, Tensor):
@@ -128,7 +144,8 @@ class InferenceModel:
 
     @torch.no_grad()
     def train_knn(self, inputs: Any, batch_size: int | None = None, *,
-                  ids: Iterable[Any] | None = None, labels: Any = None) -> None:
+                  ids: Iterable[Any] | None = None, labels: Any = None,
+                  emb_dim: int | None = None) -> None:
         """Make a tensor, array, list, dataset or dataloader what is searched.
 
         Args:
@@ -136,8 +153,12 @@ class InferenceModel:
             batch_size: how many are embedded at once.
             ids: a unique id for each, kept and saved with the index.
             labels: a class for each, in place of the dataset's.
+            emb_dim: the width that older releases asked for; the embeddings must have it.
+
+        Raises:
+            ValueError: the embeddings have another width than ``emb_dim``.
         """
-        self._index(self.knn_func.train, inputs, batch_size, ids, labels)
+        self._index(self.knn_func.train, inputs, batch_size, ids, labels, emb_dim)
 
     @torch.no_grad()
     def add_to_knn(self, inputs: Any, batch_size: int | None = None, *,
@@ -145,9 +166,13 @@ class InferenceModel:
         """Add to what is searched; see :meth:`train_knn`."""
         self._index(self.knn_func.add, inputs, batch_size, ids, labels)
 
-    def _index(self, put: Any, inputs: Any, batch_size: int | None, ids: Any, labels: Any) -> None:
+    def _index(self, put: Any, inputs: Any, batch_size: int | None, ids: Any, labels: Any,
+               emb_dim: int | None = None) -> None:
         embeddings, found = self._embeddings_and_labels(inputs, batch_size)
         labels = found if labels is None else labels
+        if emb_dim not in (None, embeddings.shape[1]):
+            raise ValueError(f'emb_dim is {emb_dim}, and the model gives embeddings of width '
+                             f'{embeddings.shape[1]}: leave it out.')
         if hasattr(self.knn_func, 'names'):
             put(embeddings, ids, labels)
         elif ids is not None:
@@ -164,12 +189,18 @@ class InferenceModel:
             k: how many neighbours; more than there are gives what there are.
 
         Returns:
-            Distances ``(Q, k)`` and rows ``(Q, k)``, nearest first.
+            Distances ``(Q, k)`` and rows ``(Q, k)``, nearest first; rows and distances, as older
+            releases had it, where an ``indexer`` was given.
 
         Raises:
-            ValueError: nothing was indexed (a ``RuntimeError`` from an older indexer).
+            ValueError: nothing was indexed (a ``RuntimeError`` with an ``indexer``).
         """
-        return self.knn_func(self.get_embeddings(query), k)
+        k = whole_number('k', k)
+        check = getattr(self.knn_func, 'check_trained', None)
+        if check is not None:  # before the trunk runs
+            check()
+        distances, rows = self.knn_func(self.get_embeddings(query), k)
+        return (rows, distances) if self._indices_first else (distances, rows)
 
     def identify(self, query: Any, k: int = 1,
                  threshold: float | None = None) -> list[dict[str, Any]]:
@@ -246,12 +277,15 @@ class InferenceModel:
     load_index = load_knn_func
 
 
+def _number_first(given: Any, batch_size: int) -> tuple[int, Any]:
+    """Batch size and device, where an older order has the batch size in the device's place."""
+    return (batch_size, given) if given is None else (given, None)
+
+
 def _match_finder(finder: MatchFinder | None,
                   calibration: MatchCalibration | None) -> MatchFinder:
     if finder is None:
-        from pytorch_metric_learning.distances import CosineSimilarity
-        return MatchFinder(CosineSimilarity(), 0.9 if calibration is None else None,
-                           calibration=calibration)
+        return MatchFinder(threshold=0.9 if calibration is None else None, calibration=calibration)
     if calibration is not None:
         if getattr(finder, 'calibration', None) not in (None, calibration):
             raise ValueError('The match finder has another calibration already: give one of them.')

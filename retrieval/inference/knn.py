@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from . import faiss_engine
 from .flat_index import FlatIndex
 
 UNKNOWN = -1  # the label of a row whose class nobody said
+_NOTHING = ('There is nothing to search in yet: give a reference, or call `train` first '
+            '(`train_knn` of an InferenceModel).')
+_NO_INDEX = 'The indexer is not trained yet: call `train_indexer` (`train_index`) first.'
 _SCORES = 2 ** 24  # held at once, where no batch size says otherwise
 
 
@@ -87,7 +90,7 @@ class RowNames:
             ValueError: they have another length, or are damaged.
         """
         return cls().extended(count, opened.strings('ids') if 'ids' in opened else None,
-                              opened.tensor('labels') if 'labels' in opened else None)
+                              opened.tensor('labels').clone() if 'labels' in opened else None)
 
 
 def _unlabelled(count: int) -> Tensor:
@@ -147,10 +150,13 @@ class HeldReference:
         """
         if reference is not None:
             return as_vectors(reference, 'reference')
-        if self.reference is None:
-            raise ValueError('There is nothing to search in yet: give a reference, or call '
-                             '`train` first (`train_knn` of an InferenceModel).')
-        return self.reference
+        self.check_trained()
+        return cast(Tensor, self.reference)
+
+    def check_trained(self) -> None:
+        """Raise ValueError where there is nothing to search in."""
+        if not len(self):
+            raise ValueError(_NOTHING)
 
     def save(self, filename: str | PathLike[str]) -> None:
         """Write the reference, ids and labels to one file with a checksum."""
@@ -165,7 +171,7 @@ class HeldReference:
             ValueError: it is damaged or something else.
         """
         opened = Container(filename, _HELD)
-        vectors = opened.tensor('vectors')
+        vectors = opened.tensor('vectors').clone()
         self.names = RowNames.from_file(opened, len(vectors))
         self._parts = [vectors]
 
@@ -189,7 +195,7 @@ class CallableKNN(HeldReference):
         return self.knn_func(query, min(k, most), among, ref_includes_query)
 
 
-_INDEX = Format('retrieval.FaissKNN', 2, _AGAIN)
+_INDEX = Format('retrieval.FaissKNN', 3, _AGAIN)
 
 
 class FaissKNN:
@@ -274,9 +280,7 @@ class FaissKNN:
                 self.reset()
             first = len(self)
             self.add(as_vectors(reference, 'reference', query.shape[1]))
-        if not len(self):
-            raise ValueError('There is nothing to search in yet: give a reference, or call '
-                             '`train` first (`train_knn` of an InferenceModel).')
+        self.check_trained()
         exclude = None
         if ref_includes_query:
             check_included(len(query), len(self) - first)
@@ -285,6 +289,11 @@ class FaissKNN:
         if reference is not None and self.reset_after:
             self.reset()
         return distances.to(query.device), indices.to(query.device)
+
+    def check_trained(self) -> None:
+        """Raise ValueError where there is nothing to search in."""
+        if not len(self):
+            raise ValueError(_NOTHING)
 
     def _search(self, query: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
         if isinstance(self.index, FlatIndex):
@@ -339,16 +348,23 @@ class FaissKNN:
     def save(self, filename: str | PathLike[str]) -> None:
         """Write index, ids and labels to one file with a checksum, whole or not at all.
 
+        ``faiss.read_index`` reads it as well: ids and labels stand behind what faiss reads.
+
         Raises:
             ValueError: there is nothing to write.
         """
         if self.index is None:
             raise ValueError('There is no index to save yet: call `train` first.')
-        if isinstance(self.index, FlatIndex):
-            held = self.index.tensors()
-        else:
-            held = {'faiss': faiss_engine.as_bytes(self.index)}
-        write_container(filename, _INDEX, {**held, **self.names.columns()}, {})
+        index = self.index
+        if isinstance(index, FlatIndex):
+            index = faiss_engine.flat(index.vectors(slice(None)))
+        columns: dict[str, Tensor] = {}
+        if self.names.ids is not None:
+            ids = StringColumn.from_strings(self.names.ids)
+            columns.update({'ids.bytes': ids.data, 'ids.offsets': ids.offsets})
+        if self.names.labels is not None:
+            columns['labels'] = self.names.labels
+        faiss_engine.write(index, filename, columns)
 
     def load(self, filename: str | PathLike[str]) -> None:
         """Read what :meth:`save` wrote, or an index that faiss wrote.
@@ -357,20 +373,15 @@ class FaissKNN:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        with open(filename, 'rb') as file:
-            ours = file.read(9)[8:] == b'{'  # a safetensors file: a length, then a JSON object
-        if not ours:
-            self.index = faiss_engine.read(filename)
-            self.names = RowNames().extended(self.index.ntotal)
-            return
-        opened = Container(filename, _INDEX)
-        index: Any
-        if 'faiss' in opened:
-            index = faiss_engine.from_bytes(opened.tensor('faiss'))
-        else:
-            index = FlatIndex.from_tensors(
-                {name: opened.tensor(name) for name in ('rows', 'centre')}, self._device())
-        self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
+        index, columns = faiss_engine.read(filename)
+        ids = (StringColumn(columns['ids.bytes'], columns['ids.offsets'])
+               if 'ids.bytes' in columns else None)
+        names = RowNames().extended(index.ntotal, ids, columns.get('labels'))
+        rows = faiss_engine.rows_of_flat(index)
+        if rows is not None:
+            index = FlatIndex(index.d, self._device())
+            index.add(rows)
+        self.index, self.names = index, names
 
 
 def check_included(queries: int, rows: int) -> None:
@@ -430,6 +441,15 @@ class CustomKNN(HeldReference):
         return distances if self.distance.is_inverted else -distances
 
 
+class IndexerFaissKNN(FaissKNN):
+    """A :class:`FaissKNN` that is not ready with the exception of older releases."""
+
+    def check_trained(self) -> None:
+        """Raise RuntimeError where nothing was indexed."""
+        if not len(self):
+            raise RuntimeError(_NO_INDEX)
+
+
 class FaissIndexer:
     """An index with the names of releases before 1.1; results come as ``(indices, distances)``.
 
@@ -446,9 +466,24 @@ class FaissIndexer:
     """
 
     def __init__(self, index: Any = None, emb_dim: int | None = None) -> None:
-        self.knn = FaissKNN(reset_before=False, reset_after=False)
+        self.knn: FaissKNN = IndexerFaissKNN(reset_before=False, reset_after=False)
         self.knn.index = index
         self._emb_dim = emb_dim
+
+    @classmethod
+    def of(cls, knn: Any) -> FaissIndexer | None:
+        """An indexer of what a :class:`FaissKNN` searches; None for another function.
+
+        Example:
+            >>> knn = FaissKNN()
+            >>> FaissIndexer.of(knn).knn is knn
+            True
+        """
+        if not isinstance(knn, FaissKNN):
+            return None
+        indexer = cls()
+        indexer.knn = knn
+        return indexer
 
     @property
     def index(self) -> Any:
@@ -474,7 +509,11 @@ class FaissIndexer:
         self.knn.add(vectors)
 
     def search_nn(self, query_batch: Any, k: int) -> tuple[Any, Any]:
-        """``(indices, distances)``, ``(Q, k)`` each; arrays where the queries are an array."""
+        """``(indices, distances)``, ``(Q, k)`` each; arrays where the queries are an array.
+
+        Raises:
+            RuntimeError: nothing was indexed.
+        """
         distances, indices = self.knn(query_batch, k)
         if isinstance(query_batch, np.ndarray):
             return indices.numpy(), distances.numpy()
@@ -514,11 +553,16 @@ class IndexerKNN:
 
     def __call__(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """``(distances, indices)`` on the query's device."""
-        if getattr(self.indexer, 'index', self) is None:
-            raise RuntimeError('The indexer is not trained yet: call `train_knn` first.')
+        self.check_trained()
         indices, distances = self.indexer.search_nn(query.float().cpu().numpy(), k)
         return (torch.as_tensor(np.asarray(distances)).to(query.device),
                 torch.as_tensor(np.asarray(indices)).to(query.device))
+
+    def check_trained(self) -> None:
+        """Raise RuntimeError where the indexer has no index, or one that is not trained."""
+        index = getattr(self.indexer, 'index', self)
+        if index is None or not getattr(index, 'is_trained', True):
+            raise RuntimeError(_NO_INDEX)
 
     def save(self, filename: str | PathLike[str]) -> None:
         """Let the indexer write itself."""

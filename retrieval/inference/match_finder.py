@@ -21,7 +21,7 @@ class MatchFinder:
     Args:
         distance: one of ``pytorch_metric_learning.distances``: called with ``(Q, D), (N, D)`` it
             gives ``(Q, N)``; ``pairwise_distance`` gives ``(n,)``; ``is_inverted`` says that
-            larger is nearer.
+            larger is nearer. By default ``CosineSimilarity()``.
         threshold: pairs match at this distance or nearer; None where each call gives its own.
         calibration: turns scores into probabilities of a match; its own threshold counts where
             there is no other. It must have been fitted to the scores of this distance (of one that
@@ -32,14 +32,16 @@ class MatchFinder:
         ValueError: no distance reaches the threshold.
 
     Example:
-        >>> from pytorch_metric_learning.distances import CosineSimilarity
-        >>> finder = MatchFinder(CosineSimilarity(), threshold=0.7)
+        >>> finder = MatchFinder(threshold=0.7)
         >>> finder.get_matching_pairs(torch.tensor([[1., 0], [1, 1], [0, 1]]), return_tuples=True)
         [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]
     """
 
-    def __init__(self, distance: Any, threshold: float | None = None, *,
+    def __init__(self, distance: Any = None, threshold: float | None = None, *,
                  calibration: MatchCalibration | None = None) -> None:
+        if distance is None:
+            from pytorch_metric_learning.distances import CosineSimilarity
+            distance = CosineSimilarity()
         for name in ('pairwise_distance', 'is_inverted'):
             if not hasattr(distance, name):
                 raise TypeError('distance must be one of pytorch_metric_learning.distances, such '

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
+from .engine import engine_of
 from .prepared import TILE_BUDGET, as_prepared
 from .row_sets import Exclusion, as_mask, as_row_sets, leave_out
 
@@ -82,15 +84,20 @@ def within(queries: Any, gallery: Any, threshold: float,
     allowed = as_mask(mask, len(prepared))
     sets = as_row_sets(exclude, len(vectors), len(prepared))
     height, width = prepared.tiles(len(vectors), tile_budget)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, len(vectors), height):
-        stop = min(start + height, len(vectors))
-        left_out = None if sets is None else sets.block(start, stop)
-        for first, last in prepared.column_tiles(width):
-            scores = prepared.scores(vectors[start:stop], first, last)
-            leave_out(scores, left_out, first, allowed)
+    engine, tiles = engine_of(prepared), list(prepared.column_tiles(width))
+
+    def search(start: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        block, found = vectors[start:start + height], []
+        left_out = None if sets is None else sets.block(start, start + len(block))
+        for first, tile in engine.score_tiles(prepared, block, tiles):
+            leave_out(tile, left_out, first, allowed)
+            scores = torch.as_tensor(tile)
             query, row = ((scores >= threshold) & (scores > -torch.inf)).nonzero(as_tuple=True)
             found.append((query + start, row + first, scores[query, row]))
+        return found
+
+    starts = range(0, len(vectors), height)
+    found = list(chain.from_iterable(engine.in_order(search, starts)))
     return _joined(found, len(vectors), vectors.device)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from ..encoders.preprocessor import parts_of_one_size
 from ..structures import RetrievalDataSample
 
 MODES = ('tensor', 'predict', 'loss')
@@ -40,6 +41,21 @@ class BaseRetriever(BaseModel, metaclass=ABCMeta):
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         raise ValueError(f'Unknown mode {mode!r}. Valid modes: {", ".join(MODES)}.')
+
+    def test_step(self, data: Any) -> list[Any]:
+        """The data samples of a loader's batch, with what was found for each.
+
+        Images of unequal size are encoded one size after the other, so that the answer for an
+        image does not depend on those beside it.
+        """
+        found: dict[int, Any] = {}
+        for places, part in parts_of_one_size(data):
+            found.update(zip(places, super().test_step(part), strict=True))
+        return [found[place] for place in sorted(found)]
+
+    def val_step(self, data: Any) -> list[Any]:
+        """As :meth:`test_step`."""
+        return self.test_step(data)
 
     @abstractmethod
     def extract_feat(self, inputs: Tensor) -> Any:

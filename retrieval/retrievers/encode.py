@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from ..distributed import all_gather_list, gather_samples, rank, shard
+from ..datasets.base import items_of
+from ..distributed import all_gather_list, gather_samples, shard
+from ..encoders.preprocessor import parts_of_one_size
 from ..gallery import Gallery
+from ..progress import progress_bar
 from ..structures import sample_id_of
 
 _Rows = TypeVar('_Rows', bound=Sequence[int])
@@ -48,6 +51,9 @@ class _Numbered(Dataset[Any]):
 
     def __getitem__(self, row: int) -> tuple[int, Any]:
         return row, self.dataset[row]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[int, Any]]:
+        return list(zip(rows, items_of(self.dataset, rows), strict=True))
 
 
 class _CollateNumbered:
@@ -121,12 +127,20 @@ class Encoded:
         self.skipped: dict[str, str] = {}
 
     def add(self, rows: list[int], embeddings: Tensor, samples: list[Any]) -> None:
+        """Take in a batch. Raises ValueError for an embedding that is not finite."""
+        embeddings = embeddings.detach().float().cpu()
+        ids = [str(sample_id_of(sample, row)) for row, sample in zip(rows, samples, strict=True)]
+        bad = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(f'The embedding of {ids[bad[0]]!r} is not finite (NaN or infinite), '
+                             f'as are {len(bad) - 1} more of its batch: look for a diverged '
+                             'training, or for an image that the encoder cannot take.')
+        labels = [sample.get('gt_label', None) for sample in samples]
+        self.labels += [int(label) if label is not None and label.numel() == 1 else None
+                        for label in labels]
         self.rows += rows
-        self.embeddings.append(embeddings.detach().float().cpu())
-        for row, sample in zip(rows, samples, strict=True):
-            self.ids.append(str(sample_id_of(sample, row)))
-            label = sample.get('gt_label', None)
-            self.labels.append(int(label) if label is not None and label.numel() == 1 else None)
+        self.embeddings.append(embeddings)
+        self.ids += ids
 
 
 def _drop_unreadable(batch: dict[str, Any], rows: list[int], skipped: dict[str, str]) -> list[int]:
@@ -171,12 +185,14 @@ def encode(model: Any, loader: DataLoader[Any], progress: str | None = None) -> 
         [[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]
     """
     collected = Encoded()
-    with evaluation_mode(model):
-        batches = numbered_batches(loader)
-        total = len(batches) if isinstance(batches, DataLoader) else len(loader)
-        for rows, batch in with_progress(batches, total, progress):
+    batches = numbered_batches(loader)
+    own: Any = getattr(batches, 'batch_sampler', None)  # of a generator, nobody knows
+    total = len(loader) * (loader.batch_size or 1) if own is None else sum(map(len, own))
+    with evaluation_mode(model), progress_bar(progress, total) as bar:
+        for rows, batch in batches:
             here = _rows_of_batch(batch, rows, len(collected.rows))
             encode_batch(model, batch, here, collected)
+            bar.update(len(here))
     return _to_gallery(collected, loader.dataset, exact_rows=covers_its_dataset(loader))
 
 
@@ -185,18 +201,11 @@ def encode_batch(model: Any, batch: dict[str, Any], rows: list[int], into: Encod
     rows = _drop_unreadable(batch, rows, into.skipped)
     if not rows:
         return
-    data = model.data_preprocessor(batch, False)
-    embeddings = model.embed(data['inputs'])
-    into.add(rows, embeddings, data.get('data_samples') or [{} for _ in rows])
-
-
-def with_progress(batches: Iterable[Any], total: int, title: str | None) -> Iterable[Any]:
-    """The batches, behind a progress bar on the first process where there is a title."""
-    if title is None or rank() != 0:
-        return batches
-    from tqdm import tqdm
-    return tqdm(batches, total=total, desc=title, unit='batch', leave=False,
-                disable=None)  # None: no bar where nobody watches
+    for places, part in parts_of_one_size(batch):
+        data = model.data_preprocessor(part, False)
+        embeddings = model.embed(data['inputs'])
+        into.add([rows[place] for place in places], embeddings,
+                 data.get('data_samples') or [{} for _ in places])
 
 
 def _to_gallery(collected: Encoded, dataset: Any, exact_rows: bool) -> Gallery:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,10 @@ from torch.utils.data import DataLoader
 from ..checks import first_repeated, whole_number
 from ..datasets import labels_of
 from ..distributed import Meeting, all_gather_list, rank
+from ..foreign_files import open_regular
 from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
+from ..progress import progress_bar
 from ..registry import unknown_name
 from ..structures import sample_id_of
 from ..tensor_file import StringColumn
@@ -38,7 +41,6 @@ from .encode import (
     metadata_of,
     own_share,
     row_batches,
-    with_progress,
 )
 from .encoded_parts import Part, PartsFolder, assemble, missing_rows, rows_of
 from .prototype import build_loader, is_encoded, settings_hash
@@ -47,6 +49,8 @@ SHARD_ROWS = 4096
 COMPARE = ('stat', 'content')
 STATE = 'file_state'  # the column that says which content of a file was encoded
 _ROOT = '<folder>'
+# What a kill may cost: a share of the time so far, between these numbers of seconds.
+_LOST_SHARE, _LOST_SECONDS = 0.02, (1, 60)
 
 
 class RefusedElsewhere(Exception):
@@ -60,17 +64,18 @@ def dump_in_parts(model: Any, path: str | os.PathLike[str], dtype: str = 'float3
                   shard_rows: int = SHARD_ROWS, resume: bool = True, **source: Any) -> None:
     """Encode a retriever's prototype and write it as a gallery that can be given as ``prototype``.
 
-    Each process encodes its share of the batches and writes what it has every ``shard_rows`` rows
-    into the folder ``path.parts``, which all processes must see. After a kill the same call
-    goes on: an image that is in there by its id is not encoded again. At the end the first process
-    puts the parts together, in the order of the dataset. Which images stand in a batch together
-    does not depend on the number of processes, nor on kills, so neither do the embeddings.
+    Each process encodes its share of the batches and writes what it has every ``shard_rows`` rows,
+    every few seconds and at an error into the folder ``path.parts``, which all processes must see.
+    After a kill the same call goes on: an image that is in there by its id is not encoded again.
+    At the end the first process puts the parts together, in the order of the dataset. Which images
+    stand in a batch together does not depend on the number of processes, nor on kills, so neither
+    do the embeddings.
 
     Args:
         model: an :class:`ImageToImageRetriever`.
         path: a file ``.safetensors``, or a new store ``.gallery``.
         dtype: ``'float32'``, ``'float16'`` or ``'int8'``.
-        shard_rows: how many rows a process holds before it writes them.
+        shard_rows: how many rows a process holds at most before it writes them.
         resume: whether to go on with what a killed process left; else it is deleted.
         source: how it was made (``config``, ``checkpoint``), kept with it.
 
@@ -138,8 +143,8 @@ class CacheReport(NamedTuple):
     """Where the rows of a kept set came from.
 
     Args:
-        kept: rows that were taken from the file.
-        new: images that were not in it.
+        kept: rows that were taken from the file, or from what a run that was stopped left.
+        new: images that were in neither.
         changed: images whose file changed since.
         removed: rows whose image is gone.
         skipped: images that cannot be read, by reason.
@@ -156,7 +161,7 @@ class CacheReport(NamedTuple):
     @property
     def encoded(self) -> int:
         """How many rows are not from the file."""
-        return self.new + self.changed - len(self.skipped)
+        return self.new + self.changed
 
 
 def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[str],
@@ -167,9 +172,9 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
 
     A row is taken from the file where the encoder with all its settings, the preprocessing and the
     pipeline are the same, and the image has the same id and the same content; labels and metadata
-    are always the dataset's. A file that is damaged or of another model counts as empty. What a
-    killed process left in ``path.parts`` counts too, where there were more than ``shard_rows`` to
-    encode.
+    are always the dataset's. A file that is damaged or of another model counts as empty. Whatever
+    ends a call, what it had encoded is kept in ``path.parts``, and counts too; of what a kill cuts
+    off, the last seconds are missing.
 
     Args:
         model: an :class:`ImageToImageRetriever`.
@@ -180,7 +185,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         root: a folder: the ids of images in it are kept relative to it, so that it may be moved,
             or named otherwise, together with the file.
         resume: whether to use what is there; else everything is encoded.
-        shard_rows: how many rows a process holds before it writes them.
+        shard_rows: how many rows a process holds at most before it writes them.
         must_write: raise where nothing can be written; else that is logged, and the gallery is
             returned all the same.
         progress: the title of a progress bar.
@@ -230,8 +235,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
     def begin() -> tuple[bool, np.ndarray]:
         """If parts are written, and the rows that are there already."""
         done = rows_of(in_file, row_of)
-        left = len(keys) - len(done)
-        if left <= shard_rows and not folder.path.exists():
+        if len(done) == len(keys) and not folder.path.exists():
             return False, done
         try:
             held.enter_context(folder.locked())
@@ -275,7 +279,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         parts = [*in_file, *(folder.parts() if in_parts else ()), *all_gather_list(unwritten)]
         gallery, rows = _put_together(dataset, parts, keys, folder, names)
         gallery.fingerprint, gallery.similarity = fingerprint, model.similarity_name
-        report = _report(old, kept_names, keys, rows, gallery.skipped)
+        report = _report(old, kept_names, keys, done, rows, gallery.skipped)
         meeting.wait()
         _on_first(write_file, meeting)
     return gallery, report
@@ -386,7 +390,7 @@ def file_state(path: str | None, compare: str = 'stat') -> str:
     try:
         if compare == 'content':
             digest = hashlib.sha256()
-            with open(path, 'rb') as opened:
+            with open_regular(path) as opened:
                 while block := opened.read(1 << 20):
                     digest.update(block)
             return f'sha256 {digest.hexdigest()}'
@@ -440,15 +444,19 @@ def _as_part(kept: Gallery, dataset: Any, kept_names: Sequence[str]) -> Part:
 
 
 def _report(old: Gallery | None, kept_names: Sequence[str], keys: Sequence[str],
-            rows: np.ndarray, skipped: Mapping[str, str]) -> CacheReport:
-    """The report on an older file's rows, given the rows of the dataset that there are now."""
+            done: np.ndarray, rows: np.ndarray, skipped: Mapping[str, str]) -> CacheReport:
+    """The report on an older file's rows.
+
+    Args:
+        done: rows of the dataset that were there before.
+        rows: those that there are now.
+    """
     known = {} if old is None else dict(zip(old.ids, map(str, old.metadata[STATE]), strict=True))
-    before = {_key(name, state) for name, state in known.items()}
-    not_kept = [name for name, key in zip(kept_names, keys, strict=True) if key not in before]
-    changed = sum(name in known for name in not_kept)
+    encoded = np.setdiff1d(rows, done).tolist()
+    changed = sum(kept_names[row] in known for row in encoded)
     same = old is not None and old.skipped == skipped and [
         _key(name, state) for name, state in known.items()] == [keys[row] for row in rows]
-    return CacheReport(len(keys) - len(not_kept), len(not_kept) - changed, changed,
+    return CacheReport(len(rows) - len(encoded), len(encoded) - changed, changed,
                        len(set(known).difference(kept_names)), dict(skipped), not same)
 
 
@@ -475,7 +483,8 @@ def _on_first(action: Callable[[], Any], meeting: Meeting) -> Any:
 def _encode_rows(model: Any, loader: DataLoader[Any], batches: Sequence[list[int]],
                  write: Callable[[Encoded], bool] | None, shard_rows: int,
                  progress: str | None) -> Encoded:
-    """Encode this process's share of some batches, and write what there is every so many rows.
+    """Encode this process's share of some batches, and write what there is every so many rows, now
+    and then, and where anything ends it.
 
     Args:
         batches: rows of the loader's dataset.
@@ -488,14 +497,29 @@ def _encode_rows(model: Any, loader: DataLoader[Any], batches: Sequence[list[int
     mine, encoded = own_share(batches), Encoded()
     if not mine:
         return encoded
-    with evaluation_mode(model):
-        for rows, batch in with_progress(batches_of_rows(loader, mine), len(mine), progress):
-            encode_batch(model, batch, rows, encoded)
-            if write is not None and len(encoded.rows) >= shard_rows:
-                if write(encoded):
-                    encoded = Encoded()
-                else:
-                    write = None
+    start = written = time.monotonic()
+    with evaluation_mode(model), progress_bar(progress, sum(map(len, mine))) as bar:
+        try:
+            for rows, batch in batches_of_rows(loader, mine):
+                encode_batch(model, batch, rows, encoded)
+                bar.update(len(rows))
+                now = time.monotonic()
+                due = now - written > min(max(_LOST_SECONDS[0], (now - start) * _LOST_SHARE),
+                                          _LOST_SECONDS[1])
+                if write is not None and encoded.rows and (due or len(encoded.rows) >= shard_rows):
+                    written = now
+                    if write(encoded):
+                        encoded = Encoded()
+                    else:
+                        write = None
+        except BaseException as ended:  # Ctrl-C too
+            if write is not None:
+                with suppress(OSError):  # what ended it is the error to show
+                    if encoded.rows:
+                        write(encoded)
+                    if isinstance(ended, KeyboardInterrupt):
+                        ended.args = ('What was encoded is kept, and the same call goes on.',)
+            raise
     return encoded
 
 

@@ -55,17 +55,8 @@ class Part:
 
     @classmethod
     def of(cls, encoded: Encoded, keys: Sequence[str]) -> Part:
-        """Rows that were encoded, as a part.
-
-        Raises:
-            ValueError: an embedding is not finite.
-        """
+        """Rows that were encoded, as a part."""
         rows = torch.cat(encoded.embeddings) if encoded.embeddings else torch.zeros(0, 1)
-        bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            raise ValueError(f'The embedding of {encoded.ids[bad[0]]!r} is not finite (NaN or '
-                             f'infinite), as are {len(bad) - 1} more: look for a diverged '
-                             'training, or for an image that the encoder cannot take.')
         return cls(ArrayVectors(rows.numpy()), StringColumn.from_strings(keys),
                    StringColumn.from_strings(encoded.ids),
                    np.array([label or 0 for label in encoded.labels], dtype=np.int64),
@@ -150,9 +141,6 @@ class PartsFolder:
         Args:
             encoded: the rows.
             keys: what each is known by.
-
-        Raises:
-            ValueError: an embedding is not finite.
         """
         part = Part.of(encoded, keys)
         columns: dict[str, Any] = dict(embeddings=part.vectors.stored(0, len(part.ids))[0],

@@ -13,6 +13,7 @@ from ..checks import whole_number
 from ..datasets.base import plain_config
 from ..distributed import rank
 from ..encoders import ImageEncoder, build_encoder
+from ..files import write_atomically
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
 from ..index import Index, check_gallery
 from ..ranking import as_vectors
@@ -422,21 +423,32 @@ class ImageToImageRetriever(BaseRetriever):
         """Write the gallery to a file that can be given as ``prototype``.
 
         Args:
-            path: a file ``.safetensors``, or a new store ``.gallery``.
-            dtype: ``'float32'``, ``'float16'`` or ``'int8'``; by default as the gallery is stored.
-            source: how it was made (``config``, ``checkpoint``), kept with it.
+            path: a file ``.safetensors``, or a new store ``.gallery``; or ``.pth`` for the vectors
+                alone, a tensor ``(N, D)`` as mmpretrain writes and reads it.
+            dtype: ``'float32'``, ``'float16'`` or, in a gallery, ``'int8'``; by default as the
+                gallery is stored (``.pth``: float32).
+            source: how it was made (``config``, ``checkpoint``), kept with a gallery.
 
         Raises:
             FileExistsError: there is a store of that name.
-            ValueError: it is no name of a gallery, or the prototype is an index.
+            ValueError: it is no name of a gallery, the prototype is an index, or a tensor is to
+                hold int8 or a source.
         """
-        check_target(path)
+        vectors_alone = os.fspath(path).endswith(('.pth', '.pt'))
+        if not vectors_alone:
+            check_target(path)
+        elif dtype not in (None, 'float32', 'float16') or source:
+            raise ValueError(f'{os.fspath(path)!r} holds a tensor alone, in float32 or float16: '
+                             f'dtype={dtype!r} and a source want a path that ends in .safetensors.')
         gallery, _ = self._ready()
         if isinstance(gallery, IndexGallery):
             raise ValueError('The prototype is an index alone, which holds no gallery to write: '
                              'save the index.')
         gallery.source.update(source)
-        if rank() == 0:
+        if rank() == 0 and vectors_alone:
+            vectors = gallery.embeddings.to(getattr(torch, dtype or 'float32'))
+            write_atomically(path, lambda temporary: torch.save(vectors, temporary))
+        elif rank() == 0:
             write_gallery(gallery, path, dtype)
 
     def up_to(self, part: str) -> ImageToImageRetriever:

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..datasets import ImageFolder, ImageList, find_images
+from ..datasets import ImageFolder, ImageList
 from ..gallery import Gallery, is_gallery
+from ..image_files import find_images
 from ..index import Index
 from ..registry import DATASETS
 

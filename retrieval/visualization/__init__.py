@@ -4,8 +4,9 @@ from __future__ import annotations
 from .drawing import Pictures
 from .grids import RankedQuery, RankedResult, draw_image_grid, draw_ranking_grid
 from .plots import plot_curves, plot_trade_off
+from .text import distinct_names
 
 __all__ = [
-    'Pictures', 'RankedQuery', 'RankedResult', 'draw_image_grid', 'draw_ranking_grid',
-    'plot_curves', 'plot_trade_off',
+    'Pictures', 'RankedQuery', 'RankedResult', 'distinct_names', 'draw_image_grid',
+    'draw_ranking_grid', 'plot_curves', 'plot_trade_off',
 ]

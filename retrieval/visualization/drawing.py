@@ -1,23 +1,23 @@
-"""Pictures on a canvas: reading them, by the identity of a sample too, fitting them, and text."""
+"""Pictures on a canvas: reading them, by the identity of a sample too, and fitting them."""
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
-from ..files import printable, write_atomically
+from ..files import write_atomically
+from ..image_files import open_image
 
 BACKGROUND = (255, 255, 255)
 LETTERBOX = (240, 240, 240)
 INK = (40, 40, 40)
 PALE_INK = (120, 120, 120)
 LINE = (190, 190, 190)
+_EDGE = 512  # of a picture that is kept for a sheet
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -40,11 +40,11 @@ def as_picture(image: Any) -> Image.Image:
     Raises:
         TypeError: it is none of these, or an array of another dtype.
         ValueError: the array has another shape.
-        OSError: the file is missing or cannot be read.
+        UnreadableImageError: the file is missing or cannot be read (an ``OSError``).
     """
     if isinstance(image, (str, os.PathLike)):
-        with Image.open(image) as opened:
-            image = ImageOps.exif_transpose(opened)
+        with open_image(image) as (opened, _):
+            return _as_rgb(ImageOps.exif_transpose(opened))
     if isinstance(image, Image.Image):
         return _as_rgb(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -96,23 +96,6 @@ def letterbox(image: Any, size: int) -> Image.Image:
     return square
 
 
-@lru_cache(maxsize=16)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The DejaVu Sans that ships with matplotlib, ``size`` in pixels."""
-    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
-
-
-def fitted(text: Any, width: int, face: ImageFont.FreeTypeFont) -> str:
-    """``text`` on one line, shortened with ``…`` where it is wider than ``width`` pixels."""
-    line = ' '.join(printable(str(text)).split())
-    if face.getlength(line) <= width:
-        return line
-    while line and face.getlength(line + '…') > width:
-        line = line[:-1]
-    return line.rstrip() + '…'
-
-
 class Pictures:
     """Finds the pictures of samples by their identity, as they are before the pipeline.
 
@@ -127,7 +110,8 @@ class Pictures:
         self._rows: list[dict[str, int]] | None = None
 
     def of(self, sample_id: str) -> Image.Image | None:
-        """The picture, cut to its box, or None where there is none or it cannot be read.
+        """The picture, cut to its box and shrunk to what a sheet can show, or None where there is
+        none or it cannot be read.
 
         An identity that no dataset knows may be the path of a file.
         """
@@ -151,9 +135,11 @@ def _opened(image: Any, box: Sequence[float] | None) -> Image.Image | None:
         picture = as_picture(image)
     except (OSError, TypeError, ValueError):
         return None
-    if box is None:
-        return picture
-    left, top, right, bottom = (round(edge) for edge in box)
-    left, top = max(left, 0), max(top, 0)
-    right, bottom = min(right, picture.width), min(bottom, picture.height)
-    return picture.crop((left, top, right, bottom)) if left < right and top < bottom else picture
+    if box is not None:
+        left, top, right, bottom = (round(edge) for edge in box)
+        left, top = max(left, 0), max(top, 0)
+        right, bottom = min(right, picture.width), min(bottom, picture.height)
+        if left < right and top < bottom:
+            picture = picture.crop((left, top, right, bottom))
+    picture.thumbnail((_EDGE, _EDGE))
+    return picture

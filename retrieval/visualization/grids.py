@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from ..checks import whole_number
 from . import drawing
+from .text import Face, fitted, font, wrapped
 
 
 def draw_image_grid(images: Sequence[Any], captions: Sequence[str] | None = None,
@@ -19,7 +20,8 @@ def draw_image_grid(images: Sequence[Any], captions: Sequence[str] | None = None
     Args:
         images: arrays ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 in RGB, paths, or Pillow
             images.
-        captions: one for each picture; line breaks make several lines.
+        captions: one for each picture; line breaks make several lines, and a line that is too
+            long becomes two.
         path: where to write the sheet, or None.
         columns: pictures in a row.
         cell: the edge of a picture in pixels.
@@ -33,28 +35,27 @@ def draw_image_grid(images: Sequence[Any], captions: Sequence[str] | None = None
         raise ValueError('A contact sheet needs at least one picture.')
     whole_number('columns', columns)
     whole_number('cell', cell, 16)
-    lines = [caption.split('\n') for caption in captions or [''] * len(images)]
-    if len(lines) != len(images):
-        raise ValueError(f'There are {len(images)} pictures and {len(lines)} captions.')
-    gap, face = max(4, cell // 16), drawing.font(max(9, cell // 10))
-    line_height = int(face.size) + 4
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f'There are {len(images)} pictures and {len(captions)} captions.')
+    gap, face = max(4, cell // 16), font(max(9, cell // 10))
+    lines = [_lines(caption, cell, face) for caption in captions or [''] * len(images)]
+    line_height = face.size + 4
     header = gap + (line_height + gap) * bool(title)
-    step = cell + max(map(len, lines)) * line_height + gap
+    step = cell + max(1, *map(len, lines)) * line_height + gap
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     sheet = Image.new('RGB', (gap + columns * (cell + gap), header + rows * step),
                       drawing.BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     if title:
-        pen.text((gap, gap), drawing.fitted(title, sheet.width - 2 * gap, face), fill=drawing.INK,
-                 font=face)
+        face.write(pen, gap, gap, fitted(title, sheet.width - 2 * gap, face), drawing.INK)
     for position, (image, caption) in enumerate(zip(images, lines, strict=True)):
         row, column = divmod(position, columns)
         left, top = gap + column * (cell + gap), header + row * step
         sheet.paste(drawing.letterbox(image, cell), (left, top))
         for number, line in enumerate(caption):
-            pen.text((left + cell / 2, top + cell + 2 + number * line_height),
-                     drawing.fitted(line, cell, face), fill=drawing.INK, font=face, anchor='ma')
+            face.write(pen, left + cell / 2, top + cell + 2 + number * line_height, line,
+                       drawing.INK, centred=True)
     if path is not None:
         drawing.save_picture(sheet, path)
     return sheet
@@ -77,7 +78,7 @@ class RankedResult(NamedTuple):
 
     A picture is an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 in RGB, a path, a Pillow
     image, or None where there is none to show. ``correct`` is None where nobody knows. Line breaks
-    in the caption make several lines.
+    in the caption make several lines, and a line that is too long becomes two.
     """
 
     image: Any
@@ -89,9 +90,10 @@ class RankedResult(NamedTuple):
 Row = tuple[RankedQuery, list[RankedResult]]
 
 
-def _height(text: str) -> int:
-    """How many lines a text takes."""
-    return text.count('\n') + 1 if text else 0
+def _lines(text: str, width: int, face: Face) -> list[str]:
+    """The lines that a text takes, none where there is no text."""
+    return [piece for line in text.split('\n') for piece in wrapped(line, width, face)] \
+        if text else []
 
 
 class _Layout:
@@ -101,17 +103,21 @@ class _Layout:
         self.cell = cell
         self.frame = max(2, cell // 24)
         self.gap = max(4, cell // 12)
-        self.face = drawing.font(max(9, cell // 8))
-        self.bold = drawing.font(max(9, cell // 8), bold=True)
-        self.line = int(self.face.size) + 4
-        self.lines = max([1, *(_height(query.title) for query, _ in rows),
-                          *(1 + _height(hit.caption) for _, results in rows for hit in results)])
+        self.face = font(max(9, cell // 8))
+        self.bold = font(max(9, cell // 8), bold=True)
+        self.line = self.face.size + 4
+        self.lines = max([1, *(self.lines_of(query.title) for query, _ in rows), *(
+            1 + self.lines_of(hit.caption) for _, results in rows for hit in results)])
         self.columns = max([1, *(len(results) for _, results in rows)])
         self.header = self.line + self.gap
         self.row = cell + self.lines * self.line + self.gap
         self.separator = 2 * self.gap + cell + self.gap // 2
         self.width = self.left(self.columns) + self.gap
         self.height = self.gap + self.header + len(rows) * self.row
+
+    def lines_of(self, text: str) -> int:
+        """How many lines a text takes."""
+        return len(_lines(text, self.cell, self.face))
 
     def left(self, column: int) -> int:
         """The left edge of a result."""
@@ -166,10 +172,9 @@ def _write(pen: ImageDraw.ImageDraw, layout: _Layout, left: int, top: int, text:
            ink: tuple[int, int, int], bold: bool = False) -> None:
     """Lines of text, centred on a cell."""
     face = layout.bold if bold else layout.face
-    for number, line in enumerate(text.split('\n')):
-        if line:
-            pen.text((left + layout.cell / 2, top + 2 + number * layout.line),
-                     drawing.fitted(line, layout.cell, face), fill=ink, font=face, anchor='ma')
+    for number, line in enumerate(_lines(text, layout.cell, face)):
+        face.write(pen, left + layout.cell / 2, top + 2 + number * layout.line, line, ink,
+                   centred=True)
 
 
 def _draw_header(pen: ImageDraw.ImageDraw, layout: _Layout) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.datasets import MissingImageError, UnreadableImageError, image_io, read_image
+from retrieval import image_files
+from retrieval.datasets import MissingImageError, UnreadableImageError, read_image
 from retrieval.datasets.image_io import as_image_array, convert_color
 
 RED, GREEN = (255, 0, 0), (0, 128, 0)
@@ -138,10 +139,10 @@ def test_what_cannot_be_opened(tmp_path):
 
 
 def test_the_machines_trouble_is_not_the_images(tmp_path, monkeypatch):
-    def exhausted(self):
+    def exhausted(path):
         raise OSError(errno.EMFILE, 'Too many open files')
 
-    monkeypatch.setattr(image_io.Path, 'read_bytes', exhausted)
+    monkeypatch.setattr(image_files, 'open_regular', exhausted)
     with pytest.raises(OSError, match='Too many') as caught:
         read_image('a.png')
     assert not isinstance(caught.value, UnreadableImageError)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from retrieval.encoders import CutMix, Mixup, RandomBatchAugment
+from retrieval.encoders import CutMix, Mixup, RandomBatchAugment, ResizeMix
 from retrieval.registry import BATCH_AUGMENTS
 
 
@@ -36,7 +36,7 @@ def test_mixup_is_the_same_weighted_mean_of_images_and_labels(batch):
 
 
 @pytest.mark.parametrize('augment', [
-    Mixup(0.5), CutMix(1.0), CutMix(1.0, cutmix_minmax=(0.3, 0.6))])
+    Mixup(0.5), CutMix(1.0), CutMix(1.0, cutmix_minmax=(0.3, 0.6)), ResizeMix(1.0)])
 def test_inputs_are_left_alone_and_torchs_seed_reproduces(batch, augment):
     images, scores = batch
     before = images.clone(), scores.clone()
@@ -100,6 +100,35 @@ def test_cutmix_without_correction_labels_with_the_drawn_share(batch):
     assert labels[moved[0], moved[0]].item() == pytest.approx(lam)
 
 
+def test_resizemix_pastes_the_whole_other_image_made_smaller():
+    images = torch.rand(2, 3, 8, 12)
+    seen = 0
+    for seed in range(60):
+        torch.manual_seed(seed)
+        mixed, labels = ResizeMix(1.0, lam_min=0.1, lam_max=0.8)(images, torch.eye(2))
+        changed = (mixed[0] != images[0]).any(0)
+        if labels[0, 0] == 1:  # the image's partner was itself
+            continue
+        seen += 1
+        rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
+        top, bottom = int(rows[0]), int(rows[-1]) + 1
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        small = torch.nn.functional.interpolate(images[1:], (bottom - top, right - left),
+                                                mode='bilinear')[0]
+        torch.testing.assert_close(mixed[0, :, top:bottom, left:right], small)
+        share = (bottom - top) * (right - left) / 96
+        torch.testing.assert_close(labels[0], torch.tensor([1 - share, share]))
+        assert share <= 0.9  # an image keeps lam_min at least
+    assert seen > 20
+
+
+def test_resizemix_mixes_a_share_of_the_batches(batch):
+    augment = ResizeMix(1.0, prob=0.3)
+    torch.manual_seed(0)
+    kept = sum(augment(*batch)[0] is batch[0] for _ in range(400))
+    assert abs(kept / 400 - 0.7) < 4 * math.sqrt(0.3 * 0.7 / 400)
+
+
 def test_one_augmentation_is_drawn_by_its_probability(batch):
     images, scores = batch
     marks = [lambda x, y, k=k: (k, y) for k in range(2)]
@@ -128,6 +157,9 @@ def test_configs_are_built_and_a_single_one_needs_no_list(batch):
     (lambda: Mixup(0), 'alpha must be above 0'),
     (lambda: Mixup(1.0, num_classes=0), 'num_classes'),
     (lambda: CutMix(1.0, cutmix_minmax=(0.9, 0.1)), 'cutmix_minmax'),
+    (lambda: ResizeMix(1.0, lam_min=0.9), 'lam_min and lam_max'),
+    (lambda: ResizeMix(1.0, prob=2), 'prob must be'),
+    (lambda: ResizeMix(1.0, interpolation='cubic'), 'interpolation must be'),
     (lambda: RandomBatchAugment([]), 'empty'),
     (lambda: RandomBatchAugment([Mixup(1.0)], probs=[0.5, 0.5]), '2 entries for 1'),
     (lambda: RandomBatchAugment([Mixup(1.0)], probs=[1.5]), 'at most 1'),

@@ -51,3 +51,16 @@ def test_configs_of_the_engine_are_dicts_and_lists():
 def test_bad_configs(cfg, error, says):
     with pytest.raises(error, match=says):
         build_encoder(cfg)
+
+
+def test_a_prefix_beside_the_path_of_a_checkpoint_belongs_to_it(tmp_path):
+    def config(**options):
+        return dict(type='TimmBackbone', model_name='test_resnet', **options)
+
+    source = build_encoder(config())
+    state = {f'teacher.{name}': value for name, value in source.model.state_dict().items()}
+    torch.save({**state, **{f'student.{name}': value * 0 for name, value in
+                            source.model.state_dict().items()}}, tmp_path / 'a.pth')
+    built = build_encoder(config(checkpoint=str(tmp_path / 'a.pth'), checkpoint_prefix='teacher.'))
+    for name, value in source.state_dict().items():
+        assert torch.equal(built.state_dict()[name], value)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from retrieval.encoders import Mixup, RetrievalDataPreprocessor
+from retrieval.encoders.preprocessor import parts_of_one_size
 from retrieval.registry import MODELS
 from retrieval.structures import RetrievalDataSample
 
@@ -70,6 +71,19 @@ def test_unequal_images_are_padded_at_the_bottom_and_the_right():
     out = RetrievalDataPreprocessor(pad_value=-1, pad_size_divisor=4)(dict(inputs=images))
     assert out['inputs'].shape == (2, 1, 4, 8)
     assert torch.equal(out['inputs'][..., :5], expected) and (out['inputs'][..., 5:] == -1).all()
+
+
+def test_parts_of_one_size():
+    batch = dict(inputs=[torch.zeros(3, 4, 4), torch.zeros(3, 4, 5), torch.ones(3, 4, 4)],
+                 data_samples=samples([0, 1, 2]))
+    (first, one), (second, two) = parts_of_one_size(batch)
+    assert (first, second) == ([0, 2], [1])
+    assert [image.shape for image in one['inputs']] == [(3, 4, 4)] * 2
+    assert two['data_samples'] == batch['data_samples'][1:2]
+    for whole in (dict(inputs=torch.zeros(2, 3, 4, 4)), dict(inputs=batch['inputs'][:1]),
+                  dict(inputs=[batch['inputs'], batch['inputs']]),  # views
+                  {**batch, 'data_samples': batch['data_samples'][:2]}):  # refused further on
+        assert next(iter(parts_of_one_size(whole)))[1] is whole
 
 
 def test_views_become_a_list_of_batches():

@@ -1,4 +1,8 @@
+import argparse
+import sys
+import types
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,6 +154,14 @@ def equal(left, right):
     lambda state: {f'module.{name}': value for name, value in state.items()},
     lambda state: {**{f'image_encoder.{name}': value for name, value in state.items()},
                    'head.0.weight': torch.zeros(9, 9)},
+    lambda state: {'net': state, 'epoch': 3, 'optimizer': {'state': state}},
+    lambda state: {'a': {'b': {f'module.{name}': value for name, value in state.items()}}},
+    lambda state: {'args': argparse.Namespace(lr=0.1, path=Path('a')), 'model': state},
+    lambda state: {**{f'image_encoder.{name}': value for name, value in state.items()},
+                   **{f'momentum_encoder.{name}': value * 0 for name, value in state.items()}},
+    lambda state: {'state_dict': state,  # MMEngine: what is evaluated, and what it averages
+                   'ema_state_dict': {name: value * 0 for name, value in state.items()}},
+    lambda state: {'large': {name: torch.zeros(9, 9) for name in state}, 'small': state},
 ])
 def test_wrapped_and_prefixed_weights_are_found(tmp_path, wrap):
     source, target = module(), module()
@@ -157,6 +169,62 @@ def test_wrapped_and_prefixed_weights_are_found(tmp_path, wrap):
     torch.save(wrap(source.state_dict()), tmp_path / 'a.pth')
     assert load_weights(target, tmp_path / 'a.pth')[:3] == ([], [], [])
     assert equal(source, target)
+
+
+@pytest.mark.parametrize('first, second', [
+    ('student', 'teacher'), ('state_dict', 'state_dict_ema'), ('model', 'model_ema'),
+    ('encoder_q', 'encoder_k')])
+@pytest.mark.parametrize('flat', [False, True])
+def test_of_two_parts_that_fit_none_is_taken_silently(tmp_path, first, second, flat):
+    sources = {first: module(), second: module()}
+    nested = {name: source.state_dict() for name, source in sources.items()}
+    torch.save({f'{part}.{name}': value for part, state in nested.items()
+                for name, value in state.items()} if flat else nested, tmp_path / 'a.pth')
+    target = module()
+    with pytest.raises(ValueError, match='begin with .*: choose one.*prefix=') as caught:
+        load_weights(target, tmp_path / 'a.pth')
+    assert f'{first}.' in str(caught.value) and f'{second}.' in str(caught.value)
+    for part, source in sources.items():
+        for prefix in (f'{part}.', part):
+            if prefix == 'state_dict' or prefix == 'model':
+                continue  # begins the other's name, too
+            nn.init.zeros_(target[0].weight)
+            load_weights(target, dict(path=tmp_path / 'a.pth', prefix=prefix))
+            assert equal(source, target)
+
+
+def test_a_prefix_reaches_what_lies_deeper_in_the_part(tmp_path):
+    source, target = module(), module()
+    state = {f'module.backbone.{name}': value for name, value in source.state_dict().items()}
+    torch.save({'teacher': state, 'student': {}}, tmp_path / 'a.pth')
+    load_weights(target, dict(path=tmp_path / 'a.pth', prefix='teacher.'))
+    assert equal(source, target)
+    with pytest.raises(ValueError, match='0 of 7 weights fit'):
+        load_weights(target, dict(path=tmp_path / 'a.pth', prefix=''))
+
+
+def test_settings_of_packages_that_are_not_installed_lie_beside_the_weights(tmp_path, monkeypatch):
+    name = 'pytorch_lightning.utilities.parsing'
+    settings = type('AttributeDict', (dict,), {'__module__': name})
+    for part in ('pytorch_lightning', 'pytorch_lightning.utilities', name):
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    sys.modules[name].AttributeDict = settings
+    source, target = module(), module()
+    torch.save({'hyper_parameters': settings(lr=0.1, deep=settings(a=1)),
+                'state_dict': {f'net.{key}': value for key, value in source.state_dict().items()}},
+               tmp_path / 'a.ckpt')
+    monkeypatch.delitem(sys.modules, name)
+    load_weights(target, tmp_path / 'a.ckpt')
+    assert equal(source, target)
+
+
+def test_the_keys_of_a_file_of_something_else_are_named(tmp_path):
+    torch.save({'epoch': 3, 'history': []}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match="it holds 'epoch', 'history'"):
+        load_weights(module(), tmp_path / 'a.pth')
+    torch.save({'one': {'x': torch.ones(1)}, 'two': {'y': torch.ones(1)}}, tmp_path / 'b.pth')
+    with pytest.raises(ValueError, match=r'begin with one\., two\.'):
+        load_weights(module(), tmp_path / 'b.pth')
 
 
 def test_what_does_not_match_is_reported(tmp_path, caplog):
@@ -223,3 +291,16 @@ def test_other_weights_are_refused(tmp_path):
     torch.save({**module().state_dict(), '0.weight': torch.zeros(5, 3)}, tmp_path / 'b.pth')
     with pytest.raises(ValueError, match=r'0.weight \(5, 3\) for \(4, 3\)'):
         load_weights(module(), tmp_path / 'b.pth')
+
+
+@pytest.mark.parametrize('content, seems', [
+    (b'', 'is empty'), (b'\x89PNG\r\n\x1a\n' + bytes(60), r'a picture \(PNG\)'),
+    (b'path,label\na.png,0\n', 'a text, which begins with .path,label'),
+    (b'<html>login</html>', 'a web page'), (b'version https://git-lfs.github.com', 'Git LFS'),
+    (b'\1\2\3\xff' * 20, 'unknown: it begins with the bytes 01 02 03 ff')])
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_a_file_of_another_kind_is_named_as_what_it_seems_to_be(tmp_path, name, content, seems):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f'{name}.*{seems}') as caught:
+        read_weights(tmp_path / name)
+    assert 'weights_only' not in str(caught.value)

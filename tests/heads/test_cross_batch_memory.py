@@ -232,3 +232,21 @@ def test_bad_batches():
         memory(embeddings, labels)
     with pytest.raises(ValueError, match='width 4.*gives 3'):
         EmbeddingQueue(8, 4).put(embeddings[:, :3], labels)
+
+
+def test_float64_embeddings_are_kept_as_they_are():
+    memory = CrossBatchMemory(dict(type='PML.ContrastiveLoss'), embedding_size=3, memory_size=8)
+    rows = torch.randn(4, 3, dtype=torch.float64)
+    memory(rows, torch.tensor([0, 0, 1, 1]))
+    assert torch.equal(memory.queue.rows()[0], rows)
+
+
+def test_the_queue_can_be_emptied():
+    memory = CrossBatchMemory(dict(type='PML.ContrastiveLoss'), embedding_size=3, memory_size=8)
+    torch.manual_seed(0)
+    batch = torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
+    fresh = memory(*batch)
+    memory(torch.randn(5, 3), torch.arange(5))
+    memory.reset_queue()
+    assert int(memory.queue.filled) == int(memory.queue.position) == 0
+    assert memory(*batch) == fresh

@@ -198,7 +198,7 @@ def test_the_older_names(trunk, inputs, tmp_path):
     model = InferenceModel(trunk, indexer=FaissIndexer(), batch_size=50)
     model.train_indexer(inputs[:100])
     model.add_to_indexer(inputs[100:])
-    assert model.get_nearest_neighbors(inputs, 1)[1][:, 0].tolist() == list(range(150))
+    assert model.get_nearest_neighbors(inputs, 1)[0][:, 0].tolist() == list(range(150))
     model.save_index(tmp_path / 'index')
     again = InferenceModel(trunk)
     again.load_index(tmp_path / 'index')
@@ -224,9 +224,50 @@ def test_an_older_indexer_of_somebody(trunk, inputs):
     model = InferenceModel(trunk, indexer=OldIndexer())
     with pytest.raises(RuntimeError, match='train'):
         model.get_nearest_neighbors(inputs[:2], 1)
-    model.train_knn(inputs)
-    distances, rows = model.get_nearest_neighbors(inputs[:9], 2)
+    model.train_indexer(inputs, emb_dim=8)
+    rows, distances = model.get_nearest_neighbors(inputs[:9], 2)
     assert rows[:, 0].tolist() == list(range(9)) and (distances[:, 0] < 1e-6).all()
+
+
+def test_the_older_orders_of_arguments(trunk, inputs):
+    for arguments in ((None, None, FaissIndexer(), False, 7), (None, None, None, False, 7),
+                      (None, None, False, FaissIndexer(), 7)):
+        model = InferenceModel(trunk, *arguments)
+        assert isinstance(model.indexer, FaissIndexer) and model.batch_size == 7
+        assert not model.normalize_embeddings and model.data_device.type == 'cpu'
+        model.train_indexer(inputs)
+        rows, distances = model.get_nearest_neighbors(inputs[:4], 2)
+        assert rows[:, 0].tolist() == [0, 1, 2, 3] and distances.is_floating_point()
+    assert InferenceModel(trunk, None, None, FaissIndexer()).normalize_embeddings
+
+
+def test_the_indexer_shows_what_is_searched(trunk, inputs):
+    model = InferenceModel(trunk)
+    assert isinstance(model.indexer, FaissIndexer) and model.indexer.index is None
+    model.train_knn(inputs)
+    assert model.indexer.index.ntotal == 150 and model.indexer.emb_dim == 8
+    rows = model.indexer.search_nn(model.get_embeddings(inputs[:3]), 1)[0]
+    assert rows.flatten().tolist() == [0, 1, 2]
+    assert InferenceModel(trunk, knn_func=CustomKNN(CosineSimilarity())).indexer is None
+
+
+class Never(nn.Module):
+    def forward(self, batch):
+        raise AssertionError('the trunk must not run')
+
+
+@pytest.mark.parametrize('options, error', [
+    ({}, ValueError), (dict(indexer=FaissIndexer()), RuntimeError),
+    (dict(indexer=OldIndexer()), RuntimeError),
+    (dict(knn_func=CustomKNN(CosineSimilarity())), ValueError)])
+def test_an_index_without_rows_is_found_before_the_trunk_runs(options, error, inputs):
+    with pytest.raises(error, match='train'):
+        InferenceModel(Never(), **options).get_nearest_neighbors(inputs[:2], 1)
+
+
+def test_another_width_than_the_one_that_was_asked_for(trunk, inputs):
+    with pytest.raises(ValueError, match='emb_dim is 4.*width 8'):
+        InferenceModel(trunk).train_indexer(inputs, emb_dim=4)
 
 
 def test_identify_knows_nobody():

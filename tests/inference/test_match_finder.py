@@ -73,3 +73,10 @@ def test_wrong_input():
         finder.get_matching_pairs(torch.eye(2))
     with pytest.raises(ValueError, match='calibration'):
         finder.match_probability(torch.eye(2), torch.eye(2))
+
+
+def test_the_default_distance_is_the_cosine():
+    rows = torch.randn(6, 4)
+    by_default = MatchFinder(threshold=0.2).get_matching_pairs(rows)
+    cosines = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=2)
+    assert by_default.tolist() == (cosines >= 0.2).tolist()

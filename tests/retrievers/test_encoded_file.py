@@ -304,8 +304,8 @@ def test_features_that_cannot_be_written_are_an_error(folder, tmp_path):
 class Stopping:
     """Lets an encoder fail after so many images."""
 
-    def __init__(self, encoder, images):
-        self.encoder, self.left = encoder, images
+    def __init__(self, encoder, images, error=Interrupted):
+        self.encoder, self.left, self.error = encoder, images, error
         self.forward = self.encoder.forward
         self.encoder.forward = self
 
@@ -313,7 +313,7 @@ class Stopping:
         self.left -= len(inputs)
         if self.left < 0:
             self.encoder.forward = self.forward
-            raise Interrupted
+            raise self.error
         return self.forward(inputs)
 
 
@@ -337,11 +337,60 @@ def test_what_a_kill_left_is_kept_as_far_as_it_still_holds(folder, tmp_path, cha
     assert not path.exists() and len(list(left.glob('part-*'))) == 2
     change(folder)
     gallery, report, seen = kept(model, folder, path)
-    assert seen == encoded and report.new == len(gallery) and not left.exists()
+    assert seen == report.encoded == encoded and not left.exists()
+    assert report.kept == len(gallery) - encoded
     whole, *_ = kept(extractor_like(model), folder, tmp_path / 'whole.safetensors')
     torch.testing.assert_close(gallery.embeddings, whole.embeddings)
     assert list(gallery.ids) == list(whole.ids)
     assert kept(model, folder, path)[1:] == ((len(gallery), 0, 0, 0, {}, False), 0)
+
+
+@pytest.mark.parametrize('error', [Interrupted, KeyboardInterrupt, SystemExit])
+def test_whatever_ends_a_call_what_it_encoded_is_kept(folder, tmp_path, error):
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    Stopping(model.image_encoder.backbone, 8, error)
+    with pytest.raises(error):  # long before a part is full
+        cached_gallery(model.up_to('pooling'), build_loader(pictures(folder)), path)
+    gallery, report, seen = kept(model, folder, path)
+    assert len(gallery) == 10 and report.kept == 8 and report.new == seen == 2
+
+
+def test_an_embedding_that_is_not_finite_ends_a_call_and_the_batches_before_are_kept(
+        folder, tmp_path):
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    real = model.image_encoder.backbone.forward
+    calls = []
+
+    def forward(inputs):
+        calls.append(len(inputs))
+        return real(inputs) * torch.tensor([1, float('nan') if len(calls) == 2 else 1, 1, 1]
+                                           )[:len(inputs), None, None, None]
+    model.image_encoder.backbone.forward = forward
+    with pytest.raises(ValueError, match=r"class1/1.png' is not finite.*0 more"):
+        cached_gallery(model.up_to('pooling'), build_loader(pictures(folder)), path)
+    model.image_encoder.backbone.forward = real
+    assert kept(model, folder, path)[1].kept == 4
+
+
+def test_parts_are_written_every_few_seconds(folder, tmp_path, monkeypatch):
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    ticks = iter(range(0, 1000, 2))
+    monkeypatch.setattr(encoded_file.time, 'monotonic', lambda: next(ticks))
+    monkeypatch.setattr(PartsFolder, 'remove', lambda self: None)
+    cached_gallery(model.up_to('pooling'), build_loader(pictures(folder)), path)
+    assert sorted(len(part.keys) for part in PartsFolder(f'{path}.parts').parts()) == [2, 4, 4]
+
+
+def test_unreadable_images_are_neither_new_nor_a_reason_to_write(folder, tmp_path):
+    (folder / 'class0' / 'broken.png').write_text('nonsense')
+    model, path = extractor(), tmp_path / 'kept.safetensors'
+    loader = build_loader(pictures(folder))
+    loader.dataset.on_unreadable = 'skip'
+    for wanted in ((0, 10, 0, 0), (10, 0, 0, 0)):
+        gallery, report = cached_gallery(model.up_to('pooling'), loader, path)
+        assert len(gallery) == 10 and report[:4] == wanted and list(gallery.skipped) == [
+            str(folder / 'class0' / 'broken.png')]
+    assert not report.written and not os.path.exists(f'{path}.parts')
 
 
 def test_what_a_kill_left_of_another_model_is_encoded_anew(folder, tmp_path):

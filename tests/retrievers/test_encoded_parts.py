@@ -1,5 +1,4 @@
 """Parts outlive a kill, and come together in the order of the dataset."""
-import numpy as np
 import pytest
 import torch
 
@@ -117,15 +116,6 @@ def test_another_model_does_not_go_on(tmp_path):
     folder.remove()
     folder.remove()
     assert not folder.path.exists()
-
-
-def test_embeddings_that_are_not_finite(tmp_path):
-    folder = made_folder(tmp_path)
-    folder.begin(MADE, True)
-    made = encoded([0, 1, 2])
-    made.embeddings[1] = torch.tensor([[np.nan, 0, 0]])
-    with pytest.raises(ValueError, match="'image1' is not finite.*0 more"):
-        folder.write(made, KEYS[:3])
 
 
 def test_two_dumps_do_not_write_into_one_folder(tmp_path):

@@ -465,7 +465,7 @@ def test_wrong_calls():
     with pytest.raises(FileNotFoundError, match='no gallery'):
         retriever('/nowhere/gallery.safetensors').prepare_prototype()
     with pytest.raises(ValueError, match='safetensors'):
-        model.dump_prototype('gallery.pth')
+        model.dump_prototype('gallery.bin')
 
 
 def test_an_empty_prototype():
@@ -495,3 +495,46 @@ def test_two_rows_of_one_picture_are_refused():
             return super().__getitem__(0)
     with pytest.raises(ValueError, match=r"'image0\.png' occurs twice"):
         retriever(loader(Twice())).prepare_prototype()
+
+
+class Unequal(Images):
+    """Images of three sizes, mixed."""
+
+    def __getitem__(self, row):
+        item = super().__getitem__(row)
+        height, width = ((4, 4), (2, 4), (4, 3))[row % 3]
+        return {**item, 'inputs': item['inputs'][:, :height, :width]}
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 9])
+def test_an_image_is_encoded_alike_alone_and_beside_images_of_other_sizes(batch_size):
+    class Mean(nn.Module):  # what a padding would change
+        def forward(self, images):
+            return images.mean((2, 3))
+
+    images = Unequal(9)
+    wanted = torch.stack([images[row]['inputs'].mean((1, 2)) for row in range(9)])
+    model = retriever(loader(images, batch_size), image_encoder=Mean())
+    model.prepare_prototype()
+    torch.testing.assert_close(model.gallery.embeddings, wanted)
+
+    for step in (model.test_step, model.val_step):
+        found = [sample for batch in loader(images, batch_size) for sample in step(batch)]
+        assert [sample.sample_idx for sample in found] == list(range(9))
+        torch.testing.assert_close(torch.stack([sample.embedding for sample in found]), wanted)
+
+
+def test_a_dump_of_the_vectors_alone_is_a_tensor(tmp_path):
+    model = retriever()
+    model.dump_prototype(tmp_path / 'a.pth')
+    vectors = torch.load(tmp_path / 'a.pth', weights_only=True)
+    assert torch.equal(vectors, model.gallery.embeddings) and vectors.dtype == torch.float32
+    model.dump_prototype(tmp_path / 'b.pt', dtype='float16')
+    assert torch.load(tmp_path / 'b.pt', weights_only=True).dtype == torch.float16
+    again = retriever(str(tmp_path / 'a.pth'))
+    again.prepare_prototype()
+    assert torch.equal(again.gallery.embeddings, vectors)
+    for options in (dict(dtype='int8'), dict(config='a.py')):
+        with pytest.raises(ValueError, match='a tensor alone'):
+            model.dump_prototype(tmp_path / 'c.pth', **options)
+    assert not (tmp_path / 'c.pth').exists()

@@ -42,15 +42,6 @@ def test_no_pictures(tmp_path):
             drawing.letterbox(np.zeros(shape, np.uint8), 30)
 
 
-def test_text_that_is_too_long():
-    face = drawing.font(12)
-    for text in ('short', 'a caption that is far too long for this', 'W' * 50, '', ' x\n y '):
-        fitted = drawing.fitted(text, 60, face)
-        assert face.getlength(fitted) <= 60 and '\n' not in fitted
-    assert drawing.fitted('short', 60, face) == 'short'
-    assert drawing.fitted('W' * 50, 60, face).endswith('…')
-
-
 def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / 'new' / 'a.png'
     drawing.save_picture(Image.new('RGB', (3, 3), 'red'), path)

@@ -1,4 +1,4 @@
-# AdamW with a short linear warm-up and cosine decay, stepped every iteration, 2 epochs. Weights
+# AdamW with a linear warm-up over 0.15 of the run and a cosine decay to its end, 2 epochs. Weights
 # decay, norms and class centres do not; `lr_mult` of a part is kept throughout.
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -6,9 +6,9 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0,
                        custom_keys=dict(head=dict(decay_mult=0))))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, begin=0, end=0.3, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=1.7, begin=0.3, end=2, eta_min_ratio=1e-3,
-         convert_to_iter_based=True)]
+    dict(type='ShareOfRun', by_epoch=False, schedule='LinearLR', stop=0.15, start_factor=0.1),
+    dict(type='ShareOfRun', by_epoch=False, schedule='CosineAnnealingLR', begin=0.15,
+         eta_min_ratio=1e-3)]
 train_cfg = dict(type='ResumableTrainLoop', max_epochs=2, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from mmengine.logging import print_log
 
+from ...image_files import UnreadableImageError
 from ...registry import unknown_name
 from ..base import RetrievalDataset
-from ..image_io import UnreadableImageError
 from .layout import malformed, require_images
 
 ACTIONS = ('warn', 'raise', 'ignore')

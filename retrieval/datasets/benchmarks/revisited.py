@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ...image_files import find_images
 from ...registry import DATASETS, unknown_name
-from ..image_folder import find_images
 from .base import JudgedRowsDataset
 from .layout import malformed, read_rows, require, require_images
 from .plain_pickle import NotPlainError, load_plain_pickle

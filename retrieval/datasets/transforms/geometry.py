@@ -19,6 +19,7 @@ from ...checks import real_number, whole_number
 from ...registry import TRANSFORMS, unknown_name
 from ..base import build_pipeline
 
+LONGEST = 32  # how many times as long as the given edge the other one may be
 INTERPOLATIONS = {
     'nearest': cv2.INTER_NEAREST, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC,
     'area': cv2.INTER_AREA, 'lanczos': cv2.INTER_LANCZOS4,
@@ -92,9 +93,18 @@ def _put(results: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
     return results
 
 
+def _middle(image: np.ndarray, axis: int, longest: int) -> np.ndarray:
+    """The middle of an image whose edge along ``axis`` is longer than that, a view of it."""
+    start = max(0, (image.shape[axis] - longest) // 2)
+    return image[(slice(None),) * axis + (slice(start, start + longest),)]
+
+
 @TRANSFORMS.register_module()
 class ResizeEdge(BaseTransform):
     """Resize so that one edge has a given length; the aspect ratio stays.
+
+    Of a picture whose other edge is more than 32 times as long, the middle of that shape is taken:
+    a strip of 8000 x 2 pixels would become one of a million, of which a crop leaves the middle.
 
     Args:
         scale: the length of the edge in pixels.
@@ -118,12 +128,15 @@ class ResizeEdge(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
-        height, width = results['img'].shape[:2]
+        image = results['img']
+        height, width = image.shape[:2]
         length = {'short': min(height, width), 'long': max(height, width),
                   'width': width, 'height': height}[self.edge]
+        image = _middle(_middle(image, 0, LONGEST * length), 1, LONGEST * length)
+        height, width = image.shape[:2]
         new_width = max(1, round(width * self.scale / length))
         new_height = max(1, round(height * self.scale / length))
-        return _put(results, resize(results['img'], new_width, new_height, self.interpolation))
+        return _put(results, resize(image, new_width, new_height, self.interpolation))
 
     def __repr__(self) -> str:
         return (f'ResizeEdge(scale={self.scale}, edge={self.edge!r}, '
@@ -193,12 +206,16 @@ class RandomCrop(BaseTransform):
         width, height = self.crop_size
         pad_y = max(self.padding, -(-(height - image.shape[0]) // 2))
         pad_x = max(self.padding, -(-(width - image.shape[1]) // 2))
-        if pad_x or pad_y:
-            image = _like(cv2.copyMakeBorder(image, pad_y, pad_y, pad_x, pad_x,
-                                             cv2.BORDER_CONSTANT, value=(self.pad_val,) * 4), image)
-        top = _below(image.shape[0] - height + 1)
-        left = _below(image.shape[1] - width + 1)
-        return _put(results, image[top:top + height, left:left + width])
+        # a place in the padded picture, which is not made: a strip would become a large one
+        top = _below(image.shape[0] + 2 * pad_y - height + 1) - pad_y
+        left = _below(image.shape[1] + 2 * pad_x - width + 1) - pad_x
+        part = image[max(top, 0):max(top + height, 0), max(left, 0):max(left + width, 0)]
+        if part.shape[:2] != (height, width):
+            above, before = (min(max(-top, 0), height), min(max(-left, 0), width))
+            padded = np.full((height, width, *image.shape[2:]), self.pad_val, image.dtype)
+            padded[above:above + part.shape[0], before:before + part.shape[1]] = part
+            part = padded
+        return _put(results, part)
 
     def __repr__(self) -> str:
         return (f'RandomCrop(crop_size={self.crop_size}, padding={self.padding}, '

@@ -8,21 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv import imfrombytes
 from mmcv.transforms import BaseTransform
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine import fileio
 from torch import Tensor
 
 from ...checks import real_number
 from ...gallery import Gallery
+from ...image_files import UnreadableImageError, open_image
 from ...registry import TRANSFORMS
 from ...structures import RetrievalDataSample, sample_id_of
-from ..image_io import (
-    UnreadableImageError,
-    as_image_array,
-    check_reading,
-    convert_color,
-    decode_file,
-)
+from ..image_io import as_image_array, check_reading, convert_color, decode_file
 
 META_KEYS = ('sample_idx', 'sample_id', 'img_path', 'box', 'ori_shape', 'img_shape')
 
@@ -47,6 +44,7 @@ class LoadImage(BaseTransform):
             as long as no edge gets shorter than this; see :func:`read_image`. Write the length that
             a following ``ResizeEdge`` makes of the short edge. A picture with a ``box`` is read
             in full.
+        max_pixels: the most pixels that a picture may have, see :func:`read_image`.
 
     Example:
         >>> LoadImage(color='gray')({'img': np.zeros((20, 30, 3), np.uint8)})['img'].shape
@@ -54,13 +52,15 @@ class LoadImage(BaseTransform):
     """
 
     def __init__(self, color: str = 'rgb', background: int = 255, crop_box: bool = True,
-                 decoder: str = 'opencv', min_edge: int | None = None) -> None:
-        check_reading(color, decoder, min_edge)
+                 decoder: str = 'opencv', min_edge: int | None = None,
+                 max_pixels: int | None = None) -> None:
+        check_reading(color, decoder, min_edge, max_pixels)
         self.color = color
         self.background = background
         self.crop_box = crop_box
         self.decoder = decoder
         self.min_edge = min_edge
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises UnreadableImageError (MissingImageError) naming the file; ValueError for a box."""
@@ -71,7 +71,8 @@ class LoadImage(BaseTransform):
             whole = image.shape[:2]
         elif results.get('img_path'):
             image, whole = decode_file(results['img_path'], self.color, self.background,
-                                       self.decoder, None if boxed else self.min_edge)
+                                       self.decoder, None if boxed else self.min_edge,
+                                       self.max_pixels)
         else:
             raise ValueError(f'LoadImage needs an `img_path` or an `img`, got the keys '
                              f'{sorted(results)}.')
@@ -83,8 +84,10 @@ class LoadImage(BaseTransform):
         return results
 
     def __repr__(self) -> str:
+        limit = '' if self.max_pixels is None else f', max_pixels={self.max_pixels}'
         return (f'LoadImage(color={self.color!r}, background={self.background}, '
-                f'crop_box={self.crop_box}, decoder={self.decoder!r}, min_edge={self.min_edge})')
+                f'crop_box={self.crop_box}, decoder={self.decoder!r}, min_edge={self.min_edge}'
+                f'{limit})')
 
 
 @TRANSFORMS.register_module()
@@ -93,7 +96,8 @@ class LoadImageFromFile(_LoadImageFromFile):
 
     It reads BGR: give the data preprocessor ``to_rgb=True``, or Normalize. It does not cut out a
     ``box``: put :class:`CropBox` right after it. Whether a truncated file is noticed depends on the
-    OpenCV that is installed; :class:`LoadImage` always notices.
+    OpenCV that is installed; :class:`LoadImage` always notices. It opens the same files as
+    :class:`LoadImage`, and stands in a pipeline for MMCV's own, however that is named there.
 
     Args:
         kwargs: ``to_float32``, ``color_type``, ``imdecode_backend``, ``ignore_empty``,
@@ -105,12 +109,23 @@ class LoadImageFromFile(_LoadImageFromFile):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Raises UnreadableImageError where nothing could be decoded, FileNotFoundError."""
+        """Raises UnreadableImageError (MissingImageError) where nothing could be decoded."""
+        path = results['img_path']
         try:
-            return super().transform(results)
-        except AssertionError as error:
-            raise UnreadableImageError(f'Cannot read the image {_named(results)}: {error}. Replace '
-                                       'or remove it.') from error
+            backend = fileio.get_file_backend(
+                path, backend_args=self.backend_args or self.file_client_args)
+            local = isinstance(backend, fileio.LocalBackend)
+            with open_image(path, data=None if local else backend.get(path)) as (_, data):
+                image = imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+                if image is None:
+                    raise ValueError(f'{self.imdecode_backend} cannot decode it')
+        except Exception:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()
