@@ -99,7 +99,7 @@ def refused(tmp_path):
             't.csv': "several columns, 'path', 'brand'", 't.csv:brnad': "Did you mean 'brand'",
             'wide.csv': 'more cells', 'gap.txt': 'line 2 has no',
             'gap.csv': 'row 2 has no value', 'latin.txt': 'line 2 is not in UTF-8',
-            'l16.txt': 'UTF-16', 'pipe': 'special file', '.': 'a folder'}
+            'l16.txt': 'UTF-16', 'pipe': 'a named pipe', '.': 'a folder'}
 
 
 def test_other_files_are_named(tmp_path):
