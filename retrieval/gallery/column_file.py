@@ -50,9 +50,8 @@ def read_column(path: str | os.PathLike[str], what: str = 'labels') -> Any:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(f'{folder}/t.csv').write_text('path,brand\\na.png,Fiat\\nb.png,Seat\\n')
+        ...     _ = Path(f'{folder}/t.csv').write_text('path,brand\\na.png,Fiat\\nb.png,Seat\\n')
         ...     read_column(f'{folder}/t.csv:brand')
-        30
         ['Fiat', 'Seat']
     """
     given, wanted = os.path.expanduser(os.fspath(path)), None
