@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import time
@@ -76,8 +77,28 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8 atomically; see :func:`write_atomically`."""
-    write_bytes(path, text.encode())
+    """Write a text file in UTF-8 atomically; see :func:`write_atomically`.
+
+    File names that are no UTF-8 are written with the bytes that they have.
+    """
+    write_bytes(path, text.encode('utf-8', 'surrogateescape'))
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int = 1) -> None:
+    """Write plain data as a JSON file in UTF-8 atomically; see :func:`write_atomically`.
+
+    A byte of a file name that is no UTF-8 is escaped, as ``\\udce9``: the file is sound JSON, and
+    Python reads the same name from it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(f'{folder}/x.json', {'Köln': os.fsdecode(b'caf\\xe9')}, indent=0)
+        ...     Path(f'{folder}/x.json').read_text('utf-8').split('\\n')[1]
+        '"Köln": "caf\\\\udce9"'
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + '\n'
+    write_bytes(path, text.encode('utf-8', 'backslashreplace'))
 
 
 def write_all(handle: Any, data: Any) -> None:

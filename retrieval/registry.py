@@ -20,10 +20,13 @@ from . import compat
 compat.install()
 
 
-def nearest_names(given: str, valid: Iterable[str], how_many: int = 3) -> list[str]:
-    """The names in ``valid`` that look most like ``given``, best first."""
+def nearest_names(given: str, valid: Iterable[str], how_many: int = 3,
+                  alike: float = 0.5) -> list[str]:
+    """The names in ``valid`` that look most like ``given``, best first; ``alike`` is 1 for the same
+    name, and 0 for one that shares no letter.
+    """
     by_lower = {name.lower(): name for name in valid}
-    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=0.5)
+    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=alike)
     return [by_lower[name] for name in close]
 
 
@@ -105,6 +108,8 @@ HOOKS = _child('hook', root.HOOKS, 'hooks')
 LOOPS = _child('loop', root.LOOPS, 'hooks')
 OPTIM_WRAPPERS = _child('optim wrapper', root.OPTIM_WRAPPERS, 'hooks')
 PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'hooks')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    'optim wrapper constructor', root.OPTIM_WRAPPER_CONSTRUCTORS, 'hooks')
 INDEXES = _child('index', None, 'index')
 RERANKERS = _child('reranker', None, 'rerank')
 BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
@@ -112,7 +117,7 @@ BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
 # own names.
 EMPTY = [_child(parent.name, parent) for parent in (
     root.INFERENCERS, root.LOG_PROCESSORS, root.MODEL_WRAPPERS,
-    root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS,
+    root.OPTIMIZERS,
     root.RUNNER_CONSTRUCTORS, root.RUNNERS, root.STRATEGIES, root.TASK_UTILS, root.VISBACKENDS,
     root.VISUALIZERS, root.WEIGHT_INITIALIZERS)]
 PML = Registry('model', parent=root.MODELS, scope='PML', locations=['retrieval.losses.pml'])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from .registry import unknown_name
 
 SimilarityFn = Callable[[Tensor, Tensor], Tensor]
 Array = TypeVar('Array', Tensor, np.ndarray)
+_AT_ONCE = 2 ** 20  # numbers in float64 that are held at once
+_SAMPLED = 512      # rows whose middle is taken
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,30 @@ class Similarity:
     def of_pairs(self, vectors: Tensor, others: Tensor) -> Tensor:
         """The similarities ``(…)`` of prepared vectors ``(…, D)``, pair by pair.
 
-        Each is summed alone, so that equal pairs tie. Not for a ``'function'``.
+        Each is summed alone, so that equal pairs tie; distances in float64, from the differences,
+        so that equal vectors are at 0 and whole numbers exact. Not for a ``'function'``.
 
         Example:
             >>> SIMILARITIES['euclidean'].of_pairs(torch.zeros(2), torch.tensor([3., 4.]))
             tensor(-5.)
         """
         if self.kind == 'distance':
-            return (vectors - others).square_().sum(dim=-1).sqrt_().neg_()
-        return (vectors * others).sum(dim=-1)
+            return (0 - squares_of_pairs(vectors, others).sqrt_()).to(vectors.dtype)
+        return self.clipped((vectors * others).sum(dim=-1))
+
+    def clipped(self, scores: Array) -> Array:
+        """Scores of this similarity, in their place, without what rounding puts outside of its
+        range: cosine stays in [-1, 1].
+
+        Example:
+            >>> SIMILARITIES['cosine_similarity'].clipped(torch.tensor([1.0000002, 0.5]))
+            tensor([1.0000, 0.5000])
+        """
+        if not self.normalizes:
+            return scores
+        if isinstance(scores, np.ndarray):
+            return np.clip(scores, -1, 1, out=scores)
+        return scores.clamp_(-1, 1)
 
     def from_squared_distances(self, squares: Array) -> Array:
         """The similarities of the squared Euclidean distances of prepared vectors, in their place.
@@ -77,7 +94,7 @@ class Similarity:
         if self.normalizes:  # |q - g|² = 2 - 2 cos
             squares *= -0.5
             squares += 1
-            return squares
+            return self.clipped(squares)
         squares = _at_least_zero(squares)
         if isinstance(squares, np.ndarray):
             return np.negative(np.sqrt(squares, out=squares), out=squares)
@@ -109,7 +126,7 @@ def _at_least_zero(values: Array) -> Array:
 
 def cosine_similarity(queries: Tensor, gallery: Tensor) -> Tensor:
     """Cosine of the angle, ``(Q, D), (N, D) -> (Q, N)``, in [-1, 1]; 0 for a zero vector."""
-    return normalize(queries) @ normalize(gallery).T
+    return (normalize(queries) @ normalize(gallery).T).clamp(-1, 1)
 
 
 def inner_product(queries: Tensor, gallery: Tensor) -> Tensor:
@@ -120,19 +137,97 @@ def inner_product(queries: Tensor, gallery: Tensor) -> Tensor:
 def euclidean(queries: Tensor, gallery: Tensor) -> Tensor:
     """Negative Euclidean distance, ``(Q, D), (N, D) -> (Q, N)``, at most 0.
 
-    Computed as ``-sqrt(|q|² + |g|² - 2 q·g)`` after both are shifted by the gallery's mean, which
-    changes no distance and loses fewer digits.
+    Computed in float64 (:func:`distances`), and rounded once at the end: equal rows are at 0.
     """
-    centre = gallery.mean(dim=0)
-    queries, gallery = queries - centre, gallery - centre
-    squares = queries.square().sum(1, keepdim=True) + gallery.square().sum(1)
-    squares = torch.addmm(squares, queries, gallery.T, alpha=-2)
-    return SIMILARITIES['euclidean'].from_squared_distances(squares)
+    centre = centre_of(gallery)
+    parts = [distances(queries, part, centre).to(queries.dtype)
+             for part in gallery.split(max(1, _AT_ONCE // max(1, len(queries))))]
+    return 0 - torch.cat(parts, dim=1) if parts else queries.new_zeros(len(queries), 0)
+
+
+def distances(queries: Array, rows: Array, centre: Array, lengths: Array | None = None) -> Array:
+    """The Euclidean distances ``(B, T)`` float64 of float vectors ``(B, D)`` and ``(T, D)``.
+
+    They are ``sqrt(|q|² + |g|² - 2 q·g)`` after a shift that changes no distance. Where that loses
+    more than a fraction of what float32 can tell, because two vectors are nearly the same, the
+    distance is summed from the differences; so equal vectors are at 0. Of whole numbers below 2²⁰
+    every step is exact.
+
+    Args:
+        queries, rows: as they were given, of any float type.
+        centre: ``(D,)`` float64, from :func:`centre_of`.
+        lengths: ``(T,)`` float64, the squared lengths of the shifted rows, where they are known.
+
+    Example:
+        >>> rows = torch.tensor([[3., 4.], [1000., 0.]])
+        >>> distances(torch.tensor([[1000., 0.]]), rows, centre_of(rows))
+        tensor([[997.0080,   0.0000]], dtype=torch.float64)
+    """
+    near, far = _double(queries) - centre, _double(rows) - centre
+    own = (near * near).sum(1)[:, None]
+    lengths = (far * far).sum(1) if lengths is None else lengths
+    squares = (near * -2) @ far.T
+    squares += lengths
+    squares += own
+    # An error of at most (D + 3) 2^-52 (|q|² + |g|²) must be below 2^-27 of the square.
+    share = (near.shape[1] + 3) * 2.0 ** -25
+    where: Any = np.where if isinstance(squares, np.ndarray) else torch.where
+    query, row = where(squares <= share * (own + lengths.max())) if len(lengths) else ([], [])
+    if len(query):
+        close = squares[query, row] <= share * (own[query, 0] + lengths[row])
+        query, row = query[close], row[close]
+        step = max(1, _AT_ONCE // near.shape[1])
+        for start in range(0, len(query), step):
+            some, those = query[start:start + step], row[start:start + step]
+            squares[some, those] = squares_of_pairs(queries[some], rows[those])
+    if isinstance(squares, np.ndarray):
+        return np.sqrt(squares, out=squares)
+    return squares.sqrt()
+
+
+def squares_of_pairs(vectors: Array, others: Array) -> Array:
+    """The squared distances ``(…)`` float64 of vectors ``(…, D)``, from their differences.
+
+    Example:
+        >>> squares_of_pairs(torch.zeros(2), torch.tensor([3., 4.]))
+        tensor(25., dtype=torch.float64)
+    """
+    apart = _double(vectors) - _double(others)
+    return (apart * apart).sum(-1)
+
+
+def centre_of(vectors: Tensor) -> Tensor:
+    """A vector ``(D,)`` float64 in the middle of ``(N, D)``, to shift them by.
+
+    It has eight digits of binary, and so takes no digit from whole numbers.
+
+    Example:
+        >>> centre_of(torch.tensor([[1., 5.], [2., 5.], [9., 5.]]))
+        tensor([2., 5.], dtype=torch.float64)
+    """
+    if not len(vectors):
+        return vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
+    sample = vectors[::max(1, len(vectors) // _SAMPLED)].double()
+    mantissa, exponent = torch.frexp(sample.sort(dim=0).values[len(sample) // 2])
+    return torch.ldexp((mantissa * 256).round_(), exponent.double() - 8)
+
+
+def _double(values: Array) -> Array:
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
 
 
 def normalize(vectors: Tensor) -> Tensor:
-    """Vectors ``(…, D)`` scaled to length 1; a zero vector stays zero."""
-    return functional.normalize(vectors, dim=-1)
+    """Vectors ``(…, D)`` scaled to length 1, however short or long they are; a zero vector stays
+    zero.
+
+    Example:
+        >>> normalize(torch.tensor([[3e-30, 4e-30], [3e30, 4e30], [0., 0.]]))
+        tensor([[0.6000, 0.8000],
+                [0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    largest = vectors.detach().abs().amax(dim=-1, keepdim=True)  # squares neither vanish nor burst
+    return functional.normalize(vectors / largest.masked_fill(largest == 0, 1), dim=-1)
 
 
 SIMILARITIES: dict[str, Similarity] = {

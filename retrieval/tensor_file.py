@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import write_all, write_atomically
+from .files import kind_of_file, write_all, write_atomically
 from .foreign_files import refuse_special
 
 BLOCK_BYTES = 1 << 20
@@ -203,6 +203,9 @@ class Container:
     Args:
         path: the file.
         format: what kind of file it must be.
+        copy: read it into memory now, instead of mapping it. A mapped file that is cut short while
+            it is open is an error at the next look at it, but for the moment between the look at
+            its size and the one at its bytes, in which the system ends the process.
 
     Attributes:
         path: its absolute path.
@@ -226,16 +229,17 @@ class Container:
         ([[1.0, 0.0], [0.0, 1.0]], ['a', 'b'])
     """
 
-    def __init__(self, path: str | os.PathLike[str], format: Format) -> None:
+    def __init__(self, path: str | os.PathLike[str], format: Format, copy: bool = False) -> None:
         self.path, self.format = os.path.abspath(path), format
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f'There is no file {self.path!r} ({format.name}).')
-        self._file = map_file(self.path)
+        self._watched = None if copy else WatchedFile(self.path)
+        self._file = np.fromfile(self.path, np.uint8) if copy else map_file(self.path)
         header, metadata = self._read_header()
         self.checksum = metadata['checksum']
         self._check_size(max(entry['data_offsets'][1] for entry in header.values()))
         text = self._plain(header.pop('manifest'))
-        digests = self._plain(header.pop('checksums')).reshape(-1, DIGEST_BYTES)
+        digests = self._plain(header.pop('checksums')).reshape(-1, DIGEST_BYTES).copy()
         for name, data in (('manifest', text), ('checksums', digests)):
             if digest(np.ascontiguousarray(data)).hex() != metadata[name]:
                 raise self._damaged(f'its {name} (in the last bytes of the file) does not fit its '
@@ -245,7 +249,7 @@ class Container:
         self.arrays = self._arrays(header, digests, int(metadata['block']))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.format, self.checksum)
+        return _reopen, (self.path, self.format, self.checksum, self._watched is None)
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays or f'{name}.bytes' in self.arrays
@@ -269,8 +273,15 @@ class Container:
                                         self._array(f'{name}.offsets'))
 
     def column(self, name: str) -> StringColumn | Tensor:
-        """The column of strings or the tensor of that name."""
-        return self.strings(name) if f'{name}.bytes' in self.arrays else self.tensor(name)
+        """The column of strings or a copy of the tensor of that name."""
+        return self.strings(name) if f'{name}.bytes' in self.arrays else self.tensor(name).clone()
+
+    def check_size(self) -> None:
+        """Raise DamagedError where the file was cut short since it was opened: touching what was
+        mapped of it would end the process.
+        """
+        if self._watched is not None:
+            self._watched.check()
 
     def verify(self) -> None:
         """Check every block of every tensor. Raises DamagedError for the first that is damaged."""
@@ -317,7 +328,8 @@ class Container:
             arrays[name] = BlockArray(
                 self._file, self.path, name, _DTYPES[entry['dtype']], tuple(entry['shape']),
                 self._data_start + begin, digests[block:block + blocks], block_bytes,
-                finite=name in self.format.finite, again=self.format.again)
+                finite=name in self.format.finite, again=self.format.again,
+                watched=self._watched)
             block += blocks
         return arrays
 
@@ -326,8 +338,8 @@ class Container:
                             f'{self.format.again}')
 
 
-def _reopen(path: str, format: Format, checksum: str) -> Container:
-    again = Container(path, format)
+def _reopen(path: str, format: Format, checksum: str, copy: bool) -> Container:
+    again = Container(path, format, copy)
     if again.checksum != checksum:
         raise ValueError(f'{path!r} is not the file any more that it was when it was opened: open '
                          'it again.')
@@ -351,13 +363,15 @@ class BlockArray:
         block_bytes: the size of a block, a multiple of the size of an element.
         finite: whether NaN and infinity are refused.
         again: how the file is made anew, for errors.
+        watched: the file, where it is mapped: looked at before the bytes are touched.
     """
 
     def __init__(self, file: np.ndarray, path: str, name: str, dtype: Any,
                  shape: tuple[int, ...], begin: int, digests: np.ndarray,
-                 block_bytes: int = BLOCK_BYTES, finite: bool = False, again: str = '') -> None:
+                 block_bytes: int = BLOCK_BYTES, finite: bool = False, again: str = '',
+                 watched: WatchedFile | None = None) -> None:
         self.path, self.name, self.begin, self.finite = path, name, begin, finite
-        self._again = again
+        self._again, self._watched, self._changes = again, watched, 0
         self.dtype, self.shape = np.dtype(dtype), tuple(shape)
         self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         self._bytes = file[begin:begin + self._row_bytes * self.shape[0]]
@@ -379,6 +393,7 @@ class BlockArray:
     def take(self, rows: np.ndarray, axis: int = 0) -> np.ndarray:
         """A copy of the rows with these numbers; only their blocks are read."""
         rows = np.asarray(rows)
+        self._look()
         if len(rows) and self._row_bytes and not self._good.all():
             first = rows * self._row_bytes // self._block_bytes
             last = ((rows + 1) * self._row_bytes - 1) // self._block_bytes
@@ -394,9 +409,19 @@ class BlockArray:
         self._good[:] = False
         self._check(0, len(self._bytes))
 
+    def _look(self) -> None:
+        """Raise DamagedError where the file is cut short; where it was written to since, no block
+        counts as checked any more.
+        """
+        changes = 0 if self._watched is None else self._watched.check()
+        if changes != self._changes:
+            self._good = np.zeros_like(self._good)
+            self._changes = changes
+
     def _check(self, begin: int, end: int) -> None:
         if begin >= end:
             return
+        self._look()
         first, stop = begin // self._block_bytes, _block_count(end, self._block_bytes)
         if self._good[first:stop].all():
             return
@@ -629,8 +654,61 @@ def read_header(file: np.ndarray, path: str) -> tuple[dict[str, Any], bytes]:
             raise ValueError('it is no object')
     except (ValueError, RecursionError) as error:
         raise DamagedError(f'{path!r} is damaged or no safetensors file of {len(file)} bytes: its '
-                           f'header cannot be read ({error}). Restore the file.') from error
+                           f'header cannot be read ({error}); it seems to be {kind_of_file(path)}. '
+                           'Restore the file, or give another.') from error
     return header, raw
+
+
+class WatchedFile:
+    """A file that is mapped, and whether it still has the bytes that it had.
+
+    Touching what is gone of a mapped file that was cut short ends the process (SIGBUS), so it is to
+    be checked before. A file that is replaced or deleted, as this package does it, stays as it was
+    for whoever has it open.
+
+    Args:
+        path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(b'abc'), file.flush()
+        ...     watched = WatchedFile(file.name)
+        ...     print(watched.check())
+        ...     _ = file.truncate(2)
+        ...     try:
+        ...         watched.check()
+        ...     except DamagedError as error:
+        ...         print(str(error).partition('was ')[2].partition('.')[0])
+        0
+        cut off after 2 of 3 bytes while it was open
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.realpath(path)  # what a link leads to later is another file
+        now = os.stat(self.path)
+        self._identity, self._size = (now.st_dev, now.st_ino), now.st_size
+        self._time, self._changes = now.st_mtime_ns, 0
+
+    def check(self) -> int:
+        """How often the file was seen to have been written to since it was opened.
+
+        Raises:
+            DamagedError: it is shorter than when it was opened.
+        """
+        try:
+            now = os.stat(self.path)
+        except OSError:  # it is deleted, and so still there for whoever has it open
+            return self._changes
+        if (now.st_dev, now.st_ino) == self._identity:
+            if now.st_size < self._size:
+                raise DamagedError(
+                    f'{self.path!r} was cut off after {now.st_size} of {self._size} bytes while it '
+                    'was open. Restore the file and open it again; replace an open file by '
+                    'renaming a new one to its name, or open it with copy=True.')
+            if now.st_mtime_ns != self._time:
+                self._changes, self._time = self._changes + 1, now.st_mtime_ns
+        return self._changes
 
 
 def map_file(path: str | os.PathLike[str]) -> np.ndarray:

@@ -125,8 +125,9 @@ sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_Torchvisio
 
 @pytest.mark.parametrize('program', [
     'import timm',
-    'import torchvision; import retrieval.registry; import timm',
-    'from torchvision.transforms import v2',
+    pytest.param('import torchvision; import retrieval.registry; import timm',
+                 marks=pytest.mark.slow),
+    pytest.param('from torchvision.transforms import v2', marks=pytest.mark.slow),
     NO_MEND_AT_START + 'import retrieval.registry; import timm',
 ])
 def test_this_environment_imports_torchvision_in_any_order(program):

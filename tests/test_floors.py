@@ -8,11 +8,12 @@ import retrieval
 
 ROOT = Path(retrieval.__file__).parent
 FLOORS = [
-    {'registry', 'compat', 'checks', 'distributed', 'files', 'foreign_files', 'labels'},
+    {'registry', 'compat', 'arguments', 'checks', 'distributed', 'files', 'foreign_files',
+     'labels'},
     {'structures', 'similarity', 'tensor_file', 'progress', 'image_files'},
     {'gallery', 'ranking'},
     {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
-    {'heads'},
+    {'heads', 'config'},
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.similarity import SIMILARITIES, resolve_similarity
+from retrieval.similarity import SIMILARITIES, centre_of, normalize, resolve_similarity
 
 
 def loop(name, a, b):
@@ -91,3 +91,72 @@ def test_a_copy_is_the_same_similarity():
     euclidean = resolve_similarity('euclidean')
     copied = pickle.loads(pickle.dumps(euclidean))
     assert copied == euclidean and copied.kind == 'distance'
+
+
+def exact(queries, gallery):
+    """Negative distances in double precision, from the differences."""
+    return -(queries.double()[:, None] - gallery.double()[None]).square().sum(2).sqrt()
+
+
+@pytest.mark.parametrize('scale', [1e-38, 1e-20, 1.0, 1e20, 1e37])
+def test_equal_rows_are_at_distance_zero_at_every_scale(scale):
+    torch.manual_seed(2)
+    gallery = torch.randn(70, 33) * scale
+    queries = torch.cat([gallery[:5], torch.randn(3, 33) * scale])
+    for found in (resolve_similarity('euclidean').function(queries, gallery),
+                  resolve_similarity('euclidean').of_pairs(queries[:, None], gallery)):
+        torch.testing.assert_close(found, exact(queries, gallery).float(), rtol=1e-6, atol=0)
+        assert (found[:5].diagonal() == 0).all()
+
+
+def test_rows_that_are_nearly_equal_keep_their_order():
+    base = torch.randn(64) * 100
+    gallery = base + torch.linspace(1e-4, 5e-3, 40)[:, None]
+    found = resolve_similarity('euclidean').function(base[None], gallery)
+    torch.testing.assert_close(found, exact(base[None], gallery).float(), rtol=1e-6, atol=0)
+
+
+def test_distances_of_whole_numbers_are_exact():
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(0, 256, (200, 128), generator=generator).float()
+    found = resolve_similarity('euclidean').function(rows, rows)
+    whole = (rows.long()[:, None] - rows.long()).square().sum(2)
+    assert torch.equal(found, -whole.double().sqrt().float())
+
+
+def test_a_middle_takes_no_digit_from_whole_numbers():
+    rows = torch.randint(0, 2 ** 20, (100, 6)).float() + 7
+    middle = centre_of(rows)
+    assert torch.equal(middle, middle.round())
+    assert ((middle - rows.sort(dim=0).values[50]).abs() <= rows.amax(0) / 256).all()
+
+
+@pytest.mark.parametrize('scale', [1e-40, 1e-14, 1.0, 1e20, 3e38])
+def test_length_one_at_every_scale(scale):
+    torch.manual_seed(4)
+    rows = torch.rand(6, 9)
+    found = normalize(rows * scale)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(6))
+    torch.testing.assert_close(found, normalize(rows), rtol=1e-3, atol=1e-3)
+
+
+def test_the_gradient_of_a_length_is_the_libraries_and_finite_at_zero():
+    rows = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, 5, dtype=torch.float64)
+    ours, = torch.autograd.grad((normalize(rows) * weights).sum(), rows)
+    theirs, = torch.autograd.grad(
+        (torch.nn.functional.normalize(rows, dim=1) * weights).sum(), rows)
+    torch.testing.assert_close(ours, theirs)
+    zero = torch.zeros(1, 5, requires_grad=True)
+    normalize(zero).sum().backward()
+    assert torch.isfinite(zero.grad).all()
+
+
+def test_cosine_stays_in_its_range():
+    torch.manual_seed(5)
+    rows = torch.randn(300, 17)
+    cosine = resolve_similarity('cosine_similarity')
+    scores = cosine.function(rows, torch.cat([rows, -rows]))
+    pairs = cosine.of_pairs(cosine.prepare(rows), cosine.prepare(rows))
+    assert scores.max() == 1 and scores.min() == -1 and pairs.max() == 1
+    assert cosine.clipped(np.array([1.1, -1.1, .5])).tolist() == [1, -1, .5]

@@ -1,5 +1,6 @@
 """The container: what comes back, what is checked when; and columns of strings."""
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -19,6 +20,8 @@ from retrieval.tensor_file import (
     StringColumn,
     write_container,
 )
+
+from .processes import in_a_child
 
 
 def plain_digests(data, size):
@@ -256,3 +259,50 @@ def test_equal_hashes_are_no_equal_strings(monkeypatch):
     assert column.find(['b', 'nothing', '日本']).tolist() == [7, -1, 3]
     assert column.first_repeated() is None
     assert StringColumn.from_strings(['a', 'b', 'a']).first_repeated() == 'a'
+
+
+def test_a_file_that_is_cut_short_while_open_is_an_error(tmp_path):
+    path = tmp_path / 'f'
+    write_container(path, KIND, dict(x=np.ones((50_000, 8)), ids=StringColumn.from_strings(
+        map(str, range(50_000)))), {})
+    mapped, copied = Container(path, KIND), Container(path, KIND, copy=True)
+    checked = mapped.arrays['x']
+    checked.verify()
+    os.truncate(path, 4096)
+
+    def check():
+        for look in (lambda: mapped.tensor('x'), lambda: checked[3:4], mapped.verify,
+                     lambda: checked.take(np.array([40_000])), lambda: mapped.strings('ids')[9],
+                     lambda: list(mapped.strings('ids')), lambda: mapped.strings('ids').find(['7']),
+                     mapped.check_size):
+            with pytest.raises(DamagedError, match='cut off after 4096 of .* while it was open'):
+                look()
+        copied.verify()
+        copied.check_size()
+        assert copied.strings('ids')[49_999] == '49999' and float(copied.tensor('x').sum()) == 4e5
+
+    in_a_child(check)
+
+
+def test_a_file_that_is_written_to_while_open_is_checked_again(tmp_path):
+    path = tmp_path / 'f'
+    write_container(path, KIND, dict(x=np.arange(1000)), {})
+    opened = Container(path, KIND)
+    assert opened.tensor('x')[5] == 5
+    with open(path, 'r+b') as file:
+        file.seek(opened.arrays['x'].begin + 8 * 5)
+        file.write(b'\7')
+    stat = os.stat(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(DamagedError, match='do not fit'):
+        opened.tensor('x')
+
+
+def test_a_file_that_is_replaced_or_deleted_stays_as_it_was(tmp_path):
+    write_container(tmp_path / 'f', KIND, dict(x=np.arange(1000)), {})
+    os.symlink('f', tmp_path / 'link')
+    opened = Container(tmp_path / 'link', KIND)
+    write_container(tmp_path / 'f', KIND, dict(x=np.zeros(1)), {})
+    assert opened.tensor('x')[999] == 999
+    (tmp_path / 'f').unlink()
+    assert opened.tensor('x')[998] == 998

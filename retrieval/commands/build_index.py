@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from ..config.options import ReadOptions
 from .command_line import reports_errors
 
 _OF_FAISS = ('factory', 'search_parameters', 'train_size', 'rescore', 'rescore_factor',
@@ -13,8 +14,6 @@ _OF_FAISS = ('factory', 'search_parameters', 'train_size', 'rescore', 'rescore_f
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    from mmengine.config import DictAction
-
     arguments = argparse.ArgumentParser(
         'build_index', description=__doc__,
         epilog='The index is used by model.index = dict(type=…, path=OUT), and refused over '
@@ -30,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
                            'inner_product or euclidean: the one of the retriever')
     faiss = arguments.add_argument_group('FaissIndex')
     faiss.add_argument('--factory', help='faiss\'s factory string: "IVF1024,Flat", "HNSW32" …')
-    faiss.add_argument('--search-parameters', nargs='+', action=DictAction, metavar='NAME=VALUE',
+    faiss.add_argument('--search-parameters', nargs='+', action=ReadOptions, metavar='NAME=VALUE',
                        help='nprobe=32, efSearch=64 …')
     faiss.add_argument('--train-size', type=int, metavar='N', help='rows to train on at most '
                        '(default: 64 for each centroid, at least 65,536)')
@@ -42,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     faiss.add_argument('--rescore-dtype', metavar='DTYPE', help='float16 (default) or float32')
     faiss.add_argument('--on-disk', metavar='FOLDER', help='keep the inverted lists in a file in '
                        'this folder while building, and in a file beside OUT afterwards')
-    arguments.add_argument('--options', nargs='+', action=DictAction, metavar='NAME=VALUE',
+    arguments.add_argument('--options', nargs='+', action=ReadOptions, metavar='NAME=VALUE',
                            help='further arguments of the type of index')
     return arguments
 
@@ -99,7 +98,7 @@ def read_fragment(path: str) -> dict[str, Any]:
     """`index` of a config file, or `model.index`."""
     from mmengine.config import Config
 
-    from ..retrievers.build import read_config
+    from ..config.reading import read_config
 
     config = read_config(path)
     found = config.get('index') or (config.get('model') or {}).get('index')

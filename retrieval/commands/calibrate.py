@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 
 from .command_line import reports_errors
-from .folders import add_folder_options, open_vectors
+from .folders import add_folder_options, list_unreadable, open_vectors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'{len(thresholds)} classes have thresholds of their own, from '
               f'{min(thresholds):.4f} to {max(thresholds):.4f}')
     print(f'written to {arguments.out}')
+    list_unreadable(gallery)
 
 
 if __name__ == '__main__':

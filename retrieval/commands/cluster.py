@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import reports_errors
-from .folders import add_folder_options, open_vectors
+from .folders import add_folder_options, list_unreadable, open_vectors, write_sheet
 
 _SHOWN = 24
 
@@ -37,57 +37,62 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..ranking.range_search import checked_threshold
     from ..search import cluster
+
+    if arguments.threshold is not None:
+        checked_threshold(arguments.threshold, 'cosine_similarity')  # before a folder is encoded
 
     gallery, dataset = open_vectors(arguments.gallery, arguments)
     found = cluster(gallery, arguments.method, k=arguments.k, threshold=arguments.threshold,
                     min_size=arguments.min_size, seed=arguments.seed)
     out = Path(arguments.out)
     write(found, out)
-    draw(found, dataset, out / 'clusters.png')
+    drawn = draw(found, dataset, out / 'clusters.png')
     alone = int((found.labels < 0).sum())
     print(f'{len(found)} clusters of {len(found.labels)} images, the largest has '
           f'{max(found.sizes, default=0)}; {alone} images are in none')
-    print(f'{out}/clusters.csv, clusters.json and clusters.png hold them.')
+    files = 'clusters.csv, clusters.json and clusters.png' if drawn \
+        else 'clusters.csv and clusters.json'
+    print(f'{out}/{files} hold them.')
+    list_unreadable(gallery)
 
 
 def write(found: Any, out: Path) -> None:
-    """``clusters.csv`` with the columns ``id,label``, and ``clusters.json`` with the members."""
+    """``clusters.csv`` with the columns ``id,label``, and ``clusters.json`` with the members, the
+    most central one first.
+    """
     import csv
     import io
-    import json
 
-    from ..files import write_text
+    from ..files import write_json, write_text
 
     table = io.StringIO()
     rows = csv.writer(table, lineterminator='\n')
     rows.writerow(['id', 'label'])
     rows.writerows(zip(found.ids, found.labels.tolist(), strict=True))
     write_text(out / 'clusters.csv', table.getvalue())
-    members = [[found.ids[row] for row in found.members(label)] for label in range(len(found))]
+    members = [[found.ids[row] for row in found.from_the_centre(label)]
+               for label in range(len(found))]
     content = dict(method=found.method, sizes=found.sizes, clusters=members,
                    alone=[found.ids[row] for row in found.members(-1)])
-    write_text(out / 'clusters.json', json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+    write_json(out / 'clusters.json', content)
 
 
-def draw(found: Any, dataset: Any, path: Path, columns: int = 10) -> None:
-    """A row of pictures for each of the largest clusters."""
-    from PIL import Image
-
-    from ..visualization import Pictures, draw_image_grid
-
-    pictures, blank = Pictures([dataset]), Image.new('RGB', (8, 8), 'white')
-    images, captions = [], []
+def draw(found: Any, dataset: Any, path: Path, columns: int = 10) -> bool:
+    """A row of pictures for each of the largest clusters, from its most central one to its
+    outermost; True where there are pictures.
+    """
+    rows = []
     for label in range(min(len(found), _SHOWN)):
-        rows = found.members(label)
-        chosen = [rows[n * len(rows) // columns] for n in range(columns)] \
-            if len(rows) > columns else rows
-        images += [pictures.of(found.ids[row]) for row in chosen] + [blank] * (
-            columns - len(chosen))
-        captions += [f'{label}: {len(rows)} images'] + [''] * (columns - 1)
-    if images:
-        draw_image_grid(images, captions, path, columns=columns, cell=96,
-                        title=f'{len(found)} clusters, {min(len(found), _SHOWN)} shown')
+        members = [found.ids[row] for row in found.from_the_centre(label)]
+        chosen = [members[n * (len(members) - 1) // (columns - 1)] for n in range(columns)] \
+            if len(members) > columns else members
+        title = f'{label}: {len(members)} image{"s" * (len(members) > 1)}'
+        rows.append([(name, '' if n else title) for n, name in enumerate(chosen)])
+    return write_sheet(rows, [dataset], found.ids, path, columns,
+                       f'{len(found)} clusters, {min(len(found), _SHOWN)} shown: the most central '
+                       'picture first, the outermost last')
 
 
 if __name__ == '__main__':

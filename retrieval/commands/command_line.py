@@ -5,19 +5,24 @@ import argparse
 import atexit
 import functools
 import os
+import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..config.options import ReadOptions
+
 TRACEBACK = 'RETRIEVAL_TRACEBACK'
+INTERRUPTED = 130  # as shells count what Ctrl-C ended
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
-    from mmengine.config import DictAction
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config: key=value, nested a.b=value, lists key="[a,b]"')
+        '--cfg-options', nargs='+', action=ReadOptions, metavar='KEY=VALUE',
+        help='override settings of the config: key=value, nested a.b=value, in a list a.0.b=value; '
+        'lists key="[a,b]", dicts key="dict(a=1)", text with commas or like a number key="\'007\'"')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +40,8 @@ class Command(Protocol):
 
 
 def reports_errors(command: Command) -> Command:
-    """Turn an error of the user's input into one message and exit status 2.
+    """Turn an error of the user's input into one message and exit status 2, and Ctrl-C into one line
+    and status 130; a command that knows what it has reached says so as the interruption's message.
 
     With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
     that the command joined is left at its end, and a process that has nothing left to do but to
@@ -44,15 +50,24 @@ def reports_errors(command: Command) -> Command:
     """
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> None:
+        _print_any_name()
         joined_before = _in_group()
         try:
-            refuse_special_files(sys.argv[1:] if argv is None else argv)
-            command(argv)
+            arguments = list(map(with_home, sys.argv[1:] if argv is None else argv))
+            refuse_special_files(arguments)
+            command(arguments)
             if not joined_before and _in_group():  # who leaves first may cut off who still reads
                 sys.modules['torch.distributed'].barrier()
                 if argv is None:  # it is the process's own command, not a call from Python
                     atexit.register(_end_at_once)
-        except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
+        except KeyboardInterrupt as interruption:
+            print(' '.join(filter(None, ['Interrupted.', str(interruption)])), file=sys.stderr)
+            sys.stdout.flush()
+            if argv is None:  # what ends the process is not to be interrupted again
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise SystemExit(INTERRUPTED) from None
+        except (ValueError, TypeError, OSError, KeyError, ImportError,
+                FloatingPointError) as error:
             if os.environ.get(TRACEBACK):
                 raise
             from ..compat import message_of_worker
@@ -64,6 +79,26 @@ def reports_errors(command: Command) -> Command:
             if not joined_before and _in_group():
                 sys.modules['torch.distributed'].destroy_process_group()
     return wrapped
+
+
+def _print_any_name() -> None:
+    """Let the standard output take file names that are no UTF-8, with the bytes that they have."""
+    out = sys.stdout
+    if getattr(out, 'errors', None) == 'strict' and hasattr(out, 'reconfigure'):
+        is_utf8 = str(out.encoding).lower().replace('-', '') == 'utf8'
+        out.reconfigure(errors='surrogateescape' if is_utf8 else 'backslashreplace')
+
+
+def with_home(argument: str) -> str:
+    """An argument with a ``~`` at the beginning of its path as the user's folder; a shell leaves
+    that of ``--out=~/here`` and ``data_root=~/there`` as it is.
+
+    Example:
+        >>> with_home('--out=~/here') == '--out=' + os.path.expanduser('~/here')
+        True
+    """
+    begin, tilde, path = re.sub(r'^([^~/]*=)?~', r'\1\0~', argument).rpartition('\0')
+    return begin + os.path.expanduser(path) if tilde else argument
 
 
 def refuse_special_files(argv: Sequence[str]) -> None:
@@ -79,7 +114,7 @@ def refuse_special_files(argv: Sequence[str]) -> None:
     for argument in map(str, argv):
         for path in (argument, argument.partition('=')[2]):
             if path:
-                refuse_special(os.path.expanduser(path))
+                refuse_special(path)
 
 
 def _end_at_once() -> None:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..evaluation import compare_galleries
-    from ..files import write_text
+    from ..files import write_json
     from ..gallery import Gallery, switch
 
     old, new = Gallery.load(arguments.old), Gallery.load(arguments.new)
@@ -51,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = compare_galleries(old, new, queries, arguments.topk, arguments.similarity)
     print(found.report())
     if arguments.out:
-        import json
-        write_text(arguments.out, json.dumps(found.as_dict(), indent=2) + '\n')
+        write_json(arguments.out, found.as_dict(), indent=2)
     if arguments.switch:
         check(found, arguments.min_overlap, arguments.max_loss)
         new.verify()

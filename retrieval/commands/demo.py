@@ -122,11 +122,8 @@ def draw_training(scalars: Path, out: Path, untrained: float) -> None:
 
 def write_results(results: dict[str, dict[str, float]], out: Path) -> None:
     """Write ``results.json``."""
-    import json
-
-    from ..files import write_text
-    text = json.dumps(results, indent=2) + '\n'
-    write_text(out / 'results.json', text)
+    from ..files import write_json
+    write_json(out / 'results.json', results, indent=2)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

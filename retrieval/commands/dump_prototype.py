@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--dtype', default='float32', help='how embeddings are stored: float32 '
                            '(default), float16 or int8')
     arguments.add_argument('--shard-rows', type=int, default=4096, metavar='N',
-                           help='how many rows a process encodes before it writes them; so many '
-                           'are lost at most when it is killed (default: 4096)')
+                           help='how many rows a process holds at most before it writes them; it '
+                           'writes every few seconds too (default: 4096)')
     arguments.add_argument('--resume', action=argparse.BooleanOptionalAction, default=True,
                            help='go on with an unfinished dump of the same model and pipeline '
                            '(default); --no-resume deletes it')

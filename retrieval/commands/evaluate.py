@@ -17,7 +17,8 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         'evaluate', description=__doc__,
         epilog='Metrics: Recall@K Precision@K R-Precision MAP@R mAP mAP@K mAP-trapezoid MRR CMC@K '
-        'mINP mP@K. Labels are whole numbers or strings; a gallery file brings its own.')
+        'mINP mP@K NDCG@K AUROC Recall-share@K OML-Precision@K CMC-single-shot@K FNMR@FMR=R PCF@K. '
+        'Labels are whole numbers or strings; a gallery file brings its own.')
     arguments.add_argument('embeddings', help='(N, D), a .npy file or a gallery (.safetensors)')
     arguments.add_argument('--labels', help='(N,): a text file with one a line, .npy, .npz '
                            'or .pth, a gallery, or a column of a table: TABLE.csv:COLUMN')
@@ -30,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
                            help='(default: Recall@1 MAP@R mAP)')
     arguments.add_argument('--average', metavar='micro|macro',
                            help='mean over queries (micro, the default) or over classes (macro)')
+    arguments.add_argument('--empty-queries', default='skip', metavar='skip|zero|error',
+                           help='what becomes of a query without a relevant row: it is left out '
+                           '(the default), counts as 0, or ends the run')
     arguments.add_argument('--protocol', metavar='NAME', help="a benchmark, such as InShop or "
                            'Market1501, which fixes metrics, similarity and average')
     for name in ('cameras', 'sequences'):
@@ -67,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     truth = read_truth(arguments.ground_truth)
 
     def ranked(embeddings: str, gallery: str | None) -> dict[str, Any]:
-        return {level: rank_queries(task, metrics) for level, task in
-                read_tasks(arguments, embeddings, gallery, truth).items()}
+        return {level: rank_queries(task, metrics, empty_queries=arguments.empty_queries)
+                for level, task in read_tasks(arguments, embeddings, gallery, truth).items()}
 
     results = ranked(arguments.embeddings, arguments.gallery)
     report: dict[str, Any] = with_levels({
@@ -85,10 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_per_class(results, arguments.per_class)
     print_report(report)
     if arguments.out is not None:
-        import json
-
-        from ..files import write_text
-        write_text(arguments.out, json.dumps(report, indent=2) + '\n')
+        from ..files import write_json
+        write_json(arguments.out, report, indent=2)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -102,7 +102,7 @@ def write_list(rows: Sequence[Sequence[str]], path: Path) -> None:
     """Write the rows as a CSV file that ``CSVDataset`` reads."""
     import csv
 
-    with path.open('w', newline='', encoding='utf-8') as file:
+    with path.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows)

@@ -3,6 +3,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +25,9 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
                         'you trust to run code here')
     parser.add_argument('--no-cache', action='store_true',
                         help='encode a folder anew, and keep nothing')
-    parser.add_argument('--skip-unreadable', action='store_true',
-                        help='report images that cannot be read instead of stopping')
+    parser.add_argument('--strict', action='store_true',
+                        help='stop at the first image that cannot be read (default: leave it out, '
+                        'and list it at the end)')
     add_config_options(parser)
 
 
@@ -51,16 +57,82 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     elif changes:
         raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
     cache = None if arguments.no_cache else cache_beside(folder, name)
-    inferencer = ImageRetrievalInferencer(
-        config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
-        on_unreadable='skip' if arguments.skip_unreadable else 'raise', **options)
+    with _ends_in_order():
+        inferencer = ImageRetrievalInferencer(
+            config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
+            on_unreadable='raise' if arguments.strict else 'skip', **options)
     if inferencer.cache_report is not None:
         done = inferencer.cache_report
         print(f'{folder}: {done.kept} images as before, {done.new} new, {done.changed} changed, '
-              f'{done.removed} gone; kept in {cache}')
-    for image, reason in inferencer.model.gallery.skipped.items():
-        print(f'skipped {image}: {reason}')
+              f'{done.removed} gone, {len(done.skipped)} not readable; kept in {cache}')
     return inferencer
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Inside, SIGTERM ends the process as an exit does: what was encoded is kept first."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def list_unreadable(*galleries: Any) -> None:
+    """Print which images of the galleries' folders could not be read, and why."""
+    skipped = {name: why for gallery in galleries if gallery for name, why in
+               gallery.skipped.items()}
+    if skipped:
+        print(f'{len(skipped)} images could not be read and are left out '
+              '(--strict stops at the first):')
+    for image, reason in skipped.items():
+        print(f'  {reason}' if image in reason else f'  {image}: {reason}')
+
+
+def write_sheet(rows: list[list[tuple[str, str]]], datasets: list[Any], ids: Iterable[str],
+                path: Path, columns: int, title: str) -> bool:
+    """Draw rows of pictures, below each its name and a caption.
+
+    Args:
+        rows: of ids with captions, at the most ``columns`` of them; an empty id is a gap.
+        datasets: where the pictures are looked for.
+        ids: of the whole sets, from which the names are to differ.
+        path: of the sheet. One that was there before is deleted where there is nothing to draw.
+        columns: how many pictures stand in a row.
+        title: above all.
+
+    Returns:
+        False where there is no picture of any, as of embeddings whose images are elsewhere.
+    """
+    from PIL import Image
+
+    from ..visualization import Pictures, distinct_names, draw_image_grid
+
+    pictures, blank = Pictures(datasets), Image.new('RGB', (8, 8), 'white')
+    found = {name: pictures.of(name) for row in rows for name, _ in row if name}
+    if all(picture is None for picture in found.values()):
+        path.unlink(missing_ok=True)
+        return False
+    names = {'': '', **distinct_names(found, ids)}
+    found[''] = blank
+    images, captions = [], []
+    for row in rows:
+        gap = columns - len(row)
+        images += [*(found[name] for name, _ in row), *[blank] * gap]
+        captions += [*(f'{names[name]}\n{caption}'.strip() for name, caption in row),
+                     *[''] * gap]
+    draw_image_grid(images, captions, path, columns=columns, title=title)
+    return True
+
+
+def check_exists(path: str) -> None:
+    """Raise FileNotFoundError where there is nothing at a path that was given as what to search."""
+    if not os.path.exists(path):
+        what = 'gallery' if Path(path).suffix else 'folder or gallery'
+        raise FileNotFoundError(f'There is no {what} {path!r}: check the path.')
 
 
 def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -72,6 +144,7 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     from ..gallery import Gallery, is_gallery
 
+    check_exists(path)
     if Path(path).is_dir() and not is_gallery(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
@@ -95,6 +168,10 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         FileNotFoundError: there is no such config.
         ValueError: it cannot be read, or the gallery carries none from which data may build.
     """
+    from ..config.options import merge_options
+    from ..config.own_names import check_option_names
+    from ..config.reading import expand_home
+    from ..config.settings import check_settings
     from ..runs.carried_config import carried_config
     from ..runs.config import load_config
 
@@ -107,7 +184,10 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         raise ValueError(f'{path!r} does not say as data which config made it: give --config and '
                          f'--checkpoint.{beside}')
     config = carried_config(text, arguments.trust)
-    config.merge_from_dict(arguments.cfg_options or {})
+    options = arguments.cfg_options or {}
+    check_option_names(config, options)
+    merge_options(config, options)
+    check_settings(expand_home(config))
     return config
 
 

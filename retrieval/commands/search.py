@@ -10,8 +10,10 @@ from typing import Any
 from .command_line import reports_errors
 from .folders import (
     add_folder_options,
+    check_exists,
     config_dataset,
     gallery_config,
+    list_unreadable,
     named_checkpoint,
     open_folder,
 )
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..search import expand
 
     whole_number('--topk', arguments.topk)
+    check_exists(arguments.gallery)
     images = expand(arguments.query)
     if Path(arguments.gallery).is_dir() and not is_gallery(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
@@ -59,8 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
     answers = search(inferencer, images, Path(arguments.out), arguments.topk,
-                     'skip' if arguments.skip_unreadable else 'raise', datasets)
-    report(answers, arguments.out)
+                     'raise' if arguments.strict else 'skip', datasets)
+    report(answers, Path(arguments.out))
+    list_unreadable(inferencer.model.gallery)
+    refuse_unreadable(answers)
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -93,23 +98,22 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
 def search(inferencer: Any, images: list[Any], out: Path, topk: int, on_unreadable: str,
            datasets: list[Any]) -> list[dict[str, Any]]:
     """Search for images, and write ``results.json`` and ``rankings.png`` into ``out``."""
-    import json
-
-    from ..files import write_text
-    from ..search.inferencer import ranking_row
+    from ..files import write_json
+    from ..search.inferencer import ranking_rows
     from ..visualization import Pictures, draw_ranking_grid
 
     answers = inferencer(images, topk, on_unreadable)
-    text = json.dumps(answers, indent=1, ensure_ascii=False)
-    write_text(out / 'results.json', text + '\n')
-    pictures = Pictures(datasets)
-    rows = [ranking_row(answer, pictures) for answer in answers if 'error' not in answer][:50]
+    write_json(out / 'results.json', answers)
+    readable = [answer for answer in answers if 'error' not in answer]
+    rows = ranking_rows(readable[:50], Pictures(datasets), inferencer.model.gallery.ids)
     if rows:
         draw_ranking_grid(rows, out / 'rankings.png', columns=topk)
+    else:
+        (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
     return answers
 
 
-def report(answers: list[dict[str, Any]], out: str) -> None:
+def report(answers: list[dict[str, Any]], out: Path) -> None:
     """Print the best results of each query, and where the files are."""
     for answer in answers:
         if 'error' in answer:
@@ -117,7 +121,17 @@ def report(answers: list[dict[str, Any]], out: str) -> None:
             continue
         best = ', '.join(f'{hit["id"]} ({hit["score"]:.3f})' for hit in answer['results'][:3])
         print(f'{answer["query"]}: {best or "no match"}')
-    print(f'{out}/results.json and {out}/rankings.png hold the rest.')
+    drawn = f' and {out}/rankings.png' if (out / 'rankings.png').exists() else ''
+    print(f'{out}/results.json{drawn} hold{"" if drawn else "s"} the rest.')
+
+
+def refuse_unreadable(answers: list[dict[str, Any]]) -> None:
+    """Raises UnreadableImageError where not one of the queries could be read."""
+    from ..image_files import UnreadableImageError
+
+    if answers and all('error' in answer for answer in answers):
+        raise UnreadableImageError('Nothing was searched for, since no query could be read: '
+                                   f'{answers[0]["error"]}')
 
 
 if __name__ == '__main__':

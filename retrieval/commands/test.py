@@ -59,13 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write_metrics(metrics: dict[str, float], path: str) -> None:
-    import json
-
     from ..distributed import rank
-    from ..files import write_text
+    from ..files import write_json
     if rank() == 0:
-        text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
-        write_text(path, text + '\n')
+        write_json(path, {name: float(value) for name, value in metrics.items()}, indent=2)
 
 
 if __name__ == '__main__':

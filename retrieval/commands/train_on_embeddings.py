@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
+    from ..encoders import start_at_components
     from ..runs import feature_training as training
     from ..runs.features import FeatureSets
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print('The results here are of one size of the image; multi_scale acts in test and search.')
     sets = FeatureSets(model, config, config.work_dir, arguments.anew)
     if not projected and arguments.init == 'pca':
-        training.start_at_components(model.image_encoder.projection, sets.training)
+        start_at_components(model.image_encoder.projection, sets.training.embeddings)
     start = training.trained_weights(model.cpu().state_dict())
     before = training.evaluate(sets.config, start, projected)
     began = time.monotonic()
@@ -79,16 +80,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> Any:
+    from ..config.options import merge_options
+    from ..config.own_names import check_option_names
+    from ..config.reading import expand_home
+    from ..config.settings import check_settings
     from ..runs.config import complete, folder_config, load_config
 
     if not Path(arguments.config).is_dir():
         return load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
     config = folder_config(arguments.config)
-    if arguments.cfg_options:
-        config.merge_from_dict(arguments.cfg_options)
+    options = arguments.cfg_options or {}
+    check_option_names(config, options)
+    merge_options(config, options)
     config.work_dir = arguments.work_dir or str(
         Path('work_dirs') / Path(arguments.config).resolve().name)
-    return complete(config)
+    check_settings(expand_home(complete(config)))
+    return config
 
 
 def _model(config: Any, checkpoint: str | None) -> tuple[Any, bool]:

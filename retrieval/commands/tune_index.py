@@ -187,10 +187,9 @@ def fragment(winner: Trial) -> str:
 def write_results(out: Path, trials: list[Trial], winner: Trial | None, budget: Budget,
                   tuner: Tuner, arguments: argparse.Namespace) -> None:
     """Write the winner, everything that was tried, and the picture."""
-    import json
     from dataclasses import asdict
 
-    from ..files import write_text
+    from ..files import write_json, write_text
     from ..visualization import plot_trade_off
 
     def plain(one: Trial | None) -> dict[str, Any] | None:
@@ -203,9 +202,8 @@ def write_results(out: Path, trials: list[Trial], winner: Trial | None, budget: 
     made = dict(gallery=str(arguments.gallery), rows=len(tuner.gallery),
                 width=tuner.gallery.shape[1], queries=len(tuner.queries), k=tuner.k,
                 similarity=arguments.similarity, budget=asdict(budget))
-    write_text(out / 'trials.json', json.dumps(
-        {**made, 'winner': plain(winner), 'trials': [plain(one) for one in trials]},
-        indent=1) + '\n')
+    write_json(out / 'trials.json', {**made, 'winner': plain(winner),
+                                     'trials': [plain(one) for one in trials]})
     series: dict[str, list[tuple[float, float]]] = {}
     for one in trials[1:]:
         if one.error is None:

@@ -2,21 +2,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..checks import some_of
 from ..foreign_files import refuse_special
+from ..labels import as_written, written
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
 
 SPLITS = ('train', 'validation', 'test', 'query', 'gallery')
 BOX = ('x_1', 'y_1', 'x_2', 'y_2')
+_ENTRY_KEYS = ('img_path', 'img', 'gt_label', 'gt_indices', 'gt_score', 'sample_id', 'sample_idx',
+               'box', 'metadata_keys', 'embedding', 'pred_label', 'pred_score', 'unreadable')
 _ALIASES = {'val': 'validation', 'valid': 'validation', 'training': 'train'}
-_WHOLE = r'[+-]?\d+(\.0*)?'  # what pandas writes for integers beside empty cells ends in .0
-_NUMBER = r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?'
+_NUMBER = r'[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?'
 _TRUE, _FALSE = ('true', '1', '1.0', 'yes', 't', 'y'), ('false', '0', '0.0', 'no', 'f', 'n')
 
 
@@ -43,27 +47,23 @@ def read_flags(column: pd.Series, wanted: pd.Series) -> pd.Series:
 
 
 def read_labels(column: pd.Series, wanted: pd.Series) -> pd.Series:
-    """The labels of the wanted rows: integers, where every one is a whole number, else names.
+    """The labels of the wanted rows: integers, where every one is written as one, else names.
 
     Raises:
         ValueError: a wanted label is missing or a fraction.
     """
-    labels = column.str.strip()
+    labels = column.map(written)
     missing = wanted & labels.str.lower().isin(('', 'nan'))
     if missing.any():
         raise ValueError(f'The column {column.name!r} has no label in {_rows(missing)}. Label '
                          'them or take the rows out.')
-    whole = labels.str.fullmatch(_WHOLE)
-    if whole[wanted].all():
-        # Not through float64, in which integers above 2**53 collide.
-        return labels[wanted].map(lambda text: int(text.partition('.')[0])).astype(object)
-    fractional = wanted & ~whole & labels.str.fullmatch(_NUMBER) & (
+    fractional = wanted & labels.str.fullmatch(_NUMBER) & (
         pd.to_numeric(labels, errors='coerce') % 1 != 0)
     if fractional.any():
         raise ValueError(f'The column {column.name!r} holds a fraction, '
                          f'{labels[fractional].iloc[0]!r}, in {_rows(fractional)}. Labels are '
                          'integers or names.')
-    return labels[wanted]
+    return pd.Series(as_written(labels[wanted]), labels[wanted].index, dtype=object)
 
 
 @DATASETS.register_module()
@@ -72,10 +72,13 @@ class CSVDataset(RetrievalDataset):
 
     Columns: ``path``; ``label``, integers or names; ``split``, ``train``, ``validation`` or
     ``test``; ``is_query`` and ``is_gallery``, True or False (without the two columns every row
-    that is not for training is both); and where wanted ``sequence`` and ``category``, which become
-    metadata, and a box ``x_1,x_2,y_1,y_2`` in pixels, which the loader cuts out and which is part
-    of the identity. Other columns are left alone.
+    that is not for training is both); ``sequence``, ``category`` and what ``metadata_keys`` names,
+    which become metadata, for filters, ``exclude_same``, galleries and facets; and where wanted a
+    box ``x_1,x_2,y_1,y_2`` in pixels, which the loader cuts out and which is part of the identity.
+    Other columns are left alone.
 
+    A value is what is written, without blanks around it; labels and metadata are whole numbers
+    where every entry of the column is written as one, so that ``0012`` and ``12`` differ.
     Labels count from 0, by rising number or name: once over the rows for training, and once over
     those for validation, so that queries and gallery agree. What stood in the file is kept as
     ``label_names``.
@@ -92,13 +95,13 @@ class CSVDataset(RetrievalDataset):
             user may read. Only pictures are opened in either case, and links in ``data_root`` are
             followed.
         pipeline: transforms, dicts or callables.
+        metadata_keys: further columns that are kept beside label and path.
         kwargs: those of :class:`RetrievalDataset`.
 
     Raises:
         FileNotFoundError: no such file, or its first image is not there.
-        ValueError: a column, label or flag is missing or wrong, a box is empty or upside down, or
-        no row
-            is left.
+        ValueError: a column, label or flag is missing or wrong, a box is empty or upside down, the
+            text is no UTF-8, or no row is left.
 
     Example:
         >>> import tempfile
@@ -111,13 +114,20 @@ class CSVDataset(RetrievalDataset):
         ['cat']
     """
 
-    metadata_keys = ('sequence', 'category')
+    metadata_keys: tuple[str, ...] = ('sequence', 'category')
     ann_file: str
 
     def __init__(self, ann_file: str, data_root: str = '', split: str = 'train',
                  evaluation_split: str | None = None, inside_root: bool = False,
                  pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
-                 **kwargs: Any) -> None:
+                 metadata_keys: str | Sequence[str] = (), **kwargs: Any) -> None:
+        self._named_keys = (metadata_keys,) if isinstance(metadata_keys, str) else \
+            tuple(metadata_keys)
+        taken = [key for key in self._named_keys if key in _ENTRY_KEYS]
+        if taken:
+            raise ValueError(f'metadata_keys names {some_of(taken)}, which an entry of a dataset '
+                             'has already. Rename the column.')
+        self.metadata_keys = tuple(dict.fromkeys((*type(self).metadata_keys, *self._named_keys)))
         self.split = self._checked_split(split, 'split', SPLITS)
         self.evaluation_split = evaluation_split and self._checked_split(
             evaluation_split, 'evaluation_split', ('validation', 'test'))
@@ -154,8 +164,9 @@ class CSVDataset(RetrievalDataset):
         entries = [{'img_path': path, 'gt_label': code}
                    for path, code in zip(self._paths(table, rows), codes, strict=True)]
         for key in self.metadata_keys:
-            if key in table:
-                for entry, value in zip(entries, table.loc[rows, key].tolist(), strict=True):
+            if key in table:  # its kind is that of the whole table, queries and gallery alike
+                values = pd.Series(as_written(table[key]), table.index, dtype=object)
+                for entry, value in zip(entries, values[rows].tolist(), strict=True):
                     entry[key] = value
         for entry, box in zip(entries, self._boxes(table, rows), strict=True):
             if box is not None:
@@ -164,16 +175,19 @@ class CSVDataset(RetrievalDataset):
 
     def _read_table(self) -> pd.DataFrame:
         try:
-            table = pd.read_csv(self.ann_file, dtype=str, keep_default_na=False,
-                                skipinitialspace=True, encoding='utf-8-sig')
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            table = pd.read_csv(self.ann_file, dtype=object, keep_default_na=False,
+                                skipinitialspace=True, encoding='utf-8-sig',
+                                encoding_errors='surrogateescape')
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
             raise ValueError(f'{self.ann_file!r} is not a CSV file in UTF-8: {error}') from error
         if not isinstance(table.index, pd.RangeIndex):  # pandas made names of the surplus cells
             raise ValueError(f'The rows of {self.ann_file!r} have more cells than its header has '
                              f'columns, {", ".join(map(repr, table.columns))}.')
         table = table.fillna('')  # cells that a short row leaves out
-        table.columns = [str(name).strip() for name in table.columns]
-        missing = [name for name in ('path', 'label', 'split') if name not in table]
+        table.columns = [written(str(name)) for name in table.columns]
+        self._refuse_other_encodings(table)
+        missing = [name for name in ('path', 'label', 'split', *self._named_keys)
+                   if name not in table]
         boxes = [name for name in BOX if name in table]
         if boxes:
             missing += [name for name in BOX if name not in table]
@@ -181,6 +195,17 @@ class CSVDataset(RetrievalDataset):
             raise ValueError(f'{self.ann_file!r} has no column {", ".join(map(repr, missing))}; '
                              f'there are {", ".join(map(repr, table.columns))}.')
         return table
+
+    def _refuse_other_encodings(self, table: pd.DataFrame) -> None:
+        """Raise ValueError for text that is no UTF-8; a path may have any bytes, as files have."""
+        for name in table.columns:
+            if name == 'path':
+                continue
+            foreign = table[name].map(lambda text: re.search('[\udc80-\udcff]', text) is not None)
+            if foreign.any():
+                raise ValueError(f'{self.ann_file!r} is not a CSV file in UTF-8: in the column '
+                                 f'{name!r} {table[name][foreign].iloc[0]!r} stands in '
+                                 f'{_rows(foreign)}. Save it in UTF-8.')
 
     def _select(self, table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
         """Two masks: the rows that share one mapping of labels, and those of the dataset."""

@@ -44,7 +44,7 @@ def split_classes(names: Sequence[str], split: str, test_share: float = 0.5,
     if len(names) < 2:
         raise ValueError(f'{len(names)} class cannot be split into train and test: at least two '
                          'are needed. Leave `split` out to take all.')
-    order = sorted(names, key=lambda name: sha256(f'{seed}:{name}'.encode()).digest())
+    order = sorted(names, key=lambda name: sha256(os.fsencode(f'{seed}:{name}')).digest())
     tests = min(max(round(test_share * len(names)), 1), len(names) - 1)
     return sorted(order[:tests] if split == 'test' else order[tests:])
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..checks import real_number, whole_number
 from ..registry import MODELS, unknown_name
+from ..similarity import normalize
 from .backbones.torchvision import create_classifier
 from .weights import load_weights
 
@@ -268,7 +268,7 @@ class Recognizer(nn.Module):
         """
         embeddings = self.backbone(images)
         if self.normalize:
-            embeddings = functional.normalize(embeddings, dim=1)
+            embeddings = normalize(embeddings)
         if not self.training or self.classifier is None:
             return embeddings
         if self.normalize:
@@ -281,4 +281,4 @@ class Recognizer(nn.Module):
         weight = self.classifier.weight
         # Through .data, so that a second forward before the backward pass is no error: the rows
         # are the same then.
-        weight.data.copy_(functional.normalize(weight, dim=1))
+        weight.data.copy_(normalize(weight))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..registry import MODELS, unknown_name
+from ..similarity import normalize
 from .build import build_encoder
 from .pooling import ClsTokenPooling, Pooling
 from .projection import build_projection
@@ -147,7 +148,7 @@ class ImageEncoder(BaseModule):
         return self._scaled(self.projection(self.pool(images)).float())
 
     def _scaled(self, embeddings: Tensor) -> Tensor:
-        return functional.normalize(embeddings, dim=1) if self.normalize else embeddings
+        return normalize(embeddings) if self.normalize else embeddings
 
     def pool(self, images: Tensor) -> Tensor:
         """The input of the projection: the pooled features ``(B, C)``."""
@@ -349,9 +350,9 @@ class MultiScaleEncoder(BaseModule):
         if self.training:
             return self.encoder(images)
         joined = self.multi_scale(self._encode, images)
-        return functional.normalize(joined, dim=1) if self.normalize else joined
+        return normalize(joined) if self.normalize else joined
 
     def _encode(self, images: Tensor) -> Tensor:
         found = self.encoder(images)
         found = (found[-1] if isinstance(found, (tuple, list)) else found).float()
-        return functional.normalize(found, dim=1) if self.normalize else found
+        return normalize(found) if self.normalize else found

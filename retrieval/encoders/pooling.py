@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..checks import whole_number
 from ..registry import MODELS
+from ..similarity import normalize
 
 Features = Tensor | tuple[Tensor, ...] | list[Tensor]
 
@@ -330,11 +331,11 @@ class RMAC(Pooling):
         return self.feature_map(features)
 
     def pool(self, positions: Tensor) -> Tensor:
-        total = functional.normalize(positions.amax((2, 3)), dim=1)
+        total = normalize(positions.amax((2, 3)))
         height, width = positions.shape[2:]
         for top, left, side in regions(height, width, self.levels):
             region = positions[:, :, top:top + side, left:left + side]
-            total = total + functional.normalize(region.amax((2, 3)), dim=1)
+            total = total + normalize(region.amax((2, 3)))
         return total
 
     def extra_repr(self) -> str:

@@ -18,13 +18,14 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..files import kind_of_file
 from ..foreign_files import refuse_oversized, refuse_special
 from ..registry import unknown_name
 
 KeyMapping = Mapping[str, str] | Sequence[Sequence[str]]
 
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'state_dict_ema', 'model_ema')
-# The state of what trains a model, and MMEngine's weights that were not averaged
+# The state of training, and MMEngine's weights that were not averaged
 _NO_WEIGHTS = {'optimizer', 'optimizers', 'optimizer_states', 'optim', 'ema_state_dict', 'scaler',
                'hyper_parameters'}
 _CLASSIFIERS = {'fc', 'head', 'heads', 'classifier', 'cls_head', 'W', 'proxies'}
@@ -260,11 +261,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return _unwrap(_unpickle(path), path)
     wanted = ('no safetensors file' if path.suffix == '.safetensors' else
               'no weight file that can be read safely')
-    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start)}. A weight file is written by '
-                     'safetensors, or by torch.save(model.state_dict(), path).')
+    raise ValueError(f'{str(path)!r} is {wanted}: {_describe(start, path)}. A weight file is '
+                     'written by safetensors, or by torch.save(model.state_dict(), path).')
 
 
-def _describe(start: bytes) -> str:
+def _describe(start: bytes, path: Path) -> str:
     """The likely kind of a file that is no weight file seems to be, by its first bytes."""
     text = start.lstrip().lower()
     if not start:
@@ -275,7 +276,7 @@ def _describe(start: bytes) -> str:
         return 'it is a pointer of Git LFS, in whose place `git lfs pull` puts the file'
     if all(byte in b'\t\n\r' or 32 <= byte < 127 for byte in start):
         return f'it is a text, which begins with {start[:40].decode()!r}'
-    return 'its first bytes are of neither format'
+    return f'its first bytes are of neither format: it seems to be {kind_of_file(path)}'
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -302,7 +303,8 @@ def _unpickle(path: Path) -> object:
         named = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
         first = str(error).strip().split('\n')[0]
         reason = (f'it names {named[1]}, and objects other than tensors could run code' if named
-                  else 'it is damaged, only a part, or something else'
+                  else f'it seems to be {kind_of_file(path)}, and is damaged, only a part, or '
+                  'something else'
                   + ('' if 'weights_only' in first or not first else f': {first}'))
         raise ValueError(
             f'{str(path)!r} is no weight file that can be read safely ({reason}). Save a dict of '

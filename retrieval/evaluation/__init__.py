@@ -17,10 +17,12 @@ from .evaluate import (
 )
 from .gallery_comparison import GalleryComparison, compare_galleries
 from .metrics import metric, metric_names, per_query
+from .principal_components import principal_component_fraction
 from .protocols import PROTOCOLS, Protocol, evaluate_protocol
 from .relevance import shares_a_label
 from .results import QueryResults, compare
 from .search_metrics import RetrievalAveragePrecision, RetrievalRecall
+from .single_shot import single_shot_cmc
 from .task import EmbeddingSet, EvaluationTask
 from .verification import (
     PairResults,
@@ -28,6 +30,8 @@ from .verification import (
     RocCurve,
     count_pairs,
     equal_error_rate,
+    false_non_match_rate,
+    pairs_of,
     pairs_within,
     precision_recall_curve,
     results_at,
@@ -45,8 +49,9 @@ __all__ = [
     'RetrievalAveragePrecision', 'RetrievalRecall', 'RocCurve', 'adjusted_mutual_information',
     'calibrate', 'calibrate_pairs', 'choose_threshold', 'compare', 'compare_galleries',
     'count_pairs', 'equal_error_rate', 'evaluate', 'evaluate_clusters', 'evaluate_levels',
-    'evaluate_protocol', 'evaluate_splits', 'evaluate_within_parents', 'metric', 'metric_names',
-    'normalized_mutual_information', 'pairs_within', 'per_query', 'precision_recall_curve',
-    'rank_queries', 'results_at', 'roc_auc', 'roc_curve', 'shares_a_label', 'tar_at_far',
+    'evaluate_protocol', 'evaluate_splits', 'evaluate_within_parents', 'false_non_match_rate',
+    'metric', 'metric_names', 'normalized_mutual_information', 'pairs_of', 'pairs_within',
+    'per_query', 'precision_recall_curve', 'principal_component_fraction', 'rank_queries',
+    'results_at', 'roc_auc', 'roc_curve', 'shares_a_label', 'single_shot_cmc', 'tar_at_far',
     'threshold_at_best_f1', 'threshold_at_far', 'threshold_at_precision',
 ]

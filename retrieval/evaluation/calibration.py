@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import real_number
-from ..files import write_text
+from ..files import kind_of_file, write_json
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from .relevance import label_codes
@@ -129,7 +129,7 @@ class MatchCalibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration as JSON, under a temporary name first."""
         content = {'format': _FORMAT, 'version': 1, **asdict(self)}
-        write_text(path, json.dumps(content, indent=1) + '\n')
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MatchCalibration:
@@ -149,7 +149,8 @@ class MatchCalibration:
                 raise ValueError('it was written by a later release')
             return cls(**content)
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f'{str(path)!r} is no calibration that can be read: {error}'
+            raise ValueError(f'{str(path)!r} is no calibration that can be read: it '
+                             f'seems to be {kind_of_file(path)} ({error})'
                              ) from error
 
 

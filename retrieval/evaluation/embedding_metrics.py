@@ -16,7 +16,13 @@ from .evaluate import DEFAULT_METRICS, rank_queries
 from .gathered_metric import Columns, GatheredMetric
 from .metrics import parse_metrics
 from .protocols import Protocol, refuse_beside_protocol, resolve_protocol
-from .results import QueryResults, check_average, with_levels, write_per_class
+from .results import (
+    QueryResults,
+    check_average,
+    check_empty_queries,
+    with_levels,
+    write_per_class,
+)
 from .task import EmbeddingSet, EvaluationTask
 
 Relevance = Callable[[Sequence[str], Sequence[str]], Any]
@@ -48,6 +54,7 @@ class EmbeddingMetrics(GatheredMetric):
             queries (over classes with ``macro``), to every metric.
         per_class_file: a JSON file for the results of every class, keyed by label.
         precision: ``float32`` or ``half``, as :func:`retrieval.evaluation.evaluate` takes it.
+        empty_queries: ``skip``, ``zero`` or ``error``, as ``evaluate`` takes it.
         collect_device, prefix: as in MMEngine; results are named ``embedding/Recall@1``.
 
     Raises:
@@ -70,6 +77,7 @@ class EmbeddingMetrics(GatheredMetric):
                  protocol: str | None = None, exclude_same: str | Sequence[str] | None = None,
                  relevance: Relevance | None = None, confidence: float | None = None,
                  per_class_file: str | None = None, precision: str = 'float32',
+                 empty_queries: str = 'skip',
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         self.protocol: Protocol | None = None
         if protocol is not None:
@@ -88,7 +96,16 @@ class EmbeddingMetrics(GatheredMetric):
         self.confidence = confidence
         self.per_class_file = per_class_file
         self.precision = precision
+        self.empty_queries = check_empty_queries(empty_queries)
         super().__init__(collect_device=collect_device, prefix=prefix)
+
+    def result_names(self) -> list[str]:
+        """The names of the results that an evaluation has."""
+        bounds = () if self.confidence is None else ('/low', '/high')
+        names = [*(f'{name}{end}' for name in self.metrics for end in ('', *bounds)),
+                 'num_queries', 'num_skipped_queries']
+        levels = list(self.protocol.levels if self.protocol is not None else ()) or ['']
+        return self.prefixed(with_levels({level: dict.fromkeys(names) for level in levels}))
 
     def columns_of(self, data_samples: Sequence[dict[str, Any]]) -> list[Columns]:
         """Embedding, label, listed rows, and the fields that the evaluation reads beside them."""
@@ -109,13 +126,14 @@ class EmbeddingMetrics(GatheredMetric):
             if data_sample.get(name) is None:
                 raise ValueError(f'A sample has no {name!r}, which this evaluation needs: the '
                                  'dataset must name it in `metadata_keys`.')
-            kept[name] = data_sample[name]
+            kept[name] = data_sample.get(name)
         return kept
 
     def compute_metrics(self, columns: Columns) -> dict[str, float]:
         """The means in percent, with the level before each name where the protocol has levels."""
         results = {level: rank_queries(task, self.metrics, sharded=True,
-                                       precision=self.precision)
+                                       precision=self.precision,
+                                       empty_queries=self.empty_queries)
                    for level, task in self._tasks(columns).items()}
         if self.per_class_file is not None and distributed.rank() == 0:
             write_per_class(results, self.per_class_file)

@@ -31,7 +31,7 @@ from ..similarity import Similarity, SimilarityFn
 from ..structures import as_labels
 from .metrics import parse_metrics
 from .relevance import RelevanceLike
-from .results import QueryResults, check_average
+from .results import QueryResults, check_average, check_empty_queries
 from .task import EmbeddingSet, EvaluationTask
 
 DEFAULT_METRICS = ('Recall@1', 'MAP@R', 'mAP')
@@ -45,7 +45,7 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
              junk: RelevanceLike | None = None, cameras: Any = None, gallery_cameras: Any = None,
              sequences: Any = None, gallery_sequences: Any = None,
              tile_budget: int = TILE_BUDGET, sharded: bool = False,
-             precision: str = 'float32') -> dict[str, float]:
+             precision: str = 'float32', empty_queries: str = 'skip') -> dict[str, float]:
     """Rank the gallery exactly for every query and measure the rankings.
 
     Without a gallery every embedding is a query against all others (leave-one-out).
@@ -56,8 +56,11 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         gallery: ``(N, D)`` floats.
         gallery_labels: ``(N,)``.
         metrics: names out of ``Recall@K``, ``Precision@K``, ``R-Precision``, ``MAP@R``, ``mAP``,
-            ``mAP@K``, ``mAP-trapezoid``, ``MRR``, ``CMC@K``, ``mINP``, ``mP@K``, each defined in
-            :mod:`retrieval.evaluation.metrics`, and of those that were registered since.
+            ``mAP@K``, ``mAP-trapezoid``, ``MRR``, ``CMC@K``, ``mINP``, ``mP@K``, ``NDCG@K``,
+            ``AUROC``, ``Recall-share@K``, ``OML-Precision@K``, each defined in
+            :mod:`retrieval.evaluation.metrics`; of ``CMC-single-shot@K``, ``FNMR@FMR=R`` and
+            ``PCF@K``, which are no means of single rankings; and of those that were registered
+            since.
         similarity: a name, or a callable ``(Q, D), (N, D) -> (Q, N)``.
         average: ``micro``, the mean over queries; ``macro``, the mean over classes of their
             queries' means.
@@ -74,10 +77,13 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         precision: ``half`` ranks by half-precision products and scores again in float32 what they
             find, with the same result; meant for GPUs. Metrics that need whole rankings are
             computed in float32 all the same.
+        empty_queries: what becomes of a query without a relevant row: ``skip`` leaves it out of
+            every mean, ``zero`` counts it as 0, ``error`` refuses.
 
     Returns:
         Percent by metric name, beside ``num_queries``, the queries that were given, and
-        ``num_skipped_queries``, those with no relevant row, which no mean contains.
+        ``num_skipped_queries``, those with no relevant row, which no mean contains; with ``zero``
+        these are in the means, and counted as ``num_empty_queries``.
 
     Raises:
         ValueError: lengths or widths do not fit, vectors are not finite, a side is empty, a
@@ -105,12 +111,12 @@ def evaluate(embeddings: Any, labels: Any = None, gallery: Any = None, gallery_l
         relevance, junk, tuple(name for name, (own, theirs) in columns.items()
                                if own is not None or theirs is not None), similarity)
     return rank_queries(task, metrics, tile_budget=tile_budget, sharded=sharded,
-                        precision=precision).summary(average)
+                        precision=precision, empty_queries=empty_queries).summary(average)
 
 
 def rank_queries(task: EvaluationTask, metrics: str | Iterable[str] = DEFAULT_METRICS, *,
                  tile_budget: int = TILE_BUDGET, sharded: bool = False,
-                 precision: str = 'float32') -> QueryResults:
+                 precision: str = 'float32', empty_queries: str = 'skip') -> QueryResults:
     """The result of each metric for every single query, from one pass over the scores.
 
     From it come the means, a table by class, confidence intervals, and, with that of another run,
@@ -118,17 +124,20 @@ def rank_queries(task: EvaluationTask, metrics: str | Iterable[str] = DEFAULT_ME
 
     Args:
         task: queries, gallery, and what is relevant.
-        metrics, tile_budget, sharded, precision: as in :func:`evaluate`, as are the errors.
+        metrics, tile_budget, sharded, precision, empty_queries: as in :func:`evaluate`, as are
+            the errors.
 
     Example:
         >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 8, 7]))
         >>> rank_queries(task, ['Recall@1', 'MRR']).results.tolist()
         [[0.0, 0.5], [0.0, 0.0], [0.0, 0.5]]
     """
-    wanted = parse_metrics(metrics)
+    check_empty_queries(empty_queries)
+    given = parse_metrics(metrics)
+    wanted = [metric for metric in given if metric.depth is not None]
     depth = Depth()
     for metric in wanted:
-        depth |= metric.depth
+        depth |= metric.depth or Depth()
     queries, rows = task.query_vectors, task.gallery_vectors
     excluded, relevant = task.excluded_rows(), task.relevant_rows()
     gallery = PreparedGallery(rows, task.similarity, precision=precision)
@@ -138,14 +147,22 @@ def rank_queries(task: EvaluationTask, metrics: str | Iterable[str] = DEFAULT_ME
     blocks: list[Tensor] = [torch.zeros((0, len(wanted)), dtype=torch.float64)]
     counts: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
     for ranks in stream:
-        blocks.append(torch.stack([metric.results(ranks) for metric in wanted], dim=1).cpu())
+        columns = [metric.results(ranks) for metric in wanted]
+        blocks.append(torch.stack(columns, dim=1).cpu() if columns else torch.zeros(len(ranks), 0))
         counts.append(ranks.num_relevant.cpu())
     results, num_relevant = torch.cat(blocks), torch.cat(counts)
     if sharded and not whole:
         results = distributed.all_gather_rows(results)
         num_relevant = distributed.all_gather_rows(num_relevant)
-    return QueryResults([metric.name for metric in wanted], results, num_relevant, task.labels[0],
-                        task.label_names)
+    found = {metric.name: column for metric, column in zip(wanted, results.T, strict=True)} | {
+        metric.name: torch.as_tensor(metric.function(task), dtype=torch.float64)
+        for metric in given if metric.depth is None}
+    each = [metric.name for metric in given if found[metric.name].ndim]
+    return QueryResults(
+        each, torch.stack([found[name] for name in each], dim=1) if each else results[:, :0],
+        num_relevant, task.labels[0], task.label_names,
+        {name: float(value) for name, value in found.items() if not value.ndim}, empty_queries,
+        '' if bool((num_relevant > 0).any()) else task.nothing_relevant())
 
 
 def _rank_stream(queries: Tensor | None, gallery: PreparedGallery, relevant: RowSets,

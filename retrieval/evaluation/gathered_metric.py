@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -65,8 +65,11 @@ class GatheredMetric(BaseMetric):
         results = [self.compute_metrics(columns)]
         broadcast_object_list(results)
         self.results.clear()
-        prefix = f'{self.prefix}/' if self.prefix else ''
-        return {f'{prefix}{name}': value for name, value in results[0].items()}
+        return dict(zip(self.prefixed(results[0]), results[0].values(), strict=True))
+
+    def prefixed(self, names: Iterable[str]) -> list[str]:
+        """The names with the metric's prefix before each."""
+        return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
 
 
 def gather_columns(keys: Sequence[tuple[int, str]],

@@ -21,22 +21,23 @@ from ..registry import unknown_name
 EVERY_RANK = Depth(everything=True)
 UP_TO_R = Depth(relevant=True)
 
-Function = TypeVar('Function', bound=Callable[..., Tensor])
+Function = TypeVar('Function', bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of rankings.
+    """A metric of rankings, or of a whole task.
 
     Args:
         name: as results carry it, such as ``Recall@10``.
-        depth: how deep the ranks must be exact.
-        function: from the ranks of B queries to their results ``(B,)`` in [0, 1].
+        depth: how deep the ranks must be exact; None for a metric of the task.
+        function: from the ranks of B queries to their results ``(B,)`` in [0, 1]; or from an
+            ``EvaluationTask`` to the results ``(Q,)`` of its queries, or to one of all.
     """
 
     name: str
-    depth: Depth
-    function: Callable[[RelevantRanks], Tensor]
+    depth: Depth | None
+    function: Callable[[Any], Any]
 
     def results(self, ranks: RelevantRanks) -> Tensor:
         """The results ``(B,)`` float64 of B queries.
@@ -56,10 +57,10 @@ class Metric:
         return results.double()
 
 
-_REGISTERED: dict[str, tuple[Callable[..., Tensor], Depth | Callable[[int], Depth]]] = {}
+_REGISTERED: dict[str, tuple[Callable[..., Any], Depth | Callable[[int], Depth] | None]] = {}
 
 
-def metric(name: str, depth: Depth | Callable[[int], Depth] = EVERY_RANK,
+def metric(name: str, depth: Depth | Callable[[int], Depth] | None = EVERY_RANK,
            ) -> Callable[[Function], Function]:
     """Register the decorated function as a metric.
 
@@ -67,7 +68,9 @@ def metric(name: str, depth: Depth | Callable[[int], Depth] = EVERY_RANK,
         name: a plain name, for a function of the ranks; or one that ends in ``@K``, for a function
             of the ranks and a whole number K that is asked for as in ``Recall@10``.
         depth: how deep the ranks must be exact, or a callable that says it for K. What lies deeper
-            may be ``BEYOND``. A shallow one is faster; by default every rank is exact.
+            may be ``BEYOND``. A shallow one is faster; by default every rank is exact. None for a
+            function of the whole :class:`~retrieval.evaluation.EvaluationTask` in their place; its
+            name may end in ``=R``, for a rate that is asked for as in ``FNMR@FMR=0.01``.
 
     Raises:
         TypeError: the depth of a plain name depends on K.
@@ -80,7 +83,7 @@ def metric(name: str, depth: Depth | Callable[[int], Depth] = EVERY_RANK,
         >>> parse_metric('Toy@3').name
         'Toy@3'
     """
-    if not name.endswith('@K') and not isinstance(depth, Depth):
+    if not name.endswith('@K') and callable(depth):
         raise TypeError(f'The metric {name!r} has no K: give a Depth, got {depth!r}.')
 
     def register(function: Function) -> Function:
@@ -121,18 +124,24 @@ def parse_metric(name: Any) -> Metric:
         raise TypeError(f'A metric is given by its name, got {name!r}. Names: '
                         f'{", ".join(metric_names())}.')
     stem, at, number = name.partition('@')
-    registered = name if name in _REGISTERED else f'{stem}@K' if at else ''
+    kind, equals, rate = number.partition('=')
+    registered = name if name in _REGISTERED else \
+        f'{stem}@{kind}=R' if equals else f'{stem}@K' if at else ''
     if registered not in _REGISTERED:
         raise ValueError(unknown_name('metric', name, metric_names()))
     function, depth = _REGISTERED[registered]
-    if isinstance(depth, Depth) and not registered.endswith('@K'):
-        return Metric(name, depth, function)
+    if not registered.endswith(('@K', '=R')):
+        return Metric(name, depth, function)  # type: ignore[arg-type]
+    if equals:
+        if not re.fullmatch(r'[0-9]*\.?[0-9]+(e-?[0-9]+)?', rate) or float(rate) > 1:
+            raise ValueError(f'{name!r}: R must be a rate from 0 to 1, got {rate!r}. Write '
+                             f'{stem}@{kind}=0.01, for example.')
+        return Metric(name, None, lambda given: function(given, float(rate)))
     if not re.fullmatch(r'[0-9]+', number) or int(number) < 1:
         raise ValueError(f'{name!r}: K must be a whole number of at least 1, got {number!r}. Write '
                          f'{stem}@10, for example.')
     k = int(number)
-    return Metric(name, depth if isinstance(depth, Depth) else depth(k),
-                  lambda ranks: function(ranks, k))
+    return Metric(name, depth(k) if callable(depth) else depth, lambda given: function(given, k))
 
 
 def parse_metrics(names: str | Iterable[Any]) -> list[Metric]:
@@ -209,6 +218,51 @@ def cmc_at_k(ranks: RelevantRanks, k: int) -> Tensor:
 def precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
     """Relevant rows among the first k, over k, even where fewer rows can be ranked."""
     return _hits(ranks, k) / k
+
+
+@metric('OML-Precision@K', depth=lambda k: Depth(rows=k))
+def possible_precision_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Relevant rows among the first k, over min(R, k): a perfect ranking has 1 for every k.
+
+    The precision@k of Open Metric Learning (Shabanov et al.), which is not :func:`precision_at_k`.
+    """
+    return _hits(ranks, k) / _num_relevant(ranks).clamp_(max=k)
+
+
+@metric('Recall-share@K', depth=lambda k: Depth(rows=k))
+def recall_share_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Relevant rows among the first k, over R: the share of the relevant that is found, which is
+    the recall of information retrieval (Manning et al., Introduction to Information Retrieval,
+    2008, chapter 8); not the hit rate of :func:`recall_at_k`.
+    """
+    return _hits(ranks, k) / _num_relevant(ranks)
+
+
+@metric('NDCG@K', depth=lambda k: Depth(rows=k))
+def ndcg_at_k(ranks: RelevantRanks, k: int) -> Tensor:
+    """Sum over the relevant rows among the first k of 1 / log2(1 + rank), over that of a perfect
+    ranking: the normalised discounted cumulative gain of relevance 0 and 1.
+
+    Järvelin and Kekäläinen, Cumulated Gain-based Evaluation of IR Techniques, 2002, with the
+    discount of Burges et al., 2005, as scikit-learn's ``ndcg_score`` computes it.
+    """
+    gains = (ranks.ranks <= k) / (1 + ranks.ranks.double()).log2()
+    most = int(ranks.num_relevant.max()) if len(ranks) else 0
+    places = torch.arange(2, min(most, k) + 2, device=gains.device).double()
+    ideal = torch.cat([places.new_ones(1), (1 / places.log2()).cumsum(0)])
+    return per_query(ranks, gains) / ideal[ranks.num_relevant.clamp(max=k)]
+
+
+@metric('AUROC')
+def area_under_roc(ranks: RelevantRanks) -> Tensor:
+    """The share of pairs of a relevant and another row in which the relevant one ranks higher: the
+    area under each query's ROC curve (Hanley and McNeil, 1982). 1 where every row is relevant.
+
+    Rows of equal score rank by row here, where other programs count such a pair half.
+    """
+    above = per_query(ranks, (ranks.ranks - ranks.order) * _found(ranks))
+    pairs = ranks.num_relevant * (ranks.rankable - ranks.num_relevant).to(above.device)
+    return (1 - above / pairs.clamp(min=1)) * (ranks.num_relevant > 0)
 
 
 @metric('mP@K', depth=lambda k: Depth(rows=k))

@@ -128,6 +128,10 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
     Protocol('Market1501', ('mAP', 'CMC@1', 'CMC@5', 'CMC@10', 'mINP'),
              'Zheng et al., Scalable Person Re-identification, ICCV 2015; mAP in the step-wise '
              'form that papers report since', exclude_same=('camera',)),
+    Protocol('CUHK03', ('CMC-single-shot@1', 'CMC-single-shot@5', 'CMC-single-shot@10',
+                        'CMC-single-shot@20'),
+             'Li et al., DeepReID, CVPR 2014: one picture of every identity in the gallery',
+             exclude_same=('camera',)),
     Protocol('VeRi776', ('mAP', 'CMC@1', 'CMC@5', 'CMC@10', 'mINP'),
              'Liu et al., A Deep Learning-Based Approach to Progressive Vehicle Re-identification, '
              'ECCV 2016', exclude_same=('camera',)),

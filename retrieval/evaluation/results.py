@@ -1,19 +1,19 @@
 """The results of every single query, and what can be said of them: means, classes, certainty."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..checks import real_number, whole_number
-from ..files import write_text
+from ..files import write_json
 from ..registry import unknown_name
 
 AVERAGES = ('micro', 'macro')
+EMPTY_QUERIES = ('skip', 'zero', 'error')
 _DRAWN = 2 ** 22  # numbers drawn at once
 
 Value = TypeVar('Value')
@@ -29,6 +29,10 @@ class QueryResults:
         num_relevant: ``(Q,)`` int64, relevant rows of each query; where 0, it has no results.
         labels: ``(Q,)`` int64, or None.
         label_names: the name of class i at place i, where classes have names.
+        of_all: results in [0, 1] by name that are of all queries together, and of none alone.
+        empty_queries: what becomes of a query without a relevant row: ``skip`` leaves it out of
+            the means, ``zero`` counts it as 0, ``error`` refuses.
+        nothing_relevant: why no query has a relevant row, where that is so.
 
     Example:
         >>> results = QueryResults(['Recall@1'], torch.tensor([[1.], [0.], [0.]]).double(),
@@ -42,23 +46,36 @@ class QueryResults:
     num_relevant: Tensor
     labels: Tensor | None = None
     label_names: Sequence[Any] = ()
+    of_all: Mapping[str, float] = field(default_factory=dict)
+    empty_queries: str = 'skip'
+    nothing_relevant: str = ''
 
     @property
     def counted(self) -> Tensor:
-        """``(Q,)`` bool: the queries that have a relevant row.
+        """``(Q,)`` bool: the queries that the means are over.
 
         Raises:
-            ValueError: none has.
+            ValueError: there is none; or with ``empty_queries='error'`` one has no relevant row.
         """
         counted = self.num_relevant > 0
+        check_empty_queries(self.empty_queries)
+        if self.empty_queries == 'error' and not counted.all():
+            empty = (~counted).nonzero()[:, 0].tolist()
+            raise ValueError(f'{len(empty)} of {len(counted)} queries have no relevant row to find '
+                             f'(the first is query {empty[0]}): take them out, or give '
+                             "empty_queries='skip' or 'zero'.")
+        if self.empty_queries == 'zero':
+            return torch.ones_like(counted)
         if not counted.any():
-            raise ValueError(f'None of {len(counted)} queries has a relevant row to find: queries '
-                             'and gallery have no label in common, or every class has a single '
-                             'image.')
+            raise ValueError(
+                f'None of {len(counted)} queries has a relevant row to find: ' + (
+                    self.nothing_relevant or 'queries and gallery have no label in common, or '
+                    'every class has a single image.'))
         return counted
 
     def summary(self, average: str = 'micro') -> dict[str, float]:
-        """The means in percent, beside ``num_queries`` and ``num_skipped_queries``.
+        """The means in percent, beside ``num_queries`` and ``num_skipped_queries``; where empty
+        queries count as 0, ``num_empty_queries`` too.
 
         Args:
             average: ``micro``, over queries; ``macro``, over classes of their queries' means.
@@ -69,8 +86,11 @@ class QueryResults:
         check_average(average, self.labels)
         counted = self.counted
         means = self._averaged(average).mean(dim=0).mul(100).tolist()
-        return {**dict(zip(self.metrics, means, strict=True)), 'num_queries': len(counted),
-                'num_skipped_queries': int((~counted).sum())}
+        empty = {'num_empty_queries': int((self.num_relevant == 0).sum())}
+        return {**dict(zip(self.metrics, means, strict=True)),
+                **{name: 100 * value for name, value in self.of_all.items()},
+                'num_queries': len(counted), 'num_skipped_queries': int((~counted).sum()),
+                **(empty if self.empty_queries == 'zero' else {})}
 
     def per_class(self) -> dict[Any, dict[str, float]]:
         """For every class that has a counted query its means in percent and ``num_queries``.
@@ -181,6 +201,14 @@ def check_average(average: Any, labels: Any) -> None:
         raise ValueError("A mean over classes (average='macro') needs labels: give them.")
 
 
+def check_empty_queries(empty_queries: Any) -> str:
+    """``empty_queries`` as it is. Raises ValueError unless it is ``skip``, ``zero`` or ``error``.
+    """
+    if empty_queries not in EMPTY_QUERIES:
+        raise ValueError(unknown_name('empty_queries', empty_queries, EMPTY_QUERIES))
+    return str(empty_queries)
+
+
 def with_levels(by_level: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
     """Everything by one name, ``level/name``; the plain name under the empty level.
 
@@ -196,4 +224,4 @@ def write_per_class(by_level: Mapping[str, QueryResults], path: str) -> None:
     """Write the results of every class to a JSON file, by level where there are several."""
     tables = {level: {str(label): row for label, row in results.per_class().items()}
               for level, results in by_level.items()}
-    write_text(path, json.dumps(tables.get('', tables), indent=1) + '\n')
+    write_json(path, tables.get('', tables))

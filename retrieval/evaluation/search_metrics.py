@@ -20,7 +20,7 @@ from .metrics import (
     parse_metric,
     trapezoid_average_precision,
 )
-from .results import QueryResults
+from .results import QueryResults, check_empty_queries
 
 AVERAGE_PRECISION = {'IR': average_precision, 'integrate': trapezoid_average_precision}
 
@@ -40,13 +40,16 @@ class RankedListMetric(GatheredMetric):
         metrics: functions of the ranks of the relevant rows.
         length: the first so many ranked rows count.
         collect_device, prefix: as in MMEngine.
+        empty_queries: ``skip``; ``zero`` counts a query with no relevant row as 0, ``error``
+            refuses.
     """
 
     default_prefix = 'search'
 
     def __init__(self, metrics: Sequence[Metric], length: int, collect_device: str,
-                 prefix: str | None) -> None:
+                 prefix: str | None, empty_queries: str = 'skip') -> None:
         self.metrics = metrics
+        self.empty_queries = check_empty_queries(empty_queries)
         self.length = length
         super().__init__(collect_device=collect_device, prefix=prefix)
 
@@ -73,12 +76,20 @@ class RankedListMetric(GatheredMetric):
         return [{'results': results, 'num_relevant': count}
                 for results, count in zip(found.results, found.num_relevant, strict=True)]
 
+    def result_names(self) -> list[str]:
+        """The names of the results that an evaluation has."""
+        names = [metric.name for metric in self.metrics]
+        return self.prefixed([*names, f'{names[0]}/num_skipped_queries'])
+
     def compute_metrics(self, columns: Columns) -> dict[str, float]:
         """The means in percent, and how many queries have no relevant row."""
         names = [metric.name for metric in self.metrics]
-        summary = QueryResults(names, columns['results'], columns['num_relevant']).summary()
+        summary = QueryResults(names, columns['results'], columns['num_relevant'],
+                               empty_queries=self.empty_queries).summary()
+        counts = {name: count for name, count in summary.items() if name not in names}
+        del counts['num_queries']
         return {**{name: summary[name] for name in names},
-                f'{names[0]}/num_skipped_queries': summary['num_skipped_queries']}
+                **{f'{names[0]}/{name}': count for name, count in counts.items()}}
 
     def _hits(self, data_sample: dict[str, Any]) -> tuple[Tensor, int]:
         """Which of the first ranked rows are relevant, ``(n,)`` bool, and R."""
@@ -114,6 +125,7 @@ class RetrievalRecall(RankedListMetric):
     Args:
         topk: one K or several.
         collect_device, prefix: as in MMEngine; results are named ``search/Recall@1``.
+        empty_queries: ``skip``, ``zero`` or ``error``, as in :class:`RankedListMetric`.
 
     Raises:
         TypeError: a K is no integer.
@@ -128,9 +140,10 @@ class RetrievalRecall(RankedListMetric):
     """
 
     def __init__(self, topk: int | Sequence[int], collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+                 prefix: str | None = None, empty_queries: str = 'skip') -> None:
         self.topk = _several(topk)
-        super().__init__(_recalls(self.topk), max(self.topk), collect_device, prefix)
+        super().__init__(_recalls(self.topk), max(self.topk), collect_device, prefix,
+                         empty_queries)
 
     @staticmethod
     def calculate(pred: Any, target: Any, topk: int | Sequence[int], pred_indices: bool = False,
@@ -166,6 +179,7 @@ class RetrievalAveragePrecision(RankedListMetric):
         mode: ``IR`` adds the precision at every relevant row; ``integrate`` the mean of the
             precisions before and at it (trapezoids, as in revisited Oxford and Paris).
         collect_device, prefix: as in MMEngine; the result is named ``search/mAP@10``.
+        empty_queries: ``skip``, ``zero`` or ``error``, as in :class:`RankedListMetric`.
 
     Raises:
         TypeError: ``topk`` is no integer.
@@ -179,9 +193,10 @@ class RetrievalAveragePrecision(RankedListMetric):
     """
 
     def __init__(self, topk: int | None = None, mode: str = 'IR', collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+                 prefix: str | None = None, empty_queries: str = 'skip') -> None:
         self.topk, self.mode = _single(topk), mode
-        super().__init__([_average_precision(self.topk, mode)], self.topk, collect_device, prefix)
+        super().__init__([_average_precision(self.topk, mode)], self.topk, collect_device, prefix,
+                         empty_queries)
 
     @staticmethod
     def calculate(pred: Any, target: Any, topk: int | None = None, pred_indices: bool = False,
@@ -328,10 +343,11 @@ def _ranked(data_sample: dict[str, Any]) -> Tensor:
 
 def _listed(data_sample: dict[str, Any]) -> Tensor:
     if data_sample.get('gt_indices') is not None:
-        return as_labels(data_sample['gt_indices'], 'gt_indices').cpu()
-    if data_sample.get('gt_score') is not None:
-        return data_sample['gt_score'].detach().cpu().reshape(-1).nonzero()[:, 0]
+        return as_labels(data_sample.get('gt_indices'), 'gt_indices').cpu()
+    score = data_sample.get('gt_score')
+    if score is not None:
+        return torch.as_tensor(score).detach().cpu().reshape(-1).nonzero()[:, 0]
     if data_sample.get('gt_label') is not None:
-        return as_labels(data_sample['gt_label'], 'gt_label').cpu()
+        return as_labels(data_sample.get('gt_label'), 'gt_label').cpu()
     raise ValueError('A sample says nothing about what is relevant: it has no gt_label, no '
                      'gt_indices and no gt_score.')

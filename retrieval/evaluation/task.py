@@ -3,16 +3,18 @@ ranked.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from ..checks import same_length
+from ..checks import same_length, some_of
 from ..gallery import Gallery, is_gallery, read_column
-from ..ranking import RowSets, as_vectors
+from ..ranking import TILE_BUDGET, PreparedGallery, RowSets, as_vectors
 from ..similarity import Similarity, SimilarityFn
 from .relevance import (
     RelevanceLike,
@@ -22,6 +24,8 @@ from .relevance import (
     same_ids,
     united,
 )
+
+_BLOCK = 1000  # queries looked at in turn
 
 
 @dataclass(frozen=True)
@@ -165,11 +169,58 @@ class EvaluationTask:
 
     def excluded_rows(self) -> RowSets | None:
         """The rows that each query does not rank; without a gallery, beside itself."""
+        return united(*self._excluded_by.values())
+
+    @cached_property
+    def _excluded_by(self) -> dict[str, RowSets | None]:
+        """The rows that each query does not rank, by what leaves them out."""
         junk = None if self.junk is None else as_relevance(self.junk, *self.shape)
         theirs = self.queries if self.gallery is None else self.gallery
-        return united(self._own_rows(), junk, *(
-            same_as_query(name, self.queries.metadata.get(name), theirs.metadata.get(name),
-                          *self.labels) for name in self.exclude_same))
+        return {'they are the query itself': self._own_rows(), 'they are junk': junk, **{
+            f"they have the query's {name}": same_as_query(
+                name, self.queries.metadata.get(name), theirs.metadata.get(name), *self.labels)
+            for name in self.exclude_same}}
+
+    def nothing_relevant(self) -> str:
+        """Why no query has a relevant row, where that is so, for an error."""
+        relevant, (num_queries, count) = self.relevant_rows(), self.shape
+        for start in range(0, num_queries, _BLOCK):  # the first queries that have some tell it
+            stop = min(start + _BLOCK, num_queries)
+            query, row = relevant.block(start, stop)
+            others = (query + start != row) if self.gallery is None else (row >= 0)
+            keys = query[others] * count + row[others]
+            if len(keys):
+                break
+        else:
+            if self.relevance is not None:
+                return 'the relevance that is given names none.'
+            if self.gallery is None:
+                return f'every class has a single row, of {count}.'
+            own, theirs = map(self._examples, self.labels)
+            return ('queries and gallery have no label in common; the queries have '
+                    f'{own}, the gallery {theirs}.')
+        causes = {why: bool(torch.isin(keys, sets.keys(start, stop)).all())
+                  for why, sets in self._excluded_by.items() if sets is not None}
+        alone = [why for why, all_of_them in causes.items() if all_of_them]
+        what = ' or '.join(alone[:1] or causes)
+        names = [name for name in self.exclude_same if f"they have the query's {name}" in what]
+        return (f'the relevant rows are all left out, since {what}.'
+                + ''.join(self._spread(name) for name in names))
+
+    def _examples(self, labels: Tensor | None) -> str:
+        known = [] if labels is None else labels.unique().tolist()
+        names = self.label_names
+        return some_of([names[one] if 0 <= one < len(names) else one for one in known])
+
+    def _spread(self, name: str) -> str:
+        """How many values of a column there are: one camera everywhere is no camera."""
+        sides = [self.queries] + ([] if self.gallery is None else [self.gallery])
+        values = {str(value) for side in sides for value in np.asarray(
+            side.metadata[name]).reshape(-1).tolist()}
+        if len(values) > 1:
+            return f' There are {len(values)} values of {name}, {some_of(sorted(values))}.'
+        return (f' Every row has the {name} {values.pop()!r}: give each its own, or leave {name} '
+                'out, such as by another protocol.')
 
     def _own_rows(self) -> RowSets | None:
         """The rows with the query's own id, where a query can have one beside itself."""
@@ -181,3 +232,32 @@ class EvaluationTask:
         theirs = self.gallery.ids
         same_length('gallery_ids', theirs, self.shape[1], 'rows of the gallery')
         return None if ids is None or theirs is None else same_ids(ids, theirs)
+
+
+def scored_blocks(task: EvaluationTask) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The scores of all pairs of a query and a row, a block of queries at a time.
+
+    Yields scores ``(B, N)`` float32, and which rows each query ranks and which of these are
+    relevant, ``(B, N)`` bool both.
+
+    Example:
+        >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.8, .6]], [7, 7]))
+        >>> [(scores[rankable], relevant.sum()) for scores, rankable, relevant in
+        ...  scored_blocks(task)]
+        [(tensor([0.8000, 0.8000]), tensor(2))]
+    """
+    gallery = PreparedGallery(task.gallery_vectors, task.similarity)
+    vectors = gallery.prepare_queries(task.query_vectors)
+    relevant, excluded = task.relevant_rows(), task.excluded_rows()
+    height, _ = gallery.tiles(len(vectors), TILE_BUDGET, whole_rows=True)
+    for start in range(0, len(vectors), height):
+        scores = gallery.scores(vectors[start:start + height])
+        stop = start + len(scores)
+        rankable = torch.ones_like(scores, dtype=torch.bool)
+        if task.gallery is None:
+            rankable[torch.arange(len(scores)), torch.arange(start, stop)] = False
+        if excluded is not None:
+            rankable[excluded.block(start, stop)] = False
+        hits = torch.zeros_like(rankable)
+        hits[relevant.block(start, stop)] = True
+        yield scores, rankable, hits & rankable

@@ -19,7 +19,9 @@ from torch import Tensor
 from ..checks import real_number, whole_number
 from ..ranking import TILE_BUDGET, PreparedGallery, RowSets, as_vectors, topk
 from ..similarity import Similarity, SimilarityFn
+from .metrics import metric
 from .relevance import label_codes
+from .task import EvaluationTask, scored_blocks
 
 _BINS = 2 ** 21
 _HALF = _BINS // 2
@@ -150,16 +152,48 @@ def pairs_within(embeddings: Any, labels: Any,
     return counter.counted()
 
 
+def pairs_of(task: EvaluationTask) -> PairScores:
+    """Count the pairs of every query with every row that it ranks; relevant rows match.
+
+    Raises:
+        ValueError: as :func:`retrieval.evaluation.evaluate` raises it.
+
+    Example:
+        >>> from retrieval.evaluation import EmbeddingSet
+        >>> pairs_of(EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 7, 8])))
+        PairScores(2 matches, 4 others)
+    """
+    counter = _Counter()
+    for scores, rankable, relevant in scored_blocks(task):
+        counter.add(scores[rankable], relevant[rankable])
+    return counter.counted()
+
+
+@metric('FNMR@FMR=R', depth=None)
+def false_non_match_rate(task: EvaluationTask, rate: float) -> float:
+    """The share of matching pairs that are refused at the lowest threshold at which at most
+    ``rate`` of the others are accepted: 1 - TAR@FAR, of all pairs of a query and a row it ranks.
+
+    ISO/IEC 19795-1. Open Metric Learning's ``fnmr@fmr`` takes the rate's quantile of the other
+    pairs as threshold, which lies between two of their scores where ours lies on one.
+
+    Example:
+        >>> from retrieval.evaluation import EmbeddingSet
+        >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 7, 8]))
+        >>> false_non_match_rate(task, .1)
+        0.0
+    """
+    pairs = pairs_of(task)
+    return 1 - results_at(pairs, threshold_at_far(pairs, rate)).tar
+
+
 def _nearest_pairs(gallery: PreparedGallery, codes: Tensor, rows: Tensor,
                    neighbors: int) -> PairScores:
     counter, step = _Counter(), 4096
     vectors = gallery.own_queries()
     for start in range(0, len(rows), step):
         some = rows[start:start + step]
-        queries = vectors[some]
-        if gallery.centre is not None:  # the engine shifts what it is given
-            queries = queries + gallery.centre
-        found = topk(queries, gallery, neighbors, exclude=some)
+        found = topk(vectors[some], gallery, neighbors, exclude=some)
         counter.add(found.scores[found.valid],
                     (codes[found.indices] == codes[some][:, None])[found.valid])
     return counter.counted()

@@ -158,9 +158,9 @@ def _of_table(file: Path, text: str, what: str, wanted: str | None) -> Any:
     if wanted is None and not first.count(separator) and written(first) not in _NAMES[what]:
         return _values(file, lines, what)
     try:
-        table = pd.read_csv(io.StringIO('\n'.join(lines)), sep=separator, dtype=str,
+        table = pd.read_csv(io.StringIO('\n'.join(lines)), sep=separator, dtype=object,
                             keep_default_na=False, skipinitialspace=True, skip_blank_lines=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         raise _refused(file, what, f'no sound table ({error})') from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas made names of the surplus cells
         raise _refused(file, what, 'its rows have more cells than its header has columns')

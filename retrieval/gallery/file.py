@@ -88,15 +88,16 @@ def _library_versions() -> dict[str, str]:
             'mmengine': str(mmengine.__version__), 'numpy': np.__version__}
 
 
-def open_gallery_file(path: str | os.PathLike[str]) -> Contents:
-    """The contents of a file of :func:`write_gallery_file`; nothing of its rows is read yet.
+def open_gallery_file(path: str | os.PathLike[str], copy: bool = False) -> Contents:
+    """The contents of a file of :func:`write_gallery_file`; nothing of its rows is read yet, unless
+    it is to be copied into memory.
 
     Raises:
         FileNotFoundError: there is no such file.
         DamagedError: a ``ValueError``; its header or manifest is damaged, or it is cut off.
         ForeignFileError: a ``ValueError``; it is of another kind or version.
     """
-    opened = Container(path, GALLERY_FILE)
+    opened = Container(path, GALLERY_FILE, copy)
     manifest = opened.manifest
     readers: dict[str, Callable[[], Any]] = {
         name: partial(opened.column, name) for name in ('ids', 'labels', 'label_names')

@@ -71,8 +71,8 @@ class Gallery:
             self.vectors = embeddings
             self._shape = checked_shape(embeddings.shape)
         else:
-            self.embeddings = checked_embeddings(embeddings)
-            self._shape = checked_shape(self.embeddings.shape)
+            self._embeddings = checked_embeddings(embeddings)
+            self._shape = checked_shape(self._embeddings.shape)
         self._later: Mapping[str, Callable[[], Any]] = {}
         self._files: tuple[Container, ...] = ()
         self.identified = ids is not None
@@ -136,11 +136,25 @@ class Gallery:
     @cached_property
     def vectors(self) -> Vectors:
         """The embeddings as they are stored."""
-        return ArrayVectors(self.embeddings.cpu().contiguous().numpy())
+        return ArrayVectors(self._embeddings.cpu().contiguous().numpy())
+
+    @property
+    def embeddings(self) -> Tensor:
+        """``(N, D)`` float32; of a float32 file a view, else decoded when first asked for.
+
+        Raises:
+            DamagedError: a ``ValueError``; the file is damaged, or was cut short while it is open.
+        """
+        for opened in self._files:
+            opened.check_size()
+        return self._embeddings
+
+    @embeddings.setter
+    def embeddings(self, rows: Tensor) -> None:
+        self._embeddings = rows
 
     @cached_property
-    def embeddings(self) -> Tensor:
-        """``(N, D)`` float32; of a float32 file a view, else decoded when first asked for."""
+    def _embeddings(self) -> Tensor:
         return torch.from_numpy(self.vectors.decoded())
 
     @cached_property
@@ -238,17 +252,22 @@ class Gallery:
                                   held, self.metadata, self._facts())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Gallery:
+    def load(cls, path: str | os.PathLike[str], copy: bool = False) -> Gallery:
         """Open a gallery file or store, or saved vectors ``(N, D)`` as one.
 
         Vectors may be a tensor (``.pth``, ``.pt``; also what mmpretrain's ``dump_prototype``
         wrote), an array (``.npy``), or either with ids and labels in a dict or ``.npz``.
 
+        Args:
+            path: the file, or the folder of a store.
+            copy: read everything now instead of mapping it. What then happens to the files, such as
+                being overwritten in place, does not matter, as a server wants it.
+
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or holds something else.
         """
-        found = open_path(path)
+        found = open_path(path, copy)
         if isinstance(found, Contents):
             return cls.opened(found)
         with readable(path):

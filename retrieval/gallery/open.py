@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import sync_folder
+from ..files import kind_of_file, sync_folder
 from ..foreign_files import available_memory, refuse_oversized, refuse_special
 from ..tensor_file import DamagedError, StringColumn, map_file, read_header
 from .file import GALLERY_FILE, Contents, open_gallery_file
@@ -43,8 +44,12 @@ def is_gallery(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_file() or is_store(path)
 
 
-def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
+def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | dict[str, Any]:
     """Open ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
+
+    Args:
+        path: a file or a store.
+        copy: read a gallery into memory now, instead of mapping it.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder is no store.
@@ -53,25 +58,30 @@ def open_path(path: str | os.PathLike[str]) -> Contents | dict[str, Any]:
     path = Path(path)
     refuse_special(path)
     if path.is_dir():
-        return open_shards(Path(os.path.realpath(path)))
+        return open_shards(Path(os.path.realpath(path)), copy)
     if not path.is_file():
         raise FileNotFoundError(f'There is no gallery at {str(path)!r}. Write one with '
                                 '`python tools/dump_prototype.py CONFIG CHECKPOINT OUT.safetensors`'
                                 ', or give the path of a saved tensor (N, D).')
-    # of a link, the name of the file that it leads to says what it is
-    suffix = path.suffix if not path.is_symlink() else Path(os.path.realpath(path)).suffix
-    if suffix == '.safetensors':
-        return _open_safetensors(path)
+    kind = kind_of_file(path)  # by its bytes, whatever it is called
+    if 'safetensors' in kind or Path(os.path.realpath(path)).suffix == '.safetensors':
+        return _open_safetensors(path, copy)
     refuse_oversized(path)
     with readable(path):
-        if suffix == '.npy':
-            return dict(embeddings=np.load(path, allow_pickle=False))
-        if suffix == '.npz':
-            with np.load(path, allow_pickle=False) as opened:
-                loaded = {name: opened[name] for name in opened.files}
+        if 'NumPy' in kind:
+            loaded = np.load(path, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return dict(embeddings=loaded)
+            with loaded:
+                loaded = dict(loaded)
+        elif 'torch.save' in kind or 'pickle' in kind:
+            with path.open('rb') as file:
+                loaded = torch.load(file, map_location='cpu', weights_only=True)
+            if isinstance(loaded, Tensor):
+                return dict(embeddings=loaded)
         else:
-            loaded = torch.load(path, map_location='cpu', weights_only=True)
-    return _parts_of({'embeddings': loaded} if isinstance(loaded, Tensor) else loaded, path)
+            raise ValueError('nothing that holds embeddings')
+    return _parts_of(loaded, path)
 
 
 @contextmanager
@@ -82,8 +92,16 @@ def readable(path: str | os.PathLike[str]) -> Iterator[None]:
     except (FileNotFoundError, DamagedError, MemoryError):
         raise
     except Exception as error:
-        raise ValueError(f'{os.fspath(path)!r} cannot be read as a gallery: it is damaged or '
-                         f'something else ({error}). Dump the prototype again.') from error
+        # torch's own text advises to load without its restriction, which nobody should follow
+        named = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+        reason = (f'it names {named[1]}, and objects other than tensors could run code' if named
+                  else 'it is damaged or something else' if 'weights_only' in str(error)
+                  else f'it is damaged or something else: {error}')
+        raise ValueError(
+            f'{os.fspath(path)!r} cannot be read as a gallery: it seems to be '
+            f'{kind_of_file(path)} ({reason}). Give a gallery that `tools/dump_prototype.py` wrote '
+            '(.safetensors or a store), or a tensor or array (N, D) (.pth, .npy, .npz).'
+            ) from error
 
 
 def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
@@ -117,10 +135,10 @@ def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
     return found
 
 
-def _open_safetensors(path: Path) -> Contents | dict[str, Any]:
+def _open_safetensors(path: Path, copy: bool) -> Contents | dict[str, Any]:
     header, _ = read_header(map_file(path), str(path))
     if 'checksums' in header:
-        return open_gallery_file(path)
+        return open_gallery_file(path, copy)
     if 'manifest' not in header or 'embeddings' not in header:
         raise ValueError(f'{str(path)!r} is a safetensors file but no gallery (it holds '
                          f'{", ".join(sorted(set(header) - {"__metadata__"})[:5])}). Dump the '
@@ -130,7 +148,7 @@ def _open_safetensors(path: Path) -> Contents | dict[str, Any]:
 
 def _version_1(path: Path) -> dict[str, Any]:
     """The contents of a file of version 1 of the format, which had no checksums."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     def column(name: str) -> Any:
         if f'{name}.bytes' in tensors:
@@ -138,7 +156,7 @@ def _version_1(path: Path) -> dict[str, Any]:
         return tensors.get(name)
 
     with readable(path):
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())  # its load_file would map the file
         manifest = json.loads(tensors['manifest'].numpy().tobytes())
     if not isinstance(manifest, dict) or (manifest.get('format'), manifest.get('version')) != (
             GALLERY_FILE.name, 1):

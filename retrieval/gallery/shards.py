@@ -180,21 +180,21 @@ def is_foreign(folder: Path) -> bool:
                for path in folder.iterdir())
 
 
-def open_shard(folder: Path, shard: Shard) -> Contents:
+def open_shard(folder: Path, shard: Shard, copy: bool = False) -> Contents:
     """The contents of the file of a shard, removed rows too.
 
     Raises:
         FileNotFoundError: it is missing.
         DamagedError: a ``ValueError``; it is damaged, or another file.
     """
-    contents = open_gallery_file(folder / shard.file)
+    contents = open_gallery_file(folder / shard.file, copy)
     if contents.files[0].checksum != shard.checksum or len(contents.vectors) != shard.rows:
         raise DamagedError(f'{str(folder / shard.file)!r} is another file than the one that the '
                            'store wrote. Restore it.')
     return contents
 
 
-def open_state(folder: Path, state: State) -> Contents:
+def open_state(folder: Path, state: State, copy: bool = False) -> Contents:
     """The rows of a state, those that are not removed, read when they are used.
 
     Raises:
@@ -203,7 +203,7 @@ def open_state(folder: Path, state: State) -> Contents:
     """
     if not state.shards:
         raise ValueError(f'The store {str(folder)!r} is empty: append a gallery first.')
-    opened = [open_shard(folder, shard) for shard in state.shards]
+    opened = [open_shard(folder, shard, copy) for shard in state.shards]
     if len(opened) == 1 and state.shards[0].removed is None:
         return opened[0]
     kept = [np.flatnonzero(~removed_mask(folder, shard)) if shard.removed else None
@@ -212,8 +212,8 @@ def open_state(folder: Path, state: State) -> Contents:
         state.facts, fingerprint=Fingerprint.from_dict(state.facts['fingerprint'])))
 
 
-def open_shards(folder: Path) -> Contents:
-    """The rows of a store as it is now.
+def open_shards(folder: Path, copy: bool = False) -> Contents:
+    """The rows of a store as it is now; mapped, or copied into memory.
 
     Raises:
         FileNotFoundError: the folder is no store.
@@ -223,7 +223,7 @@ def open_shards(folder: Path) -> Contents:
     for _ in range(_READ_ATTEMPTS):
         state = read_state(folder)
         try:
-            return open_state(folder, state)
+            return open_state(folder, state, copy)
         except FileNotFoundError as error:
             missing = error  # a writer compacted meanwhile, if the state is another one now
             if read_state(folder).generation == state.generation:

@@ -254,14 +254,14 @@ class GalleryStore:
 
     # Reading -----------------------------------------------------------------------------------
 
-    def load(self) -> Gallery:
-        """The rows as a gallery, read when they are used.
+    def load(self, copy: bool = False) -> Gallery:
+        """The rows as a gallery, read when they are used; with ``copy`` now, into memory.
 
         Raises:
             ValueError: the store is empty.
             DamagedError: a ``ValueError``; a file of it is damaged or missing.
         """
-        return Gallery.opened(open_shards(self.path))
+        return Gallery.opened(open_shards(self.path, copy))
 
     def export(self, path: str | os.PathLike[str], dtype: str | None = None) -> None:
         """Write the rows as one gallery file; see :meth:`Gallery.save`."""

@@ -8,10 +8,10 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..checks import real_number, whole_number
 from ..registry import MODELS
+from ..similarity import normalize
 from .targets import check_classes, class_labels, soft_labels
 
 
@@ -84,7 +84,7 @@ class ClassificationHead(BaseModule):
             embeddings = embeddings.float()
             if not self.normalize:
                 return self.fc(embeddings) * self.scale
-            cosine = functional.normalize(embeddings) @ functional.normalize(self.fc.weight).T
+            cosine = normalize(embeddings) @ normalize(self.fc.weight).T
             return cosine * self.scale
 
     def loss(self, feats: Tensor | tuple[Tensor, ...],

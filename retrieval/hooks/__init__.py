@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 from .autocast import AutocastOptimWrapper
+from .check_run import CheckRunHook
+from .finite import StopOnNonFiniteHook
 from .freeze import FreezeBatchNormHook, FreezeHook
+from .layer_rates import LayerRatesConstructor
 from .losses import AdaptiveMarginHook, CheckHeadHook, LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
 from .reproducible import (
@@ -12,10 +15,15 @@ from .reproducible import (
     seed_everything,
 )
 from .results import RankingDrawingHook, RecordPredictionsHook, prototype_dataset, ranking_rows
+from .schedules import share_of_run
+from .start import AveragedWeightsHook, CompareWithStartHook, StartAtComponentsHook, compared
 
 __all__ = [
-    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'FreezeBatchNormHook',
-    'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook', 'RankingDrawingHook',
-    'RecordPredictionsHook', 'ReproducibleTrainingHook', 'ResumableIterTrainLoop',
-    'ResumableTrainLoop', 'prototype_dataset', 'ranking_rows', 'seed_everything',
+    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'AveragedWeightsHook', 'CheckHeadHook',
+    'CheckRunHook', 'CompareWithStartHook', 'FreezeBatchNormHook', 'FreezeHook',
+    'LayerRatesConstructor', 'LossWeightScheduleHook', 'PreparePrototypeHook',
+    'RankingDrawingHook', 'RecordPredictionsHook', 'ReproducibleTrainingHook',
+    'ResumableIterTrainLoop', 'ResumableTrainLoop', 'StartAtComponentsHook',
+    'StopOnNonFiniteHook', 'compared', 'prototype_dataset', 'ranking_rows', 'seed_everything',
+    'share_of_run',
 ]

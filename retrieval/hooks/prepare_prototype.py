@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from ..distributed import unwrapped
+from ..evaluation.needed_columns import check_columns
 from ..registry import HOOKS
 from ..retrievers import (
     BaseRetriever,
@@ -36,7 +37,14 @@ class PreparePrototypeHook(Hook):
         self._compared: set[str] = set()
 
     def before_run(self, runner: Any) -> None:
-        """Let the prototype be what became of the config's ``gallery_dataloader``."""
+        """Let the prototype be what became of the config's ``gallery_dataloader``.
+
+        Raises:
+            ValueError: an evaluation needs a column that the queries or the gallery do not keep.
+        """
+        for kind in ('val', 'test'):
+            check_columns(runner.cfg.get(f'{kind}_evaluator'), runner.cfg.get(f'{kind}_dataloader'),
+                          configured_prototype(runner.cfg))
         model = unwrapped(runner.model)
         if not isinstance(model, ImageToImageRetriever):
             return

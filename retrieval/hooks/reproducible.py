@@ -19,7 +19,7 @@ from torch import Tensor
 from ..datasets import InfiniteSampler, seed_datasets, set_epoch_of_datasets
 from ..distributed import rank, world_size
 from ..registry import HOOKS, LOOPS
-from .schedules import go_on_as_configured
+from .schedules import go_on_as_configured, schedules_of
 
 
 def seed_everything(*entropy: int) -> None:
@@ -92,7 +92,13 @@ class ReproducibleTrainingHook(Hook):
                     say(f'Epochs are others than in the checkpoint ({changes}): the present pass '
                         'over the images begins anew.')
         elif not same:
-            inside = loop._iter != loop._epoch * (then or now)['batches']
+            batches = (then or now)['batches']
+            inside = loop._iter - loop._epoch * batches
+            if inside == batches:  # written after the last batch, before the end of the epoch
+                loop._epoch, inside = loop._epoch + 1, 0
+                for schedule in schedules_of(runner):
+                    if schedule.by_epoch:
+                        schedule.step()
             loop._iter = loop._epoch * now['batches']
             if then or inside:
                 begins = 'begins anew, and ' if inside else ''

@@ -1,7 +1,6 @@
 """Hooks of results: drawing what was found for some queries, and writing it for each."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 
 from ..distributed import gather_samples, rank, unwrapped
-from ..files import write_text
+from ..files import write_json
 from ..registry import HOOKS
 from ..structures import sample_id_of
 from ..visualization import Pictures, draw_ranking_grid
@@ -138,8 +137,7 @@ class RecordPredictionsHook(Hook):
         index = torch.tensor(self._index, dtype=torch.int64)
         _, entries = gather_samples(index, self._entries)
         if rank() == 0:
-            text = json.dumps(entries, indent=1)
-            write_text(self.out, text + '\n')
+            write_json(self.out, entries)
 
 
 def _entry(sample: Any, gallery: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def misfits(runner: Any) -> Iterator[str]:
     loop, schedules = runner.train_loop, schedules_of(runner)
     for schedule in schedules:
         by_epoch = schedule.by_epoch
-        name = f'{type(schedule).__name__.removesuffix("ParamScheduler")} of {schedule.param_name}'
+        name = f'{type(schedule).__name__} of {schedule.param_name}'
         unit, length = ('epoch', loop.max_epochs) if by_epoch else ('iteration', loop.max_iters)
         if by_epoch and isinstance(loop, IterBasedTrainLoop):
             yield (f'{name} counts epochs, and the run iterations only, so that it never takes a '

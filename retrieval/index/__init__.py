@@ -4,10 +4,11 @@ from __future__ import annotations
 from .base import Capabilities, Index, RowIds, check_gallery, gallery_digest
 from .exact import ExactIndex
 from .faiss.index import FaissIndex
+from .lock import changes, reads
 from .milvus.connection import MilvusError, MilvusUnavailable
 from .milvus.index import MilvusIndex
 
 __all__ = [
     'Capabilities', 'ExactIndex', 'FaissIndex', 'Index', 'MilvusError', 'MilvusIndex',
-    'MilvusUnavailable', 'RowIds', 'check_gallery', 'gallery_digest',
+    'MilvusUnavailable', 'RowIds', 'changes', 'check_gallery', 'gallery_digest', 'reads',
 ]

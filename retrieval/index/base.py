@@ -18,6 +18,7 @@ from ..ranking.range_search import checked_threshold
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
 from ..structures import Neighbors
 from ..tensor_file import Container, Format, StringColumn, write_container
+from .lock import ReadersWriterLock, changes, reads
 
 Exclude = Sequence[Any]  # for every query an id, a collection of ids, or None
 Filter = Any             # (N,) bool, a callable from an id to bool, or an expression
@@ -50,7 +51,8 @@ class Index(ABC):
 
     A row's number is its place in :attr:`ids`: rows stand in the order in which they were added,
     and those behind a removed row move up. Every change is made whole or, where it is refused,
-    not at all.
+    not at all. Threads may search while others change it: an answer is of the state before a
+    change or after it. For this a method takes :attr:`lock`, by ``@reads`` or ``@changes``.
 
     A constructor takes ``similarity``, and ``device`` where the type :attr:`follows_device`;
     whatever else it takes has a default. An own index gives :attr:`ids`, :attr:`width`,
@@ -65,6 +67,7 @@ class Index(ABC):
         gallery_digest: of the gallery that the rows are, where the index was built over one and
             has not changed since; see :func:`gallery_digest`.
         capabilities: how it differs from others.
+        lock: what searches hold together, and a change alone.
         follows_device: whether a retriever puts the index on its own device, unless the config
             says otherwise.
         load_options: the settings that :meth:`load` takes besides the path. ``similarity`` among
@@ -78,6 +81,7 @@ class Index(ABC):
 
     def __init__(self, similarity: str | SimilarityFn | Similarity = 'cosine_similarity') -> None:
         self.similarity: Similarity = resolve_similarity(similarity)
+        self.lock = ReadersWriterLock()
 
     @property
     @abstractmethod
@@ -134,6 +138,7 @@ class Index(ABC):
             TypeError: k is no integer, or the filter holds no booleans.
         """
 
+    @changes
     def replace(self, embeddings: Any, ids: Iterable[Any],
                 metadata: Mapping[str, Any] | None = None) -> None:
         """Make these the rows; a persistent index leaves its old ones until the new ones are in.
@@ -153,12 +158,14 @@ class Index(ABC):
             raise ValueError(f'The {type(self).__name__} holds {len(self)} rows: build a new one.')
         self.add(embeddings, ids)
 
+    @reads
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         """Every row whose similarity is at least ``threshold``; the arguments are as in search.
 
         By searches for more and more results, where the index knows nothing better.
         """
+        least = checked_threshold(threshold, self.similarity)
         vectors = self.as_queries(queries)
         names = None if exclude is None else exclusions(exclude, len(vectors))
 
@@ -167,7 +174,7 @@ class Index(ABC):
             found = self.search(vectors[torch.from_numpy(some)], k, left_out, filter)
             return found.indices.cpu().numpy(), found.scores.cpu().numpy()
 
-        found = grow_to_threshold(best, len(vectors), len(self), checked_threshold(threshold))
+        found = grow_to_threshold(best, len(vectors), len(self), least)
         return as_range(found, self.ids)
 
     def settings(self) -> dict[str, Any]:
@@ -178,6 +185,7 @@ class Index(ABC):
         """The vectors ``(N, D)`` in the order of the rows, for :meth:`save` as it stands here."""
         raise NotImplementedError(f'{type(self).__name__} needs `vectors`, or `save` and `load`.')
 
+    @reads
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one file: under a temporary name first, then renamed.
 
@@ -223,6 +231,7 @@ class Index(ABC):
         """The number of rows, N."""
         return len(self.ids)
 
+    @reads
     def __contains__(self, item: Any) -> bool:
         return str(item) in self.ids
 

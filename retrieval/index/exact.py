@@ -23,6 +23,7 @@ from ..similarity import SIMILARITIES, SimilarityFn
 from ..structures import Neighbors
 from ..tensor_file import Container, Format, write_container
 from .base import Capabilities, Exclude, Filter, Index, RowIds
+from .lock import changes, reads
 
 _FORMAT = Format('retrieval.ExactIndex', 2, 'Build it again with tools/build_index.py.')
 _DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
@@ -87,9 +88,11 @@ class ExactIndex(Index):
     def __len__(self) -> int:
         return len(self._ids)
 
+    @reads
     def __contains__(self, item: Any) -> bool:
         return self._ids.row(str(item)) is not None
 
+    @changes
     def add(self, embeddings: Any, ids: Iterable[Any]) -> None:
         vectors = as_vectors(embeddings, 'embeddings', self.width).to(self.device)
         names = self._ids.new(ids, len(vectors))
@@ -112,6 +115,7 @@ class ExactIndex(Index):
             rows[:len(self)] = self._rows[:len(self)]
         return rows
 
+    @changes
     def remove(self, ids: Iterable[Any]) -> None:
         gone = set(self._ids.rows(ids))
         if not gone or self._rows is None:
@@ -124,6 +128,7 @@ class ExactIndex(Index):
         self._rows, self._prepared, self.gallery_digest = rows, None, None
         self._ids.drop(gone)
 
+    @reads
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
         vectors = self.as_queries(queries).to(self.device)
@@ -131,6 +136,7 @@ class ExactIndex(Index):
                      exclude=self._ids.excluded(exclude, len(vectors)))
         return Neighbors(found.scores, found.indices, self.ids)
 
+    @reads
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         vectors = self.as_queries(queries).to(self.device)
@@ -147,6 +153,7 @@ class ExactIndex(Index):
                                              count=len(self), precision=self.precision)
         return self._prepared
 
+    @reads
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one safetensors file.
 

@@ -1,17 +1,24 @@
 """Searching an index that faiss made, whatever its kind, for :class:`FaissKNN`."""
 from __future__ import annotations
 
+import hashlib
+import io
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ..foreign_files import refuse_special
+from ..files import kind_of_file, write_atomically
+from ..foreign_files import open_regular
 from ..index.faiss.factory import load_faiss, reason
 from ..ranking import as_vectors
 
+_END = b'rows.v3\n'  # what a file with columns behind the index ends in
+_AGAIN = 'Train the function again, and save it.'
 _QUERIES = 8192     # searched at once
 _MOST_ON_GPU = 2048  # results that faiss's GPU kernels can give a query
 
@@ -96,31 +103,63 @@ def vectors(index: Any, rows: Tensor) -> Tensor:
                          'index_init_fn, or leave it out.') from error
 
 
-def as_bytes(index: Any) -> Tensor:
-    """An index as a tensor of bytes, for a file with a checksum."""
+def flat(vectors: Tensor) -> Any:
+    """An ``IndexFlatL2`` of vectors ``(N, D)``."""
+    index = load_faiss().IndexFlatL2(vectors.shape[1])
+    index.add(_array(vectors, 'embeddings', vectors.shape[1]))
+    return index
+
+
+def rows_of_flat(index: Any) -> Tensor | None:
+    """The vectors ``(N, D)`` of an ``IndexFlatL2``; None of any other index."""
+    faiss = load_faiss()
+    if type(index) is not faiss.IndexFlatL2:
+        return None
+    return torch.as_tensor(index.reconstruct_n(0, index.ntotal)).reshape(-1, index.d)
+
+
+def write(index: Any, path: str | PathLike[str], columns: dict[str, Tensor]) -> None:
+    """Write an index as faiss does, and behind it the columns and a checksum of the whole."""
     faiss = load_faiss()
     if 'Gpu' in type(index).__name__:
         index = faiss.index_gpu_to_cpu(index)
-    return torch.from_numpy(faiss.serialize_index(index))
+    content = bytes(torch.as_tensor(faiss.serialize_index(index)).numpy())
+    behind = save(columns)
+    size = len(behind).to_bytes(8, 'little')
+    checksum = hashlib.sha256(b''.join((content, behind, size))).digest()
+    write_atomically(path, lambda temporary: Path(temporary).write_bytes(
+        b''.join((content, behind, size, checksum, _END))))
 
 
-def from_bytes(data: Tensor) -> Any:
-    """The index that :func:`as_bytes` wrote."""
-    return load_faiss().deserialize_index(data.numpy())
-
-
-def read(path: str | PathLike[str]) -> Any:
-    """A file that faiss itself wrote.
+def read(path: str | PathLike[str]) -> tuple[Any, dict[str, Tensor]]:
+    """The index of a file that :func:`write`, or faiss itself, wrote, and the columns behind it.
 
     Raises:
-        ValueError: faiss cannot read it.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or something else.
     """
-    refuse_special(path)
+    with open_regular(path) as file:
+        content = file.read()
+    columns: dict[str, Tensor] = {}
+    consumed = len(content)
+    if content.endswith(_END):
+        signed, checksum = content[:-len(_END) - 32], content[-len(_END) - 32:-len(_END)]
+        if hashlib.sha256(signed).digest() != checksum:
+            raise ValueError(f'{str(path)!r} is damaged. {_AGAIN}')
+        consumed = len(signed) - 8 - int.from_bytes(signed[-8:], 'little')
+        columns = load(signed[consumed:-8])
+    faiss = load_faiss()
+    source = io.BytesIO(content)
     try:
-        return load_faiss().read_index(str(path))
+        index = faiss.read_index(faiss.PyCallbackIOReader(source.read))
     except (RuntimeError, MemoryError) as error:
-        raise ValueError(f'{str(path)!r} is no index that can be read: it is damaged, or neither '
-                         f'this package nor faiss wrote it.') from error
+        raise ValueError(f'{str(path)!r} is no index that can be read: it seems to be '
+                         f'{kind_of_file(path)}, is damaged, or neither this package nor faiss '
+                         f'wrote it. {_AGAIN}') from error
+    if source.tell() != consumed:
+        raise ValueError(f'{str(path)!r} is damaged: faiss reads {source.tell()} of its '
+                         f'{len(content)} bytes. {_AGAIN}')
+    return index, columns
 
 
 def _array(values: Any, name: str, width: int) -> np.ndarray:

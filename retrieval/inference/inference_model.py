@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..checks import whole_number
 from ..retrievers import evaluation_mode
+from ..similarity import normalize
 from .knn import CallableKNN, FaissIndexer, FaissKNN, IndexerKNN
 from .match_finder import MatchFinder
 
@@ -131,7 +131,7 @@ class InferenceModel:
                 type(embeddings).__name__
             raise ValueError(f'The model must return embeddings (B, D), got {got}: give an '
                              'embedder that makes such ones.')
-        return functional.normalize(embeddings, dim=1) if self.normalize_embeddings else embeddings
+        return normalize(embeddings) if self.normalize_embeddings else embeddings
 
     def _moved(self, batch: Any) -> Any:
         if isinstance(batch, Tensor):

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..checks import first_repeated, same_length, whole_number
-from ..foreign_files import open_regular
 from ..ranking import as_vectors, topk
 from ..structures import as_labels
 from ..tensor_file import Container, Format, StringColumn, write_container
@@ -91,7 +90,7 @@ class RowNames:
             ValueError: they have another length, or are damaged.
         """
         return cls().extended(count, opened.strings('ids') if 'ids' in opened else None,
-                              opened.tensor('labels') if 'labels' in opened else None)
+                              opened.tensor('labels').clone() if 'labels' in opened else None)
 
 
 def _unlabelled(count: int) -> Tensor:
@@ -172,7 +171,7 @@ class HeldReference:
             ValueError: it is damaged or something else.
         """
         opened = Container(filename, _HELD)
-        vectors = opened.tensor('vectors')
+        vectors = opened.tensor('vectors').clone()
         self.names = RowNames.from_file(opened, len(vectors))
         self._parts = [vectors]
 
@@ -196,7 +195,7 @@ class CallableKNN(HeldReference):
         return self.knn_func(query, min(k, most), among, ref_includes_query)
 
 
-_INDEX = Format('retrieval.FaissKNN', 2, _AGAIN)
+_INDEX = Format('retrieval.FaissKNN', 3, _AGAIN)
 
 
 class FaissKNN:
@@ -349,16 +348,23 @@ class FaissKNN:
     def save(self, filename: str | PathLike[str]) -> None:
         """Write index, ids and labels to one file with a checksum, whole or not at all.
 
+        ``faiss.read_index`` reads it as well: ids and labels stand behind what faiss reads.
+
         Raises:
             ValueError: there is nothing to write.
         """
         if self.index is None:
             raise ValueError('There is no index to save yet: call `train` first.')
-        if isinstance(self.index, FlatIndex):
-            held = self.index.tensors()
-        else:
-            held = {'faiss': faiss_engine.as_bytes(self.index)}
-        write_container(filename, _INDEX, {**held, **self.names.columns()}, {})
+        index = self.index
+        if isinstance(index, FlatIndex):
+            index = faiss_engine.flat(index.vectors(slice(None)))
+        columns: dict[str, Tensor] = {}
+        if self.names.ids is not None:
+            ids = StringColumn.from_strings(self.names.ids)
+            columns.update({'ids.bytes': ids.data, 'ids.offsets': ids.offsets})
+        if self.names.labels is not None:
+            columns['labels'] = self.names.labels
+        faiss_engine.write(index, filename, columns)
 
     def load(self, filename: str | PathLike[str]) -> None:
         """Read what :meth:`save` wrote, or an index that faiss wrote.
@@ -367,20 +373,15 @@ class FaissKNN:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged or something else.
         """
-        with open_regular(filename) as file:
-            ours = file.read(9)[8:] == b'{'  # a safetensors file: a length, then a JSON object
-        if not ours:
-            self.index = faiss_engine.read(filename)
-            self.names = RowNames().extended(self.index.ntotal)
-            return
-        opened = Container(filename, _INDEX)
-        index: Any
-        if 'faiss' in opened:
-            index = faiss_engine.from_bytes(opened.tensor('faiss'))
-        else:
-            index = FlatIndex.from_tensors(
-                {name: opened.tensor(name) for name in ('rows', 'centre')}, self._device())
-        self.index, self.names = index, RowNames.from_file(opened, index.ntotal)
+        index, columns = faiss_engine.read(filename)
+        ids = (StringColumn(columns['ids.bytes'], columns['ids.offsets'])
+               if 'ids.bytes' in columns else None)
+        names = RowNames().extended(index.ntotal, ids, columns.get('labels'))
+        rows = faiss_engine.rows_of_flat(index)
+        if rows is not None:
+            index = FlatIndex(index.d, self._device())
+            index.add(rows)
+        self.index, self.names = index, names
 
 
 def check_included(queries: int, rows: int) -> None:

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pytorch_metric_learning.distances import LpDistance
 from torch import Tensor
 
 from ..ranking import TILE_BUDGET
+from ..ranking.range_search import checked_threshold
 
 if TYPE_CHECKING:
     from ..evaluation.calibration import MatchCalibration
@@ -27,6 +29,7 @@ class MatchFinder:
 
     Raises:
         TypeError: the distance is none of these.
+        ValueError: no distance reaches the threshold.
 
     Example:
         >>> finder = MatchFinder(threshold=0.7)
@@ -44,7 +47,7 @@ class MatchFinder:
                 raise TypeError('distance must be one of pytorch_metric_learning.distances, such '
                                 f'as CosineSimilarity(); {type(distance).__name__} has no {name}.')
         self.distance = distance
-        self.threshold = threshold
+        self.threshold = self._checked(threshold)
         self.calibration = calibration
 
     @torch.no_grad()
@@ -132,13 +135,27 @@ class MatchFinder:
         return bar if self.distance.is_inverted else -bar
 
     def _threshold(self, threshold: float | None) -> float:
-        bar = self.threshold if threshold is None else threshold
+        bar = self.threshold if threshold is None else self._checked(threshold)
         if bar is None and self.calibration is not None:
             bar = self.calibration.threshold
             bar = bar if self.distance.is_inverted else -bar
         if bar is None:
             raise ValueError('There is no threshold: give one to MatchFinder, or to this call.')
         return bar
+
+    def _checked(self, threshold: float | None) -> float | None:
+        """A threshold that was given, which some distance must reach."""
+        if threshold is None:
+            return None
+        normalized = getattr(self.distance, 'normalize_embeddings', False)
+        if self.distance.is_inverted:
+            return checked_threshold(threshold, 'cosine_similarity' if normalized else
+                                     'inner_product')
+        if threshold < 0 and isinstance(self.distance, LpDistance):
+            raise ValueError(f'No distance reaches the threshold {threshold:g}: '
+                             f'{type(self.distance).__name__} is at least 0. Write '
+                             f'{-threshold:g}.')
+        return threshold
 
     def _reaches(self, distances: Tensor, threshold: float) -> Tensor:
         return distances >= threshold if self.distance.is_inverted else distances <= threshold

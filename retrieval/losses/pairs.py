@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from ..similarity import normalize
 
 Indices = Sequence[Tensor]
 
@@ -13,8 +14,8 @@ Indices = Sequence[Tensor]
 def cosine(embeddings: Tensor, ref_emb: Tensor | None = None) -> Tensor:
     """The cosine of each embedding ``(B, D)`` to each reference ``(R, D)``, ``(B, R)``; to the
     batch itself where there is none."""
-    queries = functional.normalize(embeddings)
-    return queries @ (queries if ref_emb is None else functional.normalize(ref_emb)).T
+    queries = normalize(embeddings)
+    return queries @ (queries if ref_emb is None else normalize(ref_emb)).T
 
 
 def pair_masks(embeddings: Tensor, labels: Tensor, indices_tuple: Indices | None = None,

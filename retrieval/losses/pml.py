@@ -17,6 +17,7 @@ from pytorch_metric_learning.utils import distributed
 from pytorch_metric_learning.utils.common_functions import TorchInitWrapper
 from torch import nn
 
+from ..arguments import arguments, takes_any
 from ..registry import MODELS, PML, UnknownTypeError, nearest_names, unknown_name
 
 SCOPE = 'PML.'
@@ -29,26 +30,6 @@ def library_classes() -> dict[str, type]:
     wrappers = {name: value for name, value in vars(distributed).items()
                 if inspect.isclass(value) and value.__module__ == distributed.__name__}
     return {**found, **wrappers, 'TorchInitWrapper': TorchInitWrapper}
-
-
-def arguments(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments that a class takes by keyword, with those that it hands to its bases.
-
-    The last is a ``**`` parameter where the class takes any name.
-    """
-    found: dict[str, inspect.Parameter] = {}
-    others: inspect.Parameter | None = None
-    for base in cls.__mro__:
-        if base in (nn.Module, object) or '__init__' not in vars(base):
-            continue
-        own = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
-        for parameter in own:
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(parameter.name, parameter)
-        others = next((p for p in own if p.kind is p.VAR_KEYWORD), None)
-        if others is None:
-            break
-    return found if others is None else {**found, others.name: others}
 
 
 def build_component(cfg: Any) -> Any:
@@ -118,7 +99,7 @@ def _factory(cls: type) -> Callable[..., Any]:
 
 def _check_names(cls: type, kwargs: Mapping[str, Any]) -> None:
     valid = arguments(cls)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in valid.values()):
+    if takes_any(valid):
         return
     for name in kwargs:
         if name not in valid:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..checks import whole_number
 from ..registry import MODELS
+from ..similarity import normalize
 from .pairs import Indices, element_weights
 
 # Where the sine of an angle is taken as no smaller: its gradient there has no bound in float32.
@@ -141,8 +142,59 @@ class AdaptiveSubCenterArcFaceLoss(nn.Module):
 
     def get_cosine(self, embeddings: Tensor) -> Tensor:
         """The cosine to the nearest centre of each class, ``(B, C)``."""
-        every = functional.normalize(embeddings) @ functional.normalize(self.W, dim=0)
-        return every.view(len(embeddings), self.num_classes, self.sub_centers).amax(2)
+        return self._cosines(embeddings).amax(2)
+
+    def _cosines(self, embeddings: Tensor) -> Tensor:
+        """The cosine to every centre, ``(B, C, K)``."""
+        every = normalize(embeddings) @ normalize(self.W.T).T
+        return every.view(len(embeddings), self.num_classes, self.sub_centers)
+
+    @torch.no_grad()
+    def get_outliers(self, embeddings: Tensor, labels: Tensor,
+                     threshold: float = 75) -> tuple[Tensor, Tensor]:
+        """The embeddings that are far from the dominant centre of their class, which are likely
+        labelled wrongly, and the dominant centres.
+
+        A class's dominant centre is the one that is nearest to most of the class's embeddings; the
+        lower one of equals. To train on clean data, drop the outliers and begin with one centre a
+        class (J. Deng et al., "Sub-center ArcFace", ECCV 2020); the same as the method of
+        pytorch-metric-learning's ``SubCenterArcFaceLoss``.
+
+        Args:
+            embeddings: ``(N, D)`` of the training set.
+            labels: ``(N,)`` int64 below ``num_classes``.
+            threshold: in degrees; an embedding at a wider angle is an outlier.
+
+        Returns:
+            The rows of the outliers int64, class by class, and the centres ``(D, C)`` as they stand
+            in ``W``; zeros where a class has no embeddings.
+
+        Raises:
+            ValueError: there is not a label for each embedding, or one is no class.
+
+        Example:
+            >>> loss = AdaptiveSubCenterArcFaceLoss(2, 2, sub_centers=2)
+            >>> _ = loss.W.data.copy_(torch.tensor([[1., 0., 0., 0.], [0., 1., 1., -1.]]))
+            >>> rows = torch.tensor([[1., 0.], [.9, .1], [0., 1.], [0., 1.]])
+            >>> outliers, centres = loss.get_outliers(rows, torch.tensor([0, 0, 0, 1]))
+            >>> outliers, centres
+            (tensor([2]), tensor([[1., 0.],
+                    [0., 1.]]))
+        """
+        if len(labels) != len(embeddings) or (len(labels) and not (
+                int(labels.min()) >= 0 and int(labels.max()) < self.num_classes)):
+            raise ValueError(f'get_outliers wants a label from 0 to {self.num_classes - 1} for '
+                             f'each of {len(embeddings)} embeddings, got {len(labels)}.')
+        cosines = self._cosines(embeddings.to(self.W))
+        cosines = cosines[torch.arange(len(labels), device=cosines.device), labels]  # (N, K)
+        votes = torch.zeros(self.num_classes, self.sub_centers, device=cosines.device)
+        votes.index_put_((labels, cosines.argmax(1)), votes.new_ones(()), accumulate=True)
+        dominant = votes.argmax(1)
+        own = cosines.gather(1, dominant[labels][:, None])[:, 0]
+        far = (own < math.cos(math.radians(threshold))).nonzero()[:, 0]
+        first = torch.arange(self.num_classes, device=dominant.device) * self.sub_centers
+        centres = self.W[:, first + dominant] * (votes.sum(1) > 0)
+        return far[labels[far].argsort(stable=True)], centres
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
         """The logits of embeddings without a class, ``(B, C)``: without margins."""
@@ -232,7 +284,7 @@ class LearnableTemperatureSoftmaxLoss(nn.Module):
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
         """The logits ``(B, C)`` of embeddings ``(B, D)``."""
-        cosine = functional.normalize(embeddings) @ functional.normalize(self.W, dim=0)
+        cosine = normalize(embeddings) @ normalize(self.W.T).T
         return cosine * torch.exp(-self.log_temperature)
 
     def forward(self, embeddings: Tensor, labels: Tensor,

@@ -16,7 +16,8 @@ from .prepared import PreparedGallery
 from .row_sets import Pairs, RowSets, leave_out
 
 _MORE = 32            # candidates beside k that are looked at first
-_GATHERED = 2 ** 24   # numbers of candidates' vectors held at once
+_GATHERED = 2 ** 24  # numbers of candidates' vectors held at once
+_CACHED = 2 ** 20    # on the CPU
 _UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
 
 
@@ -44,24 +45,26 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
         allowed: ``(N,)`` bool, the rows that may be found, or None.
     """
     half = gallery.half_rows
-    rounded = queries.to(half.rows.dtype)
+    shifted = half.shifted(queries)
+    largest = torch.finfo(half.rows.dtype).max
+    rounded = shifted.clamp(-largest, largest).to(half.rows.dtype)  # the margin covers that too
     scores = _product(rounded, half.rows)
-    if gallery.squares is not None:  # q·g - |g|²/2 falls as the distance rises
-        scores -= gallery.squares[:len(gallery)] / 2
+    if half.halves is not None:  # q·g - |g|²/2 falls as the distance rises
+        scores -= half.halves
     leave_out(scores, left_out, 0, allowed)
-    margins = half.margins(queries, rounded)
+    margins = half.margins(shifted, rounded)
     many = min(len(gallery), k + max(_MORE, k // 4))
     while True:
         approximate, rows = _best(scores, many)
         last = approximate[:, k - 1]
-        size = last.abs() if gallery.squares is None else last.abs() + gallery.squares.max() / 2
+        size = last.abs() if half.halves is None else last.abs() + half.halves.max()
         bar = last - 2 * margins - 2 * _UNIT[half.rows.dtype] * size
         if many == len(gallery) or bool((approximate[:, -1] < bar).all()):
             break
         many = min(len(gallery), 2 * many)
     many = max(k, int((approximate >= bar[:, None]).sum(dim=1).max()))
     approximate, rows = approximate[:, :many], rows[:, :many]
-    exact = _rescored(gallery, queries, rows)
+    exact = rescored(gallery, queries, rows)
     return best_of_lists(exact.masked_fill_(approximate == -torch.inf, -torch.inf), rows, k)
 
 
@@ -80,15 +83,16 @@ def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(best), torch.from_numpy(columns).clamp_(min=0)
 
 
-def _rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
+def rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:
     """The float32 scores ``(B, C)`` of the candidates ``rows (B, C)``."""
     scores = torch.empty(rows.shape, device=queries.device)
-    step = max(1, _GATHERED // (rows.shape[1] * queries.shape[1]))
+    held = _GATHERED if queries.is_cuda else _CACHED
+    step = max(1, held // (rows.shape[1] * queries.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         those = gallery.vectors[rows[part]].float()
-        scores[part] = torch.bmm(those, queries[part, :, None])[:, :, 0]
-    if gallery.squares is None:
-        return scores
-    apart = gallery.squares[rows] - 2 * scores + queries.square().sum(dim=1, keepdim=True)
-    return gallery.similarity.from_squared_distances(apart)
+        if gallery.similarity.kind == 'distance':
+            scores[part] = gallery.similarity.of_pairs(queries[part, None], those)
+        else:
+            scores[part] = torch.bmm(those, queries[part, :, None])[:, :, 0]
+    return gallery.similarity.clipped(scores)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..registry import unknown_name
-from ..similarity import Similarity, SimilarityFn, resolve_similarity
+from ..similarity import Similarity, SimilarityFn, centre_of, distances, resolve_similarity
 
 PRECISIONS = ('float32', 'half')
 TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
@@ -25,7 +25,9 @@ _FEW = 8           # so few queries are multiplied one by one: the gallery passe
 _CACHED = 2 ** 19  # numbers of a gallery's part that stays in the cache from one query to the next
 _FEW_COLUMNS = 2 ** 16
 _WHOLE_ROWS = 16   # a tile that spans the gallery has so many queries at least
-_CHECKED_ROWS = 65536  # rows looked at together while the first bad one is searched
+# The longest vectors whose products, or distances, are sure to be below 3.4e38.
+_LONGEST = {'product': 9e18, 'distance': 1.6e38}
+_CHECKED_ROWS = 8192  # rows looked at together while the first bad one is searched
 
 
 def as_vectors(values: Any, name: str = 'embeddings', width: int | None = None) -> Tensor:
@@ -91,23 +93,26 @@ class PreparedGallery:
         self.count = len(vectors) if count is None else count
         if self.count == 0:
             raise ValueError('The gallery is empty: add embeddings before searching.')
+        if not prepared:
+            vectors = prepared_rows(vectors, self.similarity, 'gallery')
+        self.vectors = self._filled(vectors)
         self.centre: Tensor | None = None
         self.squares: Tensor | None = None
         if self.similarity.kind == 'distance':
-            self.centre = vectors[:self.count].mean(dim=0, dtype=torch.float32)
-            vectors = vectors[:self.count].float() - self.centre
-            squares = vectors.square().sum(dim=1)
-            _check_lengths(squares, 'gallery')
-            self.squares = functional.pad(squares, (0, -len(squares) % _ROW_MULTIPLE))
-        elif not prepared:
-            vectors = prepared_rows(vectors, self.similarity, 'gallery')
-        self.vectors = self._filled(vectors)
+            self.centre = centre_of(vectors[:self.count])
+            self.squares = torch.cat([(part.double() - self.centre).square().sum(dim=1)
+                                      for part in self.vectors.split(_CHECKED_ROWS)])
         self.precision = checked_precision(precision, self.similarity)
 
     @cached_property
     def half_rows(self) -> HalfRows:
         """The rows rounded to half precision."""
-        return HalfRows.of(self.own_queries())
+        return HalfRows.of(self)
+
+    @cached_property
+    def rough_rows(self) -> RoughRows:
+        """The rows of a distance, to be ranked by products in float32."""
+        return RoughRows.of(self)
 
     @property
     def width(self) -> int:
@@ -123,10 +128,6 @@ class PreparedGallery:
             TypeError, ValueError: they are no finite vectors of the gallery's width.
         """
         queries = as_vectors(queries, 'queries', self.width).to(self.vectors.device)
-        if self.centre is not None:
-            queries = queries - self.centre
-            _check_lengths(queries.square().sum(dim=1), 'queries')
-            return queries
         return prepared_rows(queries, self.similarity, 'queries')
 
     @property
@@ -173,13 +174,15 @@ class PreparedGallery:
         stop = len(self.vectors) if stop is None else stop
         last = min(stop, self.count)
         rows = self.vectors[start:stop]
-        if self.squares is not None:
-            constant = queries.square().sum(dim=1, keepdim=True)
-            product = (queries @ rows.T)[:, :last - start]
-            product.mul_(-2).add_(self.squares[start:last]).add_(constant)
-            return self.similarity.from_squared_distances(product)
+        if self.centre is not None and self.squares is not None:
+            if self.on_cpu:
+                out = np.empty(len(queries) * len(rows), np.float32)
+                return torch.from_numpy(self.score_into(out, queries.numpy(), start, stop))
+            rows = self.vectors[start:last]
+            return (0 - distances(queries, rows, self.centre, self.squares[start:last])).float()
         if self.similarity.kind == 'product':
-            return (queries @ rows.to(queries.dtype).T)[:, :last - start]
+            product = (queries @ rows.to(queries.dtype).T)[:, :last - start]
+            return self.similarity.clipped(product)
         return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
                         len(queries), self.count, self.similarity.name)
 
@@ -197,18 +200,25 @@ class PreparedGallery:
         Returns:
             ``(B, stop - start)``, a part of ``out``; it ends at row N.
         """
-        rows = self.vectors[start:stop].to(torch.float32).numpy()
+        rows = self.vectors[start:stop]
         scores = out[:len(queries) * len(rows)].reshape(len(queries), len(rows))
-        if len(queries) <= _FEW and rows.size > _CACHED:
-            _one_by_one(scores, queries, rows)
+        if self.centre is not None and self.squares is not None:
+            self._distances_into(scores, queries, start, self.centre.numpy(), self.squares.numpy())
+        elif len(queries) <= _FEW and rows.numel() > _CACHED:
+            _one_by_one(scores, queries, rows.float().numpy())
         else:
-            np.matmul(queries, rows.T, out=scores)
-        if self.squares is not None:
-            scores *= -2
-            scores += self.squares[start:stop].numpy()
-            scores += np.square(queries).sum(axis=1)[:, None]
-            self.similarity.from_squared_distances(scores)
-        return scores[:, :self.count - start]
+            np.matmul(queries, rows.float().numpy().T, out=scores)
+        return self.similarity.clipped(scores[:, :self.count - start])
+
+    def _distances_into(self, scores: np.ndarray, queries: np.ndarray, start: int,
+                        centre: np.ndarray, squares: np.ndarray) -> None:
+        """The same for a distance: so many rows at a time as stay in the cache in float64."""
+        step = max(_ROW_MULTIPLE, _CACHED // 4 // max(len(queries), self.width))
+        for first in range(0, scores.shape[1], step):
+            out = scores[:, first:first + step]
+            part = slice(start + first, start + first + out.shape[1])
+            apart = distances(queries, self.vectors[part].float().numpy(), centre, squares[part])
+            np.subtract(0, apart, out=out, casting='same_kind')
 
     def column_tiles(self, width: int) -> Iterator[tuple[int, int]]:
         """The ``(start, stop)`` of tiles of that many rows."""
@@ -218,26 +228,43 @@ class PreparedGallery:
 
 @dataclass(frozen=True)
 class HalfRows:
-    """A gallery's prepared rows in half precision.
+    """A gallery's prepared rows in half precision; for a distance shifted, and scaled to a length
+    of at most 1.
 
     Args:
         rows: ``(N, D)`` bfloat16 or float16.
         error: the length of the largest difference of a row from its rounding.
         length: the length of the longest row.
+        centre: ``(D,)`` float64, what was subtracted, or None.
+        scale: what the rows were multiplied by.
+        halves: ``(N,)`` float32, half the squared lengths, or None.
     """
 
     rows: Tensor
     error: float
     length: float
+    centre: Tensor | None = None
+    scale: float = 1.0
+    halves: Tensor | None = None
 
     @classmethod
-    def of(cls, rows: Tensor) -> HalfRows:
-        """Round rows ``(N, D)`` float32: to float16 on a GPU where they fit it, else to bfloat16.
-        """
+    def of(cls, gallery: PreparedGallery) -> HalfRows:
+        """Round a gallery's rows: to float16 on a GPU where they fit it, else to bfloat16."""
+        rows, scale, halves = gallery.own_queries(), 1.0, None
+        if gallery.centre is not None and gallery.squares is not None:
+            squares = gallery.squares[:len(rows)]
+            scale = 2.0 ** -math.frexp(math.sqrt(float(squares.max())))[1]
+            rows, halves = _shifted(rows, gallery.centre, scale), (squares * scale ** 2 / 2).float()
         fits = rows.is_cuda and float(rows.abs().max()) < 1024
         half = rows.to(torch.float16 if fits else torch.bfloat16)
         error = (rows - half.float()).norm(dim=1).max()
-        return cls(half, float(error), float(rows.norm(dim=1).max()))
+        return cls(half, float(error), float(rows.norm(dim=1).max()), gallery.centre, scale, halves)
+
+    def shifted(self, queries: Tensor) -> Tensor:
+        """Prepared queries ``(B, D)`` shifted and scaled as the rows are."""
+        if self.centre is None:
+            return queries
+        return _shifted(queries, self.centre, self.scale)
 
     def margins(self, queries: Tensor, rounded: Tensor) -> Tensor:
         """For each query ``(B,)`` how far a product of rounded vectors is from the true one.
@@ -247,6 +274,62 @@ class HalfRows:
         apart = (queries - rounded.float()).norm(dim=1)
         sums = queries.shape[1] * 2.0 ** -23 * self.length
         return apart * self.length + rounded.float().norm(dim=1) * (self.error + sums)
+
+
+@dataclass(frozen=True)
+class RoughRows:
+    """A gallery's rows such that products in float32 nearly rank by distance.
+
+    The nearest row has the largest ``q·g - |g|²/2``: an inner product, where every row carries
+    ``-|g|²/2`` behind it and every query a 1.
+
+    Args:
+        gallery: the shifted and scaled rows ``(N, D + 1)``, by inner product.
+        centre, scale: of the shift.
+        length: the length of the longest shifted row; at most 1.
+    """
+
+    gallery: PreparedGallery
+    centre: Tensor
+    scale: float
+    length: float
+
+    @classmethod
+    def of(cls, gallery: PreparedGallery) -> RoughRows:
+        """Shift and scale the rows of a gallery that ranks by distance."""
+        assert gallery.centre is not None and gallery.squares is not None
+        longest = math.sqrt(float(gallery.squares[:len(gallery)].max()))
+        scale = 2.0 ** -math.frexp(longest)[1]
+        rows = gallery.vectors.new_zeros(len(gallery.vectors), gallery.width + 1,
+                                         dtype=torch.float32)
+        for start in range(0, len(gallery), _CHECKED_ROWS):
+            stop = min(start + _CHECKED_ROWS, len(gallery))
+            part = (gallery.vectors[start:stop].double() - gallery.centre) * scale
+            rows[start:stop, :-1] = part
+            rows[start:stop, -1] = part.square().sum(dim=1) / -2
+        return cls(PreparedGallery(rows, 'inner_product', prepared=True, count=len(gallery)),
+                   gallery.centre, scale, longest * scale)
+
+    def prepare(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries ``(B, D + 1)`` for the rows, and for each ``(B,)`` how far a score of the product
+        may be from the true one, and from one that float32 cannot tell from it.
+
+        A product of n numbers in float32 is off by at most n 2^-24 |q| |g|, and the rounding of
+        its factors by as much as a few numbers more.
+        """
+        shifted = (queries.double() - self.centre) * self.scale
+        lengths = torch.linalg.vector_norm(shifted, dim=1) + self.length
+        margin = (queries.shape[1] + 16) * 2.0 ** -24 * lengths.square()
+        beyond = lengths > 1e18  # of all rows together: nothing is said of such a query
+        shifted[beyond], margin[beyond] = 0, torch.inf
+        one = shifted.new_ones(len(shifted), 1)
+        return torch.cat([shifted, one], dim=1).float(), margin
+
+
+def _shifted(vectors: Tensor, centre: Tensor, scale: float) -> Tensor:
+    """Vectors less the centre times the scale, rounded once to float32."""
+    return torch.cat([((part.double() - centre) * scale).float()
+                      for part in vectors.split(_CHECKED_ROWS)])
 
 
 def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> PreparedGallery:
@@ -261,7 +344,7 @@ def as_prepared(gallery: Any, similarity: str | SimilarityFn | Similarity) -> Pr
 
 
 def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddings') -> Tensor:
-    """One side's vectors ``(N, D)`` as a product takes them; as they are where it is no product.
+    """One side's vectors ``(N, D)`` as the similarity takes them: of length 1 for cosine.
 
     Raises:
         ValueError: a vector is too long for its scores to be written in float32.
@@ -270,9 +353,8 @@ def prepared_rows(vectors: Tensor, similarity: Similarity, name: str = 'embeddin
         >>> prepared_rows(torch.tensor([[3., 4.]]), resolve_similarity('cosine_similarity'))
         tensor([[0.6000, 0.8000]])
     """
-    if similarity.kind != 'product' or not len(vectors):
-        return vectors
-    _check_lengths(vectors.float().square().sum(dim=1), name)
+    if similarity.kind != 'function' and not similarity.normalizes and len(vectors):
+        _check_lengths(vectors, similarity, name)
     return similarity.prepare(vectors)
 
 
@@ -330,12 +412,14 @@ def _one_by_one(scores: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> No
             np.dot(part, query, out=out)
 
 
-def _check_lengths(squares: Tensor, name: str) -> None:
-    """Refuse vectors whose products could overflow, so that no score is infinite or NaN."""
-    if len(squares) and float(squares.max()) > 8e37:
-        row = int(squares.argmax())
-        raise ValueError(f'{name}: row {row} is too long for float32 scores (its squared length '
-                         'is above 8e37): divide the vectors by a constant.')
+def _check_lengths(vectors: Tensor, similarity: Similarity, name: str) -> None:
+    """Refuse vectors whose scores could overflow, so that none is infinite or NaN."""
+    lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    longest = _LONGEST[similarity.kind]
+    if float(lengths.max()) > longest:
+        row = int(lengths.argmax())
+        raise ValueError(f'{name}: row {row} is too long for float32 scores (its length is above '
+                         f'{longest:.1g}): divide the vectors by a constant.')
 
 
 def _checked(scores: Any, num_queries: int, num_rows: int, name: str) -> Tensor:

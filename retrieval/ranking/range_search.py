@@ -4,15 +4,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..similarity import Similarity, SimilarityFn
+from ..similarity import Similarity, SimilarityFn, resolve_similarity
+from .engine import engine_of
 from .prepared import TILE_BUDGET, as_prepared
 from .row_sets import Exclusion, as_mask, as_row_sets, leave_out
+
+_ROUNDING = 1e-6  # a cosine of 1 may be computed as a little more
 
 
 @dataclass
@@ -74,21 +78,26 @@ def within(queries: Any, gallery: Any, threshold: float,
         >>> [rows.tolist() for _, rows in within([[1., 0.], [0., 1.]], gallery, 0.7)]
         [[0], [1, 2]]
     """
-    threshold = checked_threshold(threshold)
     prepared = as_prepared(gallery, similarity)
+    threshold = checked_threshold(threshold, prepared.similarity)
     vectors = prepared.prepare_queries(queries)
     allowed = as_mask(mask, len(prepared))
     sets = as_row_sets(exclude, len(vectors), len(prepared))
     height, width = prepared.tiles(len(vectors), tile_budget)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, len(vectors), height):
-        stop = min(start + height, len(vectors))
-        left_out = None if sets is None else sets.block(start, stop)
-        for first, last in prepared.column_tiles(width):
-            scores = prepared.scores(vectors[start:stop], first, last)
-            leave_out(scores, left_out, first, allowed)
+    engine, tiles = engine_of(prepared), list(prepared.column_tiles(width))
+
+    def search(start: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        block, found = vectors[start:start + height], []
+        left_out = None if sets is None else sets.block(start, start + len(block))
+        for first, tile in engine.score_tiles(prepared, block, tiles):
+            leave_out(tile, left_out, first, allowed)
+            scores = torch.as_tensor(tile)
             query, row = ((scores >= threshold) & (scores > -torch.inf)).nonzero(as_tuple=True)
             found.append((query + start, row + first, scores[query, row]))
+        return found
+
+    starts = range(0, len(vectors), height)
+    found = list(chain.from_iterable(engine.in_order(search, starts)))
     return _joined(found, len(vectors), vectors.device)
 
 
@@ -105,10 +114,28 @@ def _joined(found: list[tuple[Tensor, Tensor, Tensor]], num_queries: int,
     return RangeNeighbors(offsets, scores[order], row[order])
 
 
-def checked_threshold(threshold: Any) -> float:
-    """``threshold`` as a float. Raises TypeError for no number, ValueError for NaN."""
+def checked_threshold(threshold: Any, similarity: str | SimilarityFn | Similarity) -> float:
+    """``threshold`` as a float.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN, or no similarity reaches it: of the cosine 1 is the largest, of
+            negative Euclidean distances 0.
+
+    Example:
+        >>> checked_threshold(0.95, 'cosine_similarity')
+        0.95
+    """
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
         raise TypeError(f'The threshold must be a number, got {threshold!r}.')
     if math.isnan(threshold):
         raise ValueError('The threshold is NaN.')
+    chosen = resolve_similarity(similarity)
+    highest = 1.0 if chosen.normalizes else 0.0 if chosen.kind == 'distance' else math.inf
+    if threshold > highest + _ROUNDING:
+        other = f'{-threshold:g}, a negative distance' if chosen.kind == 'distance' else \
+            f'{threshold / 100:g} for {threshold:g} percent' if 2 <= threshold <= 100 else \
+            'a number from -1 to 1'
+        raise ValueError(f'No similarity reaches the threshold {threshold:g}: {chosen.name} is '
+                         f'at most {highest:g}. Write {other}.')
     return float(threshold)

@@ -16,6 +16,7 @@ from .half_precision import search_by_half
 from .prepared import TILE_BUDGET, PreparedGallery, as_prepared
 from .ranks import BEYOND, Depth, RelevantRanks
 from .row_sets import Pairs, RowSets, without
+from .topk import nearest_rows
 
 _FEWEST = 2  # a product of fewer rows is rounded otherwise, and shares would not agree
 _LISTED = 8192
@@ -66,6 +67,15 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
             left_out = None if exclude is None else exclude.block(start, stop)
             _, rows = search_by_half(prepared, vectors[start:stop], min(deepest, len(prepared)),
                                      left_out)
+            yield _ranks_in_lists(rows, relevant.block(start, stop), left_out, len(prepared), start)
+        return
+    if prepared.similarity.kind == 'distance' and tasks and 0 < deepest <= _LONGEST_LIST:
+        for start in range(tasks[0][0], tasks[-1][1], _LISTED):
+            stop = min(start + _LISTED, tasks[-1][1])
+            sets = None if exclude is None else exclude.part(start, stop)
+            _, rows = nearest_rows(prepared, vectors[start:stop], min(deepest, len(prepared)),
+                                   sets, None, tile_budget)
+            left_out = None if sets is None else sets.block(0, stop - start)
             yield _ranks_in_lists(rows, relevant.block(start, stop), left_out, len(prepared), start)
         return
     engine = engine_of(prepared)
@@ -122,6 +132,7 @@ def is_shallow(gallery: PreparedGallery, relevant: RowSets, depth: Depth) -> boo
         True
     """
     return (gallery.on_cpu and gallery.precision == 'float32' and not depth.everything
+            and gallery.similarity.kind == 'product'  # distances are found by products of their own
             and len(gallery) >= _FEWEST and 0 < _deepest(relevant, depth) <= DEEPEST)
 
 

@@ -40,6 +40,27 @@ class RowSets:
         """The members of the queries ``start:stop`` as ``(query - start, row)``."""
         return self._pairs(start, stop)
 
+    def part(self, start: int, stop: int) -> RowSets:
+        """The sets of the queries ``start:stop``.
+
+        Example:
+            >>> RowSets.from_rows(torch.tensor([4, 5, 6]), 9).part(1, 3).block(1, 2)
+            (tensor([0]), tensor([6]))
+        """
+        return RowSets(stop - start, self.num_rows,
+                       lambda first, last: self._pairs(start + first, start + last),
+                       None if self.counts is None else self.counts[start:stop])
+
+    def of(self, queries: Tensor) -> RowSets:
+        """The sets of some of the queries ``(B,)`` int64.
+
+        Example:
+            >>> RowSets.from_rows(torch.tensor([4, 5, 6]), 9).of(torch.tensor([2, 0])).block(0, 2)
+            (tensor([0, 1]), tensor([6, 4]))
+        """
+        return RowSets.from_lists([self.block(query, query + 1)[1] for query in queries.tolist()],
+                                  self.num_rows)
+
     @classmethod
     def from_labels(cls, query_labels: Tensor, gallery_labels: Tensor) -> RowSets:
         """The rows whose label ``(N,)`` int64 equals the query's ``(Q,)``."""

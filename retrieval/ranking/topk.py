@@ -12,12 +12,14 @@ from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
 from . import cpu, gpu
 from .engine import engine_of
-from .half_precision import best_by_half
+from .half_precision import best_by_half, rescored
 from .lists import best_of_lists
 from .prepared import TILE_BUDGET, PreparedGallery, as_prepared
 from .row_sets import Exclusion, RowSets, as_mask, as_row_sets, leave_out
 from .threads import in_order, shares
 
+_MORE = 32        # candidates beside k
+_WORTH = 4        # with fewer rows for each candidate all distances are computed
 _LARGE = 2 ** 24  # scores that are selected from by several threads
 
 
@@ -59,10 +61,35 @@ def topk(queries: Any, gallery: Any, k: int | None,
     if not k or not len(vectors):
         return Neighbors(torch.zeros((len(vectors), 0), device=vectors.device),
                          torch.zeros((len(vectors), 0), dtype=torch.int64, device=vectors.device))
-    search = best_by_half if prepared.precision == 'half' else _best_rows
+    search = best_by_half if prepared.precision == 'half' else \
+        nearest_rows if prepared.similarity.kind == 'distance' else _best_rows
     scores, indices = search(prepared, vectors, k, sets, allowed, tile_budget)
     width = int((indices >= 0).sum(dim=1).max())
     return Neighbors(scores[:, :width], indices[:, :width])
+
+
+def nearest_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+                  allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
+    """The k nearest rows: products in float32 say which may be among them, and the distances of
+    these decide. Where too many may be, all distances are computed.
+    """
+    many = k + max(_MORE, k // 4)
+    if _WORTH * many > len(gallery):
+        return _best_rows(gallery, vectors, k, sets, allowed, budget)
+    rough, margin = gallery.rough_rows.prepare(vectors)
+    scores, rows = _best_rows(gallery.rough_rows.gallery, rough, many, sets, allowed, budget)
+    bar = (scores[:, k - 1].double() - 2 * margin)[:, None]
+    sure = (scores[:, -1:] < bar)[:, 0] | (rows[:, -1] < 0)
+    needed = max(k, int((scores[sure] >= bar[sure]).sum(dim=1).max())) if sure.any() else k
+    scores, rows = scores[:, :needed], rows[:, :needed]
+    exact = rescored(gallery, vectors, rows.clamp(min=0))
+    scores, rows = best_of_lists(exact.masked_fill_(rows < 0, -torch.inf), rows, k)
+    unsure = (~sure).nonzero()[:, 0]
+    if len(unsure):
+        theirs = None if sets is None else sets.of(unsure)
+        scores[unsure], rows[unsure] = _best_rows(gallery, vectors[unsure], k, theirs, allowed,
+                                                  budget)
+    return scores, rows
 
 
 def _best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,

@@ -262,7 +262,8 @@ def _weights(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, row: 
     """
     similarities = pair_similarities(gallery, queries, query, row)
     distance = gallery.similarity.squared_distances(similarities)
-    return np.exp(-distance / np.maximum(farthest[query], 1e-30))
+    # At most 1 but for the rounding of two ways to one score, which tells where all rows are equal
+    return np.exp(-np.minimum(distance / np.maximum(farthest[query], 1e-30), 1))
 
 
 def _encoded(gallery: PreparedGallery, queries: Tensor, sets: np.ndarray, farthest: np.ndarray,

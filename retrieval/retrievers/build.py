@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ..config.own_names import check_own_names
+from ..config.reading import expand_home, read_config
+from ..config.settings import check_settings
 from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
-from ..foreign_files import refuse_special
 from ..registry import MODELS
 from .base import BaseRetriever
 from .checkpoint import load_pretrained
@@ -105,25 +106,6 @@ def as_retriever(model: Any, checkpoint: str | os.PathLike[str] | None = None,
     return model if device is None else model.to(device), None
 
 
-def read_config(path: str | os.PathLike[str]) -> Any:
-    """The config in a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it cannot be read.
-    """
-    from mmengine.config import Config
-
-    refuse_special(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no config {str(path)!r}. The shipped ones are under '
-                                'configs/.')
-    try:
-        return Config.fromfile(path)
-    except (SyntaxError, AttributeError, OSError) as error:
-        raise ValueError(f'The config {str(path)!r} cannot be read: {error}') from error
-
-
 def as_config(config: Any) -> Any:
     """A config from its path, from a dict with ``model``, or from the dict of a model.
 
@@ -136,12 +118,16 @@ def as_config(config: Any) -> Any:
 
     if isinstance(config, (str, os.PathLike)):
         config = read_config(config)
+        check_own_names(config)
     elif isinstance(config, Mapping):
         config = Config(dict(config) if 'model' in config else dict(model=dict(config)))
+        check_own_names(config)
     elif not isinstance(config, Config):
         raise TypeError(f'config must be a config or its path, got {type(config).__name__}.')
+    expand_home(config)
     check_config(config)
     config.model.prototype = configured_prototype(config)
+    check_settings(config)
     return config
 
 

@@ -512,10 +512,13 @@ def _encode_rows(model: Any, loader: DataLoader[Any], batches: Sequence[list[int
                         encoded = Encoded()
                     else:
                         write = None
-        except BaseException:  # Ctrl-C too
-            if write is not None and encoded.rows:
+        except BaseException as ended:  # Ctrl-C too
+            if write is not None:
                 with suppress(OSError):  # what ended it is the error to show
-                    write(encoded)
+                    if encoded.rows:
+                        write(encoded)
+                    if isinstance(ended, KeyboardInterrupt):
+                        ended.args = ('What was encoded is kept, and the same call goes on.',)
             raise
     return encoded
 

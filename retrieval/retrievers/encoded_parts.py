@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..files import folder_lock, write_text
+from ..files import folder_lock, write_json
 from ..gallery import Fingerprint, FingerprintError, Vectors
 from ..gallery.vectors import ArrayVectors, JoinedVectors
 from ..tensor_file import (
@@ -118,7 +118,7 @@ class PartsFolder:
         gallery = self.path.name.removesuffix('.parts')
         for left in [*self.path.glob('.*'), *self.path.parent.glob(f'.{gallery}.????????')]:
             left.unlink()  # what was being written when a process was killed
-        write_text(record, json.dumps(dict(fingerprint.as_dict(), settings=settings)))
+        write_json(record, dict(fingerprint.as_dict(), settings=settings))
 
     def _check_record(self, record: Path, fingerprint: Fingerprint, settings: str | None) -> None:
         try:

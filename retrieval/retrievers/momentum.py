@@ -17,6 +17,7 @@ from ..distributed import all_gather_rows, rank, shard, world_size
 from ..heads import EmbeddingQueue
 from ..heads.targets import class_labels
 from ..registry import MODELS
+from ..similarity import normalize
 from .image_to_image import ImageToImageRetriever
 from .self_supervised import build_projector, instance_labels
 
@@ -115,7 +116,7 @@ class MomentumRetriever(ImageToImageRetriever):
         feats = self._projected(self.embed(queries), self.projector)
         keys, own = self._keys(keyed)
         if self.head is None:
-            feats, keys = (functional.normalize(part.float()) for part in (feats, keys))
+            feats, keys = (normalize(part.float()) for part in (feats, keys))
             losses = {'loss': self._info_nce(feats, keys[own], labels)}
         else:
             with_keys = keyed is not queries or not int(self.queue.filled)

@@ -1,6 +1,7 @@
 """Training without labels, on several views of each image."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import groupby
@@ -89,7 +90,7 @@ def instance_labels(data_samples: Sequence[BaseDataElement] | None, count: int) 
     if None in names:
         raise ValueError('A data sample has no sample_idx, sample_id or img_path, so it is unknown '
                          'which views belong together: does the pipeline end in PackInputs?')
-    digests = [blake2b(str(name).encode(), digest_size=8).digest() for name in names]
+    digests = [blake2b(os.fsencode(str(name)), digest_size=8).digest() for name in names]
     return torch.tensor([int.from_bytes(digest, 'big') >> 1 for digest in digests])
 
 

@@ -13,7 +13,9 @@ from typing import Any
 _PROTOTYPE_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook')  # ours, mmpretrain's
 _HOOKS = {'PreparePrototypeHook': _PROTOTYPE_HOOKS,
           'ReproducibleTrainingHook': ('ReproducibleTrainingHook',),
-          'CheckHeadHook': ('CheckHeadHook',)}
+          'CheckHeadHook': ('CheckHeadHook',),
+          'CheckRunHook': ('CheckRunHook',),
+          'StopOnNonFiniteHook': ('StopOnNonFiniteHook',)}
 _OF_MMPRETRAIN = ('ImageToImageRetriever', 'RetrievalRecall', 'RetrievalAveragePrecision')
 
 
@@ -23,22 +25,31 @@ def load_config(path: str | os.PathLike[str], options: dict[str, Any] | None = N
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it cannot be read, or it describes no model.
+        ValueError: it cannot be read, it describes no model, or a setting in it or in the options
+            does nothing.
     """
-    from ..retrievers.build import check_config, read_config
+    from ..config.options import merge_options
+    from ..config.own_names import check_option_names, check_own_names
+    from ..config.reading import expand_home, read_config
+    from ..config.settings import check_settings
+    from ..retrievers.build import check_config
 
     config = read_config(path)
     options = dict(options or {})
+    check_option_names(config, options)
+    check_own_names(config)
     own = {key: options.pop(key) for key in list(options)
            if f'{key}.'.startswith('model.prototype.')}
-    config.merge_from_dict(options)
+    merge_options(config, options)
     check_config(config)
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / Path(path).stem)
     complete(config)
-    config.merge_from_dict(own)  # over what the prototype has become
+    merge_options(config, own)  # over what the prototype has become
+    expand_home(config)
+    check_settings(config)
     return config
 
 
@@ -116,8 +127,7 @@ def folder_config(folder: str | os.PathLike[str], projection: int = 128) -> Any:
     Raises:
         FileNotFoundError, ValueError: it is no folder, or holds no classes of images.
     """
-    from mmengine.config import Config
-
+    from ..config.reading import PlainConfig
     from ..datasets import ImageFolder
     from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
 
@@ -127,7 +137,7 @@ def folder_config(folder: str | os.PathLike[str], projection: int = 128) -> Any:
     searched = dict(batch_size=64, num_workers=2, dataset=dict(data, split='test'),
                     sampler=dict(type='DefaultSampler', shuffle=False))
     evaluator = dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R', 'mAP'])
-    return Config(dict(
+    return PlainConfig(dict(
         default_scope='retrieval',
         model=dict(
             type='ImageToImageRetriever', prototype=searched, topk=100,
@@ -141,7 +151,7 @@ def folder_config(folder: str | os.PathLike[str], projection: int = 128) -> Any:
             batch_sampler=dict(type='MPerClassBatchSampler', m=images)),
         val_dataloader=searched, test_dataloader=searched,
         val_evaluator=evaluator, test_evaluator=evaluator, val_cfg={}, test_cfg={},
-        randomness=dict(seed=0)))
+        randomness=dict(seed=0)), format_python_code=False)
 
 
 def _classes_for_a_batch(labels: Any) -> tuple[int, int]:
@@ -181,19 +191,19 @@ def build_runner(config: Any, launcher: str) -> Any:
         ValueError: it is to be resumed, and no checkpoint of its work dir is sound.
     """
     import torch
-    from mmengine.runner import Runner
 
     import retrieval.registry  # noqa: F401  (mends the engine before it is used)
 
     from ..distributed import init_cpu_group, unwrapped
     from .last_checkpoint import last_checkpoint
+    from .runner import QuietRunner
 
     to_say: list[str] = []
     if config.get('resume') and not config.get('load_from'):
         config.load_from, to_say = last_checkpoint(config.work_dir)
         config.resume = config.load_from is not None
         to_say.append(
-            f'Resumed from the latest checkpoint {config.load_from}.' if config.resume else
+            f'Training is resumed from the latest checkpoint {config.load_from}.' if config.resume else
             f'There is no checkpoint in {config.work_dir!r} yet: training begins at its start.')
     init_cpu_group(launcher)
     config.launcher = launcher
@@ -202,12 +212,14 @@ def build_runner(config: Any, launcher: str) -> Any:
         use_amp(config)  # the engine's own refuses a machine without CUDA
     if launcher != 'none' and not torch.cuda.is_available():
         # The engine hands every process a GPU's number, which a model on the CPU refuses.
-        wrapping = dict(config.get('model_wrapper_cfg') or dict(broadcast_buffers=False))
+        wrapping = dict(config.get('model_wrapper_cfg') or dict(
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False)))
         wrapping.setdefault('type', 'MMDistributedDataParallel')
         config.model_wrapper_cfg = dict(wrapping, device_ids=None)
     logging.getLogger('matplotlib').setLevel(logging.WARNING)
     options = compile_options(config.pop('compile', None))
-    runner = Runner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     for sentence in to_say:
         runner.logger.warning(sentence)
     if options is not None:

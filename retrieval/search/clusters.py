@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..checks import whole_number
 from ..ranking import kmeans
+from ..ranking.range_search import checked_threshold
 from ..registry import unknown_name
+from ..similarity import SIMILARITIES
 from .duplicates import connected, similar_pairs, vectors_of
 
 METHODS = ('kmeans', 'connected', 'hdbscan')
@@ -26,11 +27,14 @@ class Clusters:
         labels: ``(N,)`` int64; 0 is the largest cluster, and -1 a row that is in none.
         ids: the ids of the rows.
         method: how they were found.
+        distances: ``(N,)`` float32, how far each row is from the mean of its cluster; infinite for
+            a row that is in none.
     """
 
     labels: Tensor
     ids: Sequence[str]
     method: str
+    distances: Tensor
 
     def __len__(self) -> int:
         return int(self.labels.max()) + 1 if len(self.labels) else 0
@@ -43,6 +47,10 @@ class Clusters:
     def members(self, label: int) -> list[int]:
         """The rows of one cluster, rising; those in none for -1."""
         return (self.labels == label).nonzero()[:, 0].tolist()
+
+    def from_the_centre(self, label: int) -> list[int]:
+        """The rows of one cluster, the most central one first; the lower row among equals."""
+        return sorted(self.members(label), key=self.distances.tolist().__getitem__)
 
 
 def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
@@ -78,15 +86,18 @@ def cluster(gallery: Any, method: str = 'kmeans', *, k: int | None = None,
     if method != 'hdbscan' and options:
         raise TypeError(f'{method!r} does not take {", ".join(sorted(options))}.')
     whole_number('min_size', min_size)
-    vectors = functional.normalize(vectors, dim=1) if normalize else vectors
+    vectors = SIMILARITIES['cosine_similarity'].prepare(vectors) if normalize else vectors
     if method == 'kmeans':
         count = max(1, round((len(vectors) / 2) ** 0.5)) if k is None else k
         found = kmeans(vectors, count, seed=seed)[1]
     elif method == 'connected':
-        found = _connected(vectors, 0.8 if threshold is None else threshold, min_size)
+        least = 0.8 if threshold is None else checked_threshold(
+            threshold, 'cosine_similarity' if normalize else 'inner_product')
+        found = _connected(vectors, least, min_size)
     else:
         found = _hdbscan(vectors, min_size, options)
-    return Clusters(_largest_first(found), ids, method)
+    labels = _largest_first(found)
+    return Clusters(labels, ids, method, _distances(vectors, labels))
 
 
 def _connected(vectors: Tensor, threshold: float, min_size: int) -> Tensor:
@@ -105,6 +116,16 @@ def _hdbscan(vectors: Tensor, min_size: int, options: dict[str, Any]) -> Tensor:
     options = {'copy': True, **options}
     found = HDBSCAN(min_cluster_size=min_size, **options).fit_predict(vectors.cpu().numpy())
     return torch.from_numpy(found.astype(np.int64)).clamp_(min=-1)
+
+
+def _distances(vectors: Tensor, labels: Tensor) -> Tensor:
+    """How far each row is from the mean of its cluster, ``(N,)``."""
+    distances = torch.full((len(vectors),), torch.inf)
+    for label in range(int(labels.max()) + 1 if len(labels) else 0):
+        inside = labels == label
+        rows = vectors[inside]
+        distances[inside] = (rows - rows.mean(dim=0)).norm(dim=1).cpu()
+    return distances
 
 
 def _largest_first(labels: Tensor) -> Tensor:

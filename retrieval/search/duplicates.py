@@ -197,7 +197,8 @@ def similar_pairs(own: Tensor, theirs: Tensor | None, threshold: float,
     """
     shift = 0 if theirs is None else len(own)
     forest = _Growing(len(own) + (0 if theirs is None else len(theirs)))
-    for rows, others, scores in _tiles(own, theirs, checked_threshold(threshold), similarity):
+    threshold = checked_threshold(threshold, similarity)
+    for rows, others, scores in _tiles(own, theirs, threshold, similarity):
         forest.add(rows, others + shift, scores)
     rows, others, scores = forest.settle()
     order = np.lexsort((others, rows, -scores))

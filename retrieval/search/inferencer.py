@@ -17,6 +17,7 @@ from ..datasets import ImageList, RetrievalDataset, find_images
 from ..encoders.preprocessor import parts_of_one_size
 from ..evaluation import MatchCalibration
 from ..progress import progress_bar
+from ..ranking.range_search import checked_threshold
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
 from ..retrievers.build import as_retriever
 from ..structures import RetrievalDataSample, sample_id_of
@@ -47,7 +48,8 @@ class ImageRetrievalInferencer:
             those below its threshold are left out.
         topk: results that an image gets; the retriever's own number when None.
         device: where the model goes; by default it stays where it is.
-        on_unreadable: ``'raise'``, or ``'skip'`` to leave images of the prototype out.
+        on_unreadable: ``'raise'``, or ``'skip'`` to leave images of the prototype out, which are
+            then in ``model.gallery.skipped``.
         compare: what of a file shows that it changed: ``'stat'`` (size and time) or ``'content'``.
         progress: show progress bars, where somebody watches.
 
@@ -169,19 +171,27 @@ class ImageRetrievalInferencer:
             be read there are ``query`` and ``error``.
 
         Raises:
-            ValueError: ``topk`` is below 1.
+            ValueError: ``topk`` is below 1, or no similarity reaches the threshold.
             OSError: an image cannot be read.
         """
         topk = self.topk if topk is None else whole_number('topk', topk)
+        self._check_threshold(threshold)
         dataset, samples = self._searched(images, on_unreadable, topk)
         found = [self.answer(sample, topk, threshold) for sample in samples]
         if draw_dir is not None:
-            draw(found, [dataset, self.gallery_dataset], draw_dir)
+            draw(found, [dataset, self.gallery_dataset], draw_dir, self.model.gallery.ids)
         return found
 
     def samples(self, images: Any, on_unreadable: str = 'raise') -> list[RetrievalDataSample]:
         """The data samples of images, filled by the retriever; see :meth:`__call__`."""
         return self._searched(images, on_unreadable, self.topk)[1]
+
+    def _check_threshold(self, threshold: float | None) -> None:
+        """Scores that were reranked may have another scale than the similarity."""
+        similarity = getattr(self.model, 'similarity', None)
+        if threshold is not None and similarity is not None and not getattr(
+                self.model, 'rerankers', None):
+            checked_threshold(threshold, similarity)
 
     def answer(self, sample: Any, topk: int | None,
                threshold: float | None = None) -> dict[str, Any]:
@@ -220,8 +230,8 @@ def expand(paths: Sequence[str]) -> list[str]:
     """Image files as they are, and the images below folders, sorted.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a folder holds no image.
+        FileNotFoundError: there is no such image or folder.
+        ValueError: a folder holds no image, or it is an address on the network.
 
     Example:
         >>> import tempfile
@@ -232,14 +242,21 @@ def expand(paths: Sequence[str]) -> list[str]:
         ['a.jpg', 'b.png']
     """
     images: list[str] = []
-    for path in map(str, paths):
-        if Path(path).is_file():
-            images.append(path)
-            continue
-        found = find_images(path)
-        if not found:
-            raise ValueError(f'The folder {path!r} holds no image.')
-        images += found
+    for given in map(str, paths):
+        if re.match('[a-z]+://', given, re.IGNORECASE):
+            raise ValueError(f'{given!r} is an address on the network, and nothing is downloaded: '
+                             'save the image as a file, as with `curl -LO ADDRESS`, and give that.')
+        path = os.path.expanduser(given)
+        if os.path.isdir(path):
+            found = find_images(path)
+            if not found:
+                raise ValueError(f'The folder {path!r} holds no image.')
+            images += found
+        elif os.path.lexists(path):
+            images.append(path)  # who opens it says what is wrong with it
+        else:
+            what = 'image' if Path(path).suffix and not path.endswith(os.sep) else 'image or folder'
+            raise FileNotFoundError(f'There is no {what} {path!r} to search for: check the path.')
     return images
 
 
@@ -289,13 +306,15 @@ def described(sample: Any, gallery: Any, topk: int | None,
 
 
 def draw(answers: Sequence[dict[str, Any]], datasets: Sequence[Any],
-         folder: str | os.PathLike[str], cell: int = 128) -> None:
+         folder: str | os.PathLike[str], ids: Sequence[str] = (), cell: int = 128) -> None:
     """Draw a picture of each query and its results, and note its file as ``picture``.
 
     Args:
-        answers: as :func:`described` returns them; those with an error are passed over.
+        answers: as :func:`described` returns them; those with an error, and those whose results
+            have no pictures, are passed over.
         datasets: where the pictures of queries and results are looked for.
         folder: is made where it is missing.
+        ids: of the whole gallery, from which the names below the pictures are to differ.
         cell: the edge of a picture in pixels.
     """
     from ..visualization import Pictures, draw_ranking_grid
@@ -306,19 +325,39 @@ def draw(answers: Sequence[dict[str, Any]], datasets: Sequence[Any],
             continue
         stem = re.sub(r'[^\w.-]+', '_', Path(answer['query']).stem)[:60]
         path = Path(folder) / f'{number:04d}_{stem}.png'
-        draw_ranking_grid([ranking_row(answer, pictures)], path, cell=cell,
-                          columns=max(1, len(answer['results'])))
-        answer['picture'] = str(path)
+        rows = ranking_rows([answer], pictures, ids)
+        if rows:
+            draw_ranking_grid(rows, path, cell=cell, columns=max(1, len(answer['results'])))
+            answer['picture'] = str(path)
 
 
-def ranking_row(answer: dict[str, Any], pictures: Any) -> tuple[Any, list[Any]]:
-    """The row of :func:`draw_ranking_grid` for one answer."""
-    nothing = '' if answer['results'] else '\nno match'
-    query = (pictures.of(answer['query']), Path(answer['query']).name + nothing)
-    return query, [(pictures.of(hit['id']), hit['score'], None, _caption(hit))
+def ranking_rows(answers: Sequence[dict[str, Any]], pictures: Any,
+                 ids: Sequence[str] = ()) -> list[tuple[Any, list[Any]]]:
+    """The rows of :func:`draw_ranking_grid` for some answers; none where no result has a picture,
+    as of a gallery whose images are elsewhere.
+
+    Below a picture stands its file, as far as it differs from the others and from those of the
+    whole gallery (``ids``), and its label where the path does not hold it.
+    """
+    from ..visualization import distinct_names
+
+    answers = [answer for answer in answers if 'error' not in answer]
+    names = distinct_names([name for answer in answers for name in
+                            (answer['query'], *(hit['id'] for hit in answer['results']))], ids)
+    rows, seen = [], 0
+    for answer in answers:
+        results = [(pictures.of(hit['id']), hit['score'], None, _caption(hit, names[hit['id']]))
                    for hit in answer['results']]
+        seen += sum(picture is not None for picture, *_ in results)
+        nothing = '' if results else '\nno match'
+        rows.append(((pictures.of(answer['query']), names[answer['query']] + nothing), results))
+    return rows if seen or not any(results for _, results in rows) else []
 
 
-def _caption(hit: dict[str, Any]) -> str:
-    name = hit['label'] or Path(hit['id']).name
-    return f'{name}\np = {hit["probability"]:.3f}' if 'probability' in hit else name
+def _caption(hit: dict[str, Any], name: str) -> str:
+    lines = [name]
+    if hit['label'] and hit['label'] not in hit['id'].split('/'):
+        lines.append(hit['label'])
+    if 'probability' in hit:
+        lines.append(f'p = {hit["probability"]:.3f}')
+    return '\n'.join(lines)

@@ -17,6 +17,7 @@ LETTERBOX = (240, 240, 240)
 INK = (40, 40, 40)
 PALE_INK = (120, 120, 120)
 LINE = (190, 190, 190)
+_EDGE = 512  # of a picture that is kept for a sheet
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -109,7 +110,8 @@ class Pictures:
         self._rows: list[dict[str, int]] | None = None
 
     def of(self, sample_id: str) -> Image.Image | None:
-        """The picture, cut to its box, or None where there is none or it cannot be read.
+        """The picture, cut to its box and shrunk to what a sheet can show, or None where there is
+        none or it cannot be read.
 
         An identity that no dataset knows may be the path of a file.
         """
@@ -133,9 +135,11 @@ def _opened(image: Any, box: Sequence[float] | None) -> Image.Image | None:
         picture = as_picture(image)
     except (OSError, TypeError, ValueError):
         return None
-    if box is None:
-        return picture
-    left, top, right, bottom = (round(edge) for edge in box)
-    left, top = max(left, 0), max(top, 0)
-    right, bottom = min(right, picture.width), min(bottom, picture.height)
-    return picture.crop((left, top, right, bottom)) if left < right and top < bottom else picture
+    if box is not None:
+        left, top, right, bottom = (round(edge) for edge in box)
+        left, top = max(left, 0), max(top, 0)
+        right, bottom = min(right, picture.width), min(bottom, picture.height)
+        if left < right and top < bottom:
+            picture = picture.crop((left, top, right, bottom))
+    picture.thumbnail((_EDGE, _EDGE))
+    return picture

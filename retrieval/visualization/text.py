@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -210,15 +210,22 @@ def _broken(line: str, width: float, face: Face) -> list[str]:
 # Names -------------------------------------------------------------------------------------------
 
 
-def distinct_names(ids: Sequence[str]) -> dict[str, str]:
+def distinct_names(ids: Iterable[str], among: Iterable[str] = ()) -> dict[str, str]:
     """The shortest end of each path, whole parts of it, by which it differs from all others.
+
+    Args:
+        ids: the paths.
+        among: others that they are to differ from too, such as those of the whole gallery.
 
     Example:
         >>> distinct_names(['/p/2019/1.jpg', '/p/2020/1.jpg', '/p/2020/2.jpg'])
         {'/p/2019/1.jpg': '2019/1.jpg', '/p/2020/1.jpg': '2020/1.jpg', '/p/2020/2.jpg': '2.jpg'}
     """
     names: dict[str, str] = {}
-    open_ones = {name: [part for part in name.split('/') if part] for name in ids}
+    ids = list(dict.fromkeys(ids))
+    last = {name.rpartition('/')[2] for name in ids}
+    alike = [name for name in map(str, among) if name.rpartition('/')[2] in last]
+    open_ones = {name: [part for part in name.split('/') if part] for name in [*ids, *alike]}
     depth = 1
     while open_ones:
         ends: dict[str, list[str]] = {}
@@ -230,4 +237,4 @@ def distinct_names(ids: Sequence[str]) -> dict[str, str]:
                     names[name] = end if len(those) == 1 else name
         open_ones = {name: parts for name, parts in open_ones.items() if name not in names}
         depth += 1
-    return {name: names[name] for name in dict.fromkeys(ids)}
+    return {name: names[name] for name in ids}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.commands.command_line import refuse_special_files, reports_errors
+from retrieval.commands.command_line import refuse_special_files, reports_errors, with_home
 from retrieval.commands.main import commands
 
 from .conftest import run
@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 def test_help_answers_without_torch():
     code = """
 import sys
+import pytest
+
+from retrieval.commands.command_line import with_home
 from retrieval.commands.main import commands, main
 for name in commands():
     assert 'torch' not in sys.modules, name
@@ -90,3 +93,28 @@ def test_an_error_of_a_worker_is_one_message(capsys, kind):
         command([])
     assert capsys.readouterr().err.splitlines()[:2] == [
         f'{kind.__name__}: the box is empty', '  its second line']
+
+
+@pytest.mark.parametrize('argument, found', [
+    ('~/a', '{}/a'), ('~', '{}'), ('--out=~/a', '--out={}/a'), ('data_root=~/a', 'data_root={}/a'),
+    ('a=b~c', 'a=b~c'), ('x/~/y', 'x/~/y'), ('text with ~', 'text with ~')])
+def test_a_tilde_is_the_users_folder(argument, found, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/somebody')
+    assert with_home(argument) == found.format('/home/somebody')
+
+
+def test_paths_of_configs_may_begin_at_home(config, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(config.parent))
+    status, out, err = run('print_config', f'~/{config.name}', '--cfg-options',
+                           "train_dataloader.dataset=dict(data_root='~/pictures')")
+    assert status == 0 and f"data_root='{config.parent}/pictures'" in out, err
+
+
+@pytest.mark.parametrize('gallery, query, says', [
+    ('nowhere', 'x.jpg', "no folder or gallery 'nowhere'"),
+    ('nowhere.safetensors', 'x.jpg', "no gallery 'nowhere.safetensors'"),
+    ('.', 'x.jpg', "no image 'x.jpg'"), ('.', 'photos/', "no image or folder 'photos/'")])
+def test_what_is_missing_is_called_what_it_is(gallery, query, says, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run('search', gallery, query)
+    assert status == 2 and says in err

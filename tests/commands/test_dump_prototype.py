@@ -122,8 +122,9 @@ def kill_midway(config, checkpoint, out, options, count, rng):
         process.communicate()
 
 
-@pytest.mark.parametrize('kills', [1, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('count', [1, 2])
+@pytest.mark.parametrize('count, kills', [
+    pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), pytest.param(1, 4, marks=pytest.mark.slow),
+    pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_path, count, kills):
     rng, out = random.Random(kills), tmp_path / 'g.safetensors'
     hidden = {}

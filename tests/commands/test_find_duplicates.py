@@ -1,9 +1,11 @@
 """Copies are found, within a folder and between folders and galleries."""
+import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from retrieval.gallery import Gallery
@@ -18,18 +20,28 @@ def options(config, checkpoint):
 
 def test_copies_within_a_folder(folder, options, tmp_path):
     shutil.copytree(folder, tmp_path / 'own')
+    (tmp_path / 'own' / 'class2' / 'link.png').symlink_to(tmp_path / 'own' / 'class3' / '0.png')
+    (tmp_path / 'own' / 'class2' / 'broken.png').write_text('nonsense')
     copies = {tmp_path / 'own' / f'class{n}' / '0.png': tmp_path / 'own' / f'class{n}' / 'copy.png'
               for n in (1, 4)}
     for original, copy in copies.items():
         shutil.copy(original, copy)
     status, printed, err = run('find_duplicates', tmp_path / 'own', '--threshold', 0.999999,
                                '--out', tmp_path / 'out', *options)
-    assert status == 0 and '2 pairs' in printed, err
+    assert status == 0 and '2 groups of near-duplicates with 4 images' in printed, err
     found = json.loads((tmp_path / 'out' / 'duplicates.json').read_text())
     assert {frozenset((pair['id'], pair['other'])) for pair in found['pairs']} == {
         frozenset(map(str, pair)) for pair in copies.items()}
     assert sorted(map(sorted, found['groups'])) == sorted(
         sorted(map(str, pair)) for pair in copies.items())
+    assert 'link.png' not in (tmp_path / 'out' / 'duplicates.json').read_text()
+    assert '1 images are links' in printed and 'broken.png' in printed.splitlines()[-1]
+    with open(tmp_path / 'out' / 'duplicates.csv', newline='') as table:
+        lines = list(csv.DictReader(table))
+    assert [(line['group'], line['set'], line['id']) for line in lines] == [
+        (str(number), 'gallery', name) for number, group in enumerate(found['groups'])
+        for name in group]
+    assert all(float(line['similarity']) > 0.9999 for line in lines)
     sheet = np.asarray(Image.open(tmp_path / 'out' / 'duplicates.png'))
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100, 'the pictures are not there'
 
@@ -41,7 +53,7 @@ def test_a_leak_between_a_gallery_file_and_a_folder(gallery, folder, options, tm
     Image.fromarray(np.full((20, 20, 3), 255, np.uint8)).save(tmp_path / 'train' / 'white.png')
     status, printed, err = run('find_duplicates', gallery, tmp_path / 'train', '--threshold',
                                0.99999, '--out', tmp_path, *options)
-    assert status == 0 and '1 pairs' in printed, err
+    assert status == 0 and '1 groups' in printed and '1 pairs' in printed, err
     found = json.loads((tmp_path / 'duplicates.json').read_text())
     assert found['groups'] == [dict(gallery=[leaked],
                                     other=[str(tmp_path / 'train' / 'leaked.png')])]
@@ -63,3 +75,14 @@ def test_wrong_input(gallery, folder, tmp_path, arguments, words):
     status, _, err = run('find_duplicates', *[a.format(**names) for a in arguments], '--out',
                          tmp_path)
     assert status == 2 and words in err and 'Traceback' not in err, err
+
+
+def test_a_thousand_equal_frames_are_one_group(tmp_path):
+    """As a film of a wall: every frame of it is named once or twice, not a thousand times."""
+    Gallery(torch.ones(1000, 4), ids=[f'/nowhere/{n:04d}.png' for n in range(1000)]).save(
+        tmp_path / 'g.safetensors')
+    status, printed, err = run('find_duplicates', tmp_path / 'g.safetensors', '--out', tmp_path)
+    assert status == 0 and '1 groups of near-duplicates with 1000 images' in printed, err
+    found = json.loads((tmp_path / 'duplicates.json').read_text())
+    assert len(found['groups'][0]) == 1000 and len(found['pairs']) == 999
+    assert len((tmp_path / 'duplicates.csv').read_text().splitlines()) == 1001

@@ -1,5 +1,8 @@
+import contextlib
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
@@ -103,16 +106,93 @@ def test_no_match_is_an_answer(gallery, folder, tmp_path):
     assert 0 < answer['results'][0]['probability'] < 1
 
 
-def test_an_unreadable_query_stops_or_is_reported(gallery, queries, folder, tmp_path):
+def test_an_unreadable_query_is_reported_or_stops(gallery, queries, folder, tmp_path):
     data = (folder / 'class0' / '0.png').read_bytes()
     (queries / 'cut.png').write_bytes(data[:len(data) // 2])
     shutil.copy(folder / 'class0' / '1.png', queries / 'whole.png')
-    status, _, err = run('search', gallery, queries, '--out', tmp_path)
+    (queries / 'gone.png').symlink_to(tmp_path / 'nowhere')
+    status, _, err = run('search', gallery, queries, '--out', tmp_path, '--strict')
     assert status == 2 and 'cut.png' in err
-    status, printed, err = run('search', gallery, queries, '--out', tmp_path, '--skip-unreadable')
-    assert status == 0, err
-    cut, whole = json.loads((tmp_path / 'results.json').read_text())
+    status, printed, err = run('search', gallery, queries, '--out', tmp_path)
+    assert status == 0 and 'rankings.png' in printed, err
+    cut, gone, whole = json.loads((tmp_path / 'results.json').read_text())
     assert 'cut.png' in cut['query'] and cut['error'] and len(whole['results']) == 10
+    assert 'gone.png' in gone['error'] and printed.count(': not read: ') == 2
+
+
+def test_with_unreadable_queries_alone_no_picture_is_claimed(gallery, queries, tmp_path):
+    (queries / 'cut.png').write_text('nonsense')
+    (tmp_path / 'rankings.png').write_text('of an earlier search')
+    status, printed, err = run('search', gallery, queries / 'cut.png', '--out', tmp_path)
+    assert status == 2 and 'no query could be read' in err and 'rankings.png' not in printed
+    assert not (tmp_path / 'rankings.png').exists()
+    assert 'cut.png' in json.loads((tmp_path / 'results.json').read_text())[0]['error']
+
+
+def test_unreadable_images_of_a_folder_are_passed_over_and_listed_at_the_end(
+        config, checkpoint, folder, tmp_path):
+    root = tmp_path / 'pictures'
+    shutil.copytree(folder / 'class0', root / 'a' / 'b')
+    (root / 'broken.png').write_text('nonsense')
+    (root / 'a' / 'gone.png').symlink_to(tmp_path / 'nowhere')
+    arguments = ['search', root, root / 'a' / 'b' / '0.png', '--config', config, '--checkpoint',
+                 checkpoint, '--out', tmp_path / 'out']
+    status, printed, err = run(*arguments, '--strict')
+    assert status == 2 and 'gone.png' in err
+    for counts in ('5 new', '5 images as before, 0 new'):
+        status, printed, err = run(*arguments)
+        assert status == 0 and counts in printed and '2 not readable' in printed, err
+        *_, answer, _, first, second, third = printed.splitlines()
+        assert '0.png: ' in answer and first.startswith('2 images could not be read')
+        assert 'gone.png' in second and 'broken.png' in third
+    assert len(list((root / '.retrieval').iterdir())) == 1
+
+
+@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT])
+def test_a_search_that_is_stopped_keeps_what_it_encoded(config, checkpoint, folder, tmp_path,
+                                                        monkeypatch, sent):
+    from retrieval.retrievers import ImageToImageRetriever
+
+    shutil.copytree(folder, tmp_path / 'p')
+    arguments = ['search', tmp_path / 'p', tmp_path / 'p' / 'class1' / '0.png', '--config', config,
+                 '--checkpoint', checkpoint, '--out', tmp_path]
+    real = ImageToImageRetriever.embed
+    calls = []
+
+    def embed(self, inputs):
+        calls.append(len(inputs))
+        if len(calls) == 2:
+            os.kill(os.getpid(), sent)
+        return real(self, inputs)
+    monkeypatch.setattr(ImageToImageRetriever, 'embed', embed)
+    with contextlib.suppress(KeyboardInterrupt):
+        assert run(*arguments)[0] in (143, 130)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not (tmp_path / 'p' / '.retrieval' / 'small-epoch_2.safetensors').exists()
+    status, printed, err = run(*arguments)
+    assert status == 0 and f'{calls[0]} images as before' in printed and calls[0] == 32, err
+
+
+def test_names_below_the_pictures_are_those_of_files(gallery, folder, tmp_path, monkeypatch):
+    from retrieval import visualization
+
+    drawn = []
+    monkeypatch.setattr(visualization, 'draw_ranking_grid',
+                        lambda rows, *args, **kwargs: drawn.extend(rows))
+    query = folder / 'class4' / '0.png'
+    status, _, err = run('search', gallery, query, '--out', tmp_path)
+    assert status == 0, err
+    (_, title), results = drawn[0]
+    assert title == 'class4/0.png'
+    hits = json.loads((tmp_path / 'results.json').read_text())[0]['results']
+    assert [caption for *_, caption in results] == ['/'.join(hit['id'].split('/')[-2:])
+                                                    for hit in hits]
+
+
+def test_an_address_is_refused(gallery, tmp_path):
+    status, _, err = run('search', gallery, 'https://example.org/cat.jpg', '--out', tmp_path)
+    assert status == 2 and 'nothing is downloaded' in err and 'curl' in err
 
 
 def test_a_gallery_of_another_pipeline_is_refused(gallery, folder, tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -83,7 +85,10 @@ def test_labels_share_a_mapping_where_query_and_gallery_differ(table):
 
 
 @pytest.mark.parametrize('labels, want', [
-    (['3.0', '1.', '3'], ['1', '3']),
+    (['3.0', '1.', '3'], ['1.', '3', '3.0']),  # what is written counts
+    (['1_12', '11_2', '112'], ['112', '11_2', '1_12']),
+    (['0012', '12', '１２', '+12', '-0'], ['+12', '-0', '0012', '12', '１２']),
+    (['18446744073709551616', '2'], ['18446744073709551616', '2']),
     (['9007199254740993', '9007199254740992'], ['9007199254740992', '9007199254740993']),
     (['10', '9', 'x'], ['10', '9', 'x']),
     (['-1', '0'], ['-1', '0']),
@@ -107,6 +112,34 @@ def test_metadata_columns(table):
     assert dataset[0]['data_samples'].sequence == 'cam 2'
     plain = CSVDataset(table(rows('a.png,1,train'), 'plain.csv'))
     assert plain.metadata == {}
+
+
+def test_named_columns_become_metadata(table):
+    """Their kind is that of the whole table, so that queries and gallery agree."""
+    path = table('path,label,split,is_query,is_gallery,vendor,year,code,other\n'
+                 'a.png,1,val,1,0, Fiat ,2020,7,z\nb.png,1,val,0,1,Seat,1999,007,z\n')
+    kept = dict(metadata_keys=['vendor', 'year', 'code'], pipeline=PIPELINE)
+    query, gallery = (CSVDataset(path, split=split, **kept) for split in ('query', 'gallery'))
+    assert query.metadata == {'vendor': ['Fiat'], 'year': [2020], 'code': ['7']}
+    assert gallery.metadata == {'vendor': ['Seat'], 'year': [1999], 'code': ['007']}
+    assert query[0]['data_samples'].year == 2020
+    assert CSVDataset(path, split='query', metadata_keys='year').metadata == {'year': [2020]}
+    with pytest.raises(ValueError, match="no column 'vender'; there are .*'vendor'"):
+        CSVDataset(path, split='query', metadata_keys=['vender'])
+    with pytest.raises(ValueError, match="'gt_label', which an entry of a dataset has already"):
+        CSVDataset(path, split='query', metadata_keys=['gt_label'])
+
+
+def test_names_of_files_may_have_any_bytes_and_labels_are_utf_8(tmp_path):
+    name = os.fsencode(tmp_path) + b'/caf\xe9.png'
+    Image.new('L', (2, 2)).save(tmp_path / 'a.png')
+    os.rename(tmp_path / 'a.png', name)
+    (tmp_path / 'x.csv').write_bytes(b'path,label,split\ncaf\xe9.png,K\xc3\xb6ln,train\n')
+    dataset = CSVDataset(str(tmp_path / 'x.csv'))
+    assert dataset.sample_ids == [os.fsdecode(name)] and dataset.label_names == ['Köln']
+    (tmp_path / 'x.csv').write_bytes(b'path,label,split\na.png,K\xf6ln,train\n')
+    with pytest.raises(ValueError, match=r"not a CSV file in UTF-8: .*'label' .*in 1 row \(1;"):
+        CSVDataset(str(tmp_path / 'x.csv'))
 
 
 def test_boxes_are_cropped_and_part_of_the_identity(table):

@@ -173,8 +173,9 @@ def check(name, size, draw):
     assert sum('classifier' in name for name in names if not name.startswith('backbone')) == 1
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'googlenet', 'inception_v3', 'shufflenet_v2_x0_5',
-                                  'mobilenet_v3_small', 'regnet_x_400mf', 'mnasnet0_5'])
+@pytest.mark.parametrize('name', [
+    'resnet18', 'googlenet', 'shufflenet_v2_x0_5', 'mobilenet_v3_small', 'mnasnet0_5',
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('inception_v3', 'regnet_x_400mf'))])
 def test_a_member_of_a_family(name, quick_weights):
     check(name, FAMILIES[name], quick_weights)
 

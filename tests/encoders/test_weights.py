@@ -291,3 +291,16 @@ def test_other_weights_are_refused(tmp_path):
     torch.save({**module().state_dict(), '0.weight': torch.zeros(5, 3)}, tmp_path / 'b.pth')
     with pytest.raises(ValueError, match=r'0.weight \(5, 3\) for \(4, 3\)'):
         load_weights(module(), tmp_path / 'b.pth')
+
+
+@pytest.mark.parametrize('content, seems', [
+    (b'', 'is empty'), (b'\x89PNG\r\n\x1a\n' + bytes(60), r'a picture \(PNG\)'),
+    (b'path,label\na.png,0\n', 'a text, which begins with .path,label'),
+    (b'<html>login</html>', 'a web page'), (b'version https://git-lfs.github.com', 'Git LFS'),
+    (b'\1\2\3\xff' * 20, 'unknown: it begins with the bytes 01 02 03 ff')])
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_a_file_of_another_kind_is_named_as_what_it_seems_to_be(tmp_path, name, content, seems):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f'{name}.*{seems}') as caught:
+        read_weights(tmp_path / name)
+    assert 'weights_only' not in str(caught.value)

@@ -37,6 +37,8 @@ def walk(hits, name, k=None):
         'mAP': lambda: sum(steps) / total,
         'mAP-trapezoid': lambda: area / total,
         'MRR': lambda: 1 / at[0],
+        'Recall-share': lambda: sum(hits[:k]) / total,
+        'OML-Precision': lambda: sum(hits[:k]) / min(k, total),
         'mINP': lambda: total / at[-1],
     }[name]()
 
@@ -64,11 +66,49 @@ def test_plain(lists, name):
 
 
 @pytest.mark.parametrize('k', [1, 2, 10, 1000])
-@pytest.mark.parametrize('name', ['Recall', 'CMC', 'Precision', 'mAP'])
+@pytest.mark.parametrize('name', ['Recall', 'CMC', 'Precision', 'mAP', 'Recall-share',
+                                  'OML-Precision'])
 def test_at_k(lists, name, k):
     results = parse_metric(f'{name}@{k}').results(ranks_of(lists))
     expected = [walk(hits, 'mAP@' if name == 'mAP' else name, k) for hits in lists]
     np.testing.assert_allclose(results, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize('k', [1, 3, 10, 1000])
+def test_ndcg_is_scikit_learns(lists, k):
+    from sklearn.metrics import ndcg_score
+    longer = [hits for hits in lists if len(hits) > 1]  # of one row it refuses
+    expected = [ndcg_score([hits], [-np.arange(len(hits))], k=k) for hits in longer]
+    np.testing.assert_allclose(parse_metric(f'NDCG@{k}').results(ranks_of(longer)), expected)
+
+
+def test_auroc_is_scikit_learns(lists):
+    from sklearn.metrics import roc_auc_score
+    expected = [1. if all(hits) else roc_auc_score(hits, -np.arange(len(hits))) for hits in lists]
+    np.testing.assert_allclose(parse_metric('AUROC').results(ranks_of(lists)), expected)
+
+
+def test_the_metrics_of_the_peers_from_embeddings():
+    torch.manual_seed(0)
+    vectors, labels = torch.randn(60, 8), torch.arange(60) % 9
+    names = ['NDCG@5', 'AUROC', 'Recall-share@5', 'OML-Precision@5', 'FNMR@FMR=0.1', 'PCF@80',
+             'CMC-single-shot@2']
+    found = evaluate(vectors, labels, metrics=names)
+    assert list(found)[-2:] == ['num_queries', 'num_skipped_queries']
+    unit = torch.nn.functional.normalize(vectors.double(), dim=1)
+    sums = np.zeros(2)
+    for row in range(60):
+        order = sorted(set(range(60)) - {row}, key=lambda other: -float(unit[row] @ unit[other]))
+        hits = [bool(labels[other] == labels[row]) for other in order]
+        sums += [walk(hits, 'Recall-share', 5), walk(hits, 'OML-Precision', 5)]
+    assert [found['Recall-share@5'], found['OML-Precision@5']] == pytest.approx(sums * 100 / 60)
+    assert all(0 < found[name] < 100 for name in names)
+
+
+@pytest.mark.parametrize('name', ['FNMR@FMR=', 'FNMR@FMR=x', 'FNMR@FMR=2', 'FNMR@FMR=1.2.3'])
+def test_a_rate_that_is_none(name):
+    with pytest.raises(ValueError, match='R must be a rate from 0 to 1'):
+        parse_metric(name)
 
 
 def test_by_hand():
@@ -86,14 +126,15 @@ def test_by_hand():
 def test_a_query_without_a_relevant_row_divides_by_nothing():
     ranks = ranks_of([[False, False], [True]])
     for name in ('R-Precision', 'MAP@R', 'mAP', 'mAP-trapezoid', 'MRR', 'mINP', 'Recall@1',
-                 'Precision@2', 'mAP@2'):
+                 'Precision@2', 'mAP@2', 'NDCG@2', 'AUROC', 'Recall-share@2', 'OML-Precision@2'):
         results = parse_metric(name).results(ranks)
         assert results[0] == 0 and torch.isfinite(results).all()
 
 
 def test_every_valid_name_is_understood():
     for name in metric_names():
-        assert parse_metric(name.replace('@K', '@7')).name == name.replace('@K', '@7')
+        asked = name.replace('@K', '@7').replace('=R', '=1e-3')
+        assert parse_metric(asked).name == asked
 
 
 def test_one_name_and_repeats():
@@ -200,7 +241,7 @@ def test_every_metric_stands_in_the_page_and_in_the_help():
     page = (Path(__file__).parents[2] / 'docs' / 'evaluation.md').read_text()
     # the package's own: examples of other tests in this process register metrics too
     names = {name for name, (function, _) in functions._REGISTERED.items()
-             if getattr(functions, function.__name__, None) is function}
+             if function.__module__.startswith('retrieval.')}
     assert len(names) > 8 and names <= set(metric_names())
     assert {f'`{name}`' for name in names} <= set(re.findall(r'`[^`\n]+`', page))
-    assert names <= set(re.split(r'[\s.]+', parser().epilog))
+    assert names <= set(re.split(r'\s+|\.\s', parser().epilog))

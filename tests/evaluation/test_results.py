@@ -126,3 +126,27 @@ def test_several_labels_to_an_image():
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_empty_queries_are_left_out_or_zero_or_an_error():
+    from retrieval.evaluation import EmbeddingMetrics, evaluate
+    vectors, labels = torch.eye(4)[:, :2] + .1, [0, 0, 1, 2]
+    given = dict(embeddings=vectors, labels=labels, metrics=['Recall@3', 'MRR'])
+    assert evaluate(**given) == evaluate(**given, empty_queries='skip')
+    found = evaluate(**given, empty_queries='zero')
+    assert found['Recall@3'] == 50 and evaluate(**given)['Recall@3'] == 100
+    assert (found['num_skipped_queries'], found['num_empty_queries']) == (0, 2)
+    with pytest.raises(ValueError, match='2 of 4 queries have no relevant row .*query 2'):
+        evaluate(**given, empty_queries='error')
+    for make in (lambda: evaluate(**given, empty_queries='skipp'),
+                 lambda: EmbeddingMetrics(empty_queries='skipp')):
+        with pytest.raises(ValueError, match="Unknown empty_queries 'skipp'.*skip"):
+            make()
+
+
+def test_where_no_query_has_a_relevant_row():
+    from retrieval.evaluation import evaluate
+    given = dict(embeddings=torch.eye(2), labels=[0, 1], metrics='mAP')
+    assert evaluate(**given, empty_queries='zero')['mAP'] == 0
+    with pytest.raises(ValueError, match='None of 2'):
+        evaluate(**given)

@@ -228,3 +228,35 @@ def test_bad_samples():
         metric.evaluate(1)
 
 
+
+
+@pytest.mark.parametrize('field', ['gt_score', 'gt_indices', 'gt_label'])
+def test_samples_may_be_objects(field):
+    from retrieval.structures import RetrievalDataSample
+    scores = torch.linspace(.95, .05, 6)
+    relevant = torch.tensor([1., 0, 1, 0, 0, 1])
+    sample = RetrievalDataSample().set_pred_score(scores)
+    if field == 'gt_score':
+        sample.set_gt_score(relevant)
+    else:
+        sample.set_field(torch.tensor([0, 2, 5]), field, dtype=torch.Tensor)
+    results = []
+    for one in (sample, sample.to_dict()):
+        metric = RetrievalAveragePrecision(topk=6)
+        metric.process([], [one])
+        results.append(metric.evaluate(1))
+    assert results[0] == results[1]
+    assert results[0]['search/mAP@6'] == pytest.approx(100 * (1 + 2 / 3 + 3 / 6) / 3)
+
+
+def test_empty_queries_count_as_zero_or_are_refused():
+    samples = [{'sample_idx': 0, 'pred_label': [4, 7], 'gt_indices': [4]},
+               {'sample_idx': 1, 'pred_label': [4, 7], 'gt_indices': []}]
+    recall = RetrievalRecall(topk=1, empty_queries='zero')
+    recall.process(None, samples)
+    assert recall.evaluate(2) == {'search/Recall@1': 50, 'search/Recall@1/num_skipped_queries': 0,
+                                  'search/Recall@1/num_empty_queries': 1}
+    recall = RetrievalRecall(topk=1, empty_queries='error')
+    recall.process(None, samples)
+    with pytest.raises(ValueError, match='1 of 2 queries'):
+        recall.evaluate(2)

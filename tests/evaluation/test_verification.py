@@ -209,3 +209,23 @@ def test_a_threshold_for_the_best_f1(data):
 def test_threshold_wrong_input(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.1, 0.5, 1.0])
+def test_fnmr_at_fmr_is_one_less_tar_at_far_of_what_is_ranked(rate):
+    from retrieval.evaluation import evaluate
+    torch.manual_seed(3)
+    queries, gallery = torch.randn(7, 4), torch.randn(20, 4)
+    labels, theirs = torch.arange(7) % 3, torch.arange(20) % 3
+    junk = [[0, 5]] * 7
+    unit = torch.nn.functional.normalize
+    scores = unit(queries.double()) @ unit(gallery.double()).T
+    pairs = [(float(scores[q, g]), bool(labels[q] == theirs[g]))
+             for q in range(7) for g in range(20) if g not in (0, 5)]
+    matches = [score for score, match in pairs if match]
+    others = [score for score, match in pairs if not match]
+    best = min([sum(score < threshold for score in matches) / len(matches)
+                for threshold in [score for score, _ in pairs] + [2.]
+                if sum(score >= threshold for score in others) <= rate * len(others)])
+    found = evaluate(queries, labels, gallery, theirs, junk=junk, metrics=f'FNMR@FMR={rate:g}')
+    assert found[f'FNMR@FMR={rate:g}'] == pytest.approx(100 * best)

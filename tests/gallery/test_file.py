@@ -1,6 +1,8 @@
 """The file: what comes back, what is read when, and that no damage passes."""
 import copy
 import hashlib
+import itertools
+import os
 import pickle
 import struct
 from dataclasses import replace
@@ -15,6 +17,7 @@ from retrieval.gallery import Gallery
 from retrieval.gallery.file import GALLERY_FILE
 from retrieval.tensor_file import DamagedError
 
+from ..processes import in_a_child
 from .examples import contents, example
 
 
@@ -274,3 +277,25 @@ def test_a_newer_version_is_explained(tmp_path, monkeypatch):
         example().save(tmp_path / 'g.safetensors')
     with pytest.raises(ValueError, match='version 3 .*reads version 2. Install a newer'):
         Gallery.load(tmp_path / 'g.safetensors')
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'int8'])
+def test_a_gallery_that_is_cut_short_while_it_is_open_is_an_error(tmp_path, dtype):
+    path = tmp_path / 'g.safetensors'
+    example(3000).save(path, dtype)
+    fresh, used = Gallery.load(path), Gallery.load(path)
+    kept = Gallery.load(path, copy=True)
+    wanted = contents(used)
+    os.truncate(path, 8192)
+
+    def check():
+        looks = (lambda of: of.embeddings, lambda of: of.verify(), lambda of: of.subset([2999]),
+                 lambda of: list(of.ids), lambda of: of.ids[2000],
+                 lambda of: of.save(tmp_path / 'other.safetensors'))
+        for gallery, look in itertools.product((fresh, used), looks):
+            with pytest.raises(DamagedError, match='cut off after 8192'):
+                look(gallery)
+        assert used.labels.tolist() == kept.labels.tolist()
+        assert contents(kept) == wanted
+
+    in_a_child(check)

@@ -194,3 +194,41 @@ def test_the_link_is_never_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'replace', replace)
     switch(link, tmp_path / 'b.safetensors')
     assert looked == ['a.safetensors'] and os.readlink(link) == 'b.safetensors'
+
+
+def write_others(folder):
+    """Files of other kinds, with what each seems to be."""
+    import argparse
+
+    from PIL import Image
+    Image.new('RGB', (4, 4)).save(folder / 'picture', 'PNG')
+    (folder / 'table').write_text('path,label\na.png,0\n')
+    (folder / 'page').write_text('<!DOCTYPE html><html></html>')
+    (folder / 'empty').touch()
+    (folder / 'settings').write_text('{"a": 1}')
+    torch.save({'embeddings': ROWS, 'args': argparse.Namespace(x=1)}, folder / 'namespace')
+    return {'picture': 'a picture .PNG.',
+            'table': "a table .CSV. with the columns 'path', 'label'", 'page': 'a web page',
+            'empty': 'an empty file', 'settings': 'JSON',
+            'namespace': 'names argparse.Namespace'}
+
+
+@pytest.mark.parametrize('suffix', ['', '.safetensors', '.pth', '.npy'])
+def test_a_file_of_another_kind_is_named_as_what_it_seems_to_be(tmp_path, suffix):
+    for name, seems in write_others(tmp_path).items():
+        path = (tmp_path / name).rename(tmp_path / f'{name}{suffix}')
+        if (name, suffix) == ('namespace', '.safetensors'):
+            seems = 'torch.save'
+        with pytest.raises(ValueError, match=seems) as caught:
+            Gallery.load(path)
+        assert str(path) in str(caught.value) and 'weights_only' not in str(caught.value)
+
+
+def test_vectors_are_read_by_what_they_are_and_not_by_their_name(tmp_path):
+    np.save(tmp_path / 'a.npy', ROWS.numpy())
+    torch.save(ROWS, tmp_path / 'b.pth')
+    np.savez(tmp_path / 'c.npz', embeddings=ROWS.numpy())
+    example(5).save(tmp_path / 'd.safetensors')
+    for name in ('a.npy', 'b.pth', 'c.npz', 'd.safetensors'):
+        path = (tmp_path / name).rename(tmp_path / f'{name}.bin')
+        assert len(Gallery.load(path)) == 5

@@ -1,4 +1,5 @@
 """A store and its changes, against a dict."""
+import os
 import pickle
 import random
 
@@ -6,7 +7,9 @@ import pytest
 import torch
 
 from retrieval.gallery import Fingerprint, FingerprintError, Gallery, GalleryStore, UnknownIdError
+from retrieval.tensor_file import DamagedError
 
+from ..processes import in_a_child
 from .examples import contents, example, rows_of
 
 
@@ -185,3 +188,19 @@ def test_a_shard_is_a_gallery_that_says_what_made_it(store):
     whole = store.load()
     assert whole.source['checkpoint'] == 'x.pth'
     assert set(whole.skipped) == {'abad.png', 'bbad.png'}
+
+
+def test_a_shard_that_is_cut_short_while_the_store_is_open_is_an_error(tmp_path):
+    store = GalleryStore.create(tmp_path / 's.gallery', example(2000))
+    store.remove(store.load().ids[:3])
+    opened, copied = store.load(), store.load(copy=True)
+    wanted = contents(copied)
+    os.truncate(next((tmp_path / 's.gallery').glob('shard-*')), 8192)
+
+    def check():
+        for look in (lambda: opened.embeddings, lambda: opened.ids[5], opened.verify):
+            with pytest.raises(DamagedError, match='cut off after 8192'):
+                look()
+        assert contents(copied) == wanted
+
+    in_a_child(check)

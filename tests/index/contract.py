@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -305,3 +306,45 @@ class IndexContract:
             path.write_bytes(damaged)
             with pytest.raises(ValueError, match='damaged|holds|version'):
                 type(index).load(path)
+
+    def test_an_answer_is_of_the_state_before_or_after_a_change(self, index, vectors):
+        """Some threads search while one adds and removes; a row that stays is always found."""
+        if isinstance(self.recall, float) and self.recall < 0.95:
+            least = 0.7  # of a row by its own vector
+        else:
+            least = 0.95 if self.recall is not None else 1.0
+        index.add(vectors[:100], names(100))
+        stay, come, ended, errors, hits = set(names(100)), set(names(100, 100)), [], [], []
+
+        def search(seed):
+            rng = np.random.default_rng(seed)
+            while not ended:
+                rows = rng.integers(0, 100, 4)
+                try:
+                    found = index.search(vectors[rows], 3, exclude=[None, 'picture 3', None, []])
+                    near = index.range_search(vectors[rows[:1]], -1e9)
+                    assert set(near.ids[0]) in (stay, stay | come) or self.recall is not None
+                    assert all(len(row) == 3 and set(row) <= stay | come for row in found.ids)
+                    if self.similarity != 'inner_product':
+                        hits.extend(row[0] == f'picture {one}' for row, one in
+                                    zip(found.ids, rows, strict=True) if one != 3)
+                    assert 'picture 5' in index
+                except BaseException as error:
+                    errors.append(error)
+                    return
+
+        threads = [threading.Thread(target=search, args=(seed,)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(8):
+                index.add(vectors[100:], names(100, 100))
+                index.remove(names(100, 100))
+        finally:
+            ended.append(True)
+            for thread in threads:
+                thread.join()
+        if errors:
+            raise errors[0]
+        assert not hits or np.mean(hits) >= least
+        assert len(index) == 100

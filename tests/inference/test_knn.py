@@ -126,6 +126,34 @@ def test_a_copy_is_at_distance_zero_however_long_it_is():
     assert torch.allclose(distances.double(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize('k', [1, 3, 40, 150])
+def test_whole_numbers_have_whole_distances_and_ties_go_to_the_lower_row(k):
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randint(0, 256, (300, 4096), generator=generator).float()
+    reference[100:160] = reference[7]  # more copies than are looked at beside the k
+    reference[160] = reference[7]
+    reference[160, 5] += 1
+    query = reference[[7, 130, 160, 200]]
+    squares = (query[:, None].double() - reference.double()).square().sum(2)
+    ordered = squares.sort(dim=1, stable=True)
+    distances, rows = FaissKNN()(query, k, reference)
+    assert torch.equal(rows, ordered.indices[:, :k])
+    if k <= 128:
+        assert torch.equal(distances, ordered.values[:, :k].float())
+    else:
+        torch.testing.assert_close(distances.double(), ordered.values[:, :k], rtol=3e-7, atol=0)
+
+
+def test_a_row_that_is_a_little_farther_does_not_come_first():
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(1, 512, generator=generator) * 10
+    reference = row + 1e-3 * torch.randn(200, 512, generator=generator)
+    reference[150] = row
+    distances, rows = FaissKNN()(row, 5, reference)
+    squares = (row.double() - reference.double()).square().sum(1)
+    assert rows[0].tolist() == squares.argsort()[:5].tolist() and distances[0, 0] == 0
+
+
 def test_distances_to_vectors_with_a_large_mean():
     reference, query = 30 + torch.randn(300, 16), 30 + torch.randn(40, 16)
     distances, _ = FaissKNN()(query, 5, reference)
@@ -189,6 +217,9 @@ def test_a_file_holds_vectors_ids_and_labels(init, tmp_path):
     again.load(tmp_path / 'index')
     for mine, theirs in zip(again(query, 3), knn(query, 3), strict=True):
         assert torch.equal(mine, theirs)
+    theirs = faiss.read_index(str(tmp_path / 'index'))
+    assert theirs.ntotal == 100 and np.array_equal(
+        theirs.search(query.numpy(), 3)[1], knn(query, 3)[1].numpy())
     assert again.names.ids == [str(n) for n in range(100, 200)]
     assert again.names.labels.tolist() == [*range(60), *[-1] * 40]
     again.add(reference[:2], ids=['x', 'y'])
@@ -355,3 +386,17 @@ def test_the_older_indexer_goes_on_with_an_index():
     indexer = FaissIndexer(faiss.IndexFlatIP(2))
     indexer.add_to_index(torch.tensor([[1., 0], [3, 0]]))
     assert indexer.search_nn(torch.tensor([[1., 0]]), 2)[0].tolist() == [[1, 0]]
+
+
+def test_a_copy_comes_first_at_distance_zero_and_whole_numbers_are_exact():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 256, (300, 512), generator=generator).float()
+    rows[150:] = rows[:150]
+    rows[:9, 0] += .05  # a little off, before the copies
+    queries = rows[150:159]
+    knn = FaissKNN()
+    distances, found = knn(queries, 5, rows)
+    assert found[:, 0].tolist() == list(range(150, 159)) and not distances[:, 0].any()
+    squares = (queries.double()[:, None] - rows.double()).square().sum(2).float()
+    order = torch.sort(squares, dim=1, stable=True).indices[:, :5]
+    assert torch.equal(found, order) and torch.equal(distances, squares.gather(1, order))

@@ -43,7 +43,7 @@ def test_pairs_are_judged_as_the_matrix_is(distance, threshold):
 def test_one_pair_is_a_bool():
     finder = MatchFinder(distances.CosineSimilarity(), 0.5)
     assert finder.is_match(torch.ones(1, 3), torch.ones(1, 3)) is True
-    assert finder.is_match(torch.ones(1, 3), torch.ones(1, 3), threshold=1.5) is False
+    assert finder.is_match(torch.ones(1, 3), torch.tensor([[1., 1, 0]]), threshold=0.99) is False
     assert finder.is_match(torch.ones(1, 3), -torch.ones(1, 3)) is False
 
 
@@ -51,6 +51,18 @@ def test_a_threshold_of_zero_counts():
     finder = MatchFinder(distances.LpDistance(), threshold=5)
     assert finder.is_match(torch.ones(1, 3), torch.zeros(1, 3) + 2, threshold=0) in (True, False)
     assert not finder.is_match(torch.eye(2), torch.eye(2).flip(0), threshold=0).any()
+
+
+def test_a_threshold_that_nothing_reaches():
+    rows = torch.eye(2)
+    with pytest.raises(ValueError, match='at most 1. Write 0.95'):
+        MatchFinder(distances.CosineSimilarity(), 95)
+    with pytest.raises(ValueError, match='at most 1'):
+        MatchFinder(distances.CosineSimilarity(), 0.5).is_match(rows, rows, threshold=50)
+    with pytest.raises(ValueError, match='at least 0. Write 0.5'):
+        MatchFinder(distances.LpDistance()).get_matching_pairs(rows, threshold=-0.5)
+    free = distances.DotProductSimilarity(normalize_embeddings=False)
+    assert MatchFinder(free, 95).is_match(rows * 10, rows * 10).all()
 
 
 def test_wrong_input():

@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 from torch import nn
 
-from retrieval.losses.pml import arguments, build_component
+from retrieval.losses.pml import build_component
 from retrieval.registry import MODELS, PML, UnknownTypeError
 
 
@@ -116,14 +116,6 @@ def test_weights_start_as_the_config_says():
 def test_class_weights_may_be_a_list():
     reducer = MODELS.build(dict(type='PML.ClassWeightedReducer', weights=[1, 2, 0.5]))
     assert torch.equal(reducer.weights, torch.tensor([1, 2, 0.5]))
-
-
-def test_arguments_are_those_of_the_class_and_its_bases():
-    assert list(arguments(losses.ArcFaceLoss))[:4] == ['num_classes', 'embedding_size', 'margin',
-                                                       'scale']
-    assert {'weight_regularizer', 'embedding_regularizer', 'distance', 'reducer',
-            'weight_init_func'} <= set(arguments(losses.ArcFaceLoss))
-    assert 'distance' not in arguments(losses.MultipleLosses)
 
 
 @pytest.mark.parametrize('cfg', [

@@ -199,3 +199,23 @@ def test_limits_and_config():
 def test_temperature_wrong_arguments(options, says):
     with pytest.raises(ValueError, match=says):
         LearnableTemperatureSoftmaxLoss(**dict(num_classes=4, embedding_size=6) | options)
+
+
+@pytest.mark.parametrize('threshold', [30, 75, 110])
+def test_outliers_are_those_of_the_library(threshold):
+    torch.manual_seed(0)
+    theirs = SubCenterArcFaceLoss(num_classes=7, embedding_size=6, sub_centers=3)
+    ours = AdaptiveSubCenterArcFaceLoss(num_classes=7, embedding_size=6, sub_centers=3)
+    ours.W.data.copy_(theirs.W.data)
+    embeddings, labels = torch.randn(200, 6), torch.randint(0, 6, (200,))  # of class 6 none
+    outliers, centres = ours.get_outliers(embeddings, labels, threshold)
+    expected, dominant = theirs.get_outliers(embeddings, labels, threshold)
+    assert len(expected) and outliers.tolist() == expected.tolist()
+    assert torch.equal(centres[:, :6], dominant[:, :6]) and not centres[:, 6].any()
+
+
+def test_outliers_want_a_class_for_each_embedding():
+    loss = AdaptiveSubCenterArcFaceLoss(num_classes=3, embedding_size=4)
+    for labels in (torch.tensor([0, 3]), torch.tensor([0]), torch.tensor([-1, 0])):
+        with pytest.raises(ValueError, match='a label from 0 to 2 for each of 2 embeddings'):
+            loss.get_outliers(torch.randn(2, 4), labels)

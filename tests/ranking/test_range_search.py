@@ -24,7 +24,7 @@ def test_against_a_plain_loop(budget):
 
 
 def test_nothing_found():
-    found = within(torch.eye(2), torch.eye(2), 2.0)
+    found = within(torch.eye(2), -torch.eye(2), 0.5)
     assert found.offsets.tolist() == [0, 0, 0] and len(found.scores) == 0
     assert len(within(torch.zeros(0, 2), torch.eye(2), 0.0)) == 0
 
@@ -34,6 +34,20 @@ def test_nothing_found():
 def test_bad_threshold(threshold, error):
     with pytest.raises(error, match='threshold'):
         within(torch.eye(2), torch.eye(2), threshold)
+
+
+@pytest.mark.parametrize(('similarity', 'threshold', 'write'), [
+    ('cosine_similarity', 95, 'is at most 1. Write 0.95 for 95 percent'),
+    ('cosine_similarity', 1.01, 'is at most 1'), ('euclidean', 0.5, 'at most 0. Write -0.5')])
+def test_a_threshold_that_no_similarity_reaches(similarity, threshold, write):
+    with pytest.raises(ValueError, match=write):
+        within(torch.eye(2), torch.eye(2), threshold, similarity)
+
+
+def test_a_threshold_that_some_similarity_reaches():
+    assert len(within(torch.eye(2), torch.eye(2), 1 + 1e-7).scores) == 0  # just above all scores
+    assert len(within(torch.eye(2), torch.eye(2), 0, 'euclidean').scores) == 2
+    assert len(within(torch.eye(2) * 20, torch.eye(2) * 20, 95, 'inner_product').scores) == 2
 
 
 def test_no_threshold_finds_all_but_what_is_left_out():

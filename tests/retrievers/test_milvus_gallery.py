@@ -106,6 +106,7 @@ def process(number, world, path, uri):
     leave_group()
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_collection(tmp_path):
     from milvus_lite.adapter.grpc.server import start_server_in_thread
     server, database, port = start_server_in_thread(str(tmp_path / 'server'))

@@ -153,6 +153,7 @@ def test_a_gallery_of_the_query_alone():
     assert isinstance(sample, RetrievalDataSample)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_config_on_one_process_and_on_two(
         config, checkpoint, folder, tmp_path):  # noqa: F811
     steps = ("model.rerank=[dict(type='DatabaseAugmentation',top_n=2,alpha=0),"

@@ -24,7 +24,8 @@ def test_the_loop_that_resumes_is_the_default(given, want):
 def test_every_run_gets_its_hooks_once(given):
     config = complete(Config(dict(model=dict(), custom_hooks=given)))
     kinds = sorted(hook.type.rsplit('.', 1)[-1] for hook in config.custom_hooks)
-    assert kinds == ['CheckHeadHook', 'PreparePrototypeHook', 'ReproducibleTrainingHook']
+    assert kinds == ['CheckHeadHook', 'CheckRunHook', 'PreparePrototypeHook',
+                     'ReproducibleTrainingHook', 'StopOnNonFiniteHook']
 
 
 @pytest.mark.parametrize('given, want', [

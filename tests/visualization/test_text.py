@@ -107,3 +107,5 @@ def test_names_are_the_shortest_that_differ():
                                                   '1.jpg', 'x']
     assert distinct_names(['/a/1', 'a/1']) == {'/a/1': '/a/1', 'a/1': 'a/1'}
     assert distinct_names([]) == {}
+    assert distinct_names(['/p/a/1', '/p/b/2'], ['/p/c/1', '/p/a/1', '/p/b/3']) == {
+        '/p/a/1': 'a/1', '/p/b/2': '2'}

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ...files import write_atomically
+from ...tensor_file import WatchedFile
 
 if TYPE_CHECKING:
     from .rendering import Glyph
@@ -48,17 +49,24 @@ class MappedImages:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self._map: np.ndarray | None = None
+        self._watched: WatchedFile | None = None
 
     @property
     def array(self) -> np.ndarray:
-        """All pictures, ``(N, 64, 64)`` uint8, read-only."""
-        if self._map is None:
+        """All pictures, ``(N, 64, 64)`` uint8, read-only.
+
+        Raises:
+            DamagedError: a ``ValueError``; the file was cut short while it is open.
+        """
+        if self._watched is None or self._map is None:
+            self._watched = WatchedFile(self.path)
             with open(self.path, 'rb') as file:
                 length = int.from_bytes(file.read(8), 'little')  # as safetensors defines its header
                 header = json.loads(file.read(length))
             entry = header['images']
             self._map = np.memmap(self.path, np.uint8, 'r', shape=tuple(entry['shape']),
                                   offset=8 + length + entry['data_offsets'][0])
+        self._watched.check()
         return self._map
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -69,7 +77,7 @@ class MappedImages:
         return len(self.array)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {'path': self.path, '_map': None}
+        return {'path': self.path, '_map': None, '_watched': None}
 
 
 @dataclass(frozen=True)

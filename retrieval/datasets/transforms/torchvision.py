@@ -64,6 +64,13 @@ def _nested(part: Any) -> Any:
     return _build(name, arguments)
 
 
+class _Original:
+    """torchvision's class of the same name, imported when it is asked for."""
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return getattr(import_module('torchvision.transforms.v2'), owner.name, owner)
+
+
 class TorchvisionTransform(BaseTransform):
     """One of torchvision's transforms, on ``img`` ``(H, W)`` or ``(H, W, C)`` uint8 or float.
 
@@ -76,6 +83,7 @@ class TorchvisionTransform(BaseTransform):
     """
 
     name = ''
+    cls = _Original()
 
     def __init__(self, **arguments: Any) -> None:
         try:

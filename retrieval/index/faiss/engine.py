@@ -7,13 +7,14 @@ move up; where it cannot remove, slots of removed vectors stay and must not be f
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...similarity import SIMILARITIES
+from ...similarity import SIMILARITIES, squares_of_pairs
 from .factory import build, chain, knobs, load_faiss, reason, rows_needed, set_seed, skip_polysemous
 from .lists import detached, plain_lists
 
@@ -180,16 +181,30 @@ class FaissEngine:
         """
         faiss = load_faiss()
         queries, slots = np.ascontiguousarray(queries), np.ascontiguousarray(slots)
+        if self.l2:  # in float64: faiss's sums in float32 lose what whole numbers need
+            return -self._exact_squares(queries, slots)
         keys = np.empty(slots.shape, dtype=np.float32)
         self.core.compute_distance_subset(
             len(queries), faiss.swig_ptr(queries), slots.shape[1], faiss.swig_ptr(keys),
             faiss.swig_ptr(slots))
-        return -keys if self.l2 else keys
+        return keys
+
+    def _exact_squares(self, queries: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """The squared distances ``(Q, C)`` float64 of these slots; infinite where one is -1."""
+        squares = np.empty(slots.shape)
+        step = max(1, _BLOCK // max(1, slots.shape[1]))
+        for start in range(0, len(slots), step):
+            block = slots[start:start + step]
+            rows = self.core.reconstruct_batch(np.maximum(block, 0).ravel())
+            rows = rows.reshape(*block.shape, -1)
+            squares[start:start + step] = np.where(
+                block < 0, np.inf, squares_of_pairs(queries[start:start + step, None], rows))
+        return squares
 
     def similarities(self, keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """The similarities that keys ``(Q, C)`` of prepared queries ``(Q, D)`` stand for."""
         if not self.l2:
-            return keys
+            return SIMILARITIES[self.similarity].clipped(keys)
         found = SIMILARITIES[self.similarity].from_squared_distances(-keys)
         if self.similarity == 'cosine_similarity':
             found[~queries.any(axis=1)] = 0  # a query that is zero is at distance 1 of all
@@ -356,6 +371,7 @@ class GpuMirror:
     def __init__(self, engine: FaissEngine, device: str) -> None:
         faiss = load_faiss()
         self._resources = faiss.StandardGpuResources()
+        self._lock = threading.Lock()
         number = int(device.partition(':')[2] or 0)
         try:
             self._index = faiss.index_cpu_to_gpu(self._resources, number, engine.index)
@@ -372,7 +388,8 @@ class GpuMirror:
     def candidates(self, queries: np.ndarray, fetch: int, chosen: Any,
                    effort: int) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`FaissEngine.candidates`."""
-        raw, slots = self._index.search(queries, fetch)
+        with self._lock:  # what a GPU index works in serves one search at a time
+            raw, slots = self._index.search(queries, fetch)
         return (-raw if self._l2 else raw), slots
 
 

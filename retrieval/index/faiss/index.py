@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ..base import (
     grow_to_threshold,
     named_similarity,
 )
+from ..lock import changes, reads
 from .engine import FaissEngine, GpuMirror, checked_device, trained_engine
 from .factory import checked_parameters, knobs, load_faiss, plain_factory, trial
 from .lists import plain_lists
@@ -125,6 +127,7 @@ class FaissIndex(Index):
     def __len__(self) -> int:
         return len(self.store)
 
+    @reads
     def __contains__(self, item: Any) -> bool:
         return self.store.ids.row(str(item)) is not None
 
@@ -138,6 +141,7 @@ class FaissIndex(Index):
         return dict(self._parameters)
 
     @search_parameters.setter
+    @changes
     def search_parameters(self, values: Mapping[str, Any]) -> None:
         engine = self.store.engine
         index = trial(self.factory, self.similarity.name) if engine is None else engine.index
@@ -155,6 +159,7 @@ class FaissIndex(Index):
                 setattr(knob.owner, knob.attribute, value)
         self._mirror = None
 
+    @changes
     def train(self, embeddings: Any) -> None:
         """Train on a sample of these vectors, before any are added.
 
@@ -183,6 +188,7 @@ class FaissIndex(Index):
             prepared_rows(vectors, SIMILARITIES['inner_product'])  # refuses what overflows
         return prepared_rows(vectors, self.similarity).contiguous()
 
+    @changes
     def add(self, embeddings: Any, ids: Iterable[Any]) -> None:
         vectors = as_vectors(embeddings, 'embeddings', self.width)
         names = self.store.ids.new(ids, len(vectors))
@@ -197,6 +203,7 @@ class FaissIndex(Index):
         self._check_range(vectors)
         self.take(vectors, names)
 
+    @changes
     def take(self, vectors: Tensor, names: list[str]) -> None:
         """Add vectors ``(n, D)`` that are prepared already, under ids that are new."""
         self.store.append(vectors, names)
@@ -216,6 +223,7 @@ class FaissIndex(Index):
                                  f'{int(zero.nonzero()[0, 0])} is. Leave it out, or use another '
                                  'factory.')
 
+    @changes
     def remove(self, ids: Iterable[Any]) -> None:
         rows = self.store.ids.rows(ids)
         if not rows:
@@ -225,6 +233,7 @@ class FaissIndex(Index):
         self.gallery_digest = None
         self._apply_parameters()
 
+    @changes
     def compact(self) -> None:
         """Build the index anew, with the same training, without what was removed.
 
@@ -236,6 +245,7 @@ class FaissIndex(Index):
         self.store.compact()
         self._apply_parameters()
 
+    @reads
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
         k = whole_number('k', k)
@@ -245,10 +255,11 @@ class FaissIndex(Index):
         return Neighbors(torch.from_numpy(np.ascontiguousarray(scores[:, :width])),
                          torch.from_numpy(np.ascontiguousarray(rows[:, :width])), self.ids)
 
+    @reads
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         """Every row of similarity ``threshold`` or more that the search parameters let it see."""
-        threshold = checked_threshold(threshold)
+        threshold = checked_threshold(threshold, self.similarity)
         search = self._searching(queries, exclude, filter)
 
         def best(some: np.ndarray, k: int) -> Found:
@@ -263,6 +274,7 @@ class FaissIndex(Index):
         """The search of these queries among what they may find."""
         vectors = self._prepared(self.as_queries(queries)).numpy()
         store = self.store
+        store.check_lists()
         assert store.engine is not None
         mask = store.ids.allowed(chosen)
         scope = Scope(store.slots, None if mask is None else mask.cpu().numpy(),
@@ -272,6 +284,7 @@ class FaissIndex(Index):
         return FaissSearch(store.engine, vectors, scope, store.longest, store.kept,
                            self.rescore_factor, self._mirror)
 
+    @changes  # the lists are taken out for a moment
     def empty_copy(self, on_disk: str | PathLike[str] | None = None) -> FaissIndex:
         """An index with the same training and settings and no rows, to fill another shard with.
 
@@ -312,15 +325,21 @@ class FaissIndex(Index):
                    for part in parts]
         if not indexes:
             raise ValueError('There is nothing to merge: give at least one index.')
-        _check_alike(indexes)
-        merged = indexes[0].empty_copy(on_disk)
-        merged.store.join([part.store for part in indexes])
+        with ExitStack() as held:
+            for part in sorted(indexes, key=id):  # in one order, for two merges at once
+                held.enter_context(part.lock.write())
+            _check_alike(indexes)
+            merged = indexes[0].empty_copy(on_disk)
+            merged.store.join([part.store for part in indexes])
         merged._apply_parameters()
         return merged
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one file; lists that are kept on disk to a second one beside it."""
-        self.store.save(Path(path), dict(settings=self.settings(), gallery=self.gallery_digest))
+        # lists on disk are taken out for a moment
+        held = self.lock.write() if self.store.lists_on_disk else self.lock.read()
+        with held:
+            self.store.save(Path(path), dict(settings=self.settings(), gallery=self.gallery_digest))
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: Any = None,

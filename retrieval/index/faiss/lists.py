@@ -10,7 +10,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...files import write_atomically
+from ...tensor_file import DamagedError
 from .factory import load_faiss
 
 Renumber = Callable[[np.ndarray], np.ndarray]
@@ -150,6 +151,22 @@ def map_lists(ivf: Any, path: Path, sizes: np.ndarray, writable: bool) -> None:
         lists.do_mmap()
     lists.this.disown()
     ivf.replace_invlists(lists, True)
+
+
+def check_mapped(ivf: Any) -> None:
+    """Raise DamagedError where the file that an inverted file's lists are mapped from was cut short
+    meanwhile: touching what is gone would end the process.
+    """
+    faiss = load_faiss()
+    lists = faiss.downcast_InvertedLists(ivf.invlists)
+    if not isinstance(lists, faiss.OnDiskInvertedLists):
+        return
+    with suppress(FileNotFoundError):  # a deleted file is still there for whoever has it open
+        size = os.stat(lists.filename).st_size
+        if size < lists.totsize:
+            raise DamagedError(f'The inverted lists {lists.filename!r} were cut off after {size} '
+                               f'of {lists.totsize} bytes while they were open. Restore the '
+                               'file and load the index again.')
 
 
 def new_file(folder: str | os.PathLike[str]) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tensor_file import Container, Format, write_container
+from ...tensor_file import Container, Format, StringColumn, write_container
 from ..base import RowIds
 from . import lists as faiss_lists
 from .engine import FaissEngine, read_engine
@@ -87,8 +87,14 @@ class FaissStore:
         self.ids, self._slots, self.engine = ids, slots, engine
         self.codec, self.next_slot, self.longest = codec, next_slot, longest
 
+    def check_lists(self) -> None:
+        """Raise DamagedError where lists are mapped from a file that was cut short meanwhile."""
+        if self.engine is not None and self.lists_on_disk:
+            faiss_lists.check_mapped(self.engine.core)
+
     def check_writable(self) -> None:
         """Refuse a change of lists that are mapped from a saved file. Raises ValueError."""
+        self.check_lists()
         if self.sealed:
             raise ValueError('This index cannot be changed: its inverted lists are mapped from a '
                              'saved file. Load it with on_disk=FOLDER, which works on a copy.')
@@ -160,6 +166,7 @@ class FaissStore:
     def save(self, path: Path, facts: dict[str, Any]) -> None:
         """Write the rows and some facts; lists on disk to a second file, whose name is among them.
         """
+        self.check_lists()
         columns: dict[str, Any] = {'ids': self.ids.column(), 'slots': self.slots}
         lists: Path | None = None
         if self.engine is not None and self.lists_on_disk and len(self):
@@ -183,12 +190,15 @@ class FaissStore:
         Raises:
             ValueError: its parts do not fit each other, or this faiss cannot read it.
         """
-        ids, slots = opened.strings('ids'), opened.tensor('slots').numpy()
+        held = opened.strings('ids')  # copied, so that the file may change once it is read
+        ids = StringColumn(held.data.clone(), held.offsets.clone())
+        slots = opened.tensor('slots').numpy().copy()
         manifest = opened.manifest
         if len(slots) != len(ids) or bool((np.diff(slots) <= 0).any()):
             raise ValueError('the rows do not fit the ids')
         if self.kept is not None:
-            self.kept = KeptVectors(self.similarity, self.kept.dtype, opened.tensor('vectors'))
+            self.kept = KeptVectors(self.similarity, self.kept.dtype,
+                                    opened.tensor('vectors').clone())
             if len(self.kept.rows) != len(ids):
                 raise ValueError('the kept vectors do not fit the ids')
         engine = None

@@ -20,6 +20,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds; each pause is twice the one be
 _PASSING = {'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED', 'ABORTED', 'INTERNAL', 'UNKNOWN'}
 _CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED = 2, 8, 101
 _REFUSED_CODES = {6, 1100, 1101}  # the server found the request itself wrong
+_UNSPECIFIC = {1, 65535}  # whatever has no code of its own: only the text says what it is
+_UNPARSED = re.compile(r'parse expression|create \w+ plan|invalid expression', re.I)
+_STARTING = re.compile(r'no available \w*coord|service not ready|not healthy|is initializing', re.I)
 _GONE_CODES = {4, 100}  # there is no such collection
 _LOGGERS = ('pymilvus.decorators', 'pymilvus.client.connection_manager',
             'pymilvus.client.grpc_handler')
@@ -91,6 +94,7 @@ class Connection:
         _require('pymilvus')
         self._server = _Server(self._address) if self.embedded else None
         self._clients: list[Any] = []  # the client, where there is one
+        self._connecting = threading.Lock()
         self._folders: list[TemporaryDirectory[str]] = []
         self._finalizer = weakref.finalize(
             self, _close, self._clients, self._server, self._folders, os.getpid())
@@ -122,14 +126,17 @@ class Connection:
         spent, pause, attempt = 0.0, FIRST_PAUSE, 0
         while True:
             attempt += 1
+            client: Any = None
             began, limit = time.monotonic(), max(min(self.timeout, self.patience - spent), 0.05)
             try:
+                client = self._client(limit)
                 with _quiet():
-                    return getattr(self._client(limit), method)(*args, timeout=limit, **kwargs)
+                    return getattr(client, method)(*args, timeout=limit, **kwargs)
             except Exception as error:
-                if not _passes(error):
+                left = client is not None and client not in self._clients
+                if not (_passes(error) or left and isinstance(error, ValueError)):
                     raise _explained(error, method, self.uri) from error
-                self._recover(error, args)
+                self._recover(error, client, args)
                 # Longer than that it does not wait: this process was stopped, or the machine.
                 spent += min(time.monotonic() - began, 2 * limit)
                 if attempt > self.retries or spent + pause >= self.patience:
@@ -143,23 +150,28 @@ class Connection:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _client(self, limit: float) -> Any:
-        if not self._clients:
-            MilvusClient = load_pymilvus().MilvusClient
-            address = self._server.address if self._server else self._address
-            options = {**_CHANNEL, 'grpc.min_reconnect_backoff_ms': int(1000 * self.timeout)}
-            self._clients.append(MilvusClient(address, token=self.token or '', timeout=limit,
-                                              dedicated=True, grpc_options=options))
-        return self._clients[0]
+        with self._connecting:
+            if not self._clients:
+                MilvusClient = load_pymilvus().MilvusClient
+                address = self._server.address if self._server else self._address
+                options = {**_CHANNEL, 'grpc.min_reconnect_backoff_ms': int(1000 * self.timeout)}
+                self._clients.append(MilvusClient(address, token=self.token or '', timeout=limit,
+                                                  dedicated=True, grpc_options=options))
+            return self._clients[0]
 
-    def _recover(self, error: Exception, args: tuple[Any, ...]) -> None:
-        """Make ready for another attempt: load the collection, or connect anew."""
-        if _code(error) == _NOT_LOADED and self._clients:  # the server was started again
+    def _recover(self, error: Exception, client: Any, args: tuple[Any, ...]) -> None:
+        """Make ready for another attempt: load the collection, or connect anew, where no other
+        thread has done so.
+        """
+        if _code(error) == _NOT_LOADED and client is not None:  # the server was started again
             with suppress(Exception), _quiet():
-                self._clients[0].load_collection(args[0], timeout=self.timeout)
+                client.load_collection(args[0], timeout=self.timeout)
             return
-        while self._clients:
-            with suppress(Exception):
-                self._clients.pop().close()
+        with self._connecting:
+            if client in self._clients:
+                self._clients.remove(client)
+                with suppress(Exception):
+                    client.close()
 
 
 def _require(package: str) -> Any:
@@ -239,8 +251,15 @@ def _passes(error: BaseException) -> bool:
     code = _code(_origin(error))
     if hasattr(code, 'name') and not isinstance(code, int):
         return code.name in _PASSING
+    if code in _UNSPECIFIC and _STARTING.search(_reason(error)) and not _is_unparsed(error):
+        return True  # the parts of a server that was started again come up one after another
     return (code in (_CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED)
             or bool(getattr(error, 'retriable', False)))
+
+
+def _is_unparsed(error: BaseException) -> bool:
+    """True where the server did not understand an expression."""
+    return _code(_origin(error)) in _UNSPECIFIC and bool(_UNPARSED.search(_reason(error)))
 
 
 def _reason(error: BaseException) -> str:
@@ -259,25 +278,31 @@ def _explained(error: Exception, method: str, uri: str) -> Exception:
     if code in _GONE_CODES:
         return MilvusError(f'Milvus at {uri} no longer has the collection (another process '
                            f'replaced or dropped it): open the index again. ({_reason(error)})')
-    if code in _REFUSED_CODES or getattr(error, 'is_input_error', False):
+    if code in _REFUSED_CODES or getattr(error, 'is_input_error', False) or _is_unparsed(error):
         return ValueError(f'Milvus refused {method!r}: {_reason(error)}')
     if code is None:
         return error
     return MilvusError(f'Milvus at {uri} failed at {method!r}: {_reason(error)}')
 
 
+_silent = threading.local()  # how many calls this thread is in
+
+
+def _audible(record: logging.LogRecord) -> bool:
+    return not getattr(_silent, 'calls', 0)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the tracebacks that pymilvus logs for errors that are raised as well."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [logger.disabled for logger in loggers]
+    _silent.calls = getattr(_silent, 'calls', 0) + 1
     for logger in loggers:
-        logger.disabled = True
+        logger.addFilter(_audible)  # added once, however often
     try:
         yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        _silent.calls -= 1
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The index whose rows are in a Milvus database: embedded, a server or a cluster."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -16,6 +17,7 @@ from ...registry import INDEXES
 from ...similarity import Similarity
 from ...structures import Neighbors
 from ..base import Capabilities, Exclude, Filter, Index, as_range, named_similarity
+from ..lock import reads
 from . import collection as collections
 from . import rows as export
 from . import search as searching
@@ -92,6 +94,7 @@ class MilvusIndex(Index):
         connection = Connection(uri, token, real_number('timeout', timeout, above=0),
                                 whole_number('retries', retries, 0),
                                 real_number('patience', patience, above=0))
+        self._writing = threading.RLock()  # one change at a time, also while searches go on
         self._store = Store(connection, name, layout, kinds is not None, batch_size)
         self.capabilities = replace(type(self).capabilities, exact=kind == 'FLAT')
 
@@ -104,7 +107,8 @@ class MilvusIndex(Index):
 
     def refresh(self) -> None:
         """Look at the collection anew, where another process may have changed it."""
-        self._store.refresh()
+        with self._writing, self.lock.write():
+            self._store.refresh()
 
     @property
     def ids(self) -> Sequence[str]:
@@ -118,6 +122,7 @@ class MilvusIndex(Index):
     def __len__(self) -> int:
         return len(self._store.rows())
 
+    @reads
     def __contains__(self, item: Any) -> bool:
         return self._store.rows().ids.row(str(item)) is not None
 
@@ -135,9 +140,11 @@ class MilvusIndex(Index):
             MilvusUnavailable: the connection was lost midway; ``written`` rows are certainly in,
                 and :meth:`upsert` with the same arguments completes them without doubling any.
         """
-        table = self._store.rows()
-        vectors, names, columns = self._checked_rows(embeddings, ids, metadata, self._store.layout)
-        self._store.write(vectors, table.ids.new(names, len(vectors)), columns)
+        with self._writing, self.lock.write():
+            table = self._store.rows()
+            vectors, names, columns = self._checked_rows(embeddings, ids, metadata,
+                                                         self._store.layout)
+            self._store.write(vectors, table.ids.new(names, len(vectors)), columns)
 
     def upsert(self, embeddings: Any, ids: Iterable[Any],
                metadata: Mapping[str, Any] | None = None) -> None:
@@ -145,8 +152,9 @@ class MilvusIndex(Index):
 
         The arguments and errors are those of :meth:`add`.
         """
-        self._store.rows()
-        self._store.write(*self._checked_rows(embeddings, ids, metadata, self._store.layout))
+        with self._writing, self.lock.write():
+            self._store.rows()
+            self._store.write(*self._checked_rows(embeddings, ids, metadata, self._store.layout))
 
     def _checked_rows(self, embeddings: Any, ids: Iterable[Any], metadata: Any,
                       layout: collections.Layout | None) -> tuple[np.ndarray, list[str], Columns]:
@@ -162,7 +170,8 @@ class MilvusIndex(Index):
         return vectors.cpu().numpy(), names, columns
 
     def remove(self, ids: Iterable[Any]) -> None:
-        self._store.remove(self._store.rows().ids.rows(ids))
+        with self._writing, self.lock.write():
+            self._store.remove(self._store.rows().ids.rows(ids))
 
     def replace(self, embeddings: Any, ids: Iterable[Any],
                 metadata: Mapping[str, Any] | None = None) -> None:
@@ -183,8 +192,10 @@ class MilvusIndex(Index):
         vectors, names, columns = self._checked_rows(embeddings, ids, metadata, None)
         if not names:
             raise ValueError('There are no rows to put into the collection: give at least one.')
-        self._store.replace(vectors, names, columns, kind, self.overwrite)
+        with self._writing:
+            self._store.replace(vectors, names, columns, kind, self.overwrite, self.lock.write)
 
+    @reads
     def metadata_of(self, ids: Iterable[Any]) -> list[dict[str, Any]]:
         """The metadata of the rows of these ids. Raises KeyError where one is not there."""
         store, table = self._store, self._store.rows()
@@ -194,6 +205,7 @@ class MilvusIndex(Index):
         return read_metadata(store.connection, store.own, list(store.layout.columns),
                              [table.serials[row] for row in rows])
 
+    @reads
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
                filter: Filter | None = None) -> Neighbors:
         """The ``k`` most similar rows for every query; see :meth:`Index.search`.
@@ -220,12 +232,13 @@ class MilvusIndex(Index):
 
         return self._search(queries, nearest)
 
+    @reads
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,
                      filter: Filter | None = None) -> RangeNeighbors:
         """Every row whose similarity is at least ``threshold``, also more than 16,384 of them;
         the arguments are as in :meth:`search`.
         """
-        least = checked_threshold(threshold)
+        least = checked_threshold(threshold, self.similarity)
 
         def within(searcher: Searcher, vectors: np.ndarray) -> RangeNeighbors:
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
@@ -250,6 +263,7 @@ class MilvusIndex(Index):
         raise MilvusError(f'Other processes add rows to the collection {self._store.name!r} faster '
                           'than it can be searched: search it when they are done.')
 
+    @reads
     def save(self, path: str | PathLike[str]) -> None:
         """Write vectors, ids and metadata to one safetensors file, a copy that needs no Milvus."""
         wanted = self._store.wanted

@@ -1,8 +1,9 @@
 """The rows of a Milvus index: which there are, and how they are written, removed and replaced."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -187,6 +188,7 @@ class Store:
                  batch_size: int) -> None:
         self.connection, self.name, self.batch_size = connection, name, batch_size
         self.wanted, self.declared = layout, declared
+        self._reading = threading.RLock()  # one reads the rows, for all searches that want them
         self.refresh()
         self._loose = 0  # rows that the embedded Milvus has not yet put into its files
 
@@ -198,7 +200,8 @@ class Store:
 
     def forget_rows(self) -> None:
         """Read the rows again when they are needed."""
-        self._table = None
+        with self._reading:
+            self._table = None
 
     def rows(self) -> RowTable:
         """The rows in their order.
@@ -206,15 +209,16 @@ class Store:
         Raises:
             ValueError: the collection was made with other settings.
         """
-        if self._table is None:
-            self.own = self.own or collections.find(self.connection, self.name)
-            if self.own is not None:
-                self.layout = self._checked(collections.read_layout(self.connection, self.own))
-                self.connection.call('load_collection', self.own)
-                self._table = read_table(self.connection, self.own)
-            else:
-                self._table = RowTable()
-        return self._table
+        with self._reading:
+            if self._table is None:
+                self.own = self.own or collections.find(self.connection, self.name)
+                if self.own is not None:
+                    self.layout = self._checked(collections.read_layout(self.connection, self.own))
+                    self.connection.call('load_collection', self.own)
+                    self._table = read_table(self.connection, self.own)
+                else:
+                    self._table = RowTable()
+            return self._table
 
     def _checked(self, layout: Layout) -> Layout:
         wanted = {'similarity': (self.wanted.metric, layout.metric),
@@ -292,11 +296,12 @@ class Store:
         table.drop(rows)
 
     def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
-                overwrite: bool) -> None:
+                overwrite: bool, alone: Callable[[], AbstractContextManager[None]]) -> None:
         """Write the rows into a collection beside the old one, lead the name to it, and only then
         drop the old one.
 
         Args:
+            alone: holds searches off, for the moment of the change from the old to the new ones.
             kind: ``gallery``, which another gallery replaces, or ``copy``.
             overwrite: replace also what is no gallery.
 
@@ -305,12 +310,12 @@ class Store:
         """
         layout = self.new_layout(vectors.shape[1], columns)
         digest = collections.digest(layout, vectors, names, columns)
-        self.refresh()
         old = collections.find(self.connection, self.name)
         if old and collections.is_sealed(self.connection, self.name, old, digest) and (
                 self._count(old) == len(names)):
             self.connection.call('load_collection', old)
-            self.own, self.layout, self._table = old, layout, RowTable(enumerate(names))
+            with alone():
+                self.own, self.layout, self._table = old, layout, RowTable(enumerate(names))
             return
         if old and not overwrite and not collections.is_gallery(self.name, old):
             raise ValueError(
@@ -321,10 +326,12 @@ class Store:
             collections.drop(self.connection, self.name, left)
         own = self._built(layout, vectors, names, columns, kind)
         collections.seal(self.connection, self.name, own, digest)
-        collections.point(self.connection, self.name, own)
-        if old:
-            collections.drop(self.connection, self.name, old)
-        self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
+        with alone():
+            self.refresh()  # in case that what follows fails
+            collections.point(self.connection, self.name, own)
+            if old:
+                collections.drop(self.connection, self.name, old)
+            self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
 
     def _count(self, own: str) -> int:
         return self.connection.call('query', own, filter='', output_fields=['count(*)'],

@@ -1,5 +1,6 @@
 import copy
 import multiprocessing
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from retrieval.datasets.glyphs.cache import (
 )
 from retrieval.datasets.glyphs.rendering import Glyph
 
+from ...processes import in_a_child
 from ..few_fonts import use_few_fonts
 
 
@@ -184,3 +186,15 @@ def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.delenv('XDG_CACHE_HOME')
     monkeypatch.setenv('HOME', str(tmp_path))
     assert default_folder() == tmp_path / '.cache' / 'retrieval' / 'glyphs'
+
+
+def test_a_file_that_is_cut_short_while_it_is_open_is_an_error(few_fonts, tmp_path):
+    table = open_glyphs(tmp_path)
+    assert table.images[0].shape == (64, 64)
+    os.truncate(cache_path(tmp_path), 4096)
+
+    def check():
+        with pytest.raises(ValueError, match='cut off after 4096'):
+            table.images[len(table.labels) - 1]
+
+    in_a_child(check)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -12,8 +13,9 @@ import torch
 
 from retrieval.index import ExactIndex, FaissIndex, check_gallery, gallery_digest
 from retrieval.index.faiss.store import FORMAT
-from retrieval.tensor_file import Container, write_container
+from retrieval.tensor_file import Container, DamagedError, write_container
 
+from ...processes import in_a_child
 from ..toys import WIDTH, blobs, ids
 
 
@@ -250,3 +252,28 @@ def test_an_index_knows_its_gallery(kind, tmp_path):
 def test_ids_that_run_together_are_told_apart():
     vectors = torch.zeros(2, 1)
     assert gallery_digest(vectors, ['a', 'bc']) != gallery_digest(vectors, ['ab', 'c'])
+
+
+def test_files_that_are_cut_short_while_an_index_is_open(tmp_path):
+    """An index file is read when it is loaded; lists on disk stay mapped."""
+    index = filled('IVF8,Flat', 3000, rescore=True)
+    index.save(tmp_path / 'memory')
+    listed = filled('IVF8,Flat', 3000, on_disk=tmp_path / 'work')
+    listed.save(tmp_path / 'disk')
+    loaded, opened = FaissIndex.load(tmp_path / 'memory'), FaissIndex.load(tmp_path / 'disk')
+    working = FaissIndex.load(tmp_path / 'disk', on_disk=tmp_path / 'other')
+    os.truncate(tmp_path / 'memory', 4096)
+    for folder, pattern in ((tmp_path, 'disk.*.lists'), (tmp_path / 'other', '*.lists')):
+        os.truncate(next(folder.glob(pattern)), 4096)
+
+    def check():
+        assert same(loaded, index) and list(loaded.ids) == ids(3000)
+        loaded.save(tmp_path / 'again')
+        uses = (lambda of: of.search(blobs(2, 5), 3), lambda of: of.range_search(blobs(2), 0.5),
+                lambda of: of.save(tmp_path / 'copy'), lambda of: of.add(blobs(1), ['x']),
+                lambda of: of.remove(ids(1)))
+        for cut, use in itertools.product((opened, working), uses):
+            with pytest.raises(DamagedError, match='cut off after 4096'):
+                use(cut)
+
+    in_a_child(check)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from retrieval.index import ExactIndex, MilvusIndex, MilvusUnavailable
+from retrieval.index import ExactIndex, MilvusError, MilvusIndex, MilvusUnavailable
 
 from .cutting_proxy import CuttingProxy
 
@@ -294,3 +294,46 @@ def test_what_was_added_outlives_a_killed_process(tmp_path, opened):
     vectors = np.random.default_rng(1).normal(size=(3000, 8)).astype(np.float32)
     index = opened(str(tmp_path / 'a.db'))
     check(index, vectors[100:], [str(row) for row in range(100, 3000)])
+
+
+@pytest.mark.parametrize('code, text, kind', [
+    (65535, 'failed to create query plan: cannot parse expression: a ==, error: …', ValueError),
+    (1100, 'failed to create query plan: cannot parse expression: a ==', ValueError),
+    (65535, 'cannot parse expression: name == "no available datacoord"', ValueError),
+    (65535, 'disk broke', MilvusError),
+])
+def test_what_a_server_cannot_parse_is_a_value_error(new_milvus, monkeypatch, code, text, kind):
+    from pymilvus import MilvusClient, MilvusException
+    index = new_milvus(metadata=dict(n='int'))
+    index.add(np.eye(3), ['a', 'b', 'c'], metadata=dict(n=[1, 2, 3]))
+    calls = []
+
+    def search(self, *args, **kwargs):
+        calls.append(1)
+        raise MilvusException(code, text)
+
+    monkeypatch.setattr(MilvusClient, 'search', search)
+    with pytest.raises(kind, match=text[:20]) as caught:
+        index.search(np.eye(3), 1, filter='n ==')
+    assert len(calls) == 1 and type(caught.value) is kind
+
+
+@pytest.mark.parametrize('code, text', [
+    (65535, 'find no available rootcoord, check rootcoord state'),
+    (65535, 'find no available querycoord, check querycoord state'),
+    (1, 'service not ready[querycoord=3: Initializing]')])
+def test_a_server_whose_parts_are_starting_is_asked_again(new_milvus, monkeypatch, code, text):
+    from pymilvus import MilvusClient, MilvusException
+    index = new_milvus()
+    index.add(np.eye(3), ['a', 'b', 'c'])
+    search, failures = MilvusClient.search, []
+
+    def failing(self, *args, **kwargs):
+        if len(failures) < 2:
+            failures.append(1)
+            raise MilvusException(code, text)
+        return search(self, *args, **kwargs)
+
+    monkeypatch.setattr(MilvusClient, 'search', failing)
+    monkeypatch.setattr('retrieval.index.milvus.connection.FIRST_PAUSE', 0.01)
+    assert index.search(np.eye(3)[:1], 1).ids == [['a']] and len(failures) == 2
