@@ -51,7 +51,7 @@ def read_column(path: str | os.PathLike[str], what: str = 'labels') -> Any:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Path(f'{folder}/t.csv').write_text('path,brand\\na.png,Fiat\\nb.png,Seat\\n')
         ...     read_column(f'{folder}/t.csv:brand')
-        30
+        33
         ['Fiat', 'Seat']
     """
     given, wanted = os.path.expanduser(os.fspath(path)), None

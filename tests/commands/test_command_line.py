@@ -18,9 +18,6 @@ ROOT = Path(__file__).parents[2]
 def test_help_answers_without_torch():
     code = """
 import sys
-import pytest
-
-from retrieval.commands.command_line import with_home
 from retrieval.commands.main import commands, main
 for name in commands():
     assert 'torch' not in sys.modules, name
