@@ -69,7 +69,7 @@ def reports_errors(command: Command) -> Command:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
         except (ValueError, TypeError, OSError, KeyError, ImportError,
-                FloatingPointError) as error:
+                FloatingPointError, MemoryError) as error:
             if os.environ.get(TRACEBACK):
                 raise
             from ..compat import message_of_worker
@@ -113,7 +113,7 @@ def refuse_special_files(argv: Sequence[str]) -> None:
         >>> refuse_special_files(['--out=results', 'a.png'])
     """
     from ..foreign_files import refuse_special
-    for argument in map(str, argv):
+    for argument in argv:
         for path in (argument, argument.partition('=')[2]):
             if path:
                 refuse_special(path)
