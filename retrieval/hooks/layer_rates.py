@@ -19,7 +19,7 @@ class LayerRatesConstructor(DefaultOptimWrapperConstructor):
     The early layers of a backbone know edges and colours, which serve any picture; what they know
     is soon spoilt by the gradients of a few pictures. Their rates are multiplied by a factor that
     grows from layer to layer by equal ratios, from ``first_layer_mult`` to 1. Layers are the
-    modules with weights, in the order in which the part defines them.
+    modules with weights to train, in the order in which the part defines them.
 
     Args:
         optim_wrapper_cfg: the engine's, with an ``optimizer`` that has a rate.
@@ -53,7 +53,7 @@ class LayerRatesConstructor(DefaultOptimWrapperConstructor):
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The optimiser of a model, wrapped."""
-        layers = [list(layer.parameters(recurse=False))
+        layers = [[weight for weight in layer.parameters(recurse=False) if weight.requires_grad]
                   for layer in part_of(unwrapped(model), self.layers).modules()]
         layers = [weights for weights in layers if weights]
         steps = max(len(layers) - 1, 1)
@@ -64,6 +64,8 @@ class LayerRatesConstructor(DefaultOptimWrapperConstructor):
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, prefix: str = '',
                    is_dcn_module: Any = None) -> None:
         """The engine's groups, one a weight, with their rates."""
+        if not any(weight.requires_grad for weight in module.parameters()):
+            return  # the engine would say so of each weight
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the whole model; the engine comes back for each of its parts
             for group in params:

@@ -50,6 +50,15 @@ def test_without_the_factor_all_layers_have_one_rate():
     assert set(built().values()) == {0.1}
 
 
+def test_what_is_not_trained_is_no_layer():
+    model = Model()
+    model.backbone[0].requires_grad_(False)
+    wrapper = LayerRatesConstructor(dict(optimizer=dict(type='SGD', lr=1.0)), dict(
+        layers='backbone', first_layer_mult=0.04))(model)
+    groups = wrapper.param_groups[:-1]  # the last is the engine's, for its log
+    assert [round(group['lr'], 3) for group in groups] == [0.04] * 2 + [1.0] * 5
+
+
 @pytest.mark.parametrize('options, says', [
     (dict(first_layer_mult=0), 'first_layer_mult must be above 0 and at most 1'),
     (dict(first_layer_mult=2), 'first_layer_mult must be above 0 and at most 1')])
