@@ -20,6 +20,7 @@ import os
 import statistics
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -122,20 +123,18 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     sets = given.sets or sorted(path.name for path in given.folder.iterdir()
                                 if path.is_dir() and path.name != 'downloads')
-    rows = []
-    for name in sets:
-        runs = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for seed in given.seeds:
-                parts = [configured(given.folder / name, seed, Path(scratch), given.epochs)
-                         for _ in range(2)]
-                run = {**linear(parts[0], Path(scratch)), **tuned(parts[1])}
-                runs.append(run)
-                print(name, seed, {key: round(value, 2) for key, value in run.items()}, flush=True)
-                if given.out is not None:
-                    with given.out.open('a') as file:
-                        file.write(json.dumps(dict(run, set=name, seed=seed)) + '\n')
-        rows.append(shown(name, runs))
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed, name in product(given.seeds, sets):
+            parts = [configured(given.folder / name, seed, Path(scratch, name), given.epochs)
+                     for _ in range(2)]
+            run = {**linear(parts[0], Path(scratch, name)), **tuned(parts[1])}
+            runs[name].append(run)
+            print(name, seed, {key: round(value, 2) for key, value in run.items()}, flush=True)
+            if given.out is not None:
+                with given.out.open('a') as file:
+                    file.write(json.dumps(dict(run, set=name, seed=seed)) + '\n')
+    rows = [shown(name, runs[name]) for name in sets]
     heads = ['set', 'frozen', 'start', 'linear', 'tuned', 'seconds', 'a step']
     print('\n'.join(['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|', *rows]))
 

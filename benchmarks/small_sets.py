@@ -99,7 +99,7 @@ def differs(image: Image.Image, others: list[np.ndarray]) -> bool:
 
 
 def make_glyphs(out: Path, downloads: Path) -> None:
-    """Five typefaces of 900 characters."""
+    """Five typefaces of 400 characters."""
     import retrieval.registry  # noqa: F401
     from retrieval.datasets import Glyphs
 
@@ -111,13 +111,13 @@ def make_glyphs(out: Path, downloads: Path) -> None:
             info = dataset[row]
             code = str(info['sample_id']).split('/')[0].replace('+', '')
             by_class[f'{split}{int(info["gt_label"]):04d}'].append((code, info['img'][..., 0]))
-    for label in draw.sample(sorted(by_class), 900):
+    for label in draw.sample(sorted(by_class), 400):
         for number, (_, pixels) in enumerate(draw.sample(by_class[label], 5)):
             save(Image.fromarray(pixels), out / label, str(number))
 
 
 def make_emoji(out: Path, downloads: Path) -> None:
-    """A thousand emoji by four vendors; neither flags nor colours of skin."""
+    """500 emoji by four vendors; neither flags nor colours of skin."""
     downloads.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     for vendor in VENDORS:
@@ -132,7 +132,7 @@ def make_emoji(out: Path, downloads: Path) -> None:
             if not re.search('1f3f[b-f]|1f1[ef]', path.stem):
                 found[path.stem][vendor] = path
     whole = sorted(code for code, by in found.items() if len(by) == len(VENDORS))
-    for code in random.Random(0).sample(whole, min(1000, len(whole))):
+    for code in random.Random(0).sample(whole, 500):
         for vendor, path in found[code].items():
             save(on_white(path), out / code, vendor)
 
@@ -170,7 +170,7 @@ def make_icons(out: Path, downloads: Path) -> None:
 
 
 def make_stamps(out: Path, downloads: Path) -> None:
-    """Each stamp four times on a wallpaper."""
+    """Every other stamp, four times on a wallpaper."""
     draw = random.Random(0)
     grounds = [Image.open(path).convert('RGB').resize((640, 400))
                for package in WALLPAPERS
@@ -178,7 +178,7 @@ def make_stamps(out: Path, downloads: Path) -> None:
                if path.is_file() and not path.is_symlink()]
     drawn: list[np.ndarray] = []
     root = unpacked(STAMPS, downloads) / 'tuxpaint' / 'stamps'
-    for number, path in enumerate(sorted(root.rglob('*.png'))):
+    for number, path in enumerate(sorted(root.rglob('*.png'))[::2]):
         if path.stem.endswith(('_mirror', '_flip')) or not differs(on_white(path), drawn):
             continue
         stamp = Image.open(path).convert('RGBA')
@@ -204,7 +204,7 @@ def view_of(stamp: Image.Image, ground: Image.Image, draw: random.Random) -> Ima
 
 
 def render_objects(out: Path) -> None:
-    """500 shapes from five directions each."""
+    """300 shapes from five directions each."""
     import pybullet
     import pybullet_data
 
@@ -212,7 +212,7 @@ def render_objects(out: Path) -> None:
     pybullet.connect(pybullet.DIRECT)
     root = Path(pybullet_data.getDataPath())
     shapes = sorted((root / 'random_urdfs').glob('*/*.urdf'))
-    for path in draw.sample(shapes, 500):
+    for path in draw.sample(shapes, 300):
         pybullet.resetSimulation()
         body = pybullet.loadURDF(str(path), globalScaling=1)
         low, high = map(np.array, pybullet.getAABB(body))

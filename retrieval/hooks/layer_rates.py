@@ -35,7 +35,7 @@ class LayerRatesConstructor(DefaultOptimWrapperConstructor):
         >>> make = LayerRatesConstructor(
         ...     dict(optimizer=dict(type='SGD', lr=1.0)),
         ...     dict(first_layer_mult=0.01, layers='backbone'))
-        >>> [round(group['lr'], 4) for group in make(model).param_groups][::2]
+        >>> [round(group['lr'], 4) for group in make(model).param_groups[:6:2]]
         [0.01, 0.1, 1.0]
     """
 
