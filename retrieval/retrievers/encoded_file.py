@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from ..checks import first_repeated, whole_number
 from ..datasets import labels_of
 from ..distributed import Meeting, all_gather_list, rank
+from ..foreign_files import open_regular
 from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
 from ..progress import progress_bar
@@ -389,7 +390,7 @@ def file_state(path: str | None, compare: str = 'stat') -> str:
     try:
         if compare == 'content':
             digest = hashlib.sha256()
-            with open(path, 'rb') as opened:
+            with open_regular(path) as opened:
                 while block := opened.read(1 << 20):
                     digest.update(block)
             return f'sha256 {digest.hexdigest()}'
