@@ -40,8 +40,10 @@ class Command(Protocol):
 
 
 def reports_errors(command: Command) -> Command:
-    """Turn an error of the user's input into one message and exit status 2, and Ctrl-C into one line
-    and status 130; a command that knows what it has reached says so as the interruption's message.
+    """Turn an error of the user's input into one message and exit status 2.
+
+    Ctrl-C is one line and status 130; a command that knows what it has reached says so as the
+    interruption's message.
 
     With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
     that the command joined is left at its end, and a process that has nothing left to do but to

@@ -1,4 +1,5 @@
 """The command line: every command is found, answers quickly, and stands in tools/ and README."""
+import io
 import os
 import re
 import subprocess
@@ -115,3 +116,17 @@ def test_what_is_missing_is_called_what_it_is(gallery, query, says, monkeypatch,
     monkeypatch.chdir(tmp_path)
     status, _, err = run('search', gallery, query)
     assert status == 2 and says in err
+
+
+@pytest.mark.parametrize(('encoding', 'printed'), [
+    ('utf-8', b'caf\xe9 K\xc3\xb6ln\n'), ('ascii', b'caf\\udce9 K\\xf6ln\n')])
+def test_a_command_prints_names_of_any_bytes(monkeypatch, encoding, printed):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(buffer, encoding=encoding))
+
+    @reports_errors
+    def command(argv=None):
+        print(os.fsdecode(b'caf\xe9'), 'Köln')
+    command([])
+    sys.stdout.flush()
+    assert buffer.getvalue() == printed
