@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..image_files import UnreadableImageError
@@ -228,6 +229,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def _http(_: Request, error: HTTPException) -> JSONResponse:
         return answer(error.status_code, str(error.detail))
+
+    @app.exception_handler(ClientDisconnect)
+    def _gone(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(400, 'The client hung up.')
 
     @app.exception_handler(RequestValidationError)
     def _fields(_: Request, error: RequestValidationError) -> JSONResponse:

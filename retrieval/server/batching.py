@@ -15,6 +15,7 @@ from torch import Tensor
 from ..datasets import ImageList
 from ..encoders.preprocessor import parts_of_one_size
 from ..retrievers import evaluation_mode
+from .pictures import DECODED_AT_ONCE
 
 
 class BusyError(RuntimeError):
@@ -101,6 +102,7 @@ class Encoder:
     def __init__(self, model: Any, pipeline: Sequence[dict[str, Any]]) -> None:
         self.model, self.pipeline = model, list(pipeline)
         self.batcher = Batcher(self._embed)
+        self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
     def __call__(self, picture: Any) -> Tensor:
         """The embedding ``(D,)`` of a picture: a file, or an array ``(H, W, C)`` uint8.
@@ -109,7 +111,9 @@ class Encoder:
             UnreadableImageError: the file cannot be read.
             BusyError: too many pictures wait.
         """
-        return self.batcher(ImageList([picture], pipeline=self.pipeline)[0])
+        with self._decoding:
+            item = ImageList([picture], pipeline=self.pipeline)[0]
+        return self.batcher(item)
 
     def many(self, pictures: Sequence[Any]) -> Tensor:
         """The embeddings ``(n, D)`` of some pictures, past the queue."""

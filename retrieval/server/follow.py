@@ -34,15 +34,11 @@ class Follower:
         service: where to.
         look: what changes with the source; cheap.
         load: publishes the present state.
-
-    Attributes:
-        error: why the last attempt failed, or None.
     """
 
     def __init__(self, service: Service, look: Callable[[], Any],
                  load: Callable[[], None]) -> None:
         self.service, self.look, self.load = service, look, load
-        self.error: str | None = None
         self._seen: Any = None
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True, name='follower')
@@ -63,7 +59,7 @@ class Follower:
             if seen != self._seen:
                 self.load()
                 self._seen = seen
-                self.error = None
+                self.service.trouble = None
         finally:
             self._turn.release()
 
@@ -76,9 +72,10 @@ class Follower:
             except Stopped:
                 return
             except Exception as error:  # the next look may find it mended
-                if str(error) != self.error:
+                said = str(error).replace(os.path.join(self.service.source.folder or '', ''), '')
+                if said != self.service.trouble:
                     print_log(f'{self.service.source.name}: {error}', 'current', logging.WARNING)
-                self.error = str(error)
+                self.service.trouble = said
             wait = max(_EVERY, min(60.0, _SHARE * (time.monotonic() - start)))
 
     def join(self, timeout: float) -> None:

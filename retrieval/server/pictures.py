@@ -20,6 +20,7 @@ from ..files import write_bytes
 from ..image_files import UnreadableImageError, open_image
 from .facts import read_facts
 
+DECODED_AT_ONCE = max(2, os.cpu_count() or 1)  # a large picture takes hundreds of megabytes
 SIZES = (128, 256, 512, 1024)  # the heights of thumbnails
 _SHOWN = {'JPEG': 'image/jpeg', 'PNG': 'image/png', 'WEBP': 'image/webp', 'GIF': 'image/gif',
           'AVIF': 'image/avif'}  # what every browser shows
@@ -196,6 +197,7 @@ class Uploads:
         self.folder, self.most_bytes, self.max_pixels = folder, most_bytes, max_pixels
         self.seconds = seconds
         self._lock = threading.Lock()
+        self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
         folder.mkdir(parents=True, exist_ok=True)
         found = []
         for path in folder.iterdir():
@@ -213,7 +215,7 @@ class Uploads:
             raise UnreadableImageError('The body is empty: send the bytes of one picture.')
         name = hashlib.sha256(data).hexdigest()
         path = self.folder / name
-        with open_image('the upload', self.max_pixels, data) as (image, _):
+        with self._decoding, open_image('the upload', self.max_pixels, data) as (image, _):
             image.draft(None, (64, 64))
             image.load()  # a picture that is cut off is refused here
         if not path.exists():

@@ -133,6 +133,7 @@ class Service:
         self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
+        self.trouble: str | None = None  # why the source could not be read lately
         self.snapshot: Snapshot | None = None
         self.projection: Tensor | None = None
         self.refresh: Callable[[], None] = self._reload  # or that of what follows the source
@@ -236,7 +237,7 @@ class Service:
         return dict(
             name=self.source.name, model=_model_name(self.model), fingerprint=self.fingerprint,
             similarity=self.model.similarity.name, images=0 if snapshot is None else len(snapshot),
-            encoding=self.encoding.as_dict(),
+            encoding=self.encoding.as_dict(), trouble=self.trouble,
             unreadable=[dict(name=os.path.basename(name) if not root else name.removeprefix(root),
                              reason=why.replace(root, '') if root else why)
                         for name, why in list(skipped.items())[:1000]],
@@ -373,7 +374,9 @@ class Service:
         mask = snapshot.mask(filter or {})
         scores: dict[int, float] = {}
         if queries:
-            rows, scores = self._ranked(snapshot, queries, max(_DEPTH, offset + k), mask, rerank)
+            depth = max(offset + (2 if stack else 1) * k,
+                        _DEPTH if snapshot.columns or sort != 'score' else 0)
+            rows, scores = self._ranked(snapshot, queries, depth, mask, rerank)
             best = scores[rows[0]] if rows else None
         else:
             rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
