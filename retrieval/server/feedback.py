@@ -18,7 +18,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from ..datasets.image_io import read_image
 from ..files import write_atomically
+from ..gallery import Gallery
 from .service import Query, Service, UnknownRowError, cut
+from .snapshot import Snapshot
 
 _HEADER = ['query', 'result', 'right', 'time']
 _FEWEST = 8  # marks, right and wrong together
@@ -72,8 +74,8 @@ class Feedback:
             asked = self.service.row_of(snapshot, query)
             if asked is None:
                 raise ValueError('A mark wants a query with a row, an id or an upload.')
-            kept['id'] = snapshot.ids[asked]
-        line = [json.dumps(kept, sort_keys=True), snapshot.ids[row], int(right), int(time.time())]
+            kept['id'] = snapshot.name(asked)
+        line = [json.dumps(kept, sort_keys=True), snapshot.name(row), int(right), int(time.time())]
         with self._lock:
             new = not self.path.exists()
             with open(self.path, 'a', newline='', encoding='utf-8',
@@ -109,7 +111,8 @@ class Feedback:
 
     # Training ------------------------------------------------------------------------------------
 
-    def _embedded(self, query: str, memory: dict[str, Tensor | None]) -> Tensor | None:
+    def _embedded(self, query: str, snapshot: Snapshot, gallery: Gallery,
+                  memory: dict[str, Tensor | None]) -> Tensor | None:
         """The embedding of a query without a projection; None where its picture is gone."""
         if query not in memory:
             service, kept = self.service, json.loads(query)
@@ -118,13 +121,10 @@ class Feedback:
                     path = service.source.state / 'marked' / kept['upload']
                     memory[query] = service.encoder(
                         str(path) if 'box' not in kept else cut(read_image(path), kept['box']))
-                elif 'box' in kept:
-                    memory[query] = service.encoder(cut(service.pictures.read(kept['id']),
-                                                        kept['box']))
                 else:
-                    gallery = service.own_gallery
-                    row = int(gallery.ids.find([kept['id']])[0])
-                    memory[query] = gallery.embeddings[row] if row >= 0 else None
+                    row = snapshot.row_of_name[kept['id']]
+                    memory[query] = gallery.embeddings[row] if 'box' not in kept else \
+                        service.encoder(cut(service.pictures.read(snapshot.ids[row]), kept['box']))
             except (OSError, LookupError):
                 memory[query] = None
         return memory[query]
@@ -149,12 +149,13 @@ class Feedback:
             self._training.release()
 
     def _train(self) -> dict[str, Any]:
-        gallery, memory = self.service.own_gallery, {}  # type: ignore[var-annotated]
+        snapshot, gallery = self.service.both()
+        memory: dict[str, Tensor | None] = {}
         pairs, marks = [], []
         for mark in self.marks():
-            query = self._embedded(mark.query, memory)
-            row = int(gallery.ids.find([mark.result])[0])
-            if query is not None and row >= 0:
+            query = self._embedded(mark.query, snapshot, gallery, memory)
+            row = snapshot.row_of_name.get(mark.result)
+            if query is not None and row is not None:
                 pairs.append((normalize(query, dim=0), normalize(gallery.embeddings[row], dim=0)))
                 marks.append(mark)
         right = torch.tensor([float(mark.right) for mark in marks])
@@ -186,7 +187,7 @@ class Feedback:
     def _changed(self, marks: Sequence[Marked], before: Tensor,
                  after: Tensor) -> list[dict[str, Any]]:
         snapshot = self.service.current()
-        row_of = {name: row for row, name in enumerate(snapshot.ids)}
+        row_of = snapshot.row_of_name
         order = (after - before).abs().argsort(descending=True)[:50].tolist()
         found = []
         for place in order:

@@ -201,6 +201,11 @@ class Service:
             raise UnknownRowError('Nothing is served yet.')
         return self._gallery
 
+    def both(self) -> tuple[Snapshot, Gallery]:
+        """The present snapshot, and its gallery without a projection, of one moment."""
+        with self._publishing:
+            return self.current(), self.own_gallery
+
     def current(self) -> Snapshot:
         """The present snapshot. Raises UnknownRowError where nothing is served yet."""
         snapshot = self.snapshot
