@@ -1,5 +1,5 @@
 # AdamW for a network that was trained before, 15 epochs: a warm-up over a tenth of the run and a
-# cosine to its end, and rates that fall to a tenth from the last layer of the backbone to its first.
+# cosine to its end, and rates that fall to a tenth from the backbone's last layer to its first.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='LayerRatesConstructor',
