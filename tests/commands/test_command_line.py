@@ -1,7 +1,6 @@
 """The command line: every command is found, answers quickly, and stands in tools/ and README."""
 import io
 import os
-import os
 import re
 import subprocess
 import sys
