@@ -5,7 +5,7 @@
     python benchmarks/own_images.py data/small_sets --sets emoji --seeds 0 --epochs 5
 
 For each set (a folder of classes), with the pictures, encoder, loss and sampler of
-`configs/multi_similarity/lite0-ms_5e_image_folder.py`: ``frozen`` is the pooled
+`configs/multi_similarity/lite0-ms_15e_image_folder.py`: ``frozen`` is the pooled
 features of the default encoder as they are; ``linear`` a projection to 256 that is trained on them,
 as `train_on_embeddings --epochs 20` does; ``tuned`` the config as it stands, after its last epoch
 (its best one would be chosen by the classes that it is measured on), and ``start`` the same before
@@ -34,7 +34,7 @@ from retrieval.runs import feature_training
 from retrieval.runs.config import build_runner, load_config
 from retrieval.runs.features import FeatureSets
 
-CONFIG = 'configs/multi_similarity/lite0-ms_5e_image_folder.py'
+CONFIG = 'configs/multi_similarity/lite0-ms_15e_image_folder.py'
 METRIC = 'embedding/Recall@1'
 
 

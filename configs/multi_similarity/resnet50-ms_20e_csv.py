@@ -1,4 +1,4 @@
-# ResNet-50 at 224 px with weights that timm fetches, else as lite0-ms_5e_csv.py.
+# ResNet-50 at 224 px with weights that timm fetches, else as lite0-ms_15e_csv.py.
 _base_ = ['../_base_/methods/fine_tuning.py', '../_base_/datasets/csv_224.py']
 model = dict(
     image_encoder=dict(

@@ -1,4 +1,4 @@
-# ResNet-50 at 224 px with weights that timm fetches, else as lite0-ms_5e_image_folder.py.
+# ResNet-50 at 224 px with weights that timm fetches, else as lite0-ms_15e_image_folder.py.
 _base_ = ['../_base_/methods/fine_tuning.py', '../_base_/datasets/image_folder_224.py']
 model = dict(
     image_encoder=dict(

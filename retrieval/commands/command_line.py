@@ -13,6 +13,10 @@ from typing import Protocol
 
 from ..config.options import ReadOptions
 
+# Threads of OpenMP that wait for each other sleep instead of spinning, which beside another busy
+# process takes the time from those that work: a step of 1.2 s took 5 s. Read when torch is loaded.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 TRACEBACK = 'RETRIEVAL_TRACEBACK'
 INTERRUPTED = 130  # as shells count what Ctrl-C ended
 

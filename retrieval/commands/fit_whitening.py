@@ -10,8 +10,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from ..runs.features import extract
-from ..runs.fitted_checkpoint import check_out, write_checkpoint
 from .command_line import add_config_options, reports_errors
 
 
@@ -44,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..runs.fitted_checkpoint import check_out, write_checkpoint
+
     check_out(arguments.out)
     from ..encoders import fit_whitening
     from ..retrievers import build_retriever
@@ -89,6 +89,7 @@ def _embeddings(model: Any, config: Any, arguments: argparse.Namespace) -> Any:
     from ..gallery import FingerprintError, Gallery
     from ..retrievers.extraction import extraction_loader
     from ..runs.config import test_pipeline
+    from ..runs.features import extract
 
     if arguments.embeddings:
         gallery = Gallery.load(arguments.embeddings)

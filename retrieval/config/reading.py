@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,10 @@ def _missing(path: str) -> str:
     while not folder.is_dir():
         folder = folder.parent
     beside = sorted(map(str, folder.glob('*.py')))
-    if folder != Path('.') or folder.joinpath('configs').is_dir():
-        beside += map(str, islice(folder.rglob('*/*.py'), 2000))
+    # from the root of a file system a search would go through all of it, and through /proc
+    if folder.parent != folder or folder.joinpath('configs').is_dir():
+        with suppress(OSError):
+            beside += map(str, islice(folder.rglob('*/*.py'), 2000))
     near = nearest_names(path, beside, alike=0.6)
     if not near and _SHIPPED.is_dir():
         shipped = {one.stem: min(str(one), os.path.relpath(one), key=len)

@@ -130,3 +130,15 @@ def test_a_command_prints_names_of_any_bytes(monkeypatch, encoding, printed):
     command([])
     sys.stdout.flush()
     assert buffer.getvalue() == printed
+
+
+def test_threads_that_wait_do_not_spin():
+    """Unless the user says how; it has to be set before torch is loaded."""
+    code = 'import retrieval.commands.command_line, os, sys; assert "torch" not in sys.modules\n' \
+           'print(os.environ["OMP_WAIT_POLICY"])'
+    for given, expected in ({}, 'PASSIVE'), (dict(OMP_WAIT_POLICY='ACTIVE'), 'ACTIVE'):
+        environment = {**{name: value for name, value in os.environ.items()
+                          if name != 'OMP_WAIT_POLICY'}, **given}
+        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                              env=environment)
+        assert done.stdout.split() == [expected], done.stderr

@@ -228,8 +228,8 @@ def test_unreadable_images(folder, tmp_path):
 
 def test_nobody_is_an_answer(folder):
     gallery = ImageRetrievalInferencer(retriever(), folder, pipeline=PIPELINE).model.gallery
-    # Noise has no classes, so a copy is what counts as a match here.
-    doubled = torch.cat([gallery.embeddings, gallery.embeddings + 0.01])
+    # Noise has no classes, so what counts as a match here is nearly a copy.
+    doubled = torch.cat([gallery.embeddings, gallery.embeddings + 5])
     made = calibrate(doubled, torch.arange(9).repeat(2), 'false_match_rate', 0.0)
     made.save(folder.parent / 'match.json')
     for calibration in (made, folder.parent / 'match.json'):

@@ -5,7 +5,7 @@
 # where nothing got better for three validations.
 _base_ = [
     '../models/efficientnet_lite0_gem.py',
-    '../schedules/adamw_fine_tuning_5e.py',
+    '../schedules/adamw_fine_tuning_15e.py',
     '../default_runtime.py',
 ]
 model = dict(

@@ -1,5 +1,5 @@
-# AdamW for a network that was trained before: a warm-up over a tenth of the run and a cosine to its
-# end, and rates that fall to a tenth from the last layer of the backbone to its first.
+# AdamW for a network that was trained before, 15 epochs: a warm-up over a tenth of the run and a
+# cosine to its end, and rates that fall to a tenth from the backbone's last layer to its first.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='LayerRatesConstructor',
@@ -9,6 +9,6 @@ param_scheduler = [
     dict(type='ShareOfRun', by_epoch=False, schedule='LinearLR', stop=0.1, start_factor=0.1),
     dict(type='ShareOfRun', by_epoch=False, schedule='CosineAnnealingLR', begin=0.1,
          eta_min_ratio=1e-3)]
-train_cfg = dict(type='ResumableTrainLoop', max_epochs=5, val_interval=1)
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=15, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
