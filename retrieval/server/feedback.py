@@ -255,18 +255,23 @@ def train_projection(ones: Tensor, others: Tensor, right: Tensor) -> Tensor:
             / width ** 0.5).requires_grad_()
     up = torch.zeros(min(_RANK, width), width, requires_grad=True)
     level = (ones * others).sum(1).median().clone().requires_grad_()
-    optimiser = torch.optim.Adam([down, up, level], lr=_RATE)
+    weights = [down, up, level]
+    moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in weights]
     share = right.mean()
     weight = torch.where(right > 0, 0.5 / share, 0.5 / (1 - share))
     with torch.enable_grad():
-        for _ in range(_STEPS):
+        for step in range(1, _STEPS + 1):
             scores = (normalize(ones + ones @ down @ up)
                       * normalize(others + others @ down @ up)).sum(1)
             loss = binary_cross_entropy_with_logits(_SCALE * (scores - level), right, weight)
             loss = loss + _DECAY * ((down.T @ down) * (up @ up.T)).sum()  # of the correction's norm
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            # Adam (Kingma & Ba, 2015); that of torch.optim imports a compiler first, for seconds
+            for one, slope, (first, second) in zip(weights, torch.autograd.grad(loss, weights),
+                                                   moments, strict=True):
+                first.lerp_(slope, 0.1)
+                second.lerp_(slope.square(), 0.001)
+                one.data -= _RATE * (first / (1 - 0.9 ** step)) / (
+                    (second / (1 - 0.999 ** step)).sqrt() + 1e-8)
     return (torch.eye(width) + down @ up).detach()
 
 
