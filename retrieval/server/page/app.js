@@ -48,7 +48,7 @@ function useSearch(state, generation, report) {
   latest.current = answer;
   const stale = answer && answer.asked === asked && answer.of !== generation;
   const ask = async (offset, {signal}) => {
-    const body = {queries: state.queries, filter: state.filter, sort: state.queries.length || state.sort !== 'score' ? state.sort : 'folder',
+    const body = {queries: state.queries, filter: state.filter, sort: state.sort,
       stack: state.stack && state.queries.length > 0, k: PAGE, offset};
     if (state.lasso) body.rows = rowsInside(await loadMap(generation), state.lasso);
     return post('v1/search', body, {signal});
@@ -256,7 +256,7 @@ function App() {
       <button onClick=${() => actions.copy(chosen)}>${chosen.length > 1 ? 'Copy paths' : 'Copy path'}</button>
       <button onClick=${() => ask([...state.queries, ...chosen.map((item) => with_(item, 1))])}>Search with them</button>
       <button onClick=${() => setSelection(new Map())} aria-label="Clear the selection">×</button></section>`}
-    ${state.open !== null && html`<${Large} row=${state.open} items=${state.view === 'search' || state.view === 'map' && state.lasso ? items : []} actions=${actions} markOf=${markOf} canMark=${canMark}
+    ${state.open !== null && html`<${Large} row=${state.open} items=${state.view === 'search' || state.view === 'map' && state.lasso ? items : []} onEnd=${() => answer && items.length < answer.total && more()} actions=${actions} markOf=${markOf} canMark=${canMark}
       hasPictures=${info.has_pictures} generation=${info.generation} report=${report} />`}
     ${stack && html`<${Stack} item=${stack} onOpen=${(row) => { setStack(null); actions.show(row); }} onClose=${() => setStack(null)} />`}
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}

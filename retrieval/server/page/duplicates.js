@@ -21,7 +21,7 @@ function Compare({left, right, onClose}) {
           ${way === 'slider' && html`<span class="edge" style=${{left: `${at}%`}}></span>`}</div>
         ${way === 'slider' ? html`<label class="wide">${left.name} ↔ ${right.name}
           <input type="range" min="0" max="100" value=${at} onInput=${(event) => setAt(Number(event.target.value))} /></label>`
-          : html`<p class="hint">Black where both are equal.</p>`}
+          : html`<p class="hint">Black where both are equal; the difference is made four times as bright.</p>`}
         ${Math.abs(same - 1) > 0.02 && html`<p class="hint">The two have different shapes: the second is stretched over the first.</p>`}`}
   <//>`;
 }
@@ -29,8 +29,7 @@ function Compare({left, right, onClose}) {
 function Group({group, number, keep, included, onKeep, onInclude, onCompare, onOpen}) {
   const best = group.members.find((member) => member.row === keep);
   return html`<li class=${included ? 'group' : 'group out'}><fieldset>
-    <legend><label><input type="checkbox" checked=${included} onChange=${(event) => onInclude(event.target.checked)} /> Group ${number},
-      ${plural(group.members.length, 'picture')}</label></legend>
+    <legend><label><input type="checkbox" checked=${included} onChange=${(event) => onInclude(event.target.checked)} /> Group ${number}: ${plural(group.members.length, 'picture')}</label></legend>
     <div class="members">${group.members.map((member) => html`<div key=${member.row} class=${member.row === keep ? 'member kept' : 'member'}>
       <button class="picture" aria-label=${`Open ${member.name}`} onClick=${() => onOpen(member.row)}><img src=${thumbnail(member.row)} alt="" loading="lazy" /></button>
       <label class="keep"><input type="radio" name=${`keep-${number}`} checked=${member.row === keep} onChange=${() => onKeep(member.row)} />

@@ -19,15 +19,21 @@ function Values({facet, chosen, onChange}) {
     ${!word && fitting.length > SHORT && html`<button class="plain" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? 'fewer' : `all ${fitting.length}`}</button>`}`;
 }
 
+/** The least and the largest value that the results have. */
+function ends({kind, values}) {
+  const sorted = values.map(({value}) => (kind === 'number' ? Number(value) : String(value))).sort((a, b) => (a < b ? -1 : 1));
+  return [sorted[0], sorted.at(-1)];
+}
+
 function Range({facet, chosen, onChange}) {
+  const [least, largest] = ends(facet);
   const type = facet.kind === 'date' ? 'date' : 'number';
-  const field = (end) => html`<label>${end === 'min' ? 'from' : 'to'} <input type=${type} step="any" value=${chosen?.[end] ?? ''}
-    placeholder=${facet[end] ?? ''} onChange=${(event) => {
+  const field = (end) => html`<label>${end === 'min' ? 'from' : 'to'} <input type=${type} step="any" value=${chosen?.[end] ?? ''} onChange=${(event) => {
       const next = {...chosen, [end]: event.target.value || undefined};
       onChange(next.min || next.max ? next : []);
     }} /></label>`;
   return html`<div class="range">${field('min')}${field('max')}
-    ${facet.min != null && html`<span class="hint">${facet.min} to ${facet.max}</span>`}</div>`;
+    ${least !== undefined && html`<span class="hint">here ${least === largest ? least : `${least} to ${largest}`}</span>`}</div>`;
 }
 
 export function Facets({facets, filter, change}) {
@@ -38,7 +44,11 @@ export function Facets({facets, filter, change}) {
     change({filter: next});
   };
   const count = Object.keys(filter).length;
-  const known = facets.filter((facet) => facet.kind !== 'text' || facet.values.length || filter[facet.name]);
+  // in a folder of folders the label is the folder's name: one list of them is enough
+  const same = (one, other) => one.values.length === other.values.length
+    && one.values.every(({value}, at) => value === other.values[at].value);
+  const known = facets.filter((facet, at) => filter[facet.name]
+    || facet.values.length > 0 && !facets.slice(0, at).some((other) => same(facet, other)));
   if (!known.length) return null;
   return html`<details class="facets" open=${innerWidth >= 900}><summary>Filter${count ? ` (${count})` : ''}</summary>
     ${count > 0 && html`<button class="plain" onClick=${() => change({filter: {}})}>Clear the filter</button>`}

@@ -15,7 +15,7 @@ function Card({item, width, height, current, actions, selected, mark, canMark, h
     aria-label=${`${label}: ${item.name}`} aria-pressed=${pressed} onClick=${() => actions[name](item)}>${symbol}</button>`;
   return html`<li class=${'card' + (selected ? ' selected' : '') + (item.match === false ? ' below' : '')} data-row=${item.row} style=${{width: `${width}px`}}>
     <button class="picture" tabindex=${tab} style=${{height: `${height}px`}} onClick=${() => actions.open(item)} aria-label=${describe(item)}>
-      ${hasPictures && html`<img src=${thumbnail(item.row, Math.max(width, height) > 300 ? 512 : 256)} loading="lazy" decoding="async" alt="" />`}
+      ${hasPictures && html`<img src=${thumbnail(item.row, height * devicePixelRatio > 300 ? 512 : 256)} loading="lazy" decoding="async" alt="" />`}
       ${!hasPictures && html`<span class="no-picture">${item.id}</span>`}
     </button>
     <input class="pick" type="checkbox" tabindex=${tab} checked=${selected} aria-label=${`Select ${item.name}`}

@@ -7,7 +7,7 @@ const hidden = new Set(['row', 'stacked', 'metadata', 'match', 'width', 'height'
 const text = (name, value) => (name === 'bytes' || name === 'size' ? bytes(Number(value))
   : typeof value === 'object' ? JSON.stringify(value) : String(value));
 
-export function Large({row, items, actions, markOf, canMark, hasPictures, generation, report}) {
+export function Large({row, items, onEnd, actions, markOf, canMark, hasPictures, generation, report}) {
   const at = items.findIndex((item) => item.row === row);
   const [found, setFound] = useState(null);
   const [neighbours, setNeighbours] = useState([]);
@@ -27,6 +27,7 @@ export function Large({row, items, actions, markOf, canMark, hasPictures, genera
     return () => abort.abort();
   }, [row, generation]);
 
+  useEffect(() => { if (at >= 0 && at + 3 >= items.length) onEnd(); }, [at]);
   const step = (by) => items[at + by] && actions.show(items[at + by].row);
   const onKeyDown = (event) => {
     if (isTyping(event)) return;

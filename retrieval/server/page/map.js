@@ -12,7 +12,7 @@ export async function loadMap(generation) {
     const numbers = new Map(names.map((name, number) => [name, number]));
     kept = {generation, map: {
       points: new Float32Array(raw.buffer), rows: answer.rows, names,
-      labels: Uint32Array.from(answer.labels || [], (label) => numbers.get(label)),
+      labels: Uint32Array.from(answer.labels || answer.rows, (label) => numbers.get(label) ?? 0),
     }};
   }
   return kept.map;
@@ -35,7 +35,19 @@ export function rowsInside(map, corners) {
   return rows;
 }
 
-const colour = (number, dark) => `hsl(${(number * 137.508) % 360} ${60 + (number % 3) * 12}% ${dark ? 62 : 42}%)`;
+/** A colour for each label, as a pixel of a canvas (alpha, blue, green, red), far from those before it. */
+function colours(count, dark) {
+  return Uint32Array.from({length: count}, (_, number) => {
+    const hue = (number * 137.508) % 360;
+    const light = dark ? 0.62 : 0.42;
+    const strength = (0.62 + (number % 3) * 0.12) * Math.min(light, 1 - light);
+    const part = (shift) => {
+      const at = (shift + hue / 30) % 12;
+      return Math.round(255 * (light - strength * Math.max(-1, Math.min(at - 3, 9 - at, 1))));
+    };
+    return part(4) << 16 | part(8) << 8 | part(0);
+  });
+}
 
 export function MapView({generation, lasso, change, report, onOpen, hasPictures}) {
   const canvas = useRef();
@@ -54,13 +66,9 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
     return () => { current = false; };
   }, [generation]);
 
-  const groups = useMemo(() => {
-    if (!map) return [];
-    const lists = map.names.map(() => []);
-    map.labels.forEach((label, point) => lists[label].push(point));
-    return lists;
-  }, [map]);
   const inside = useMemo(() => (map && lasso ? new Set(rowsInside(map, lasso)) : null), [map, lasso]);
+
+  const isInside = useMemo(() => inside && Uint8Array.from(map.rows, (row) => (inside.has(row) ? 1 : 0)), [inside]);
 
   const fit = () => {
     let [left, right, top, bottom] = [Infinity, -Infinity, Infinity, -Infinity];
@@ -86,24 +94,26 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
     const pen = target.getContext('2d');
     const style = getComputedStyle(target);
     const dark = matchMedia('(prefers-color-scheme: dark)').matches;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
     const {scale, x, y} = view.current;
     const [shiftX, shiftY] = [width / 2 - x * scale, height / 2 - y * scale];
-    const size = map.rows.length > 20000 ? 2 : map.rows.length > 3000 ? 3 : 6;
-    groups.forEach((points, number) => {
-      for (const faint of inside ? [true, false] : [false]) {
-        pen.fillStyle = colour(number, dark);
-        pen.globalAlpha = faint ? 0.15 : 0.85;
-        for (const point of points) {
-          if (inside && inside.has(map.rows[point]) === faint) continue;
-          const px = map.points[2 * point] * scale + shiftX;
-          const py = map.points[2 * point + 1] * scale + shiftY;
-          if (px > -size && py > -size && px < width + size && py < height + size) pen.fillRect(px - size / 2, py - size / 2, size, size);
-        }
+    const size = Math.round((map.rows.length > 20000 ? 2 : map.rows.length > 3000 ? 3 : 6) * ratio);
+    // pixels of one's own are drawn several times as fast as rectangles: 50,000 points stay smooth
+    const image = pen.createImageData(target.width, target.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    const palette = colours(map.names.length || 1, dark);
+    for (const faint of inside ? [true, false] : [false]) {
+      const alpha = (faint ? 44 : 225) << 24;
+      for (let point = 0; point < map.rows.length; point += 1) {
+        if (inside && isInside[point] === (faint ? 1 : 0)) continue;
+        const left = Math.round((map.points[2 * point] * scale + shiftX) * ratio - size / 2);
+        const top = Math.round((map.points[2 * point + 1] * scale + shiftY) * ratio - size / 2);
+        if (left < 0 || top < 0 || left + size > target.width || top + size > target.height) continue;
+        const tint = palette[map.labels[point]] | alpha;
+        for (let line = top; line < top + size; line += 1) pixels.fill(tint, line * target.width + left, line * target.width + left + size);
       }
-    });
-    pen.globalAlpha = 1;
+    }
+    pen.putImageData(image, 0, 0);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     const corners = path.current.length ? path.current : lasso || [];
     if (corners.length) {
       pen.beginPath();
@@ -248,6 +258,6 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
         aria-label="Map of the pictures: arrow keys move, plus and minus zoom, Enter takes what is in view"
         onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${up} onPointerLeave=${() => setHover(null)}></canvas>
       ${hover && html`<div class="tip" style=${{left: `${Math.min(hover.x + 14, canvas.current.clientWidth - 150)}px`, top: `${Math.min(hover.y + 14, canvas.current.clientHeight - 150)}px`}}>
-        ${hasPictures && html`<img src=${thumbnail(hover.row)} alt="" />`}<span>${hover.label}</span></div>`}</div>
+        ${hasPictures && html`<img src=${thumbnail(hover.row)} alt="" />`}${hover.label != null && html`<span>${hover.label}</span>`}</div>`}</div>
   </section>`;
 }
