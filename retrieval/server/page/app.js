@@ -68,6 +68,8 @@ function useSearch(state, generation, report) {
     }, (error) => {
       if (mine.signal.aborted) return;
       setBusy(false);
+      // the results of another question are no answer to this one
+      if (latest.current?.asked !== asked) setAnswer(null);
       report(error);
     });
   };
@@ -225,7 +227,7 @@ function App() {
         <${Facets} facets=${answer?.facets || info.facets || []} filter=${state.filter} change=${change} />
         <section class="results" aria-label="Results" aria-busy=${busy}>
           <div class="bar">
-            <span class="count">${answer ? plural(answer.total, state.queries.length ? 'result' : 'picture') : 'Searching …'}${answer?.milliseconds != null && state.queries.length > 0 ? ` in ${Math.round(answer.milliseconds)} ms` : ''}</span>
+            <span class="count">${answer ? plural(answer.total, state.queries.length ? 'result' : 'picture') : busy ? 'Searching …' : ''}${answer?.milliseconds != null && state.queries.length > 0 ? ` in ${Math.round(answer.milliseconds)} ms` : ''}</span>
             ${state.lasso && html`<button onClick=${() => change({lasso: null})}>Lasso of the map ×</button>`}
             <label>Sort <select value=${state.sort} onChange=${(event) => change({sort: event.target.value})}>
               ${SORTS.map((name) => html`<option value=${name}>${name === 'score' && !state.queries.length ? 'as they are' : name}</option>`)}</select></label>

@@ -3,7 +3,7 @@ import {html, useEffect, useState, Dialog, announce, bytes, isTyping, percent, s
 import {get, post} from './api.js';
 import {Crop, BoxFields} from './crop.js';
 
-const hidden = new Set(['row', 'stacked', 'metadata', 'match', 'width', 'height', 'score', 'probability']);
+const hidden = new Set(['row', 'stacked', 'metadata', 'match', 'width', 'height', 'score', 'probability', 'generation']);
 const text = (name, value) => (name === 'bytes' || name === 'size' ? bytes(Number(value))
   : typeof value === 'object' ? JSON.stringify(value) : String(value));
 
