@@ -140,7 +140,8 @@ def folder_lock(folder: str | os.PathLike[str], timeout: float) -> Iterator[None
         ...     os.listdir(folder)
         ['lock']
     """
-    descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW,
+                         0o666)
     try:
         _take(descriptor, folder, timeout)
         yield

@@ -1,10 +1,18 @@
 """Files that somebody else made: only regular ones are read, none that would fill the memory."""
 from __future__ import annotations
 
+import ast
 import errno
+import math
 import os
+import resource
 import stat
-from typing import BinaryIO
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
 
 _KINDS = {stat.S_IFIFO: 'a named pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device',
           stat.S_IFSOCK: 'a socket'}
@@ -91,3 +99,93 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
     """
     with open_regular(path) as file:
         return file.read()
+
+
+# Sizes -------------------------------------------------------------------------------------------
+
+_NUMPY = b'\x93NUMPY'
+_LONGEST_HEADER = 10_000  # as NumPy
+
+
+def refuse_oversized(path: str | os.PathLike[str]) -> None:
+    """Refuse an array or archive (``.npy``, ``.npz``, a file of ``torch.save``) by its header:
+    an array of more bytes than there are, or contents that the free memory does not hold.
+
+    Other files pass. The bytes decide what a file is.
+
+    Raises:
+        ValueError: it claims more; the message says how much.
+        OSError: it cannot be opened.
+
+    Example:
+        >>> refuse_oversized(__file__)
+    """
+    with open_regular(path) as file:
+        size, start = os.fstat(file.fileno()).st_size, file.read(len(_NUMPY))
+        file.seek(0)
+        try:
+            if start == _NUMPY:
+                _check_array(path, file, size)
+                _check_memory(path, size)
+            elif start.startswith(b'PK'):
+                with ZipFile(file) as archive:
+                    _check_memory(path, sum(part.file_size for part in archive.infolist()))
+                    for part in archive.infolist():
+                        if part.filename.endswith('.npy'):
+                            with archive.open(part) as member:
+                                _check_array(path, member, part.file_size)
+        except (BadZipFile, SyntaxError, UnicodeDecodeError, NotImplementedError):
+            return  # who reads it says what is wrong
+
+
+def _check_array(path: str | os.PathLike[str], file: IO[bytes], size: int) -> None:
+    """Compare the header of a ``.npy`` file with its size (numpy.lib.format, versions 1 to 3)."""
+    start = file.read(8)
+    length = 2 if start[6:7] == b'\1' else 4
+    header = file.read(min(int.from_bytes(file.read(length), 'little'), _LONGEST_HEADER))
+    if not start.startswith(_NUMPY):
+        return
+    try:
+        described = ast.literal_eval(header.decode('latin-1' if length == 2 else 'utf-8').strip())
+        dtype = np.lib.format.descr_to_dtype(described['descr'])
+        shape = tuple(int(edge) for edge in described['shape'])
+    except (ValueError, TypeError, KeyError, MemoryError, RecursionError):
+        return  # NumPy says what is wrong with it
+    claimed = math.prod(shape) * dtype.itemsize
+    held = size - len(start) - length - len(header)
+    if claimed > held and not dtype.hasobject:
+        raise ValueError(f'{os.fspath(path)!r} claims to hold an array of shape {shape} and dtype '
+                         f'{dtype}, {claimed:,} bytes, and holds {held:,}: it is damaged. Write it '
+                         'again.')
+
+
+def _check_memory(path: str | os.PathLike[str], wanted: int) -> None:
+    free = available_memory()
+    if wanted > free:
+        raise ValueError(f'{os.fspath(path)!r} would take {wanted:,} bytes of memory, and '
+                         f'{free:,} are free. Write it in parts, or as a gallery, which is mapped.')
+
+
+def available_memory() -> int:
+    """How many bytes this process can still take: what the machine, its control group and its own
+    limit leave.
+
+    Example:
+        >>> available_memory() > 0
+        True
+    """
+    bounds = [2 ** 63]
+    with suppress(OSError, ValueError, IndexError):
+        meminfo = Path('/proc/meminfo').read_text()
+        bounds.append(1024 * int(meminfo.partition('MemAvailable:')[2].split()[0]))
+    for limit, used in (('memory.max', 'memory.current'),
+                        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
+        with suppress(OSError, ValueError):  # 'max' where there is no limit
+            root = Path('/sys/fs/cgroup')
+            bounds.append(int((root / limit).read_text()) - int((root / used).read_text()))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    with suppress(OSError, ValueError, IndexError):
+        if soft != resource.RLIM_INFINITY:
+            pages = int(Path('/proc/self/statm').read_text().split()[0])
+            bounds.append(soft - pages * resource.getpagesize())
+    return max(0, min(bounds))

@@ -217,14 +217,15 @@ def _inside(path: str, folder: str) -> bool:
 # Opening -----------------------------------------------------------------------------------------
 
 @contextmanager
-def open_image(path: str | os.PathLike[str],
-               max_pixels: int | None = None) -> Iterator[tuple[Image.Image, bytes]]:
+def open_image(path: str | os.PathLike[str], max_pixels: int | None = None,
+               data: bytes | None = None) -> Iterator[tuple[Image.Image, bytes]]:
     """Open an image file; what decoders raise inside becomes one error that names the file.
 
     Args:
         path: the file.
         max_pixels: the most pixels that a picture may have; by default what the environment
             variable ``RETRIEVAL_MAX_PIXELS`` says, else 178,956,970.
+        data: its bytes, where they are read already, as from a server.
 
     Yields:
         The image, which Pillow has not decoded yet, and the bytes of the file. Of a PNG file those
@@ -244,7 +245,7 @@ def open_image(path: str | os.PathLike[str],
         ('PNG', (3, 2), b'PNG')
     """
     limit = pixel_limit(max_pixels)
-    data = _read_bytes(path)
+    data = _read_bytes(path) if data is None else bytes(data)
     with readable(path, len(data)):
         data = _without_texts(data)
         with _identified(data) as image:

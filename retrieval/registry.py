@@ -108,6 +108,8 @@ HOOKS = _child('hook', root.HOOKS, 'hooks')
 LOOPS = _child('loop', root.LOOPS, 'hooks')
 OPTIM_WRAPPERS = _child('optim wrapper', root.OPTIM_WRAPPERS, 'hooks')
 PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'hooks')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    'optim wrapper constructor', root.OPTIM_WRAPPER_CONSTRUCTORS, 'hooks')
 INDEXES = _child('index', None, 'index')
 RERANKERS = _child('reranker', None, 'rerank')
 BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
@@ -115,7 +117,7 @@ BATCH_AUGMENTS = _child('batch augment', None, 'encoders')
 # own names.
 EMPTY = [_child(parent.name, parent) for parent in (
     root.INFERENCERS, root.LOG_PROCESSORS, root.MODEL_WRAPPERS,
-    root.OPTIM_WRAPPER_CONSTRUCTORS, root.OPTIMIZERS,
+    root.OPTIMIZERS,
     root.RUNNER_CONSTRUCTORS, root.RUNNERS, root.STRATEGIES, root.TASK_UTILS, root.VISBACKENDS,
     root.VISUALIZERS, root.WEIGHT_INITIALIZERS)]
 PML = Registry('model', parent=root.MODELS, scope='PML', locations=['retrieval.losses.pml'])

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from .files import kind_of_file, write_all, write_atomically
+from .foreign_files import refuse_special
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
@@ -673,10 +674,14 @@ class WatchedFile:
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     _ = file.write(b'abc'), file.flush()
         ...     watched = WatchedFile(file.name)
+        ...     print(watched.check())
         ...     _ = file.truncate(2)
-        ...     watched.check()
-        Traceback (most recent call last):
-        retrieval.tensor_file.DamagedError: ... was cut off after 2 of 3 bytes while it was open...
+        ...     try:
+        ...         watched.check()
+        ...     except DamagedError as error:
+        ...         print(str(error).partition('was ')[2].partition('.')[0])
+        0
+        cut off after 2 of 3 bytes while it was open
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -712,6 +717,7 @@ def map_file(path: str | os.PathLike[str]) -> np.ndarray:
     What is written into them stays in memory and never reaches the file. No file descriptor stays
     open, so that the number of mapped files has no low limit.
     """
+    refuse_special(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size

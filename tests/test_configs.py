@@ -115,6 +115,8 @@ def found(part, key):
 def width_of(path):
     """The width of the embeddings, by the papers and their authors' code."""
     encoder, method = path.stem.split('_')[0].split('-')[:2]
+    if encoder == 'lite0':
+        return 256
     if encoder == 'resnet10':
         return 256 if path.parent.name in ('moco', 'self_supervised') else 128
     if method in ('ns', 'bnneck') or (method == 'pnca' and 'stanford' not in path.stem):

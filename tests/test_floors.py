@@ -17,6 +17,7 @@ FLOORS = [
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},
+    {'server'},
     {'commands'},
     {'__main__'},
 ]

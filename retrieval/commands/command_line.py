@@ -53,7 +53,9 @@ def reports_errors(command: Command) -> Command:
         _print_any_name()
         joined_before = _in_group()
         try:
-            command(list(map(with_home, sys.argv[1:] if argv is None else argv)))
+            arguments = list(map(with_home, sys.argv[1:] if argv is None else argv))
+            refuse_special_files(arguments)
+            command(arguments)
             if not joined_before and _in_group():  # who leaves first may cut off who still reads
                 sys.modules['torch.distributed'].barrier()
                 if argv is None:  # it is the process's own command, not a call from Python
@@ -97,6 +99,22 @@ def with_home(argument: str) -> str:
     """
     begin, tilde, path = re.sub(r'^([^~/]*=)?~', r'\1\0~', argument).rpartition('\0')
     return begin + os.path.expanduser(path) if tilde else argument
+
+
+def refuse_special_files(argv: Sequence[str]) -> None:
+    """Refuse pipes, devices and sockets among the arguments, which might never end.
+
+    Raises:
+        ValueError: it names the first.
+
+    Example:
+        >>> refuse_special_files(['--out=results', 'a.png'])
+    """
+    from ..foreign_files import refuse_special
+    for argument in map(str, argv):
+        for path in (argument, argument.partition('=')[2]):
+            if path:
+                refuse_special(path)
 
 
 def _end_at_once() -> None:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from ..runs.features import extract, extraction_loader
+from ..runs.features import extract
 from ..runs.fitted_checkpoint import check_out, write_checkpoint
 from .command_line import add_config_options, reports_errors
 
@@ -87,6 +87,7 @@ def _embeddings(model: Any, config: Any, arguments: argparse.Namespace) -> Any:
         ValueError: there is no training set, or learned whitening has no labels.
     """
     from ..gallery import FingerprintError, Gallery
+    from ..retrievers.extraction import extraction_loader
     from ..runs.config import test_pipeline
 
     if arguments.embeddings:

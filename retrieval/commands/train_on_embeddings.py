@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
+    from ..encoders import start_at_components
     from ..runs import feature_training as training
     from ..runs.features import FeatureSets
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print('The results here are of one size of the image; multi_scale acts in test and search.')
     sets = FeatureSets(model, config, config.work_dir, arguments.anew)
     if not projected and arguments.init == 'pca':
-        training.start_at_components(model.image_encoder.projection, sets.training)
+        start_at_components(model.image_encoder.projection, sets.training.embeddings)
     start = training.trained_weights(model.cpu().state_dict())
     before = training.evaluate(sets.config, start, projected)
     began = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..foreign_files import refuse_special
 from ..registry import nearest_names
 
 _SHIPPED = Path(__file__).parents[2] / 'configs'
@@ -46,6 +47,7 @@ def read_config(path: str | os.PathLike[str]) -> Any:
         10
     """
     path = os.path.expanduser(path)
+    refuse_special(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(_missing(path))
     if not path.endswith(_SUFFIXES):

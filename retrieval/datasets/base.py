@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.dataset import BaseDataset, Compose
 from PIL import UnidentifiedImageError
 
@@ -45,6 +46,9 @@ def build_pipeline(pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | Non
     steps = []
     for step in pipeline or []:
         steps.append(TRANSFORMS.build(step) if isinstance(step, Mapping) else step)
+        if type(steps[-1]) is _LoadImageFromFile:  # as `mmcv.…` or as a class: it opens anything
+            steps[-1] = TRANSFORMS.build({'type': 'retrieval.LoadImageFromFile', **{
+                name: value for name, value in vars(steps[-1]).items() if value is not None}})
         if not callable(steps[-1]):
             raise TypeError('A pipeline is a list of dicts with a `type`, or of callables; got '
                             f'{type(step).__name__}.')

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..checks import some_of
+from ..foreign_files import refuse_special
 from ..labels import as_written, written
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
@@ -89,6 +90,10 @@ class CSVDataset(RetrievalDataset):
             ``'gallery'``, the rows of the validation (or test) split that are flagged so.
         evaluation_split: which split ``'query'`` and ``'gallery'`` mean, where the file has both
             validation and test rows.
+        inside_root: True refuses rows whose path leads out of ``data_root`` (absolute, or by
+            ``..``): for a table from somebody else. By default a row may name any file that the
+            user may read. Only pictures are opened in either case, and links in ``data_root`` are
+            followed.
         pipeline: transforms, dicts or callables.
         metadata_keys: further columns that are kept beside label and path.
         kwargs: those of :class:`RetrievalDataset`.
@@ -113,7 +118,7 @@ class CSVDataset(RetrievalDataset):
     ann_file: str
 
     def __init__(self, ann_file: str, data_root: str = '', split: str = 'train',
-                 evaluation_split: str | None = None,
+                 evaluation_split: str | None = None, inside_root: bool = False,
                  pipeline: Sequence[dict[str, Any] | Callable[..., Any]] | None = (),
                  metadata_keys: str | Sequence[str] = (), **kwargs: Any) -> None:
         self._named_keys = (metadata_keys,) if isinstance(metadata_keys, str) else \
@@ -126,6 +131,7 @@ class CSVDataset(RetrievalDataset):
         self.split = self._checked_split(split, 'split', SPLITS)
         self.evaluation_split = evaluation_split and self._checked_split(
             evaluation_split, 'evaluation_split', ('validation', 'test'))
+        self.inside_root = inside_root
         super().__init__(ann_file=ann_file, data_root=data_root, pipeline=pipeline, **kwargs)
 
     @staticmethod
@@ -239,6 +245,14 @@ class CSVDataset(RetrievalDataset):
         if empty.any():
             raise ValueError(f"The column 'path' is empty in {_rows(empty)}.")
         paths = [os.path.normpath(os.path.join(root, path)) for path in written[rows].tolist()]
+        if self.inside_root:
+            top = os.path.join(os.path.abspath(root), '')
+            outside = [path for path in paths if not os.path.abspath(path).startswith(top)]
+            if outside:
+                raise ValueError(f'{self.ann_file!r} names {outside[0]!r}, which is not below '
+                                 f'data_root, {root!r} ({len(outside)} such rows); '
+                                 'inside_root=True refuses that.')
+        refuse_special(paths[0])
         if not os.path.isfile(paths[0]):
             raise FileNotFoundError(f'There is no image {paths[0]!r}, the first that '
                                     f'{self.ann_file!r} lists for split {self.split!r}: relative '

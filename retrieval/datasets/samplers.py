@@ -101,6 +101,88 @@ class ClassBatches:
             yield batch[self.rank * self.batch_size:(self.rank + 1) * self.batch_size]
 
 
+class WholeClassBatches:
+    """Batches of whole classes: all images of as many classes as fit, on every process.
+
+    In one iteration all classes of all processes are different. Classes come in turn, in random
+    order, within their group; one that does not fit any more waits for the next batch. The batches
+    are of unequal sizes, and an epoch has as many as would hold every image once were they full.
+
+    Args:
+        labels: the class of every image, ``(N,)`` int64.
+        batch_size: the most images of one process in one iteration.
+        groups: the super-class of every image, ``(N,)`` int64, or None for one of all.
+        parts: super-classes of one process in one iteration, each with as much room.
+        round_up: round the number of batches up rather than down.
+
+    Raises:
+        ValueError: a class does not fit a batch, or there are too few super-classes.
+    """
+
+    def __init__(self, labels: np.ndarray, batch_size: int, groups: np.ndarray | None = None,
+                 parts: int = 1, round_up: bool = True) -> None:
+        self.world_size, self.rank = world_size(), rank()
+        self.batch_size, self.parts, self.room = batch_size, parts, batch_size // parts
+        order = np.argsort(labels, kind='stable')
+        different, starts = np.unique(labels[order], return_index=True)
+        self.members = np.split(order, starts[1:])
+        largest = max(range(len(self.members)), key=lambda one: len(self.members[one]))
+        if len(self.members[largest]) > self.room:
+            raise ValueError(
+                f"m='all' puts whole classes into a batch, and class {different[largest]} has "
+                f'{len(self.members[largest])} images, more than the {self.room} that '
+                f'{f"each of {parts} super-classes" if parts > 1 else "a batch"} has room for: '
+                'raise batch_size, or give m a number.')
+        of_class = np.zeros(len(self.members), dtype=np.int64) if groups is None else \
+            groups[[rows[0] for rows in self.members]]
+        self.groups = [np.flatnonzero(of_class == one) for one in np.unique(of_class)]
+        images = batch_size * self.world_size
+        if len(labels) < images or (groups is not None and
+                                    len(self.groups) < parts * self.world_size):
+            raise ValueError(
+                f"m='all' makes {self.world_size} batches of up to {batch_size} images of "
+                f'{parts} super-classes, all different, which {len(labels)} images of '
+                f'{len(self.groups)} super-classes are too few for: lower batch_size or '
+                'super_classes_per_batch.')
+        self.count = max(1, -(-len(labels) // images) if round_up else len(labels) // images)
+
+    def batches(self, seed: int, epoch: int) -> Iterator[list[DrawIndex]]:
+        """This process's batches of one epoch, the same for the same seed and epoch."""
+        rng = np.random.default_rng((seed, epoch))
+        turns, draws = Cycle(np.arange(len(self.groups)), rng), Counter[int]()
+        waiting: list[list[int]] = [[] for _ in self.groups]
+        for _ in range(self.count):
+            used: set[int] = set()
+            for process in range(self.world_size):
+                batch: list[DrawIndex] = []
+                for group in turns.take(self.parts):
+                    for label in self._fitting(group, waiting, used, rng):
+                        for image in rng.permutation(self.members[label]).tolist():
+                            batch.append(DrawIndex(image, epoch=epoch or None, draw=draws[image]))
+                            draws[image] += 1
+                if process == self.rank:
+                    yield batch
+
+    def _fitting(self, group: int, waiting: list[list[int]], used: set[int],
+                 rng: np.random.Generator) -> list[int]:
+        """The next classes of a group that fit its room and are not in this iteration yet."""
+        room, chosen, queue = self.room, list[int](), waiting[group]
+        while True:
+            left = []
+            for label in queue:
+                if label not in used and len(self.members[label]) <= room:
+                    chosen.append(label)
+                    used.add(label)
+                    room -= len(self.members[label])
+                else:
+                    left.append(label)
+            waiting[group] = left
+            rest = [one for one in self.groups[group].tolist() if one not in used]
+            if (left and chosen) or not any(len(self.members[one]) <= room for one in rest):
+                return chosen
+            queue = left + [label for label in rng.permutation(self.groups[group]).tolist()
+                            if label not in left and label not in chosen]
+
 def needed_labels(dataset: Any, sampler: str) -> np.ndarray:
     """The labels of a dataset or wrapper. Raises ValueError where there are none."""
     labels = labels_of(dataset)
@@ -135,7 +217,7 @@ class ClassSampler(Sampler[Any]):
 class ClassBatchSampler(Sampler[Any]):
     """The batches of :class:`ClassBatches` as a ``batch_sampler``; epochs come by ``sampler``."""
 
-    def __init__(self, sampler: Any, composition: ClassBatches) -> None:
+    def __init__(self, sampler: Any, composition: ClassBatches | WholeClassBatches) -> None:
         self.sampler = sampler
         self.composition = composition
         self.batch_size = composition.batch_size
@@ -195,7 +277,8 @@ class MPerClassSampler(ClassSampler):
     def __init__(self, dataset: Sized, m: int, batch_size: int, seed: int | None = None,
                  round_up: bool = True) -> None:
         labels = needed_labels(dataset, 'MPerClassSampler')
-        super().__init__(dataset, ClassBatches(labels, batch_size, m, round_up), seed)
+        super().__init__(dataset, ClassBatches(labels, batch_size,
+                                               images_of_a_class(m, batches=False), round_up), seed)
 
 
 @DATA_SAMPLERS.register_module()
@@ -208,7 +291,9 @@ class MPerClassBatchSampler(ClassBatchSampler):
     Args:
         sampler: a sampler with ``dataset`` and ``seed``.
         batch_size: images of one process in one batch.
-        m: images of a class.
+        m: images of a class; ``'all'`` puts every image of a class into one batch, as
+            :class:`WholeClassBatches` says (``samples_per_class='all'`` of
+            pytorch-metric-learning).
         round_up: round the number of batches up rather than down.
 
     Example:
@@ -220,10 +305,12 @@ class MPerClassBatchSampler(ClassBatchSampler):
         [2, 2, 2]
     """
 
-    def __init__(self, sampler: Any, batch_size: int, m: int, round_up: bool = True) -> None:
+    def __init__(self, sampler: Any, batch_size: int, m: int | str, round_up: bool = True) -> None:
         name = 'MPerClassBatchSampler'
         labels = needed_labels(dataset_of(sampler, name), name)
-        super().__init__(sampler, ClassBatches(labels, batch_size, m, round_up))
+        super().__init__(
+            sampler, WholeClassBatches(labels, batch_size, round_up=round_up)
+            if m == 'all' else ClassBatches(labels, batch_size, images_of_a_class(m), round_up))
 
 
 @DATA_SAMPLERS.register_module()
@@ -441,6 +528,24 @@ def _composition(dataset: Any, sampler: str, super_class: str | Sequence[Any], b
                                round_up)
 
 
+def images_of_a_class(m: Any, batches: bool = True) -> int:
+    """``m`` as a number of images.
+
+    Raises:
+        ValueError: it is ``'all'`` where batches have one size, or another word.
+
+    Example:
+        >>> images_of_a_class(4)
+        4
+    """
+    if m == 'all' and not batches:
+        raise ValueError("m='all' makes batches of unequal sizes, which a sampler of single images "
+                         'cannot: use the batch sampler of that name.')
+    if isinstance(m, str):
+        raise ValueError(f"m must be a whole number or 'all', got {m!r}.")
+    return int(m)
+
+
 @DATA_SAMPLERS.register_module()
 class HierarchicalSampler(ClassSampler):
     """In every run of ``batch_size`` indices some super-classes, in each equally many classes, of
@@ -478,8 +583,8 @@ class HierarchicalSampler(ClassSampler):
                  super_classes_per_batch: int = 2, seed: int | None = None,
                  round_up: bool = True) -> None:
         super().__init__(dataset, _composition(
-            dataset, 'HierarchicalSampler', super_class, batch_size, m, super_classes_per_batch,
-            round_up), seed)
+            dataset, 'HierarchicalSampler', super_class, batch_size,
+            images_of_a_class(m, batches=False), super_classes_per_batch, round_up), seed)
 
 
 @DATA_SAMPLERS.register_module()
@@ -494,6 +599,7 @@ class HierarchicalBatchSampler(ClassBatchSampler):
         sampler: a sampler with ``dataset`` and ``seed``.
         batch_size: images of one process in one batch.
         super_class: as in :class:`HierarchicalSampler`, and so are the others.
+        m: images of a class; or ``'all'``, as :class:`WholeClassBatches` says.
 
     Example:
         >>> from mmengine.dataset import DefaultSampler
@@ -506,8 +612,15 @@ class HierarchicalBatchSampler(ClassBatchSampler):
         [1, 1, 1]
     """
 
-    def __init__(self, sampler: Any, batch_size: int, super_class: str | Sequence[Any], m: int,
-                 super_classes_per_batch: int = 2, round_up: bool = True) -> None:
-        super().__init__(sampler, _composition(
-            dataset_of(sampler, 'HierarchicalBatchSampler'), 'HierarchicalBatchSampler',
-            super_class, batch_size, m, super_classes_per_batch, round_up))
+    def __init__(self, sampler: Any, batch_size: int, super_class: str | Sequence[Any],
+                 m: int | str, super_classes_per_batch: int = 2, round_up: bool = True) -> None:
+        name = 'HierarchicalBatchSampler'
+        dataset = dataset_of(sampler, name)
+        if m == 'all':
+            super().__init__(sampler, WholeClassBatches(
+                needed_labels(dataset, name), batch_size, super_classes_of(dataset, super_class)[0],
+                super_classes_per_batch, round_up))
+        else:
+            super().__init__(sampler, _composition(
+                dataset, name, super_class, batch_size, images_of_a_class(m),
+                super_classes_per_batch, round_up))

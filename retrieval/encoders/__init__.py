@@ -39,7 +39,7 @@ from .pooling import (
     SPoC,
 )
 from .preprocessor import RetrievalDataPreprocessor
-from .projection import BatchNormNeck, Projection
+from .projection import BatchNormNeck, Projection, start_at_components
 from .weights import Checkpoint, WeightReport, load_weights, read_weights
 from .whitening import (
     Whitening,
@@ -62,5 +62,5 @@ __all__ = [
     'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening', 'get_module_at_path',
     'get_path_to_ultimate_classifier', 'get_ultimate_classifier', 'load_weights',
     'principal_components', 'read_weights', 'set_module_at_path', 'split_backbone_classifier',
-    'update_classifier',
+    'start_at_components', 'update_classifier',
 ]

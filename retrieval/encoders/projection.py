@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..checks import whole_number
 from ..registry import MODELS
 from ..similarity import normalize
+from .whitening import principal_components
 
 
 @MODELS.register_module()
@@ -78,6 +79,40 @@ def build_projection(projection: Any, in_features: int | None) -> nn.Module:
                          'in_features.')
     return MODELS.build({'type': 'retrieval.Projection', 'in_features': in_features,
                          **projection})
+
+
+def start_at_components(projection: Any, features: Any) -> bool:
+    """Let a linear projection start at the principal components of what it will project.
+
+    So it begins with what the features know, and not with a mixture of them.
+
+    Args:
+        projection: a :class:`Projection`; one with a hidden layer or without a linear one, wider
+            than its input, or of another kind, is left as it is.
+        features: array or tensor ``(N, in_features)``.
+
+    Returns:
+        Whether it was changed.
+
+    Raises:
+        ValueError: fewer than two features, or one that is not finite.
+
+    Example:
+        >>> rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+        >>> start_at_components(Projection(in_features=4, out_features=2), rows)
+        True
+    """
+    if not isinstance(projection, Projection) or not isinstance(projection.linear, nn.Linear):
+        return False
+    linear = projection.linear
+    if not isinstance(projection.hidden, nn.Identity) or linear.out_features > linear.in_features:
+        return False
+    fit = principal_components(features, linear.out_features)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(fit.projection))
+        if linear.bias is not None:
+            linear.bias.copy_(torch.from_numpy(-fit.projection @ fit.mean))
+    return True
 
 
 @MODELS.register_module()

@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..files import kind_of_file
+from ..foreign_files import refuse_oversized, refuse_special
 from ..registry import unknown_name
 
 KeyMapping = Mapping[str, str] | Sequence[Sequence[str]]
@@ -247,6 +248,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ['fc.weight']
     """
     path = Path(path)
+    refuse_special(path)
     if not path.is_file():
         is_folder = ', which is a folder' if path.is_dir() else ''
         raise FileNotFoundError(f'There is no weight file {str(path)!r}{is_folder}.')
@@ -291,6 +293,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> object:
+    refuse_oversized(path)
     try:
         with path.open('rb') as file, torch.serialization.safe_globals(_STAND_INS):
             # by its path torch would judge it by its suffix

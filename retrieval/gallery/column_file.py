@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checks import some_of
 from ..files import kind_of_file
+from ..foreign_files import refuse_oversized, refuse_special
 from ..labels import as_written, written
 from ..registry import unknown_name
 from .gallery import Gallery
@@ -59,6 +60,9 @@ def read_column(path: str | os.PathLike[str], what: str = 'labels') -> Any:
     file = Path(given)
     if not file.exists():
         raise FileNotFoundError(f'There are no {what} at {given!r}.')
+    refuse_special(file)
+    if file.is_file():
+        refuse_oversized(file)
     try:
         found = _read(file, kind_of_file(file), what, wanted)
         if isinstance(found, Mapping):

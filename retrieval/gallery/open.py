@@ -4,6 +4,7 @@ vectors that others saved; and a name that leads to the gallery in use and can b
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..files import kind_of_file, sync_folder
+from ..foreign_files import available_memory, refuse_oversized, refuse_special
 from ..tensor_file import DamagedError, StringColumn, map_file, read_header
 from .file import GALLERY_FILE, Contents, open_gallery_file
 from .fingerprint import Fingerprint
@@ -54,6 +56,7 @@ def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | di
         ValueError: it is damaged, or something else.
     """
     path = Path(path)
+    refuse_special(path)
     if path.is_dir():
         return open_shards(Path(os.path.realpath(path)), copy)
     if not path.is_file():
@@ -63,6 +66,7 @@ def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | di
     kind = kind_of_file(path)  # by its bytes, whatever it is called
     if 'safetensors' in kind or Path(os.path.realpath(path)).suffix == '.safetensors':
         return _open_safetensors(path, copy)
+    refuse_oversized(path)
     with readable(path):
         if 'NumPy' in kind:
             loaded = np.load(path, allow_pickle=False)
@@ -120,6 +124,10 @@ def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
                          'a dict with it as "embeddings" and, where there are any, "ids" and '
                          '"labels". Is it a checkpoint? Dump the prototype with '
                          '`tools/dump_prototype.py`.')
+    # a tensor may repeat one row without a byte for the others
+    if 4 * math.prod(found['embeddings'].shape) > available_memory():
+        raise ValueError(f'{str(path)!r} holds embeddings of shape '
+                         f'{tuple(found["embeddings"].shape)}, more than the free memory does.')
     with readable(path):
         for part in ('ids', 'label_names'):
             if hasattr(found.get(part), 'tolist'):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import LOCK_NAME, write_bytes
+from ..foreign_files import read_regular
 from ..tensor_file import DamagedError, Format, digest
 from . import columns
 from .file import Contents, open_gallery_file
@@ -107,7 +108,7 @@ def read_state(folder: Path) -> State:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_bytes()
+        text = read_regular(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{str(folder)!r} is no gallery store: it has no {MANIFEST}. Make '
                                 'one with GalleryStore.create.') from error
@@ -124,6 +125,10 @@ def read_state(folder: Path) -> State:
     STORE.check(path, inner['format'], inner['version'])
     shards = tuple(Shard(**{**one, 'removed': Removed(**one['removed']) if one['removed'] else None
                             }) for one in inner['shards'])
+    outside = sorted(name for name in files_of(shards) if not _OWN.fullmatch(name))
+    if outside:  # a store from elsewhere might name any file
+        raise DamagedError(f'{str(path)!r} names the file {outside[0]!r}, which no store writes. '
+                           'Restore it.')
     return State(inner['dtype'], inner['generation'], inner['next_file'], shards, inner['facts'])
 
 
@@ -147,7 +152,7 @@ def removed_mask(folder: Path, shard: Shard) -> np.ndarray:
     if shard.removed is None:
         return np.zeros(shard.rows, dtype=bool)
     path = folder / shard.removed.file
-    bits = path.read_bytes()
+    bits = read_regular(path)
     if digest(bits).hex() != shard.removed.checksum:
         raise DamagedError(f'{str(path)!r} is damaged: its {len(bits)} bytes do not fit their '
                            'checksum. Restore the file.')

@@ -5,6 +5,7 @@ from .autocast import AutocastOptimWrapper
 from .check_run import CheckRunHook
 from .finite import StopOnNonFiniteHook
 from .freeze import FreezeBatchNormHook, FreezeHook
+from .layer_rates import LayerRatesConstructor
 from .losses import AdaptiveMarginHook, CheckHeadHook, LossWeightScheduleHook
 from .prepare_prototype import PreparePrototypeHook
 from .reproducible import (
@@ -15,11 +16,14 @@ from .reproducible import (
 )
 from .results import RankingDrawingHook, RecordPredictionsHook, prototype_dataset, ranking_rows
 from .schedules import share_of_run
+from .start import AveragedWeightsHook, CompareWithStartHook, StartAtComponentsHook, compared
 
 __all__ = [
-    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'CheckHeadHook', 'CheckRunHook',
-    'FreezeBatchNormHook', 'FreezeHook', 'LossWeightScheduleHook', 'PreparePrototypeHook',
+    'AdaptiveMarginHook', 'AutocastOptimWrapper', 'AveragedWeightsHook', 'CheckHeadHook',
+    'CheckRunHook', 'CompareWithStartHook', 'FreezeBatchNormHook', 'FreezeHook',
+    'LayerRatesConstructor', 'LossWeightScheduleHook', 'PreparePrototypeHook',
     'RankingDrawingHook', 'RecordPredictionsHook', 'ReproducibleTrainingHook',
-    'ResumableIterTrainLoop', 'ResumableTrainLoop', 'StopOnNonFiniteHook', 'prototype_dataset',
-    'ranking_rows', 'seed_everything', 'share_of_run',
+    'ResumableIterTrainLoop', 'ResumableTrainLoop', 'StartAtComponentsHook',
+    'StopOnNonFiniteHook', 'compared', 'prototype_dataset', 'ranking_rows', 'seed_everything',
+    'share_of_run',
 ]

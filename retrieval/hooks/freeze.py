@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ..checks import real_number
 from ..distributed import unwrapped
 from ..registry import HOOKS, unknown_name
 
@@ -58,19 +59,22 @@ class FreezeHook(Hook):
     Args:
         modules: dotted names of submodules, such as ``'image_encoder.backbone'``.
         epochs: they are released after so many; None: see ``iterations``.
-        iterations: they are released after so many; with neither they stay frozen.
+        iterations: they are released after so many; with no length they stay frozen.
         norm_eval: whether the batch norms inside keep their statistics after the release too; their
             scale and shift are then trained.
+        share: they are released after this share of the run's iterations.
 
     Raises:
-        ValueError: both lengths or one that is negative, a name that is not in the model, epochs in
-            an iteration-based loop, nothing left to train, or a wrapper that waits for gradients.
+        ValueError: several lengths or one that is negative, a share outside [0, 1], a name that is
+            not in the model, epochs in an iteration-based loop, nothing left to train, or a wrapper
+            that waits for gradients.
     """
 
     def __init__(self, modules: str | Sequence[str], epochs: int | None = None,
-                 iterations: int | None = None, norm_eval: bool = False) -> None:
-        if epochs is not None and iterations is not None:
-            raise ValueError('Give epochs or iterations, not both.')
+                 iterations: int | None = None, norm_eval: bool = False,
+                 share: float | None = None) -> None:
+        if sum(length is not None for length in (epochs, iterations, share)) > 1:
+            raise ValueError('Give epochs, iterations or a share of the run, one of them.')
         for name, value in (('epochs', epochs), ('iterations', iterations)):
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ValueError(f'{name} must be a number of at least 0, got {value!r}.')
@@ -79,6 +83,7 @@ class FreezeHook(Hook):
             raise ValueError("modules is empty: name at least one, as 'image_encoder.backbone'.")
         self.epochs = epochs
         self.iterations = iterations
+        self.share = None if share is None else real_number('share', share, 0, 1)
         self.norm_eval = norm_eval
         self._parts: list[nn.Module] = []
         self._norms: list[nn.Module] = []
@@ -95,6 +100,8 @@ class FreezeHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Freeze, and see that the run can go on so."""
+        if self.share is not None:
+            self.iterations = round(self.share * runner.max_iters)
         if self.epochs is not None:
             check_epochs(runner, f'{type(self).__name__}(epochs={self.epochs})')
         if not self._is_frozen(runner):

@@ -122,10 +122,10 @@ def reads(method: _Method[_Self, _Given, _Result]) -> _Method[_Self, _Given, _Re
         >>> Box().look()
         1
     """
-    @functools.wraps(method)
-    def reading(self: _Self, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+    def reading(self: _Self, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         with self.lock.read():
             return method(self, *args, **kwargs)
+    functools.update_wrapper(reading, method)
     return reading
 
 
@@ -142,8 +142,8 @@ def changes(method: _Method[_Self, _Given, _Result]) -> _Method[_Self, _Given, _
         >>> Box().fill()
         True
     """
-    @functools.wraps(method)
-    def changing(self: _Self, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+    def changing(self: _Self, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         with self.lock.write():
             return method(self, *args, **kwargs)
+    functools.update_wrapper(changing, method)
     return changing

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from ..checks import first_repeated, whole_number
 from ..datasets import labels_of
 from ..distributed import Meeting, all_gather_list, rank
+from ..foreign_files import open_regular
 from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
 from ..progress import progress_bar
@@ -165,8 +166,9 @@ class CacheReport(NamedTuple):
 
 def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[str],
                    compare: str = 'stat', root: str | None = None, resume: bool = True,
-                   shard_rows: int = 1024, must_write: bool = False,
-                   progress: str | None = None) -> tuple[Gallery, CacheReport]:
+                   shard_rows: int = 1024, must_write: bool = False, progress: str | None = None,
+                   so_far: Callable[[Gallery], object] | None = None
+                   ) -> tuple[Gallery, CacheReport]:
     """The gallery of a dataset, from a file as far as that still holds, which is then renewed.
 
     A row is taken from the file where the encoder with all its settings, the preprocessing and the
@@ -188,6 +190,8 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         must_write: raise where nothing can be written; else that is logged, and the gallery is
             returned all the same.
         progress: the title of a progress bar.
+        so_far: is called with the gallery of what there is already, at the beginning and when more
+            was written. What it raises ends the call, with what is encoded kept.
 
     Returns:
         The gallery, with today's ids and without the column of contents, and where its rows are
@@ -248,10 +252,16 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
     def write_part(encoded: Encoded) -> bool:
         try:
             folder.write(encoded, [keys[row] for row in encoded.rows])
-            return True
         except OSError as error:
             give_up(folder.path, error)
             return False
+        tell()
+        return True
+
+    def tell() -> None:
+        parts = [*in_file, *(folder.parts() if in_parts else ())]
+        if so_far is not None and len(rows_of(parts, row_of)):
+            so_far(_put_together(dataset, parts, keys, folder, names, whole=False)[0])
 
     def write_file() -> None:
         try:
@@ -267,6 +277,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
 
     with ExitStack() as held:
         in_parts, done = _on_first(begin, meeting)
+        tell()
         left = np.setdiff1d(np.arange(len(keys)), done).tolist()
         size = loader.batch_size or 1
         batches = [left[start:start + size] for start in range(0, len(left), size)]
@@ -389,7 +400,7 @@ def file_state(path: str | None, compare: str = 'stat') -> str:
     try:
         if compare == 'content':
             digest = hashlib.sha256()
-            with open(path, 'rb') as opened:
+            with open_regular(path) as opened:
                 while block := opened.read(1 << 20):
                     digest.update(block)
             return f'sha256 {digest.hexdigest()}'
@@ -523,26 +534,28 @@ def _encode_rows(model: Any, loader: DataLoader[Any], batches: Sequence[list[int
 
 
 def _put_together(dataset: Any, parts: Sequence[Part], keys: Sequence[str], folder: PartsFolder,
-                  names: Sequence[str] | None = None) -> tuple[Gallery, np.ndarray]:
+                  names: Sequence[str] | None = None,
+                  whole: bool = True) -> tuple[Gallery, np.ndarray]:
     """The gallery of a dataset from parts, and the rows of the dataset that are in it.
 
     Args:
         keys: of the images of the dataset.
         names: their ids; by default as they stand in the parts.
+        whole: whether all images must be there.
     """
-    whole = assemble(parts, {key: row for row, key in enumerate(keys)})
-    missing = missing_rows(whole, keys if names is None else names)
-    if missing:
+    found = assemble(parts, {key: row for row, key in enumerate(keys)})
+    missing = missing_rows(found, keys if names is None else names)
+    if missing and whole:
         raise ValueError(f'{len(missing)} images are not in the parts of the dump, the first is '
                          f'{missing[0]!r}: do all processes see the folder {str(folder.path)!r}? '
                          'Run the command again, and it will encode what is missing.')
-    ids, skipped = whole.ids, whole.skipped
+    ids, skipped = found.ids, found.skipped
     if names is not None:  # the parts may hold other ids, of a folder that was moved
-        ids = StringColumn.from_strings(names).take(whole.rows)
+        ids = StringColumn.from_strings(names).take(found.rows)
         skipped = {name: skipped[name] for name in names if name in skipped}
         for name in set(skipped) & set(ids):
             del skipped[name]
     return Gallery(
-        whole.vectors, ids, whole.labels,
-        None if whole.labels is None else label_names_of(dataset),
-        metadata_of(dataset, torch.from_numpy(whole.rows)), skipped=skipped), whole.rows
+        found.vectors, ids, found.labels,
+        None if found.labels is None else label_names_of(dataset),
+        metadata_of(dataset, torch.from_numpy(found.rows)), skipped=skipped), found.rows

@@ -16,6 +16,7 @@ from ..encoders import ImageEncoder, build_encoder
 from ..files import write_atomically
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
 from ..index import Index, check_gallery
+from ..index.base import Filter
 from ..ranking import as_vectors
 from ..ranking.topk import select
 from ..registry import INDEXES, MODELS
@@ -192,8 +193,12 @@ class ImageToImageRetriever(BaseRetriever):
 
     @torch.no_grad()
     def search(self, embeddings: Tensor, data_samples: list[RetrievalDataSample] | None = None,
-               topk: int | None = None) -> list[RetrievalDataSample]:
-        """Search the index, and rerank, for embeddings ``(Q, D)``; see :meth:`predict`."""
+               topk: int | None = None, filter: Filter | None = None) -> list[RetrievalDataSample]:
+        """Search the index, and rerank, for embeddings ``(Q, D)``; see :meth:`predict`.
+
+        Args:
+            filter: what the index may find at all; see :meth:`retrieval.index.Index.search`.
+        """
         gallery, index = self._ready()
         self._check_width(embeddings, gallery)
         exclude = None
@@ -201,11 +206,12 @@ class ImageToImageRetriever(BaseRetriever):
             exclude = [sample_id_of(sample) for sample in data_samples]
         count = self._result_count(len(gallery), topk)
         if not self.rerankers:
-            return _fill(data_samples, index.search(embeddings, count, exclude=exclude), embeddings)
+            return _fill(data_samples, index.search(embeddings, count, exclude=exclude,
+                                                    filter=filter), embeddings)
         own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
         neighbors = apply_rerankers(self.rerankers, first_state(
             embeddings, gallery, count, self.similarity, own, gallery_ids=gallery.ids,
-            engine=lambda queries, k: index.search(queries, k, exclude=exclude)))
+            engine=lambda queries, k: index.search(queries, k, exclude=exclude, filter=filter)))
         return _fill(data_samples, neighbors, embeddings)
 
     def _query_embeddings(self, inputs: Tensor,

@@ -120,9 +120,11 @@ def carried_config(text: str, trust: bool = False) -> Any:
 
     Example:
         >>> text = '{"model": {"type": "ImageToImageRetriever", "head": {"type": "os.system"}}}'
-        >>> carried_config(text)
-        Traceback (most recent call last):
-        ValueError: The config that the gallery carries has type='os.system' in model.head, and ...
+        >>> try:
+        ...     carried_config(text)
+        ... except ValueError as error:
+        ...     print(str(error).split(',')[0])
+        The config that the gallery carries has type='os.system' in model.head
     """
     try:
         parts = _with_tuples(json.loads(text))

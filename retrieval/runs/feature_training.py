@@ -61,30 +61,6 @@ def set_schedule(config: Any, epochs: int | None, lr: float | None) -> None:
                                    eta_min=rate / 100, convert_to_iter_based=True)]
 
 
-def start_at_components(projection: Any, features: Any) -> None:
-    """Let a linear projection start at the principal components, as far as there are so many.
-
-    Args:
-        projection: the encoder's; one with a hidden layer, or of another kind, is left as it is.
-        features: what it will project, a gallery.
-    """
-    import torch
-    from torch import nn
-
-    from ..encoders import Projection, principal_components
-
-    if not isinstance(projection, Projection) or not isinstance(projection.linear, nn.Linear):
-        return
-    linear = projection.linear
-    if not isinstance(projection.hidden, nn.Identity) or linear.out_features > linear.in_features:
-        return
-    fit = principal_components(features.embeddings, linear.out_features)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(fit.projection))
-        if linear.bias is not None:
-            linear.bias.copy_(torch.from_numpy(-fit.projection @ fit.mean))
-
-
 def evaluate(config: Any, state: dict[str, Any], projected: bool = True) -> dict[str, float]:
     """The metrics of the validation set with some weights; empty where there is none.
 

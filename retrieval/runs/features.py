@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..retrievers.extraction import (
+    cache_file,
+    each_image_once,
+    extraction_loader,
+    with_pipeline,
+)
 from .config import test_pipeline, type_name
 
 _KEPT_HOOKS = ('PreparePrototypeHook', 'PrepareProtoBeforeValLoopHook', 'ReproducibleTrainingHook',
@@ -101,61 +107,6 @@ class FeatureSets:
         config.default_hooks = dict(config.get('default_hooks') or {}, checkpoint=None)
         config.custom_hooks = [hook for hook in config.get('custom_hooks') or []
                                if type_name(hook) in _KEPT_HOOKS]
-
-
-def with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> dict[str, Any]:
-    """The config of a dataset, and of those that it wraps, with another pipeline.
-
-    Example:
-        >>> with_pipeline(dict(type='ImageFolder', pipeline=[]), [dict(type='LoadImage')])
-        {'type': 'ImageFolder', 'pipeline': [{'type': 'LoadImage'}]}
-    """
-    changed = dict(dataset)
-    if isinstance(changed.get('dataset'), dict):
-        changed['dataset'] = with_pipeline(changed['dataset'], pipeline)
-    elif isinstance(changed.get('datasets'), (list, tuple)):
-        changed['datasets'] = [with_pipeline(part, pipeline) for part in changed['datasets']]
-    else:
-        changed['pipeline'] = pipeline
-    return changed
-
-
-def each_image_once(dataset: Any) -> dict[str, Any]:
-    """The config of a dataset without the wrappers that repeat its images.
-
-    Example:
-        >>> each_image_once(dict(type='RepeatDataset', times=3, dataset=dict(type='Glyphs')))
-        {'type': 'Glyphs'}
-    """
-    while type_name(dataset) in ('RepeatDataset', 'ClassBalancedDataset'):
-        dataset = dataset['dataset']
-    return dict(dataset)
-
-
-def extraction_loader(loader: Mapping[str, Any],
-                      pipeline: Sequence[Any] | None = None) -> dict[str, Any]:
-    """The config of a dataloader that gives each image once, in order.
-
-    Args:
-        loader: the config of a dataloader.
-        pipeline: in the place of its dataset's own.
-
-    Example:
-        >>> extraction_loader(dict(batch_size=8, drop_last=True, dataset=dict(type='Glyphs')))
-        {'batch_size': 8, 'dataset': {'type': 'Glyphs'}}
-    """
-    dataset = each_image_once(loader['dataset'])
-    if pipeline is not None:
-        dataset = with_pipeline(dataset, pipeline)
-    kept = {name: loader[name] for name in ('num_workers', 'collate_fn') if name in loader}
-    return dict(batch_size=loader.get('batch_size', 32), dataset=dataset, **kept)
-
-
-def cache_file(folder: str | os.PathLike[str], loader: Mapping[str, Any], part: str) -> Path:
-    """Where the features of a dataset are kept: a name by its config."""
-    from ..gallery import hash_settings
-
-    return Path(folder) / f'{part}-{hash_settings(loader["dataset"])[:12]}.safetensors'
 
 
 def extract(model: Any, loader: dict[str, Any], folder: str | os.PathLike[str], part: str,

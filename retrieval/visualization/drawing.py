@@ -44,7 +44,7 @@ def as_picture(image: Any) -> Image.Image:
     """
     if isinstance(image, (str, os.PathLike)):
         with open_image(image) as (opened, _):
-            image = ImageOps.exif_transpose(opened)
+            return _as_rgb(ImageOps.exif_transpose(opened))
     if isinstance(image, Image.Image):
         return _as_rgb(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:

@@ -447,3 +447,65 @@ def test_a_large_hierarchy_is_quick():
     start = time.perf_counter()
     assert len(list(HierarchicalSampler(dataset, 'category', 4, 64, seed=0))) == 60_032
     assert time.perf_counter() - start < 20
+
+
+def whole_class_batches(world=1, rank=0, monkeypatch=None, groups=None, **options):
+    from retrieval.datasets import samplers
+    if monkeypatch is not None:
+        monkeypatch.setattr(samplers, 'world_size', lambda: world)
+        monkeypatch.setattr(samplers, 'rank', lambda: rank)
+    labels = np.repeat(np.arange(12), [1, 2, 3, 4, 5, 6] * 2)
+    return labels, samplers.WholeClassBatches(
+        labels, 14, None if groups is None else labels // groups, **options)
+
+
+def test_whole_classes_come_whole_and_all_of_them_in_turn():
+    labels, batches = whole_class_batches()
+    seen = []
+    for epoch in range(4):
+        drawn = [list(map(int, batch)) for batch in batches.batches(3, epoch)]
+        assert len(drawn) == batches.count == 3  # 42 images, 14 at once
+        assert drawn == [list(map(int, batch)) for batch in batches.batches(3, epoch)]
+        for batch in drawn:
+            assert 7 <= len(batch) <= 14 and len(set(batch)) == len(batch)
+            for label in set(labels[batch]):
+                assert set(np.flatnonzero(labels == label)) <= set(batch)
+        seen.append(tuple(map(tuple, drawn)))
+    assert len(set(seen)) == 4
+    assert set(labels[list(sum(sum(seen, ()), ()))]) == set(range(12))
+
+
+def test_whole_classes_of_few_super_classes():
+    labels, batches = whole_class_batches(groups=3, parts=2)
+    for batch in batches.batches(0, 0):
+        held = labels[list(map(int, batch))]
+        assert len(set(held // 3)) == 2
+        assert all((held // 3 == one).sum() <= 7 for one in set(held // 3))
+        assert all((held == one).sum() == (labels == one).sum() for one in set(held))
+
+
+def test_whole_classes_of_several_processes_differ(monkeypatch):
+    each = [list(whole_class_batches(2, rank, monkeypatch)[1].batches(5, 1)) for rank in (0, 1)]
+    labels = whole_class_batches()[0]
+    assert len(each[0]) == len(each[1]) == 2
+    for first, second in zip(*each, strict=True):
+        assert first and second
+        assert not set(labels[list(map(int, first))]) & set(labels[list(map(int, second))])
+
+
+def test_whole_classes_that_cannot_be():
+    from mmengine.dataset import DefaultSampler
+
+    from retrieval.datasets import samplers
+    labels = np.repeat([0, 1], [3, 9])
+    images = type('Images', (), {'labels': labels, '__len__': lambda self: 12})()
+    with pytest.raises(ValueError, match='class 1 has 9 images, more than the 8 that a batch'):
+        samplers.WholeClassBatches(labels, 8)
+    with pytest.raises(ValueError, match='too few'):
+        samplers.WholeClassBatches(labels, 16)
+    with pytest.raises(ValueError, match='use the batch sampler'):
+        samplers.MPerClassSampler(images, 'all', 12)
+    with pytest.raises(ValueError, match="whole number or 'all', got 'al'"):
+        samplers.MPerClassBatchSampler(DefaultSampler(images), 12, 'al')
+    batch, = samplers.MPerClassBatchSampler(DefaultSampler(images, seed=0), 12, 'all')
+    assert sorted(map(int, batch)) == list(range(12))

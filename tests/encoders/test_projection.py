@@ -1,8 +1,9 @@
-"""The neck against the formula of batch normalisation."""
+"""The neck against the formula of batch normalisation, the start against scikit-learn."""
+import numpy as np
 import pytest
 import torch
 
-from retrieval.encoders import BatchNormNeck
+from retrieval.encoders import BatchNormNeck, Projection, start_at_components
 
 
 def test_training_returns_both_sides_of_the_norm():
@@ -44,3 +45,21 @@ def test_features_of_another_width():
         BatchNormNeck(4)(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r'\(2, 4, 7, 7\)'):
         BatchNormNeck(4)(torch.ones(2, 4, 7, 7))
+
+
+def test_a_projection_starts_at_the_principal_components():
+    from sklearn.decomposition import PCA
+
+    rows = np.random.default_rng(0).normal(size=(50, 6)).astype('float32') ** 3
+    projection = Projection(6, 2)
+    assert start_at_components(projection, rows)
+    ours = projection(torch.from_numpy(rows)).detach().numpy()
+    np.testing.assert_allclose(np.abs(ours), np.abs(PCA(2).fit_transform(rows)), atol=1e-4)
+
+
+@pytest.mark.parametrize('other', [Projection(6, 2, hidden_features=4), Projection(6, 8),
+                                   Projection(6, norm=True), torch.nn.Identity()])
+def test_other_projections_stay_as_they_are(other):
+    before = [weight.clone() for weight in other.parameters()]
+    assert not start_at_components(other, np.eye(6))
+    assert all(map(torch.equal, before, other.parameters()))

@@ -142,7 +142,7 @@ def test_nothing_left_to_train(tmp_path):
 
 
 @pytest.mark.parametrize('options, says', [
-    (dict(epochs=1, iterations=2), 'not both'), (dict(epochs=-1), 'epochs must be'),
+    (dict(epochs=1, iterations=2), 'one of them'), (dict(epochs=-1), 'epochs must be'),
     (dict(iterations=1.5), 'iterations must be'), (dict(modules=[]), 'modules is empty')])
 def test_wrong_arguments(options, says):
     with pytest.raises(ValueError, match=says):
@@ -191,3 +191,14 @@ def process_that_ends(number, store, world):
 @pytest.mark.slow
 def test_on_two_processes(tmp_path):
     mp.spawn(process_that_ends, args=(tmp_path / 'store', 2), nprocs=2)
+
+
+def test_a_share_of_the_run(tmp_path):
+    before, seen, _ = traced(tmp_path, dict(type='FreezeHook', modules=LAYERS, share=0.25),
+                             epochs=2)
+    held = [all(same(before, step['state'], LAYERS)) for step in seen]
+    assert held == [True] * 3 + [False] * 9
+    with pytest.raises(ValueError, match='one of them'):
+        FreezeHook(LAYERS, epochs=1, share=0.5)
+    with pytest.raises(ValueError, match='share must be at least 0 and at most 1'):
+        FreezeHook(LAYERS, share=2)

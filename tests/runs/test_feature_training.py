@@ -5,12 +5,7 @@ import torch
 from mmengine.config import Config
 
 from retrieval.gallery import Gallery
-from retrieval.runs.feature_training import (
-    evaluate,
-    set_projection,
-    start_at_components,
-    train,
-)
+from retrieval.runs.feature_training import evaluate, set_projection, train
 from retrieval.runs.features import FeatureSets
 
 from ..commands.conftest import run
@@ -86,15 +81,3 @@ def test_nothing_to_train(config, tmp_path):
     with pytest.raises(ValueError, match='--projection'):
         train(sets.config, {})
     assert isinstance(sets.training, Gallery) and np.isfinite(sets.training.embeddings).all()
-
-
-def test_the_projection_starts_at_the_principal_components():
-    from sklearn.decomposition import PCA
-
-    from retrieval.encoders import Projection
-    rows = np.random.default_rng(0).normal(size=(50, 6)).astype('float32') ** 3
-    projection = Projection(6, 2)
-    start_at_components(projection, Gallery(rows))
-    ours = projection(torch.from_numpy(rows)).detach().numpy()
-    theirs = PCA(2).fit_transform(rows)
-    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-4)

@@ -13,10 +13,11 @@ import os
 import pickle
 import pickletools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+
+from ...foreign_files import read_regular
 
 _PythonUnpickler: Any = pickle._Unpickler
 MAX_BYTES = 16 << 20  # an official ground truth has about one megabyte
@@ -61,7 +62,7 @@ def load_plain_pickle(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) 
     size = os.path.getsize(path)
     if size > max_bytes:
         raise NotPlainError(f'it has {size:,} bytes, where {max_bytes:,} are expected at most')
-    data = Path(path).read_bytes()
+    data = read_regular(path)
     try:
         return _Copy(max_bytes).of(_PlainUnpickler(_File(data), encoding='latin1').load())
     except NotPlainError:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv import imfrombytes
 from mmcv.transforms import BaseTransform
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine import fileio
 from torch import Tensor
 
 from ...checks import real_number
 from ...gallery import Gallery
-from ...image_files import UnreadableImageError
+from ...image_files import UnreadableImageError, open_image
 from ...registry import TRANSFORMS
 from ...structures import RetrievalDataSample, sample_id_of
 from ..image_io import as_image_array, check_reading, convert_color, decode_file
@@ -94,7 +96,8 @@ class LoadImageFromFile(_LoadImageFromFile):
 
     It reads BGR: give the data preprocessor ``to_rgb=True``, or Normalize. It does not cut out a
     ``box``: put :class:`CropBox` right after it. Whether a truncated file is noticed depends on the
-    OpenCV that is installed; :class:`LoadImage` always notices.
+    OpenCV that is installed; :class:`LoadImage` always notices. It opens the same files as
+    :class:`LoadImage`, and stands in a pipeline for MMCV's own, however that is named there.
 
     Args:
         kwargs: ``to_float32``, ``color_type``, ``imdecode_backend``, ``ignore_empty``,
@@ -106,12 +109,23 @@ class LoadImageFromFile(_LoadImageFromFile):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Raises UnreadableImageError where nothing could be decoded, FileNotFoundError."""
+        """Raises UnreadableImageError (MissingImageError) where nothing could be decoded."""
+        path = results['img_path']
         try:
-            return super().transform(results)
-        except AssertionError as error:
-            raise UnreadableImageError(f'Cannot read the image {_named(results)}: {error}. Replace '
-                                       'or remove it.') from error
+            backend = fileio.get_file_backend(
+                path, backend_args=self.backend_args or self.file_client_args)
+            local = isinstance(backend, fileio.LocalBackend)
+            with open_image(path, data=None if local else backend.get(path)) as (_, data):
+                image = imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+                if image is None:
+                    raise ValueError(f'{self.imdecode_backend} cannot decode it')
+        except Exception:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()

@@ -227,7 +227,10 @@ class FaissStore:
                 faiss_lists.write_lists([(core, lambda slots: slots)], str(file))
                 faiss_lists.map_lists(core, file, sizes, writable=True)
             return
-        file = Path(opened.path).with_name(opened.manifest['lists'])
+        name = opened.manifest['lists']
+        if Path(name).name != name:  # a file from elsewhere might name any other
+            raise ValueError(f'it names the file {name!r}, which is not beside it')
+        file = Path(opened.path).with_name(name)
         sizes = opened.tensor('list_sizes').numpy()
         faiss_lists.check_lists(file, int(sizes.sum()) * (core.code_size + 8), verify)
         if self.on_disk is None:

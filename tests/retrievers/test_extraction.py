@@ -1,5 +1,10 @@
-"""Configs of datasets that are changed so that their features are extracted."""
-from retrieval.runs.features import cache_file, each_image_once, extraction_loader, with_pipeline
+"""Configs of datasets that are changed so that each image is extracted once."""
+from retrieval.retrievers.extraction import (
+    cache_file,
+    each_image_once,
+    extraction_loader,
+    with_pipeline,
+)
 
 ONE = dict(type='ImageFolder', data_root='a', pipeline=[dict(type='LoadImage')])
 OTHER = dict(ONE, data_root='b')

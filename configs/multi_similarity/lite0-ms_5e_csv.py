@@ -1,0 +1,1 @@
+_base_ = ['../_base_/methods/fine_tuning.py', '../_base_/datasets/csv_96.py']

@@ -1,0 +1,672 @@
+"""What is served: searches, rows and changes, over one snapshot after another."""
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..checks import whole_number
+from ..evaluation import MatchCalibration
+from ..gallery import Gallery, GalleryStore
+from ..structures import RetrievalDataSample
+from .batching import Encoder
+from .facts import PictureFacts
+from .pictures import Pictures, Uploads
+from .snapshot import Snapshot, display_root, handles_of, projected
+
+_DEPTH = 500  # results that are stacked, sorted and counted
+_STACKED = 0.95  # hits at least so similar to each other stand in one place
+SORTS = ('score', 'date', 'folder')
+
+
+class NotWritableError(RuntimeError):
+    """What is served cannot be changed in this way."""
+
+
+class UnknownRowError(LookupError):
+    """There is no such row, or not any more."""
+
+
+@dataclass
+class Query:
+    """A part of a query: one of ``row``, ``id``, ``upload`` and ``vector``.
+
+    Args:
+        row: the number of a row, as results have it.
+        id: the id of a row.
+        upload: the name of an upload.
+        vector: an embedding ``(D,)``.
+        box: left, top, width and height of the part of the picture to search with, as shares of
+            the whole in [0, 1].
+        weight: below 0 what is not wanted.
+    """
+
+    row: int | None = None
+    id: str | None = None
+    upload: str | None = None
+    vector: Sequence[float] | None = None
+    box: Sequence[float] | None = None
+    weight: float = 1.0
+
+
+@dataclass
+class Encoding:
+    """How far the encoding of a folder has come.
+
+    Args:
+        done: pictures that are encoded or cannot be read.
+        total: pictures that there are.
+        running: whether there is more to do.
+        rate: pictures a second of the present run.
+    """
+
+    done: int = 0
+    total: int = 0
+    running: bool = False
+    rate: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``/v1/info`` says it."""
+        left = self.total - self.done
+        return dict(done=self.done, total=self.total, running=self.running,
+                    rate=round(self.rate, 1),
+                    seconds_left=round(left / self.rate) if self.rate and self.running else None)
+
+
+@dataclass
+class Source:
+    """Where what is served comes from.
+
+    Args:
+        name: for people.
+        state: the folder of thumbnails, uploads, marks and what else is kept.
+        folder: the folder of pictures that is followed, or None.
+        store: the store that can be changed, or None.
+        datasets: of a config, in which pictures are looked for.
+    """
+
+    name: str
+    state: Path
+    folder: str | None = None
+    store: GalleryStore | None = None
+    datasets: Sequence[Any] = field(default_factory=list)
+
+
+class Service:
+    """Searches, rows and changes of what is served; from any thread.
+
+    Args:
+        model: a retriever, with its prototype where that is not published later.
+        pipeline: config of the test pipeline.
+        source: where the gallery comes from.
+        calibration: results get probabilities, and a line below which nothing probably matches.
+        read_only: refuse whatever changes something.
+        show_paths: show where files are.
+
+    Example:
+        >>> import tempfile
+        >>> from retrieval.retrievers import ImageToImageRetriever
+        >>> model = ImageToImageRetriever(torch.nn.Flatten(), Gallery(np.eye(3), 'abc'))
+        >>> source = Source('x', Path(tempfile.mkdtemp()))
+        >>> service = Service(model, [dict(type='PackInputs')], source)
+        >>> [hit['id'] for hit in service.search([Query(vector=[0, 1, .5])], k=2)['results']]
+        ['b', 'c']
+        >>> service.close()
+    """
+
+    def __init__(self, model: Any, pipeline: Sequence[dict[str, Any]], source: Source,
+                 calibration: MatchCalibration | None = None, read_only: bool = False,
+                 show_paths: bool = False) -> None:
+        self.model, self.source, self.calibration = model, source, calibration
+        self.read_only, self.show_paths = read_only, show_paths
+        self.encoder = Encoder(model, pipeline)
+        source.state.mkdir(parents=True, exist_ok=True)
+        inside = None if source.folder is None else os.path.join(source.folder, '')
+        self.pictures = Pictures(source.state, source.datasets, inside)
+        self.uploads = Uploads(source.state / 'uploads')
+        self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
+        self.encoding = Encoding()
+        self.snapshot: Snapshot | None = None
+        self.projection: Tensor | None = None
+        self.refresh: Callable[[], None] | None = None  # of what follows the source
+        self.stop = threading.Event()
+        self._gallery: Gallery | None = None
+        self._handles: dict[str, int] = {}
+        self._publishing, self._writing = threading.Lock(), threading.Lock()
+        self._fact_reader: threading.Thread | None = None
+        if model.prototype is not None:
+            self.publish(None)
+
+    # The state -----------------------------------------------------------------------------------
+
+    def publish(self, gallery: Gallery | None) -> None:
+        """Serve another gallery from now on; None for the model's own prototype."""
+        with self._publishing:
+            own = self.model.gallery if gallery is None else gallery
+            served = gallery
+            if self.projection is not None:
+                served = projected(own, self.projection)
+            generation = 1 if self.snapshot is None else self.snapshot.generation + 1
+            root = display_root(own) if self.source.folder is None else \
+                os.path.join(self.source.folder, '')
+            self._gallery = own
+            self.snapshot = Snapshot(self.model, served, handles_of(own, self._handles), generation,
+                                     root, self.facts, self.projection)
+        self._read_facts()
+
+    def withdraw(self) -> None:
+        """Serve nothing: the folder is empty."""
+        self.snapshot = self._gallery = None
+
+    def _read_facts(self) -> None:
+        """Read the facts of pictures beside; one thread does, for the latest snapshot."""
+        if self._fact_reader is not None and self._fact_reader.is_alive():
+            return
+
+        def read() -> None:
+            seen = None
+            while not self.stop.is_set() and self.snapshot is not seen:
+                seen = self.snapshot
+                if seen is not None:
+                    self.facts.read(seen.ids, self.stop)
+        self._fact_reader = threading.Thread(target=read, daemon=True, name='facts')
+        self._fact_reader.start()
+
+    def use(self, projection: Tensor | None) -> None:
+        """Search through a projection ``(D, E)`` from now on, or through none."""
+        self.projection = projection
+        if self._gallery is not None:
+            self.publish(self._gallery)
+
+    @property
+    def own_gallery(self) -> Gallery:
+        """The gallery without a projection. Raises UnknownRowError where there is none."""
+        if self._gallery is None:
+            raise UnknownRowError('Nothing is served yet.')
+        return self._gallery
+
+    def current(self) -> Snapshot:
+        """The present snapshot. Raises UnknownRowError where nothing is served yet."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            raise UnknownRowError('Nothing is served yet: the first pictures are being encoded, or '
+                                  'there are none.')
+        return snapshot
+
+    def close(self) -> None:
+        """End the threads."""
+        self.stop.set()
+        self.encoder.batcher.close()
+        if self._fact_reader is not None:
+            self._fact_reader.join()
+        self.facts.close()
+
+    @property
+    def generation(self) -> int:
+        """Of the present snapshot; 0 where there is none."""
+        return 0 if self.snapshot is None else self.snapshot.generation
+
+    def info(self) -> dict[str, Any]:
+        """What is served."""
+        snapshot, calibration = self.snapshot, self.calibration
+        gallery = None if snapshot is None else snapshot.gallery
+        skipped = {} if gallery is None else getattr(gallery, 'skipped', {})
+        fingerprint = self.model.fingerprint().as_dict()
+        root = '' if snapshot is None else snapshot.root or ''
+        return dict(
+            name=self.source.name, model=_model_name(self.model), fingerprint=fingerprint,
+            similarity=self.model.similarity.name, images=0 if snapshot is None else len(snapshot),
+            encoding=self.encoding.as_dict(),
+            unreadable=[dict(name=os.path.basename(name) if not root else name.removeprefix(root),
+                             reason=why.replace(root, '') if root else why)
+                        for name, why in list(skipped.items())[:1000]],
+            threshold=None if calibration is None or self.projection is not None
+            else calibration.threshold,
+            calibrated=calibration is not None, rerank=bool(self.model.rerankers),
+            projected=self.projection is not None,
+            facets=[] if snapshot is None else snapshot.facets(),
+            read_only=self.read_only,
+            writable=not self.read_only and (self.source.folder is not None
+                                             or self.source.store is not None),
+            has_pictures=self.source.folder is not None or (
+                snapshot is not None and any(self.facts.of(name) for name in snapshot.ids[:20])),
+            generation=self.generation)
+
+    # Rows ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def row_of(snapshot: Snapshot, query: Query) -> int | None:
+        """The row of the gallery that a query names, None where it names none.
+
+        Raises:
+            UnknownRowError: there is no such row.
+        """
+        if query.row is not None:
+            row = snapshot.row_of_handle.get(query.row)
+        elif query.id is not None:
+            row = snapshot.row_of_name.get(query.id)
+        else:
+            return None
+        if row is None:
+            named = f'row {query.row}' if query.row is not None else f'id {query.id!r}'
+            raise UnknownRowError(f'There is no {named}: it was removed, or never there.')
+        return row
+
+    def described(self, snapshot: Snapshot, row: int, score: float | None = None) -> dict[str, Any]:
+        """A row as a result."""
+        name, label = snapshot.name(row), snapshot.gallery.label_name(row)
+        facts = self.facts.of(snapshot.ids[row])
+        calibration = None if self.projection is not None else self.calibration
+        found = dict(
+            row=int(snapshot.handles[row]), id=name, name=os.path.basename(name) or name,
+            folder=os.path.dirname(name), label=label,
+            score=None if score is None else round(score, 6), probability=None, match=None,
+            width=facts.width if facts else None, height=facts.height if facts else None,
+            date=facts.date if facts else None, metadata=_plain(snapshot.gallery.describe(row)),
+            stacked=[])
+        if score is not None and calibration is not None:
+            found['match'] = bool(score >= calibration.threshold_of(label))
+            if calibration.method is not None:
+                found['probability'] = round(calibration.probability(score), 6)
+        if self.show_paths:
+            found['path'] = self.pictures.path_of(snapshot.ids[row])
+        return found
+
+    def item(self, handle: int) -> dict[str, Any]:
+        """Everything that is known of a row. Raises UnknownRowError."""
+        snapshot = self.current()
+        row = self.row_of(snapshot, Query(row=handle))
+        assert row is not None
+        facts = self.facts.of(snapshot.ids[row])
+        return {**self.described(snapshot, row), 'generation': snapshot.generation,
+                'bytes': facts.bytes if facts else None, 'camera': facts.camera if facts else None}
+
+    def name_of(self, handle: int) -> str:
+        """The id, as the gallery has it, of a row. Raises UnknownRowError."""
+        snapshot = self.current()
+        row = self.row_of(snapshot, Query(row=handle))
+        assert row is not None
+        return snapshot.ids[row]
+
+    # Searching -----------------------------------------------------------------------------------
+
+    def embedding(self, snapshot: Snapshot, query: Query) -> Tensor:
+        """The embedding ``(D,)`` of a part of a query.
+
+        Raises:
+            UnknownRowError, UnknownUploadError, NoPictureError: there is no such thing.
+            UnreadableImageError: the picture cannot be read.
+            ValueError: it names none, or several; the box lies outside; the vector is no embedding.
+        """
+        given = [name for name in ('row', 'id', 'upload', 'vector')
+                 if getattr(query, name) is not None]
+        if len(given) != 1:
+            raise ValueError('A query names one of row, id, upload and vector, got '
+                             f'{" and ".join(given) or "none"}.')
+        if query.vector is not None:
+            if query.box is not None:
+                raise ValueError('A box is a part of a picture, and a vector has none.')
+            vector = torch.tensor(list(query.vector), dtype=torch.float32)
+            width = self.own_gallery.dim
+            if vector.ndim != 1 or len(vector) != width or not bool(vector.isfinite().all()):
+                raise ValueError(f'A vector has {width} finite numbers here, got {len(vector)}.')
+            return vector if snapshot.projection is None else vector @ snapshot.projection
+        row = self.row_of(snapshot, query)
+        if row is not None and query.box is None:
+            return snapshot.gallery.embeddings[row].float().cpu()
+        if query.box is None:
+            assert query.upload is not None
+            found = self.encoder(str(self.uploads.path(query.upload)))
+        else:
+            picture = self.uploads.read(query.upload) if query.upload is not None else \
+                self.pictures.read(snapshot.ids[row or 0])
+            found = self.encoder(cut(picture, query.box))
+        return found if snapshot.projection is None else found @ snapshot.projection
+
+    def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
+               filter: Mapping[str, Any] | None = None, rerank: bool | None = None,
+               stack: bool = False, sort: str = 'score') -> dict[str, Any]:
+        """Search, or, without queries, list what there is.
+
+        Args:
+            queries: whose embeddings, at length 1 and times their weights, are added.
+            k: results.
+            offset: results that are passed over.
+            filter: see :meth:`Snapshot.mask`.
+            rerank: with the model's rerankers or without; None as the model is configured.
+            stack: put results that are near-duplicates of a better one behind it.
+            sort: ``'score'``; ``'date'`` or ``'folder'`` sort the best 500.
+
+        Raises:
+            ValueError: an argument is wrong; see also :meth:`embedding`.
+        """
+        start = time.perf_counter()
+        whole_number('k', k)
+        if sort not in SORTS or offset < 0:
+            raise ValueError(f'sort is one of {", ".join(SORTS)} and offset not below 0; got '
+                             f'{sort!r} and {offset}.')
+        snapshot = self.snapshot
+        if snapshot is None:
+            if queries:
+                snapshot = self.current()
+            return self._answer(None, [], {}, 0, None, [], start)
+        mask = snapshot.mask(filter or {})
+        scores: dict[int, float] = {}
+        if queries:
+            rows, scores = self._ranked(snapshot, queries, max(_DEPTH, offset + k), mask, rerank)
+            best = scores[rows[0]] if rows else None
+        else:
+            rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
+            best = None
+        counted = np.asarray(rows, dtype=np.int64)
+        facets = snapshot.facets(counted[:_DEPTH] if queries else counted)
+        total = len(rows) if not queries else (
+            len(snapshot) if mask is None else int(mask.sum()))
+        if sort != 'score':
+            rows = self._sorted(snapshot, rows, sort)
+        stacked: dict[int, list[int]] = {}
+        if stack and queries and sort == 'score':
+            rows, stacked = _stacks(snapshot, rows)
+        shown = [self.described(snapshot, int(row), scores.get(int(row)))
+                 | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
+                 for row in rows[offset:offset + k]]
+        return self._answer(snapshot, shown, stacked, total, best, facets, start)
+
+    def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
+                stacked: Mapping[int, list[int]], total: int, best: float | None,
+                facets: list[Any], start: float) -> dict[str, Any]:
+        calibration = None if self.projection is not None else self.calibration
+        threshold = None if calibration is None else calibration.threshold
+        return dict(results=shown, threshold=threshold,
+                    no_match=best is not None and threshold is not None and best < threshold,
+                    total=total, facets=facets,
+                    generation=0 if snapshot is None else snapshot.generation,
+                    milliseconds=round(1000 * (time.perf_counter() - start), 1))
+
+    def _ranked(self, snapshot: Snapshot, queries: Sequence[Query], depth: int,
+                mask: np.ndarray | None,
+                rerank: bool | None) -> tuple[list[int], dict[int, float]]:
+        """The best rows, and the score of each; the rows that a query names are left out."""
+        if rerank and not self.model.rerankers:
+            raise ValueError('The model has no rerankers: leave rerank out, or serve a config with '
+                             '`model.rerank`.')
+        vectors = [self.embedding(snapshot, query) for query in queries]
+        if len(queries) == 1 and queries[0].weight > 0:
+            vector = vectors[0]
+        else:
+            vector = torch.stack([query.weight * normalize(one, dim=0) for query, one in
+                                  zip(queries, vectors, strict=True)]).sum(0)
+        named = {row for query in queries if query.box is None
+                 and (row := self.row_of(snapshot, query)) is not None}
+        samples = None
+        if len(named) == 1 and snapshot.gallery.identified:
+            own = snapshot.ids[next(iter(named))]
+            samples = [RetrievalDataSample(metainfo=dict(sample_id=own))]
+        elif named:
+            mask = np.ones(len(snapshot), dtype=bool) if mask is None else mask.copy()
+            mask[list(named)] = False
+        if mask is not None and not mask.any():
+            return [], {}
+        model = snapshot.plain if rerank is False else snapshot.model
+        # a reranker may bring in rows that the filter keeps out, so it ranks all of them
+        outside = mask is not None and bool(model.rerankers)
+        device = next(iter(model.parameters()), vector).device
+        sample = model.search(vector[None].to(device), samples, -1 if outside else depth,
+                              filter=mask)[0]
+        pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
+                                                    sample.pred_score.tolist(), strict=True)
+                 if mask is None or mask[row]][:depth]
+        return [row for row, _ in pairs], dict(pairs)
+
+    def _sorted(self, snapshot: Snapshot, rows: list[int], sort: str) -> list[int]:
+        """The first rows by folder, or by date with the latest first and the unknown last."""
+        rows = rows[:_DEPTH] if self.facts.version == 0 else rows
+        if sort == 'folder':
+            return sorted(rows, key=snapshot.name)
+        dates = {row: (facts.date if (facts := self.facts.known(snapshot.ids[row])) else None) or ''
+                 for row in rows}
+        return sorted(rows, key=lambda row: dates[row], reverse=True)
+
+    def embed(self, query: Query) -> dict[str, Any]:
+        """The embedding of a picture or row, as plain numbers."""
+        snapshot = self.snapshot
+        if snapshot is None and query.upload is not None:
+            found = self.encoder(str(self.uploads.path(query.upload)))
+        else:
+            found = self.embedding(self.current(), query)
+        return dict(embedding=found.tolist(), fingerprint=self.model.fingerprint().as_dict())
+
+    # Changes -------------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Raise NotWritableError where nothing may be changed."""
+        if self.read_only:
+            raise NotWritableError('The server was started with --read-only.')
+
+    def add(self, items: Sequence[dict[str, Any]], replace: bool = False) -> list[str]:
+        """Add rows, all or none; when it returns they are on the disk and found by searches.
+
+        Args:
+            items: each with ``id``, a ``vector`` or the bytes of a ``picture``, and, where the
+                gallery has them, ``label`` and ``metadata``. Into a folder go pictures alone, as
+                files of that name.
+            replace: rows of the same ids are replaced; else they are refused.
+
+        Returns:
+            The ids.
+
+        Raises:
+            NotWritableError: it is neither a folder nor a store, or is read-only.
+            ValueError: an id is there already, or an item does not fit.
+            UnreadableImageError: a picture is none.
+        """
+        self.check_writable()
+        if not items:
+            raise ValueError('There is nothing to add: give items, or pictures.')
+        ids = [checked_id(item.get('id'), self.source.folder is not None) for item in items]
+        twice = next((one for one in ids if ids.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f'The id {twice!r} is given twice.')
+        with self._writing:
+            if self.source.folder is not None:
+                self._add_files(ids, items, replace)
+            elif self.source.store is not None:
+                self._add_rows(ids, items, replace)
+            else:
+                raise NotWritableError('A gallery file is not changed: serve a folder of pictures, '
+                                       'or a store, NAME.gallery.')
+        return ids
+
+    def _add_files(self, ids: list[str], items: Sequence[dict[str, Any]], replace: bool) -> None:
+        from ..files import write_bytes
+        from ..image_files import EXTENSIONS, open_image
+
+        assert self.source.folder is not None
+        targets = []
+        for name, item in zip(ids, items, strict=True):
+            if item.get('picture') is None or item.get('label') or item.get('metadata'):
+                raise ValueError('What is added to a folder is a picture: its label is the folder '
+                                 'it lies in, and vectors go into a store.')
+            if not name.lower().endswith(EXTENSIONS):
+                raise ValueError(f'{name!r} has no ending of a picture, such as .jpg.')
+            with open_image(name, self.uploads.max_pixels, item['picture']) as (image, _):
+                image.load()
+            target = Path(self.source.folder, name)
+            if target.exists() and not replace:
+                raise ValueError(f'There is a picture {name!r} already: give replace=true.')
+            targets.append(target)
+        written: list[tuple[Path, bytes | None]] = []
+        try:
+            for target, item in zip(targets, items, strict=True):
+                before = target.read_bytes() if target.exists() else None
+                write_bytes(target, item['picture'])
+                written.append((target, before))
+        except OSError:
+            for target, before in written:
+                target.unlink() if before is None else write_bytes(target, before)
+            raise
+        if self.refresh is not None:
+            self.refresh()
+
+    def _add_rows(self, ids: list[str], items: Sequence[dict[str, Any]], replace: bool) -> None:
+        store, like = self.source.store, self.own_gallery
+        assert store is not None
+        for name, item in zip(ids, items, strict=True):
+            if (item.get('vector') is None) == (item.get('picture') is None):
+                raise ValueError(f'The item {name!r} wants either a vector or a picture.')
+        pictures = [item['picture'] for item in items if item.get('picture') is not None]
+        encoded = iter(self.encoder.many([self.uploads.path(self.uploads.add(data)[0])
+                                          for data in pictures]) if pictures else ())
+        vectors = [torch.tensor(item['vector'], dtype=torch.float32)
+                   if item.get('vector') is not None else next(encoded) for item in items]
+        for name, vector in zip(ids, vectors, strict=True):
+            if vector.shape != (like.dim,):
+                raise ValueError(f'The vector of {name!r} has {vector.numel()} numbers, and the '
+                                 f'store {like.dim}.')
+        labels = [item.get('label') for item in items]
+        if like.labels is None and any(label is not None for label in labels):
+            raise ValueError('The store has no labels: leave label out.')
+        if like.labels is not None and any(label is None for label in labels):
+            raise ValueError('The rows of the store have labels: give each item its label.')
+        columns = set(like.metadata)
+        for name, item in zip(ids, items, strict=True):
+            if set(item.get('metadata') or {}) != columns:
+                raise ValueError(f'The metadata of {name!r} must have the columns '
+                                 f'{", ".join(sorted(columns)) or "of none"}.')
+        named = like.labels is not None and like.label_names is not None
+        new = Gallery(torch.stack(vectors), ids,
+                      None if like.labels is None else
+                      [str(label) for label in labels] if named else [int(str(label))
+                                                                      for label in labels],
+                      metadata={column: [item['metadata'][column] for item in items]
+                                for column in columns},
+                      fingerprint=like.fingerprint, similarity=like.similarity)
+        there = [name for name, row in zip(ids, like.ids.find(ids), strict=True) if row >= 0]
+        if there and not replace:
+            raise ValueError(f'There is a row {there[0]!r} already: give replace=true.')
+        for name, item in zip(ids, items, strict=True):
+            if item.get('picture') is not None:
+                self.pictures.keep(name, item['picture'])
+        fresh = [row for row, name in enumerate(ids) if name not in set(there)]
+        if not there:
+            store.append(new)
+        elif not fresh:
+            store.update(new)
+        else:
+            raise ValueError('Some of the items are new and some replace others: send them apart, '
+                             'so that each batch is there or not.')
+        self.publish(store.load(copy=True))
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove rows by their ids, all or none; when it returns that is on the disk.
+
+        Raises:
+            NotWritableError: it is no store.
+            UnknownRowError: there is no such id.
+            ValueError: all rows would go.
+        """
+        self.check_writable()
+        if self.source.store is None:
+            raise NotWritableError('Pictures are not deleted by the server: remove the file from '
+                                   'the folder, and its row goes.' if self.source.folder else
+                                   'A gallery file is not changed: serve a store, NAME.gallery.')
+        with self._writing:
+            snapshot = self.current()
+            rows = {self.row_of(snapshot, Query(id=name)) for name in ids}
+            if len(rows) >= len(snapshot):
+                raise ValueError('No row would be left, and a gallery cannot be empty.')
+            if not rows:
+                raise ValueError('There is nothing to remove: give ids.')
+            names = [snapshot.ids[row] for row in rows if row is not None]
+            self.source.store.remove(names)
+            for name in names:
+                self.pictures.forget(name)
+            self.publish(self.source.store.load(copy=True))
+
+
+def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """The part of a picture ``(H, W, C)`` in a box of shares: left, top, width, height.
+
+    Raises:
+        ValueError: the box is no such box, or smaller than a pixel.
+
+    Example:
+        >>> cut(np.zeros((10, 20, 3), np.uint8), [0.5, 0, 0.5, 0.1]).shape
+        (1, 10, 3)
+    """
+    values = list(map(float, box))
+    if len(values) != 4 or not all(0 <= value <= 1 for value in values) or \
+            values[0] + values[2] > 1.0001 or values[1] + values[3] > 1.0001:
+        raise ValueError('A box is [left, top, width, height] in shares of the picture, each '
+                         f'within 0 and 1; got {list(box)}.')
+    height, width = picture.shape[:2]
+    left, top = round(values[0] * width), round(values[1] * height)
+    right, bottom = round((values[0] + values[2]) * width), round((values[1] + values[3]) * height)
+    part = picture[top:bottom, left:right]
+    if not part.size:
+        raise ValueError(f'The box {list(box)} holds no pixel of the picture of {width} x '
+                         f'{height}.')
+    return np.ascontiguousarray(part)
+
+
+def checked_id(name: Any, is_file: bool) -> str:
+    """An id that a client gives a row: no path, so that it never names a file of the server.
+
+    Args:
+        name: the id.
+        is_file: it is to be the name of a file below the folder; sub-folders are fine.
+
+    Raises:
+        ValueError: it is empty, too long, hidden, or leads elsewhere.
+
+    Example:
+        >>> checked_id('cats/1.jpg', True)
+        'cats/1.jpg'
+    """
+    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+        raise ValueError(f'An id is a printable text of 1 to 200 characters, got {name!r:.220}.')
+    parts = name.split('/')
+    if '\\' in name or not is_file and len(parts) > 1 or any(
+            not part or part.startswith('.') for part in parts):
+        raise ValueError(f'{name!r} is no name that can be added: give one without '
+                         f'{"hidden or empty parts" if is_file else "slashes and leading dots"}.')
+    return name
+
+
+def _stacks(snapshot: Snapshot, rows: Sequence[int]) -> tuple[list[int], dict[int, list[int]]]:
+    """The rows without those that are near-duplicates of an earlier one, which stand behind it."""
+    head = list(rows[:_DEPTH])
+    try:
+        vectors = normalize(snapshot.gallery.embeddings[head].float())
+    except ValueError:  # an index alone has none
+        return list(rows), {}
+    near = (vectors @ vectors.T >= _STACKED).cpu().numpy()
+    first: list[int] = []
+    behind: dict[int, list[int]] = {}
+    for place, row in enumerate(head):
+        leader = next((one for one in first if near[place, one]), None)
+        if leader is None:
+            first.append(place)
+        else:
+            behind.setdefault(head[leader], []).append(row)
+    return [head[place] for place in first] + list(rows[_DEPTH:]), behind
+
+
+def _model_name(model: Any) -> str:
+    backbone = getattr(model.image_encoder, 'backbone', model.image_encoder)
+    return str(getattr(backbone, 'model_name', None) or type(backbone).__name__)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as JSON can hold it: a number that is none is null."""
+    return {name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in values.items()}
