@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -333,8 +333,8 @@ class Service:
         return found if snapshot.projection is None else found @ snapshot.projection
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
-               filter: Mapping[str, Any] | None = None, rerank: bool | None = None,
-               stack: bool = False, sort: str = 'score') -> dict[str, Any]:
+               filter: Mapping[str, Any] | None = None, among: Collection[int] | None = None,
+               rerank: bool | None = None, stack: bool = False, sort: str = 'score') -> dict[str, Any]:
         """Search, or, without queries, list what there is.
 
         Args:
@@ -342,6 +342,7 @@ class Service:
             k: results.
             offset: results that are passed over.
             filter: see :meth:`Snapshot.mask`.
+            among: the numbers of rows, of which alone there are results; None for all.
             rerank: with the model's rerankers or without; None as the model is configured.
             stack: put results that are near-duplicates of a better one behind it.
             sort: ``'score'``; ``'date'`` or ``'folder'`` sort the best 500.
@@ -360,6 +361,9 @@ class Service:
                 snapshot = self.current()
             return self._answer(None, [], {}, 0, None, [], start)
         mask = snapshot.mask(filter or {})
+        if among is not None:
+            inside = np.isin(snapshot.handles, list(among))
+            mask = inside if mask is None else mask & inside
         scores: dict[int, float] = {}
         if queries:
             rows, scores = self._ranked(snapshot, queries, max(_DEPTH, offset + k), mask, rerank)
