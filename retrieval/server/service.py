@@ -334,7 +334,8 @@ class Service:
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
                filter: Mapping[str, Any] | None = None, among: Collection[int] | None = None,
-               rerank: bool | None = None, stack: bool = False, sort: str = 'score') -> dict[str, Any]:
+               rerank: bool | None = None, stack: bool = False,
+               sort: str = 'score') -> dict[str, Any]:
         """Search, or, without queries, list what there is.
 
         Args:
@@ -383,7 +384,10 @@ class Service:
         shown = [self.described(snapshot, int(row), scores.get(int(row)))
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
                  for row in rows[offset:offset + k]]
-        return self._answer(snapshot, shown, stacked, total, best, facets, start)
+        asked = [None if row is None else self.described(snapshot, row)
+                 for row in (self.row_of(snapshot, query) for query in queries)]
+        return self._answer(snapshot, shown, stacked, total, best, facets, start) \
+            | dict(queries=asked)
 
     def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
                 stacked: Mapping[int, list[int]], total: int, best: float | None,

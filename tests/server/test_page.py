@@ -145,12 +145,6 @@ def names(page):
     return page.locator('.grid .caption .name').evaluate_all('all => all.map(one => one.title)')
 
 
-def rows_by_name(page):
-    listed = page.evaluate('''async () => (await (await fetch("v1/search", {method: "POST",
-        headers: {"Content-Type": "application/json"}, body: JSON.stringify({k: 1000})})).json()).results''')
-    return {item['id']: item['row'] for item in listed}
-
-
 def picture_file(tmp_path, colour):
     path = tmp_path / 'asked.png'
     Image.new('RGB', (80, 60), colour).save(path)
@@ -179,8 +173,8 @@ class TestQuery:
         page.wait_for_selector('.score')
         assert names(page) == found
 
-    @pytest.mark.parametrize('event', [
-        'ClipboardEvent("paste", {clipboardData: data})', 'DragEvent("drop", {dataTransfer: data})'])
+    @pytest.mark.parametrize('event', ['ClipboardEvent("paste", {clipboardData: data})',
+                                       'DragEvent("drop", {dataTransfer: data})'])
     def test_pasted_and_dropped_picture(self, page, tmp_path, event):
         data = picture_file(tmp_path, COLOURS[3]).read_bytes()
         page.evaluate(PASTE % event, list(data))
@@ -188,25 +182,24 @@ class TestQuery:
         assert names(page)[0].startswith('kind3/')
 
     def test_more_like_this_plus_and_minus(self, page):
-        rows = rows_by_name(page)
-        page.locator(f'.card[data-row="{rows["kind0/picture4.jpg"]}"]').hover()
-        page.get_by_role('button', name='More like this: picture4.jpg').first.click()
+        card = page.locator('.card').filter(has=page.get_by_title('kind0/picture4.jpg'))
+        card.hover()
+        card.locator('.tool.more').click()
         page.wait_for_selector('.score')
-        assert page.url.endswith(f'#q=r{rows["kind0/picture4.jpg"]}')
+        assert page.url.endswith('#q=i:kind0/picture4.jpg')
         assert names(page)[0].startswith('kind0/')
         card = page.locator('.card').filter(has_text='kind1').first
         card.hover()
         card.locator('.tool.minus').click()
         expect(page.locator('.chip.minus'), 1)
-        assert '*-1' in page.url
+        assert 'q=-1i:kind1/' in page.url
         page.locator('.chip.minus .sign').click()
         expect(page.locator('.chip.minus'), 0)
         page.locator('.chip .remove').last.click()
         expect(page.locator('.chip'), 1)
 
     def test_part_that_is_drawn_on_a_picture(self, page, address):
-        row = rows_by_name(page)['kind0/picture4.jpg']
-        go(page, address, f'#open={row}')
+        go(page, address, '#open=kind0/picture4.jpg')
         page.wait_for_selector('.crop img')
         wait_until(page, lambda: page.locator('.crop img').evaluate('(image) => image.complete'))
         frame = page.locator('.crop').bounding_box()
@@ -234,8 +227,7 @@ class TestQuery:
 
 class TestResults:
     def test_line_of_the_threshold_and_no_match(self, page, address, tmp_path):
-        row = rows_by_name(page)['kind0/picture0.jpg']
-        go(page, address, f'#q=r{row}')
+        go(page, address, '#q=i:kind0/picture0.jpg')
         page.wait_for_selector('.line')
         expect(page.locator('.line'), 1)
         scores = page.locator('.grid .score').evaluate_all('all => all.map(one => one.title)')
@@ -266,8 +258,7 @@ class TestResults:
         expect(page.locator('.card'), EACH * len(COLOURS))
 
     def test_near_identical_results_are_one(self, page, address):
-        row = rows_by_name(page)['kind2/picture4.jpg']
-        go(page, address, f'#q=r{row}')
+        go(page, address, '#q=i:kind2/picture4.jpg')
         page.wait_for_selector('.stacked')
         stacked = page.locator('.card').count()
         page.get_by_role('checkbox', name='Stack').uncheck()
@@ -355,8 +346,7 @@ def test_map_filters_by_what_is_in_view_and_by_a_lasso(page, address):
 
 
 def test_marks_training_switch_and_undo(page, address):
-    row = rows_by_name(page)['kind5/picture0.jpg']
-    go(page, address, f'#q=r{row}&stack=0')
+    go(page, address, '#q=i:kind5/picture0.jpg&stack=0')
     page.wait_for_selector('.score')
     wrong = 0
     for place in range(12):
@@ -380,9 +370,8 @@ def test_marks_training_switch_and_undo(page, address):
 def test_fits_a_narrow_screen(browser, address, scheme):
     with opened(browser, address, viewport=dict(width=360, height=640), color_scheme=scheme,
                 has_touch=True) as shown:
-        row = next(iter(rows_by_name(shown).values()))
-        for fragment in ('', f'#q=r{row}', f'#open={row}', '#view=duplicates', '#view=map',
-                         '#view=marks'):
+        for fragment in ('', '#q=i:kind0/picture0.jpg', '#open=kind0/picture0.jpg',
+                         '#view=duplicates', '#view=map', '#view=marks'):
             go(shown, address, fragment)
             shown.wait_for_timeout(300)
             wide = shown.evaluate('document.documentElement.scrollWidth')

@@ -5,6 +5,7 @@ import {SORTS, format, formatQuery, useAddress} from './state.js';
 import {QueryBar, useDropAndPaste, useUploads} from './query.js';
 import {Grid, More} from './grid.js';
 import {Facets} from './facets.js';
+import {remember} from './known.js';
 import {Large} from './large.js';
 import {DuplicatesView} from './duplicates.js';
 import {MarksView} from './marks.js';
@@ -39,7 +40,7 @@ function useInfo(report) {
 
 /** The results of the state, page after page; the last ones stand until the new ones are there. */
 function useSearch(state, generation, report) {
-  const asked = JSON.stringify([state.queries, state.filter, state.sort, state.stack, state.lasso]);
+  const asked = JSON.stringify([state.queries, state.filter, state.sort, state.stack, state.rerank, state.lasso]);
   const [answer, setAnswer] = useState(null);
   const [busy, setBusy] = useState(false);
   const [tick, setTick] = useState(0);
@@ -50,8 +51,11 @@ function useSearch(state, generation, report) {
   const ask = async (offset, {signal}) => {
     const body = {queries: state.queries, filter: state.filter, sort: state.sort,
       stack: state.stack && state.queries.length > 0, k: PAGE, offset};
+    if (!state.rerank) body.rerank = false;
     if (state.lasso) body.rows = rowsInside(await loadMap(generation), state.lasso);
-    return post('v1/search', body, {signal});
+    const got = await post('v1/search', body, {signal});
+    remember([...got.queries || [], ...got.results]);
+    return got;
   };
   const begin = () => {
     abort.current.abort();
@@ -171,7 +175,7 @@ function App() {
     return () => removeEventListener('keydown', listen);
   }, []);
 
-  const with_ = (item, weight) => ({row: item.row, weight, ...(item.box ? {box: item.box} : {})});
+  const with_ = (item, weight) => ({id: item.id, weight, ...(item.box ? {box: item.box} : {})});
   const mark = (right) => async (item) => {
     const key = `${formatQuery(query)}>${item.row}`;
     const before = marks[key];
@@ -186,8 +190,9 @@ function App() {
   };
   const ask = (queries) => { change({view: 'search', queries, open: null}); scrollTo(0, 0); };
   const actions = {
-    open: (item) => change({open: item.row}),
-    show: (row) => change({open: row}, state.open !== null),
+    open: (item) => change({open: item.id}),
+    show: (item) => change({open: item.id}, state.open !== null),
+    showRow: (row) => get(`v1/items/${row}`).then((item) => { remember([item]); change({open: item.id}); }, report),
     close: () => change({open: null}, true),
     more: (item) => ask([with_(item, 1)]),
     plus: (item) => ask([...state.queries, with_(item, 1)]),
@@ -208,6 +213,7 @@ function App() {
   };
   const chosen = [...selection.values()];
   const save = (kind) => download('v1/export', {rows: chosen.map((item) => item.row), format: kind}, `pictures.${kind}`).catch(report);
+  const restore = () => post('v1/model', {use: 'original'}).then(refresh, report);
   const link = (view, label) => html`<a href=${format({...state, view, open: null})} aria-current=${state.view === view ? 'page' : undefined}>${label}</a>`;
 
   if (!info) return html`<main>${problem ? html`<p role="alert" class="problem">${problem.message}</p>` : html`<p class="empty">Loading …</p>`}</main>`;
@@ -217,6 +223,7 @@ function App() {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus(); }}>To the results</a>
     <header class="top"><h1>${info.name}</h1>
       <nav aria-label="Views">${link('search', 'Search')}${link('duplicates', 'Duplicates')}${link('map', 'Map')}${link('marks', 'Marks')}</nav>
+      ${info.projected && html`<span class="trained">Trained on marks <button class="plain" onClick=${restore}>Undo</button></span>`}
       <button class="plain help" onClick=${() => setHelp(true)} aria-label="Keys">?</button></header>
     <${Progress} info=${info} />
     ${problem && html`<p role="alert" class="problem">${problem.message} <button class="plain" aria-label="Dismiss" onClick=${() => setProblem(null)}>×</button></p>`}
@@ -232,6 +239,7 @@ function App() {
             <label>Sort <select value=${state.sort} onChange=${(event) => change({sort: event.target.value})}>
               ${SORTS.map((name) => html`<option value=${name}>${name === 'score' && !state.queries.length ? 'as they are' : name}</option>`)}</select></label>
             <label title="Near-identical pictures as one"><input type="checkbox" checked=${state.stack} onChange=${(event) => change({stack: event.target.checked})} /> Stack</label>
+            ${info.rerank && html`<label title="The configured rerankers, or the plain order"><input type="checkbox" checked=${state.rerank} onChange=${(event) => change({rerank: event.target.checked})} /> Rerank</label>`}
             ${items.length > 0 && html`<button class="plain" onClick=${() => setSelection(new Map(items.map((item) => [item.row, item])))}>Select all shown</button>`}
           </div>
           ${stale && html`<p class="note">Pictures came or went. <button onClick=${reload}>Show them</button></p>`}
@@ -243,8 +251,8 @@ function App() {
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}
-    ${state.view === 'duplicates' && html`<${DuplicatesView} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.show} />`}
-    ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.show} />
+    ${state.view === 'duplicates' && html`<${DuplicatesView} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
+    ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
       ${state.lasso && html`<${Grid} small items=${items} actions=${actions} selection=${selection} markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />`}`}
     ${state.view === 'marks' && html`<${MarksView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} />`}
     </main>
@@ -258,9 +266,9 @@ function App() {
       <button onClick=${() => actions.copy(chosen)}>${chosen.length > 1 ? 'Copy paths' : 'Copy path'}</button>
       <button onClick=${() => ask([...state.queries, ...chosen.map((item) => with_(item, 1))])}>Search with them</button>
       <button onClick=${() => setSelection(new Map())} aria-label="Clear the selection">×</button></section>`}
-    ${state.open !== null && html`<${Large} row=${state.open} items=${state.view === 'search' || state.view === 'map' && state.lasso ? items : []} onEnd=${() => answer && items.length < answer.total && more()} actions=${actions} markOf=${markOf} canMark=${canMark}
+    ${state.open !== null && html`<${Large} id=${state.open} items=${state.view === 'search' || state.view === 'map' && state.lasso ? items : []} onEnd=${() => answer && items.length < answer.total && more()} actions=${actions} markOf=${markOf} canMark=${canMark}
       hasPictures=${info.has_pictures} generation=${info.generation} report=${report} />`}
-    ${stack && html`<${Stack} item=${stack} onOpen=${(row) => { setStack(null); actions.show(row); }} onClose=${() => setStack(null)} />`}
+    ${stack && html`<${Stack} item=${stack} onOpen=${(row) => { setStack(null); actions.showRow(row); }} onClose=${() => setStack(null)} />`}
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
     ${over && html`<div class="drop" aria-hidden="true"><span>Drop pictures to search with them</span></div>`}
     ${said && html`<div class="said">${said}</div>`}

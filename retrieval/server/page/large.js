@@ -1,39 +1,43 @@
 // One picture large, with what is known of it and its neighbours; arrow keys go through the results.
 import {html, useEffect, useState, Dialog, announce, bytes, isTyping, percent, score, thumbnail} from './ui.js';
 import {get, post} from './api.js';
+import {remember, rowOf} from './known.js';
 import {Crop, BoxFields} from './crop.js';
 
 const hidden = new Set(['row', 'stacked', 'metadata', 'match', 'width', 'height', 'score', 'probability', 'generation']);
 const text = (name, value) => (name === 'bytes' || name === 'size' ? bytes(Number(value))
   : typeof value === 'object' ? JSON.stringify(value) : String(value));
 
-export function Large({row, items, onEnd, actions, markOf, canMark, hasPictures, generation, report}) {
-  const at = items.findIndex((item) => item.row === row);
+export function Large({id, items, onEnd, actions, markOf, canMark, hasPictures, generation, report}) {
+  const at = items.findIndex((item) => item.id === id);
   const [found, setFound] = useState(null);
   const [neighbours, setNeighbours] = useState([]);
   const [box, setBox] = useState(null);
-  const shown = found?.row === row ? found : at >= 0 ? items[at] : null;
+  const row = rowOf(id);
+  const shown = found?.id === id ? found : at >= 0 ? items[at] : null;
   const listed = at >= 0 ? items[at] : null;
 
   useEffect(() => {
     setBox(null);
     const abort = new AbortController();
     const {signal} = abort;
-    get(`v1/items/${row}`, {signal}).then((item) => { setFound({...item, row}); announce(item.name); },
-      (error) => error.name !== 'AbortError' && (report(error), actions.close()));
-    post('v1/search', {queries: [{row}], k: 12, stack: true}, {signal})
-      .then((answer) => setNeighbours(answer.results.filter((item) => item.row !== row)),
-        (error) => error.name !== 'AbortError' && setNeighbours([]));
+    const search = post('v1/search', {queries: [{id}], k: 12}, {signal}).then((answer) => {
+      remember([...answer.queries, ...answer.results]);
+      setNeighbours(answer.results);
+    });
+    const known = rowOf(id) === undefined ? search : Promise.resolve();
+    Promise.all([search, known.then(() => get(`v1/items/${rowOf(id)}`, {signal})).then((item) => { setFound(item); announce(item.name); })])
+      .catch((error) => { if (error.name !== 'AbortError') { report(error); actions.close(); } });
     return () => abort.abort();
-  }, [row, generation]);
+  }, [id, generation]);
 
   useEffect(() => { if (at >= 0 && at + 3 >= items.length) onEnd(); }, [at]);
-  const step = (by) => items[at + by] && actions.show(items[at + by].row);
+  const step = (by) => items[at + by] && actions.show(items[at + by]);
   const onKeyDown = (event) => {
     if (isTyping(event)) return;
     if (event.key === 'ArrowRight') step(1);
     else if (event.key === 'ArrowLeft') step(-1);
-    else if (event.key === 'm') actions.more({row});
+    else if (event.key === 'm') actions.more({id});
     else if (canMark && listed && event.key === 'y') actions.right(listed);
     else if (canMark && listed && event.key === 'n') actions.wrong(listed);
     else return;
@@ -55,13 +59,13 @@ export function Large({row, items, onEnd, actions, markOf, canMark, hasPictures,
         <button aria-label="Next picture" title="Next (→)" disabled=${at < 0 || at + 1 >= items.length} onClick=${() => step(1)}>→</button>
         <button aria-label="Close" title="Close (Esc)" onClick=${actions.close}>×</button></header>
       <div class="stage">
-        ${hasPictures && shown ? html`<${Crop} key=${row} src=${`v1/image/${row}`} alt=${shown.name} width=${shown.width} height=${shown.height} box=${box} onBox=${setBox} />`
+        ${hasPictures && shown ? html`<${Crop} key=${id} src=${`v1/image/${row}`} alt=${shown.name} width=${shown.width} height=${shown.height} box=${box} onBox=${setBox} />`
           : html`<p>${shown?.id}</p>`}</div>
       <aside aria-label="About this picture">
         <p class="buttons">
-          <button class="primary" onClick=${() => actions.more({row, box: box || undefined})}>${box ? 'Search with this part' : 'More like this'}</button>
-          <button onClick=${() => actions.plus({row, box: box || undefined})}>+ Add to the query</button>
-          <button onClick=${() => actions.minus({row, box: box || undefined})}>− Less like this</button>
+          <button class="primary" onClick=${() => actions.more({id, box: box || undefined})}>${box ? 'Search with this part' : 'More like this'}</button>
+          <button onClick=${() => actions.plus({id, box: box || undefined})}>+ Add to the query</button>
+          <button onClick=${() => actions.minus({id, box: box || undefined})}>− Less like this</button>
           ${canMark && listed && html`<button aria-pressed=${mark === true} onClick=${() => actions.right(listed)}>✓ Right</button>
             <button aria-pressed=${mark === false} onClick=${() => actions.wrong(listed)}>✗ Wrong</button>`}
           ${shown && html`<button onClick=${() => actions.copy([shown])}>Copy the path</button>`}
@@ -70,7 +74,7 @@ export function Large({row, items, onEnd, actions, markOf, canMark, hasPictures,
           <details><summary>Part by numbers</summary><${BoxFields} box=${box} onBox=${setBox} /></details>`}
         ${known && html`<dl>${known.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`}
         ${neighbours.length > 0 && html`<h3>Neighbours</h3><ul class="neighbours" aria-label="Neighbours">
-          ${neighbours.map((item) => html`<li key=${item.row}><button aria-label=${`${item.name}, score ${score(item.score)}`} onClick=${() => actions.show(item.row)}>
+          ${neighbours.map((item) => html`<li key=${item.row}><button aria-label=${`${item.name}, score ${score(item.score)}`} onClick=${() => actions.show(item)}>
             <img src=${thumbnail(item.row)} alt="" loading="lazy" /><span>${score(item.score)}</span></button></li>`)}</ul>`}
       </aside></div>
   <//>`;

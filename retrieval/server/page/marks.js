@@ -1,7 +1,6 @@
 // Right and wrong: what was marked becomes a trained projection beside the model, which can be used and put back.
-import {html, useEffect, useState, announce, percent, plural, score, thumbnail} from './ui.js';
+import {html, useEffect, useState, announce, percent, plural, score, thumbnail, uploaded} from './ui.js';
 import {get, post} from './api.js';
-import {source} from './query.js';
 
 const NAMES = {ordered: 'a right result stands above a wrong one'};
 
@@ -15,8 +14,8 @@ function Results({before, after}) {
 
 function Changed({changes}) {
   return html`<h3>Marks that move most</h3><ul class="changed">${changes.map((change, at) => {
-    const query = change.upload ? {upload: change.upload} : change.query_row != null ? {row: change.query_row} : null;
-    return html`<li key=${at}>${query && html`<img src=${query.upload ? source(query) : thumbnail(query.row)} alt="the query" loading="lazy" /><span aria-hidden="true">→</span>`}
+    const query = change.upload ? uploaded(change.upload) : change.query_row != null ? thumbnail(change.query_row) : null;
+    return html`<li key=${at}>${query && html`<img src=${query} alt="the query" loading="lazy" /><span aria-hidden="true">→</span>`}
       <img src=${thumbnail(change.row)} alt=${change.name} loading="lazy" />
       <span class=${change.right ? 'mark yes' : 'mark no'}>${change.right ? '✓ right' : '✗ wrong'}</span>
       <span>score ${score(change.before)} → <strong>${score(change.after)}</strong></span></li>`;

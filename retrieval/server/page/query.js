@@ -1,13 +1,14 @@
 // What is searched for: pictures that are dropped, chosen, pasted or taken, and rows; each a chip with its weight.
-import {html, useEffect, useRef, useState, Dialog, announce, thumbnail} from './ui.js';
+import {html, useEffect, useRef, useState, Dialog, announce, thumbnail, uploaded} from './ui.js';
 import {upload} from './api.js';
+import {rowOf} from './known.js';
 import {Crop, BoxFields, boxStyle} from './crop.js';
 import {formatQuery} from './state.js';
 
-export const source = (query) => (query.row === undefined ? `v1/uploads/${query.upload}` : `v1/image/${query.row}`);
-const small = (query) => (query.row === undefined ? `v1/uploads/${query.upload}` : thumbnail(query.row));
-const title = (query) => (query.row === undefined ? 'your picture' : `picture ${query.row}`)
-  + (query.box ? ', a part of it' : '');
+const source = (query) => (query.upload ? uploaded(query.upload) : `v1/image/${rowOf(query.id)}`);
+const small = (query) => (query.upload ? uploaded(query.upload) : thumbnail(rowOf(query.id)));
+const shows = (query, hasPictures) => query.upload || hasPictures && rowOf(query.id) !== undefined;
+const title = (query) => (query.upload ? 'your picture' : query.id.split('/').pop()) + (query.box ? ', a part of it' : '');
 
 /** Searching with files: they replace the query unless `add`. */
 export function useUploads(change, report) {
@@ -95,12 +96,12 @@ function Camera({onClose, onPicture}) {
   <//>`;
 }
 
-function EditChip({query, onChange, onClose}) {
+function EditChip({query, pictured, onChange, onClose}) {
   return html`<${Dialog} label="Part and weight of the query" onClose=${onClose} className="edit">
     <h2>Part and weight</h2>
-    <p class="hint">Draw a rectangle on the picture to search with that part.</p>
+    ${pictured && html`<p class="hint">Draw a rectangle on the picture to search with that part.</p>
     <${Crop} src=${source(query)} alt=${title(query)} box=${query.box} onBox=${(box) => onChange({...query, box})} />
-    <${BoxFields} box=${query.box} onBox=${(box) => onChange({...query, box})} />
+    <${BoxFields} box=${query.box} onBox=${(box) => onChange({...query, box})} />`}
     <label class="weight">Weight <input type="number" step="0.1" value=${query.weight} onChange=${(event) =>
       Number(event.target.value) && onChange({...query, weight: Number(event.target.value)})} /></label>
     <p class="buttons"><button class="primary" onClick=${onClose}>Done</button>
@@ -108,12 +109,12 @@ function EditChip({query, onChange, onClose}) {
   <//>`;
 }
 
-function Chip({query, onChange, onRemove, onEdit}) {
+function Chip({query, hasPictures, onChange, onRemove, onEdit}) {
   const minus = query.weight < 0;
   const name = title(query);
   return html`<li class=${minus ? 'chip minus' : 'chip'}>
     <button class="part" onClick=${onEdit} aria-label=${`Part and weight of ${name}`} title="Part and weight">
-      <img src=${small(query)} alt="" />${query.box && html`<span class="box" style=${boxStyle(query.box)}></span>`}</button>
+      ${shows(query, hasPictures) ? html`<img src=${small(query)} alt="" />` : html`<span class="no-picture">${name}</span>`}${query.box && html`<span class="box" style=${boxStyle(query.box)}></span>`}</button>
     <button class="sign" aria-pressed=${minus} aria-label=${`Less like ${name}`}
       title=${minus ? 'Less like this: press for more' : 'More like this: press for less'}
       onClick=${() => onChange({...query, weight: -query.weight})}>${minus ? '−' : '+'}${Math.abs(query.weight) === 1 ? '' : Math.abs(query.weight)}</button>
@@ -130,22 +131,22 @@ export function QueryBar({queries, change, take, waiting, hasPictures}) {
   const chosen = (event) => { take([...event.target.files], event.target.dataset.add === '1'); event.target.value = ''; };
   const choose = (add) => { files.current.dataset.add = add ? '1' : ''; files.current.click(); };
   const shoot = () => (navigator.mediaDevices?.getUserMedia ? setShooting(true) : camera.current.click());
-  if (!hasPictures) return null;
+  if (!hasPictures && !queries.length) return null;
   return html`<section class="query" aria-label="Query">
     <input ref=${files} class="file" type="file" accept="image/*" multiple tabindex="-1" aria-label="Pictures to search with" onChange=${chosen} />
     <input ref=${camera} class="file" type="file" accept="image/*" capture="environment" tabindex="-1" aria-label="A picture of the camera" onChange=${chosen} />
     ${queries.length > 0 && html`<ul class="chips" aria-label="Searching for">
-      ${queries.map((query, at) => html`<${Chip} key=${at + formatQuery(query)} query=${query} onEdit=${() => setEditing(at)}
+      ${queries.map((query, at) => html`<${Chip} key=${at + formatQuery(query)} query=${query} hasPictures=${hasPictures} onEdit=${() => setEditing(at)}
         onChange=${(changed) => set(queries.map((other, here) => (here === at ? changed : other)))}
         onRemove=${() => set(queries.filter((_, here) => here !== at))} />`)}</ul>`}
-    <div class="ways">
+    ${hasPictures && html`<div class="ways">
       <button class=${queries.length ? '' : 'primary'} onClick=${() => choose(queries.length > 0)}>
         ${queries.length ? 'Add a picture' : 'Choose a picture'}</button>
       <button onClick=${shoot}>Camera</button>
       ${queries.length > 0 && html`<button onClick=${() => set([])}>Clear</button>`}
       <span class="hint">${waiting ? 'Sending …' : queries.length ? '' : 'or drop one anywhere, or paste a screenshot (Ctrl+V)'}</span>
-    </div>
-    ${editing !== null && queries[editing] && html`<${EditChip} query=${queries[editing]} onClose=${() => setEditing(null)}
+    </div>`}
+    ${editing !== null && queries[editing] && html`<${EditChip} query=${queries[editing]} pictured=${shows(queries[editing], hasPictures)} onClose=${() => setEditing(null)}
       onChange=${(changed) => set(queries.map((other, here) => (here === editing ? changed : other)))} />`}
     ${shooting && html`<${Camera} onClose=${() => setShooting(false)} onPicture=${(blob) => take([blob], queries.length > 0)} />`}
   </section>`;

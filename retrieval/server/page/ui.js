@@ -33,6 +33,7 @@ export const score = (value) => (value == null ? '' : value.toFixed(3));
 export const percent = (value) => (value == null ? '' : value > 0 && value < 0.01 ? '< 1 %' : value > 0.99 && value < 1 ? '> 99 %' : `${Math.round(value * 100)} %`);
 
 /** The address of a thumbnail so many pixels high. */
+export const uploaded = (name) => `v1/uploads/${name}`;
 export const thumbnail = (row, size = 256) => `v1/thumbnail/${row}?size=${size}`;
 
 /** Whether a key press is meant for what is being typed in, or for a dialog. */
