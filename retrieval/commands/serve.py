@@ -16,7 +16,7 @@ from .folders import add_folder_options, check_exists, config_dataset
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('serve', description=__doc__)
-    arguments.add_argument('source', help='a folder of images, which is encoded and followed; a '
+    arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
                            'gallery file or store; or a config, whose gallery is served')
     arguments.add_argument('weights', nargs='?', metavar='CHECKPOINT',
                            help="the checkpoint, where the source is a config")
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    check_exists(arguments.source)
+    check_exists(arguments.gallery)
     try:
         import uvicorn
 
@@ -116,7 +116,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from ..server.follow import follow_folder, follow_store
     from ..server.service import Service, Source
 
-    path, follower = os.path.abspath(arguments.source), None
+    path, follower = os.path.abspath(arguments.gallery), None
     options = dict(read_only=arguments.read_only, show_paths=arguments.show_paths)
     name = os.path.basename(path.rstrip('/')) or path
     if os.path.isdir(path) and not is_gallery(path):

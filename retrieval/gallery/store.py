@@ -139,16 +139,28 @@ class GalleryStore:
         names = unique_names(ids)
         self._change(lambda state: self._removed(state, names))
 
-    def update(self, gallery: Gallery) -> None:
+    def update(self, gallery: Gallery, add_missing: bool = False) -> None:
         """Replace the rows of the ids of a gallery; the new ones stand behind all others.
+
+        Args:
+            gallery: the new rows.
+            add_missing: add those whose ids are not in the store yet, in the same step.
 
         Raises:
             UnknownIdError: a ``KeyError`` and ``ValueError``; an id is not in the store.
             ValueError, TimeoutError, OSError: as for :meth:`append`.
         """
         check_identified(gallery)
-        self._change(lambda state: self._appended(
-            self._removed(state, list(gallery.ids)), gallery, like=state))
+
+        def change(state: State) -> State:
+            names = list(gallery.ids)
+            if add_missing:
+                held = np.zeros(len(names), dtype=bool)
+                for rows in self._places(state, gallery.ids):
+                    held |= rows >= 0
+                names = [names[place] for place in np.flatnonzero(held)]
+            return self._appended(self._removed(state, names), gallery, like=state)
+        self._change(change)
 
     def compact(self) -> None:
         """Write the rows that are left as one shard, and delete the others.

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,19 +23,20 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..image_files import UnreadableImageError
 from .batching import BusyError
+from .changes import Changes, NotWritableError, ReadOnlyError
 from .export import duplicate_groups, exported, plan_file
 from .feedback import Feedback
 from .guard import Guard, Metrics, problem
 from .map import EmbeddingMap
 from .pictures import NoPictureError, UnknownUploadError, as_jpeg, fitting_size
-from .service import NotWritableError, Query, Service, UnknownRowError
+from .service import Query, Service, UnknownRowError
 
 PAGE = Path(__file__).with_name('page')
 _PARTS = 64  # pictures and fields of one form
 _STATUS: list[tuple[type[Exception], int]] = [
     (UnknownRowError, 404), (UnknownUploadError, 404), (NoPictureError, 404),
-    (NotWritableError, 409), (BusyError, 503), (UnreadableImageError, 422), (TimeoutError, 503),
-    (ValueError, 422), (TypeError, 422)]
+    (ReadOnlyError, 403), (NotWritableError, 409), (BusyError, 503), (TimeoutError, 503),
+    (UnreadableImageError, 422), (ValueError, 422), (TypeError, 422)]
 Row = Annotated[int, InPath(description='The number of a row, as results have it.',
                             ge=0, lt=2 ** 53)]
 Handle = Annotated[int, Field(ge=0, lt=2 ** 53)]
@@ -171,6 +173,10 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     if host not in ('localhost', '127.0.0.1', '::1') and token is None:
         raise ValueError(f'--host {host} lets other machines in: give --token too, which they must '
                          'know.')
+    for one in (token, read_token):
+        if one is not None and not re.fullmatch(r'[\w.~+/=-]+', one, re.ASCII):
+            raise ValueError('A token has letters, digits and . _ ~ + / = - alone, such as what '
+                             '`openssl rand -hex 16` prints.')
     metrics = Metrics()
 
     @asynccontextmanager
@@ -181,12 +187,14 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
         await run_in_threadpool(service.close)
 
     app = FastAPI(title='retrieval', version=__version__, lifespan=lifespan, docs_url=None,
-                  redoc_url=None, responses={
-                      status: {'model': Problem, 'description': text} for status, text in (
+                  redoc_url=None, strict_content_type=False, responses={
+                      status: {'content': _PROBLEM, 'description': text} for status, text in (
+                          (400, 'Broken.'),
                           (401, 'The token is missing.'), (403, 'Not from there, or not with this '
                            'token.'), (404, 'There is no such thing.'), (408, 'Too slow.'),
                           (409, 'What is served cannot be changed so.'),
                           (413, 'Too large.'), (422, 'Not understood.'), (503, 'Busy.'))})
+    app.openapi = lambda: _with_schemas(app)  # type: ignore[method-assign]
     _add_errors(app)
     _add_searches(app, service)
     _add_pictures(app, service)
@@ -196,6 +204,21 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     if PAGE.is_dir():
         app.mount('/', StaticFiles(directory=PAGE, html=True), name='page')
     return Guard(app, host, token, read_token, metrics)
+
+
+_PROBLEM = {'application/problem+json': {'schema': {'$ref': '#/components/schemas/Problem'}}}
+
+
+def _with_schemas(app: FastAPI) -> dict[str, Any]:
+    """The description of the app, with the bodies that it reads itself."""
+    schema = FastAPI.openapi(app)
+    known = schema.setdefault('components', {}).setdefault('schemas', {})
+    for model in (Problem, QueryPart, Item):
+        known.setdefault(model.__name__, model.model_json_schema())
+    for methods in schema['paths'].values():
+        for one in methods.values():
+            one['responses']['422'] = {'description': 'Not understood.', 'content': _PROBLEM}
+    return schema
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -264,9 +287,9 @@ _BYTES = {'requestBody': {'required': True, 'content': {
 
 
 def _add_searches(app: FastAPI, service: Service) -> None:
-    @app.post('/v1/search', openapi_extra=_either(
+    @app.post('/v1/search', response_model=dict[str, Any], openapi_extra=_either(
         Search, 'Pictures as queries; k, offset, stack and the others as fields.'))
-    async def search(request: Request) -> dict[str, Any]:
+    async def search(request: Request) -> JSONResponse:
         """Search with rows, uploads, vectors and parts of pictures; or list the rows."""
         if _is_form(request):
             pictures, fields, form = await _form(request)
@@ -283,8 +306,8 @@ def _add_searches(app: FastAPI, service: Service) -> None:
             wanted = await _json(request, Search)
         options = {name: getattr(wanted, name) for name in (
             'k', 'offset', 'filter', 'rerank', 'stack', 'sort')}
-        return await run_in_threadpool(service.search, [one.query() for one in wanted.queries],
-                                       among=wanted.rows, **options)
+        return await run_in_threadpool(lambda: JSONResponse(service.search(
+            [one.query() for one in wanted.queries], among=wanted.rows, **options)))
 
     @app.post('/v1/uploads', openapi_extra=_BYTES)
     async def upload(request: Request) -> dict[str, Any]:
@@ -352,11 +375,13 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 
 
 def _add_changes(app: FastAPI, service: Service) -> None:
+    changes = Changes(service)
+
     @app.post('/v1/items', openapi_extra=_either(
         Items, 'Pictures to add, under their file names; replace as a field.'))
     async def add(request: Request) -> dict[str, Any]:
         """Add rows: all of them or none, on the disk when this answers."""
-        service.check_writable()
+        changes.check_writable()
         if _is_form(request):
             pictures, fields, form = await _form(request)
             items: list[dict[str, Any]] = [
@@ -367,13 +392,13 @@ def _add_changes(app: FastAPI, service: Service) -> None:
         else:
             wanted = await _json(request, Items)
             items, replace = [one.model_dump() for one in wanted.items], wanted.replace
-        ids = await run_in_threadpool(service.add, items, replace)
+        ids = await run_in_threadpool(changes.add, items, replace)
         return dict(ids=ids, generation=service.generation)
 
     @app.delete('/v1/items')
     def remove(ids: Annotated[Ids, Body()]) -> dict[str, Any]:
         """Remove rows of a store by id: all of them or none."""
-        service.remove(ids.ids)
+        changes.remove(ids.ids)
         return dict(removed=len(ids.ids), generation=service.generation)
 
     feedback = Feedback(service)
@@ -381,7 +406,7 @@ def _add_changes(app: FastAPI, service: Service) -> None:
     @app.post('/v1/feedback')
     def mark(given: Mark) -> dict[str, Any]:
         """Mark a result as right or wrong."""
-        service.check_writable()
+        changes.check_writable()
         return feedback.mark(given.query.query(), given.row, given.right)
 
     @app.get('/v1/feedback')
@@ -392,13 +417,13 @@ def _add_changes(app: FastAPI, service: Service) -> None:
     @app.post('/v1/training')
     def train() -> dict[str, Any]:
         """Train a projection on the marks, and hold it beside."""
-        service.check_writable()
+        changes.check_writable()
         return feedback.train()
 
     @app.post('/v1/model')
     def use(given: Use) -> dict[str, Any]:
         """Search through the trained projection, or as before."""
-        service.check_writable()
+        changes.check_writable()
         return feedback.use(given.use)
 
 

@@ -204,7 +204,7 @@ class Feedback:
     def _save(self, projection: Tensor) -> None:
         from safetensors.torch import save
 
-        fingerprint = json.dumps(self.service.model.fingerprint().as_dict(), sort_keys=True)
+        fingerprint = json.dumps(self.service.fingerprint, sort_keys=True)
         data = save({'projection': projection.contiguous()}, {'fingerprint': fingerprint})
         write_atomically(self.trained_path, lambda path: Path(path).write_bytes(data))
 
@@ -225,7 +225,7 @@ class Feedback:
         with safe_open(self.trained_path, 'pt') as opened:
             made = (opened.metadata() or {}).get('fingerprint')
             projection = opened.get_tensor('projection')
-        own = json.dumps(self.service.model.fingerprint().as_dict(), sort_keys=True)
+        own = json.dumps(self.service.fingerprint, sort_keys=True)
         if made != own:
             raise ValueError('The projection was trained for another model: train again.')
         self.service.use(projection)

@@ -52,6 +52,7 @@ class Pictures:
         self.datasets = [one for one in datasets
                          if hasattr(one, 'get_data_info') and hasattr(one, 'sample_ids')]
         self._rows: list[dict[str, int]] | None = None
+        self._any_added = (folder / 'added').is_dir()
 
     def path_of(self, name: str) -> str | None:
         """The file of an id, or None."""
@@ -59,9 +60,10 @@ class Pictures:
 
     def _found(self, name: str) -> tuple[str | None, Any, Sequence[float] | None]:
         """The file or else the array of an id, and the box to cut out."""
-        added = self.folder / 'added' / _digest(name)
-        if added.is_file():
-            return str(added), None, None
+        if self._any_added:
+            added = self.folder / 'added' / _digest(name)
+            if added.is_file():
+                return str(added), None, None
         if self._rows is None:
             self._rows = [{one: row for row, one in enumerate(dataset.sample_ids)}
                           for dataset in self.datasets]
@@ -102,6 +104,7 @@ class Pictures:
     def keep(self, name: str, data: bytes) -> None:
         """Keep the picture of an id that was added."""
         write_bytes(self.folder / 'added' / _digest(name), data)
+        self._any_added = True
 
     def forget(self, name: str) -> None:
         """Delete the picture of an id that was added; others stay."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..checks import whole_number
 from ..evaluation import MatchCalibration
 from ..gallery import Gallery, GalleryStore
 from ..structures import RetrievalDataSample
-from .batching import Encoder
+from .batching import Batcher, Encoder
 from .facts import PictureFacts
 from .pictures import Pictures, Uploads
 from .snapshot import Snapshot, display_root, handles_of, projected
@@ -26,10 +27,6 @@ from .snapshot import Snapshot, display_root, handles_of, projected
 _DEPTH = 500  # results that are stacked, sorted and counted
 _STACKED = 0.95  # hits at least so similar to each other stand in one place
 SORTS = ('score', 'date', 'folder')
-
-
-class NotWritableError(RuntimeError):
-    """What is served cannot be changed in this way."""
 
 
 class UnknownRowError(LookupError):
@@ -133,15 +130,17 @@ class Service:
         inside = None if source.folder is None else os.path.join(source.folder, '')
         self.pictures = Pictures(source.state, source.datasets, inside)
         self.uploads = Uploads(source.state / 'uploads')
+        self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
         self.snapshot: Snapshot | None = None
         self.projection: Tensor | None = None
-        self.refresh: Callable[[], None] | None = None  # of what follows the source
+        self.refresh: Callable[[], None] = self._reload  # or that of what follows the source
         self.stop = threading.Event()
         self._gallery: Gallery | None = None
         self._handles: dict[str, int] = {}
-        self._publishing, self._writing = threading.Lock(), threading.Lock()
+        self._root: str | None = None
+        self._publishing = threading.Lock()
         self._fact_reader: threading.Thread | None = None
         if model.prototype is not None:
             self.publish(None)
@@ -156,12 +155,18 @@ class Service:
             if self.projection is not None:
                 served = projected(own, self.projection)
             generation = 1 if self.snapshot is None else self.snapshot.generation + 1
-            root = display_root(own) if self.source.folder is None else \
-                os.path.join(self.source.folder, '')
+            if self._gallery is None and self._root is None:  # it stays as it was first shown
+                self._root = display_root(own) if self.source.folder is None else \
+                    os.path.join(self.source.folder, '')
             self._gallery = own
             self.snapshot = Snapshot(self.model, served, handles_of(own, self._handles), generation,
-                                     root, self.facts, self.projection)
+                                     self._root, self.facts, self.projection)
         self._read_facts()
+
+    def _reload(self) -> None:
+        """Serve the store as it is now."""
+        if self.source.store is not None:
+            self.publish(self.source.store.load(copy=True))
 
     def withdraw(self) -> None:
         """Serve nothing: the folder is empty."""
@@ -169,7 +174,8 @@ class Service:
 
     def _read_facts(self) -> None:
         """Read the facts of pictures beside; one thread does, for the latest snapshot."""
-        if self._fact_reader is not None and self._fact_reader.is_alive():
+        if self.stop.is_set() or (self._fact_reader is not None
+                                  and self._fact_reader.is_alive()):
             return
 
         def read() -> None:
@@ -206,9 +212,15 @@ class Service:
         """End the threads."""
         self.stop.set()
         self.encoder.batcher.close()
+        self._searches.close()
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the model, as plain values."""
+        return dict(self.model.fingerprint().as_dict())
 
     @property
     def generation(self) -> int:
@@ -220,10 +232,9 @@ class Service:
         snapshot, calibration = self.snapshot, self.calibration
         gallery = None if snapshot is None else snapshot.gallery
         skipped = {} if gallery is None else getattr(gallery, 'skipped', {})
-        fingerprint = self.model.fingerprint().as_dict()
         root = '' if snapshot is None else snapshot.root or ''
         return dict(
-            name=self.source.name, model=_model_name(self.model), fingerprint=fingerprint,
+            name=self.source.name, model=_model_name(self.model), fingerprint=self.fingerprint,
             similarity=self.model.similarity.name, images=0 if snapshot is None else len(snapshot),
             encoding=self.encoding.as_dict(),
             unreadable=[dict(name=os.path.basename(name) if not root else name.removeprefix(root),
@@ -373,14 +384,15 @@ class Service:
             rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
             best = None
         counted = np.asarray(rows, dtype=np.int64)
-        facets = snapshot.facets(counted[:_DEPTH] if queries else counted)
+        facets = snapshot.facets(None if not queries and mask is None else
+                                 counted[:_DEPTH] if queries else counted)
         total = len(rows) if not queries else (
             len(snapshot) if mask is None else int(mask.sum()))
         if sort != 'score':
             rows = self._sorted(snapshot, rows, sort)
         stacked: dict[int, list[int]] = {}
         if stack and queries and sort == 'score':
-            rows, stacked = _stacks(snapshot, rows)
+            rows, stacked = _stacks(snapshot, rows, offset + 2 * k)
         shown = [self.described(snapshot, int(row), scores.get(int(row)))
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
                  for row in rows[offset:offset + k]]
@@ -415,10 +427,9 @@ class Service:
                                   zip(queries, vectors, strict=True)]).sum(0)
         named = {row for query in queries if query.box is None
                  and (row := self.row_of(snapshot, query)) is not None}
-        samples = None
+        sample = RetrievalDataSample()
         if len(named) == 1 and snapshot.gallery.identified:
-            own = snapshot.ids[next(iter(named))]
-            samples = [RetrievalDataSample(metainfo=dict(sample_id=own))]
+            sample.set_metainfo(dict(sample_id=snapshot.ids[next(iter(named))]))
         elif named:
             mask = np.ones(len(snapshot), dtype=bool) if mask is None else mask.copy()
             mask[list(named)] = False
@@ -427,9 +438,11 @@ class Service:
         model = snapshot.plain if rerank is False else snapshot.model
         # a reranker may bring in rows that the filter keeps out, so it ranks all of them
         outside = mask is not None and bool(model.rerankers)
-        device = next(iter(model.parameters()), vector).device
-        sample = model.search(vector[None].to(device), samples, -1 if outside else depth,
-                              filter=mask)[0]
+        wanted = (model, -1 if outside else depth, mask)
+        if mask is None:
+            self._searches((wanted, vector, sample))
+        else:
+            _search([(wanted, vector, sample)])
         pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
                                                     sample.pred_score.tolist(), strict=True)
                  if mask is None or mask[row]][:depth]
@@ -451,154 +464,7 @@ class Service:
             found = self.encoder(str(self.uploads.path(query.upload)))
         else:
             found = self.embedding(self.current(), query)
-        return dict(embedding=found.tolist(), fingerprint=self.model.fingerprint().as_dict())
-
-    # Changes -------------------------------------------------------------------------------------
-
-    def check_writable(self) -> None:
-        """Raise NotWritableError where nothing may be changed."""
-        if self.read_only:
-            raise NotWritableError('The server was started with --read-only.')
-
-    def add(self, items: Sequence[dict[str, Any]], replace: bool = False) -> list[str]:
-        """Add rows, all or none; when it returns they are on the disk and found by searches.
-
-        Args:
-            items: each with ``id``, a ``vector`` or the bytes of a ``picture``, and, where the
-                gallery has them, ``label`` and ``metadata``. Into a folder go pictures alone, as
-                files of that name.
-            replace: rows of the same ids are replaced; else they are refused.
-
-        Returns:
-            The ids.
-
-        Raises:
-            NotWritableError: it is neither a folder nor a store, or is read-only.
-            ValueError: an id is there already, or an item does not fit.
-            UnreadableImageError: a picture is none.
-        """
-        self.check_writable()
-        if not items:
-            raise ValueError('There is nothing to add: give items, or pictures.')
-        ids = [checked_id(item.get('id'), self.source.folder is not None) for item in items]
-        twice = next((one for one in ids if ids.count(one) > 1), None)
-        if twice is not None:
-            raise ValueError(f'The id {twice!r} is given twice.')
-        with self._writing:
-            if self.source.folder is not None:
-                self._add_files(ids, items, replace)
-            elif self.source.store is not None:
-                self._add_rows(ids, items, replace)
-            else:
-                raise NotWritableError('A gallery file is not changed: serve a folder of pictures, '
-                                       'or a store, NAME.gallery.')
-        return ids
-
-    def _add_files(self, ids: list[str], items: Sequence[dict[str, Any]], replace: bool) -> None:
-        from ..files import write_bytes
-        from ..image_files import EXTENSIONS, open_image
-
-        assert self.source.folder is not None
-        targets = []
-        for name, item in zip(ids, items, strict=True):
-            if item.get('picture') is None or item.get('label') or item.get('metadata'):
-                raise ValueError('What is added to a folder is a picture: its label is the folder '
-                                 'it lies in, and vectors go into a store.')
-            if not name.lower().endswith(EXTENSIONS):
-                raise ValueError(f'{name!r} has no ending of a picture, such as .jpg.')
-            with open_image(name, self.uploads.max_pixels, item['picture']) as (image, _):
-                image.load()
-            target = Path(self.source.folder, name)
-            if target.exists() and not replace:
-                raise ValueError(f'There is a picture {name!r} already: give replace=true.')
-            targets.append(target)
-        written: list[tuple[Path, bytes | None]] = []
-        try:
-            for target, item in zip(targets, items, strict=True):
-                before = target.read_bytes() if target.exists() else None
-                write_bytes(target, item['picture'])
-                written.append((target, before))
-        except OSError:
-            for target, before in written:
-                target.unlink() if before is None else write_bytes(target, before)
-            raise
-        if self.refresh is not None:
-            self.refresh()
-
-    def _add_rows(self, ids: list[str], items: Sequence[dict[str, Any]], replace: bool) -> None:
-        store, like = self.source.store, self.own_gallery
-        assert store is not None
-        for name, item in zip(ids, items, strict=True):
-            if (item.get('vector') is None) == (item.get('picture') is None):
-                raise ValueError(f'The item {name!r} wants either a vector or a picture.')
-        pictures = [item['picture'] for item in items if item.get('picture') is not None]
-        encoded = iter(self.encoder.many([self.uploads.path(self.uploads.add(data)[0])
-                                          for data in pictures]) if pictures else ())
-        vectors = [torch.tensor(item['vector'], dtype=torch.float32)
-                   if item.get('vector') is not None else next(encoded) for item in items]
-        for name, vector in zip(ids, vectors, strict=True):
-            if vector.shape != (like.dim,):
-                raise ValueError(f'The vector of {name!r} has {vector.numel()} numbers, and the '
-                                 f'store {like.dim}.')
-        labels = [item.get('label') for item in items]
-        if like.labels is None and any(label is not None for label in labels):
-            raise ValueError('The store has no labels: leave label out.')
-        if like.labels is not None and any(label is None for label in labels):
-            raise ValueError('The rows of the store have labels: give each item its label.')
-        columns = set(like.metadata)
-        for name, item in zip(ids, items, strict=True):
-            if set(item.get('metadata') or {}) != columns:
-                raise ValueError(f'The metadata of {name!r} must have the columns '
-                                 f'{", ".join(sorted(columns)) or "of none"}.')
-        named = like.labels is not None and like.label_names is not None
-        new = Gallery(torch.stack(vectors), ids,
-                      None if like.labels is None else
-                      [str(label) for label in labels] if named else [int(str(label))
-                                                                      for label in labels],
-                      metadata={column: [item['metadata'][column] for item in items]
-                                for column in columns},
-                      fingerprint=like.fingerprint, similarity=like.similarity)
-        there = [name for name, row in zip(ids, like.ids.find(ids), strict=True) if row >= 0]
-        if there and not replace:
-            raise ValueError(f'There is a row {there[0]!r} already: give replace=true.')
-        for name, item in zip(ids, items, strict=True):
-            if item.get('picture') is not None:
-                self.pictures.keep(name, item['picture'])
-        fresh = [row for row, name in enumerate(ids) if name not in set(there)]
-        if not there:
-            store.append(new)
-        elif not fresh:
-            store.update(new)
-        else:
-            raise ValueError('Some of the items are new and some replace others: send them apart, '
-                             'so that each batch is there or not.')
-        self.publish(store.load(copy=True))
-
-    def remove(self, ids: Sequence[str]) -> None:
-        """Remove rows by their ids, all or none; when it returns that is on the disk.
-
-        Raises:
-            NotWritableError: it is no store.
-            UnknownRowError: there is no such id.
-            ValueError: all rows would go.
-        """
-        self.check_writable()
-        if self.source.store is None:
-            raise NotWritableError('Pictures are not deleted by the server: remove the file from '
-                                   'the folder, and its row goes.' if self.source.folder else
-                                   'A gallery file is not changed: serve a store, NAME.gallery.')
-        with self._writing:
-            snapshot = self.current()
-            rows = {self.row_of(snapshot, Query(id=name)) for name in ids}
-            if len(rows) >= len(snapshot):
-                raise ValueError('No row would be left, and a gallery cannot be empty.')
-            if not rows:
-                raise ValueError('There is nothing to remove: give ids.')
-            names = [snapshot.ids[row] for row in rows if row is not None]
-            self.source.store.remove(names)
-            for name in names:
-                self.pictures.forget(name)
-            self.publish(self.source.store.load(copy=True))
+        return dict(embedding=found.tolist(), fingerprint=self.fingerprint)
 
 
 def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -626,33 +492,31 @@ def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
     return np.ascontiguousarray(part)
 
 
-def checked_id(name: Any, is_file: bool) -> str:
-    """An id that a client gives a row: no path, so that it never names a file of the server.
+Wanted = tuple[Any, int, np.ndarray | None]  # model, number of results, filter
+
+
+def _search(items: list[tuple[Wanted, Tensor, RetrievalDataSample]]) -> list[None]:
+    """Fill the samples of several searches; those of one model and depth are one product."""
+    left = list(items)
+    while left:
+        model, topk, mask = left[0][0]
+        same = [one for one in left if one[0][0] is model and one[0][1] == topk]
+        left = [one for one in left if one[0][0] is not model or one[0][1] != topk]
+        vectors = torch.stack([vector for _, vector, _ in same])
+        device = next(iter(model.parameters()), vectors).device
+        model.search(vectors.to(device), [sample for *_, sample in same], topk, filter=mask)
+    return [None] * len(items)
+
+
+def _stacks(snapshot: Snapshot, rows: Sequence[int],
+            depth: int) -> tuple[list[int], dict[int, list[int]]]:
+    """The rows without those that are near-duplicates of an earlier one, which stand behind it.
 
     Args:
-        name: the id.
-        is_file: it is to be the name of a file below the folder; sub-folders are fine.
-
-    Raises:
-        ValueError: it is empty, too long, hidden, or leads elsewhere.
-
-    Example:
-        >>> checked_id('cats/1.jpg', True)
-        'cats/1.jpg'
+        depth: how many of the rows are compared, up to 500.
     """
-    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        raise ValueError(f'An id is a printable text of 1 to 200 characters, got {name!r:.220}.')
-    parts = name.split('/')
-    if '\\' in name or not is_file and len(parts) > 1 or any(
-            not part or part.startswith('.') for part in parts):
-        raise ValueError(f'{name!r} is no name that can be added: give one without '
-                         f'{"hidden or empty parts" if is_file else "slashes and leading dots"}.')
-    return name
-
-
-def _stacks(snapshot: Snapshot, rows: Sequence[int]) -> tuple[list[int], dict[int, list[int]]]:
-    """The rows without those that are near-duplicates of an earlier one, which stand behind it."""
-    head = list(rows[:_DEPTH])
+    depth = min(depth, _DEPTH)
+    head = list(rows[:depth])
     try:
         vectors = normalize(snapshot.gallery.embeddings[head].float())
     except ValueError:  # an index alone has none
@@ -666,7 +530,7 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int]) -> tuple[list[int], dict[in
             first.append(place)
         else:
             behind.setdefault(head[leader], []).append(row)
-    return [head[place] for place in first] + list(rows[_DEPTH:]), behind
+    return [head[place] for place in first] + list(rows[depth:]), behind
 
 
 def _model_name(model: Any) -> str:

@@ -1,0 +1,122 @@
+"""From the command line to answers."""
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retrieval.commands.serve import listen, open_service, parser
+from retrieval.gallery import Gallery, GalleryStore
+from retrieval.server import Client
+
+from .conftest import run
+
+
+@pytest.fixture
+def opened():
+    """Opens the services of some arguments, and ends them."""
+    services = []
+
+    def open_(*arguments):
+        service, follower = open_service(parser().parse_args(list(map(str, arguments))))
+        services.append(service)
+        if follower is not None:
+            follower.refresh()
+        return service
+    yield open_
+    for service in services:
+        service.close()
+
+
+def test_a_gallery_file(opened, gallery):
+    service = opened(gallery)
+    info = service.info()
+    assert info['images'] == 20 and not info['writable'] and info['has_pictures']
+    first = service.search(k=1)['results'][0]
+    assert first['id'] == '/'.join(Gallery.load(gallery).ids[0].split('/')[-2:])
+    assert service.pictures.thumbnail(service.name_of(first['row']), 128)[:2] == b'\xff\xd8'
+    path = Gallery.load(gallery).ids[3]
+    assert abs(service.search([_upload(service, path)], k=1)['results'][0]['score'] - 1) < 1e-4
+
+
+def _upload(service, path):
+    from retrieval.server.service import Query
+    return Query(upload=service.uploads.add(Path(path).read_bytes())[0])
+
+
+def test_a_store_can_be_written_to(opened, gallery, tmp_path):
+    GalleryStore.create(tmp_path / 'g.gallery', Gallery.load(gallery))
+    assert opened(tmp_path / 'g.gallery').info()['writable']
+    assert not opened(tmp_path / 'g.gallery', '--read-only').info()['writable']
+
+
+def test_a_config_with_its_checkpoint(opened, config, checkpoint):
+    service = opened(config, checkpoint)
+    assert service.info()['images'] == 20 and service.info()['has_pictures']
+
+
+def test_a_folder_with_a_model_of_its_own(opened, folder, config, checkpoint):
+    service = opened(folder, '--config', config, '--checkpoint', checkpoint)
+    try:
+        assert service.info()['images'] == 40 and not service.info()['encoding']['running']
+        names = [hit['id'] for hit in service.search(k=2)['results']]
+        assert names == ['class0/0.png', 'class0/1.png'] and 'path' not in service.item(0)
+    finally:
+        import shutil
+        shutil.rmtree(folder / '.retrieval')
+
+
+def test_paths_are_shown_where_they_are_asked_for(opened, gallery):
+    service = opened(gallery, '--show-paths')
+    assert service.item(0)['path'] == Gallery.load(gallery).ids[0]
+
+
+def test_wrong_arguments(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv('RETRIEVAL_TOKEN', raising=False)
+    for arguments, said in (
+            ([tmp_path / 'absent'], 'There is no'), ([folder, '--host', '0.0.0.0'], '--token'),
+            ([folder, '--read-token', 'x'], '--token'), ([folder, '--config', 'x.py'], 'together'),
+            ([folder, '--cfg-options', 'a=1'], '--config')):
+        status, _, err = run('serve', *arguments)
+        assert status == 2 and said in err, err
+
+
+def test_a_port_that_is_taken():
+    with listen('127.0.0.1', 0, 8000) as one:
+        port = one.getsockname()[1]
+        one.listen()
+        with pytest.raises(OSError, match='--port'):
+            listen('127.0.0.1', port, 8000)
+        with listen('127.0.0.1', port, port) as other:  # the default port gives way
+            assert other.getsockname()[1] != port
+
+
+def test_one_command_and_a_picture_finds_its_like(folder, config, checkpoint, tmp_path):
+    """A process of its own, as a person starts it, until Ctrl-C."""
+    (tmp_path / 'pictures').symlink_to(folder)
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'retrieval', 'serve', str(tmp_path / 'pictures'), '--port', '0',
+         '--config', str(config), '--checkpoint', str(checkpoint), '--no-cache'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': root, 'PYTHONUNBUFFERED': '1'})
+    try:
+        line = process.stdout.readline()
+        url = re.search(r'http://127\.0\.0\.1:\d+', line)[0]
+        with Client(url) as client:
+            import time
+            end = time.monotonic() + 30
+            while client.info()['encoding']['running'] or not client.info()['images']:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            found = client.search(folder / 'class3' / '2.png', k=1)['results'][0]
+            assert found['id'] == 'class3/2.png' and found['score'] > 0.9999
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert 'Traceback' not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
