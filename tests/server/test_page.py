@@ -1,4 +1,7 @@
-"""The page in headless Chromium, over the real service. Skipped where there is no Chromium."""
+"""The page in headless Chromium, over the real service; skipped where there is no Chromium.
+
+Asking is tested in the default run, what is looked at less often with the slow tests.
+"""
 import json
 import os
 import shutil
@@ -225,6 +228,7 @@ class TestQuery:
         context.close()
 
 
+@pytest.mark.slow
 class TestResults:
     def test_line_of_the_threshold_and_no_match(self, page, address, tmp_path):
         go(page, address, '#q=i:kind0/picture0.jpg')
@@ -287,6 +291,7 @@ class TestResults:
         assert 'open' not in page.url
 
 
+@pytest.mark.slow
 def test_all_by_keyboard(page):
     page.locator('.card .picture').first.focus()
     page.keyboard.press('ArrowRight')
@@ -302,6 +307,7 @@ def test_all_by_keyboard(page):
     page.wait_for_selector('dialog:has-text("Keys")')
 
 
+@pytest.mark.slow
 def test_duplicates_become_a_plan(page, address):
     go(page, address, '#view=duplicates&threshold=0.99')
     page.wait_for_selector('.group')
@@ -323,6 +329,7 @@ def test_duplicates_become_a_plan(page, address):
     assert any(line.endswith(f'keep,{kept}') for line in plan)
 
 
+@pytest.mark.slow
 def test_map_filters_by_what_is_in_view_and_by_a_lasso(page, address):
     go(page, address, '#view=map')
     page.wait_for_selector('text=coloured by', timeout=60000)
@@ -345,6 +352,7 @@ def test_map_filters_by_what_is_in_view_and_by_a_lasso(page, address):
     expect(page.locator('.results .card'), shown)
 
 
+@pytest.mark.slow
 def test_marks_training_switch_and_undo(page, address):
     go(page, address, '#q=i:kind5/picture0.jpg&stack=0')
     page.wait_for_selector('.score')
@@ -366,6 +374,42 @@ def test_marks_training_switch_and_undo(page, address):
     assert 'original' in page.locator('.tally').inner_text()
 
 
+@pytest.mark.slow
+def test_folder_is_followed_and_a_link_outlasts_a_restart(browser, tmp_path):
+    make_pictures(tmp_path)
+    with serving(tmp_path) as url, opened(browser, url) as shown:
+        go(shown, url, '#q=i:kind3/picture4.jpg')
+        shown.wait_for_selector('.score')
+        link, found = shown.url.removeprefix(url), names(shown)
+        go(shown, url, '')
+        expect(shown.locator('.card'), EACH * len(COLOURS))
+        (tmp_path / 'another').mkdir()  # before all others, so that their rows move
+        shutil.copy(tmp_path / 'kind5' / 'picture0.jpg', tmp_path / 'another' / 'added.jpg')
+        expect(shown.locator('.card'), EACH * len(COLOURS) + 1, 30)
+    with serving(tmp_path) as url, opened(browser, url) as shown:
+        go(shown, url, link)
+        shown.wait_for_selector('.score')
+        assert names(shown)[:5] == found[:5]
+        assert shown.locator('.chip .part').get_attribute('aria-label').endswith('picture4.jpg')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_no_serious_finding_of_axe(browser, address, scheme):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright',
+                              reason='checked with axe: pip install axe-playwright-python').Axe()
+    with opened(browser, address, bypass_csp=True, color_scheme=scheme) as shown:
+        for fragment in ('', '#q=i:kind0/picture0.jpg', '#open=kind0/picture0.jpg',
+                         '#view=duplicates', '#view=map', '#view=marks'):
+            go(shown, address, fragment)
+            shown.wait_for_timeout(700)
+            found = axe.run(shown).response['violations']
+            serious = [(one['id'], one['nodes'][0]['html']) for one in found
+                       if one['impact'] in ('serious', 'critical')]
+            assert not serious, (fragment, serious)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_fits_a_narrow_screen(browser, address, scheme):
     with opened(browser, address, viewport=dict(width=360, height=640), color_scheme=scheme,
