@@ -1,5 +1,5 @@
 // The page: what stands in the address is asked of the service and drawn.
-import {html, render, useCallback, useEffect, useMemo, useRef, useState, Dialog, announce, duration, isTyping, plural, thumbnail} from './ui.js';
+import {html, render, useCallback, useEffect, useMemo, useRef, useState, Dialog, Thumbnail, announce, duration, isTyping, plural} from './ui.js';
 import {get, post, download} from './api.js';
 import {SORTS, format, formatQuery, useAddress} from './state.js';
 import {QueryBar, useDropAndPaste, useUploads} from './query.js';
@@ -113,11 +113,11 @@ function Progress({info}) {
     <span>${text}. Answers are over those.</span></div>`;
 }
 
-function Stack({item, onOpen, onClose}) {
+function Stack({item, hasPictures, onOpen, onClose}) {
   return html`<${Dialog} label="Near-identical pictures" onClose=${onClose} className="stack">
     <h2>Near-identical to ${item.name}</h2>
     <ul class="neighbours">${[item.row, ...item.stacked].map((row) => html`<li key=${row}><button aria-label=${`Open picture ${row}`} onClick=${() => onOpen(row)}>
-      <img src=${thumbnail(row)} alt="" loading="lazy" /></button></li>`)}</ul>
+      <${Thumbnail} row=${row} name=${`picture ${row}`} pictured=${hasPictures} /></button></li>`)}</ul>
     <p class="buttons"><button onClick=${onClose}>Close</button></p><//>`;
 }
 
@@ -251,7 +251,7 @@ function App() {
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}
-    ${state.view === 'duplicates' && html`<${DuplicatesView} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
+    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
     ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
       ${state.lasso && html`<${Grid} small items=${items} actions=${actions} selection=${selection} markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />`}`}
     ${state.view === 'marks' && html`<${MarksView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} />`}
@@ -268,7 +268,7 @@ function App() {
       <button onClick=${() => setSelection(new Map())} aria-label="Clear the selection">×</button></section>`}
     ${state.open !== null && html`<${Large} id=${state.open} items=${state.view === 'search' || state.view === 'map' && state.lasso ? items : []} onEnd=${() => answer && items.length < answer.total && more()} actions=${actions} markOf=${markOf} canMark=${canMark}
       hasPictures=${info.has_pictures} generation=${info.generation} report=${report} />`}
-    ${stack && html`<${Stack} item=${stack} onOpen=${(row) => { setStack(null); actions.showRow(row); }} onClose=${() => setStack(null)} />`}
+    ${stack && html`<${Stack} item=${stack} hasPictures=${info.has_pictures} onOpen=${(row) => { setStack(null); actions.showRow(row); }} onClose=${() => setStack(null)} />`}
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
     ${over && html`<div class="drop" aria-hidden="true"><span>Drop pictures to search with them</span></div>`}
     ${said && html`<div class="said">${said}</div>`}

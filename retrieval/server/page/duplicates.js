@@ -1,5 +1,5 @@
 // Groups of near-identical pictures; the outcome is a plan file, nothing is deleted or moved here.
-import {html, useEffect, useMemo, useState, Dialog, announce, bytes, plural, score, thumbnail} from './ui.js';
+import {html, useEffect, useMemo, useState, Dialog, Thumbnail, announce, bytes, plural, score} from './ui.js';
 import {post, download} from './api.js';
 
 function Compare({left, right, onClose}) {
@@ -26,27 +26,28 @@ function Compare({left, right, onClose}) {
   <//>`;
 }
 
-function Group({group, number, keep, included, onKeep, onInclude, onCompare, onOpen}) {
+function Group({group, hasPictures, number, keep, included, onKeep, onInclude, onCompare, onOpen}) {
   const best = group.members.find((member) => member.row === keep);
   return html`<li class=${included ? 'group' : 'group out'}><fieldset>
     <legend><label><input type="checkbox" checked=${included} onChange=${(event) => onInclude(event.target.checked)} /> Group ${number}: ${plural(group.members.length, 'picture')}</label></legend>
     <div class="members">${group.members.map((member) => html`<div key=${member.row} class=${member.row === keep ? 'member kept' : 'member'}>
-      <button class="picture" aria-label=${`Open ${member.name}`} onClick=${() => onOpen(member.row)}><img src=${thumbnail(member.row)} alt="" loading="lazy" /></button>
+      <button class="picture" aria-label=${`Open ${member.name}`} onClick=${() => onOpen(member.row)}><${Thumbnail} row=${member.row} name=${member.name} pictured=${hasPictures} /></button>
       <label class="keep"><input type="radio" name=${`keep-${number}`} checked=${member.row === keep} onChange=${() => onKeep(member.row)} />
         keep${member.row === group.best ? ' (proposed)' : ''}</label>
       <span class="name" title=${member.name}>${member.name}</span>
-      <span class="hint">${member.width} × ${member.height}${member.bytes ? `, ${bytes(member.bytes)}` : ''}${member.date ? html`<br />${String(member.date).slice(0, 10)}` : ''}
-        ${member.row !== group.best && member.score != null ? `, ${score(member.score)}` : ''}</span>
-      ${member.row !== keep && html`<button onClick=${() => onCompare(best, member)} aria-label=${`Compare ${member.name} with ${best.name}`}>Compare</button>`}
+      <span class="hint">${member.width ? `${member.width} × ${member.height}` : ''}${member.bytes ? `, ${bytes(member.bytes)}` : ''}${member.date ? html`<br />${String(member.date).slice(0, 10)}` : ''}
+        ${member.row !== group.best && member.score != null ? ` score ${score(member.score)}` : ''}</span>
+      ${hasPictures && member.row !== keep && html`<button onClick=${() => onCompare(best, member)} aria-label=${`Compare ${member.name} with ${best.name}`}>Compare</button>`}
     </div>`)}</div></fieldset></li>`;
 }
 
-export function DuplicatesView({threshold, change, report, onOpen, generation}) {
+export function DuplicatesView({threshold, change, report, onOpen, generation, hasPictures}) {
   const [groups, setGroups] = useState(null);
   const [kept, setKept] = useState({});
   const [left, setLeft] = useState(new Set());
   const [pair, setPair] = useState(null);
   const [shown, setShown] = useState(50);
+  const [seen, setSeen] = useState(generation);
   useEffect(() => {
     const abort = new AbortController();
     setGroups(null);
@@ -57,7 +58,7 @@ export function DuplicatesView({threshold, change, report, onOpen, generation}) 
       announce(`${answer.groups.length} groups of near-identical pictures`);
     }, (error) => error.name !== 'AbortError' && (report(error), setGroups([])));
     return () => abort.abort();
-  }, [threshold, generation]);
+  }, [threshold, seen]);
   const keyed = useMemo(() => (groups || []).map((group) => ({...group, key: group.members.map((member) => member.row).join()})), [groups]);
   const chosen = keyed.filter((group) => !left.has(group.key));
   const others = (group) => group.members.map((member) => member.row).filter((row) => row !== (kept[group.key] ?? group.best));
@@ -73,8 +74,9 @@ export function DuplicatesView({threshold, change, report, onOpen, generation}) 
       <button class="primary" disabled=${!chosen.length} onClick=${plan}>Save the plan</button>
       <span class="hint">${groups === null ? 'Looking for duplicates …' : html`${plural(keyed.length, 'group')}, ${plural(surplus, 'picture')} to spare${freed ? ` (${bytes(freed)})` : ''}.
         The plan is a file for you: nothing is deleted or moved here.`}</span></div>
+    ${generation !== seen && html`<p class="note">Pictures came or went. <button onClick=${() => setSeen(generation)}>Look again</button></p>`}
     ${groups?.length === 0 && html`<p class="empty">No two pictures are that similar.</p>`}
-    <ol class="groups">${keyed.slice(0, shown).map((group, at) => html`<${Group} key=${group.key} group=${group} number=${at + 1} keep=${kept[group.key] ?? group.best}
+    <ol class="groups">${keyed.slice(0, shown).map((group, at) => html`<${Group} key=${group.key} group=${group} hasPictures=${hasPictures} number=${at + 1} keep=${kept[group.key] ?? group.best}
       included=${!left.has(group.key)} onOpen=${onOpen} onKeep=${(row) => setKept({...kept, [group.key]: row})} onCompare=${(first, second) => setPair([first, second])}
       onInclude=${(yes) => { const next = new Set(left); if (yes) next.delete(group.key); else next.add(group.key); setLeft(next); }} />`)}</ol>
     ${keyed.length > shown && html`<p class="more"><button onClick=${() => setShown(shown + 50)}>Show more (${keyed.length - shown} left)</button></p>`}

@@ -1,5 +1,5 @@
 // The results: justified rows of thumbnails, and the line below which nothing probably matches.
-import {html, useEffect, useLayoutEffect, useMemo, useRef, useState, isTyping, percent, score, thumbnail} from './ui.js';
+import {html, useEffect, useLayoutEffect, useMemo, useRef, useState, Thumbnail, isTyping, percent, score} from './ui.js';
 import {justify} from './justified.js';
 
 const GAP = 8;
@@ -9,19 +9,13 @@ function describe(item) {
     item.probability == null ? '' : `probability ${percent(item.probability)}`].filter(Boolean).join(', ');
 }
 
-function Picture({item, size}) {
-  const [broken, setBroken] = useState(false);
-  return broken ? html`<span class="no-picture">${item.id}</span>`
-    : html`<img src=${thumbnail(item.row, size)} loading="lazy" decoding="async" alt="" onError=${() => setBroken(true)} />`;
-}
-
 function Card({item, width, height, current, actions, selected, mark, canMark, hasPictures}) {
   const tab = current ? 0 : -1;
   const tool = (name, label, symbol, pressed) => html`<button class=${'tool ' + name} tabindex=${tab} title=${label}
     aria-label=${`${label}: ${item.name}`} aria-pressed=${pressed} onClick=${() => actions[name](item)}>${symbol}</button>`;
   return html`<li class=${'card' + (selected ? ' selected' : '') + (item.match === false ? ' below' : '')} data-row=${item.row} style=${{width: `${width}px`}}>
     <button class="picture" tabindex=${tab} style=${{height: `${height}px`}} onClick=${() => actions.open(item)} aria-label=${describe(item)}>
-      ${hasPictures ? html`<${Picture} item=${item} size=${height * devicePixelRatio > 300 ? 512 : 256} />` : html`<span class="no-picture">${item.id}</span>`}
+      <${Thumbnail} row=${item.row} name=${item.id} pictured=${hasPictures} size=${height * devicePixelRatio > 300 ? 512 : 256} />
     </button>
     <input class="pick" type="checkbox" tabindex=${tab} checked=${selected} aria-label=${`Select ${item.name}`}
       onClick=${(event) => actions.select(item, event.shiftKey)} />

@@ -1,5 +1,5 @@
 // One picture large, with what is known of it and its neighbours; arrow keys go through the results.
-import {html, useEffect, useState, Dialog, announce, bytes, isTyping, percent, score, thumbnail} from './ui.js';
+import {html, useEffect, useState, Dialog, Thumbnail, announce, bytes, isTyping, percent, score} from './ui.js';
 import {get, post} from './api.js';
 import {remember, rowOf} from './known.js';
 import {Crop, BoxFields} from './crop.js';
@@ -75,7 +75,7 @@ export function Large({id, items, onEnd, actions, markOf, canMark, hasPictures, 
         ${known && html`<dl>${known.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`}
         ${neighbours.length > 0 && html`<h3>Neighbours</h3><ul class="neighbours" aria-label="Neighbours">
           ${neighbours.map((item) => html`<li key=${item.row}><button aria-label=${`${item.name}, score ${score(item.score)}`} onClick=${() => actions.show(item)}>
-            <img src=${thumbnail(item.row)} alt="" loading="lazy" /><span>${score(item.score)}</span></button></li>`)}</ul>`}
+            <${Thumbnail} row=${item.row} name=${item.id} pictured=${hasPictures} /><span>${score(item.score)}</span></button></li>`)}</ul>`}
       </aside></div>
   <//>`;
 }

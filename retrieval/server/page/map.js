@@ -2,10 +2,10 @@
 import {html, useEffect, useMemo, useRef, useState, announce, plural, thumbnail} from './ui.js';
 import {get} from './api.js';
 
-let kept = null;  // {generation, map}: the points are asked for once
+let kept = null;  // {generation, map}: asked for once, and again only on demand, since making it takes seconds
 
-export async function loadMap(generation) {
-  if (kept?.generation !== generation) {
+export async function loadMap(generation, anew = false) {
+  if (!kept || anew && kept.generation !== generation) {
     const answer = await get('v1/map');
     const raw = Uint8Array.from(atob(answer.points), (letter) => letter.charCodeAt(0));
     const names = [...new Set(answer.labels || [])];
@@ -54,6 +54,7 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
   const [map, setMap] = useState(null);
   const [tool, setTool] = useState('pan');
   const [hover, setHover] = useState(null);
+  const [seen, setSeen] = useState(generation);
   const view = useRef(null);       // {scale, x, y}: what of the plane stands in the middle
   const gesture = useRef(null);
   const fingers = useRef(new Map());
@@ -62,9 +63,9 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
 
   useEffect(() => {
     let current = true;
-    loadMap(generation).then((loaded) => current && setMap(loaded), report);
+    loadMap(seen, true).then((loaded) => current && setMap(loaded), report);
     return () => { current = false; };
-  }, [generation]);
+  }, [seen]);
 
   const inside = useMemo(() => (map && lasso ? new Set(rowsInside(map, lasso)) : null), [map, lasso]);
 
@@ -254,6 +255,7 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
       ${lasso && html`<button onClick=${() => change({lasso: null})}>Clear the lasso</button>`}
       ${inside && html`<button class="primary" onClick=${() => change({view: 'search'})}>Show ${plural(inside.size, 'picture')}</button>`}
       <span class="hint">${map ? `${plural(map.rows.length, 'picture')}${map.names.length > 1 ? `, coloured by ${plural(map.names.length, 'label')}` : ''}` : 'Making the map …'}</span></div>
+    ${generation !== seen && html`<p class="note">Pictures came or went. <button onClick=${() => setSeen(generation)}>Make the map anew</button></p>`}
     <div class="plane"><canvas ref=${canvas} tabindex="0" role="img" class=${tool} onKeyDown=${onKeyDown}
         aria-label="Map of the pictures: arrow keys move, plus and minus zoom, Enter takes what is in view"
         onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${up} onPointerLeave=${() => setHover(null)}></canvas>

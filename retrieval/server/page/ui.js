@@ -36,6 +36,14 @@ export const percent = (value) => (value == null ? '' : value > 0 && value < 0.0
 export const uploaded = (name) => `v1/uploads/${name}`;
 export const thumbnail = (row, size = 256) => `v1/thumbnail/${row}?size=${size}`;
 
+/** A thumbnail; the name where there is no picture to show. */
+export function Thumbnail({row, name, size, pictured = true}) {
+  const [broken, setBroken] = useState(false);
+  return pictured && !broken
+    ? html`<img src=${thumbnail(row, size)} loading="lazy" decoding="async" alt="" onError=${() => setBroken(true)} />`
+    : html`<span class="no-picture">${name}</span>`;
+}
+
 /** Whether a key press is meant for what is being typed in, or for a dialog. */
 export function isTyping(event) {
   const target = event.target;
