@@ -254,8 +254,10 @@ def _kind_of_zip(path: Path) -> str:
 
 def _kind_of_text(head: bytes) -> str:
     text = head.decode('utf-8-sig', 'replace')
-    if '\0' in text or text[:-1].count('\ufffd') > len(text) // 20:
+    if re.search('[\0-\x08\x0e-\x1a\x1c-\x1f]', text):
         return f'unknown: it begins with the bytes {head[:8].hex(" ")}'
+    if text[:-3].count('\ufffd') > len(text) // 20:
+        return 'a text file that is not in UTF-8'
     first = text.strip()[:40].lower()
     if first.startswith(('<!doctype html', '<html')):
         return 'a web page (HTML), as servers answer in the place of a download'

@@ -32,8 +32,9 @@ def as_labels(value: Any, name: str = 'label') -> Tensor:
                         f'got {type(value).__name__}.') from error
     if label.dtype == torch.uint64 or label.is_floating_point():
         # NaN, infinity and fractions differ from their remainder, what is too large is refused too
-        real = label.double().reshape(-1)
-        wrong = ~((real == real.round()) & (real >= -2. ** 63) & (real < 2. ** 63))
+        real = label.reshape(-1)
+        wrong = real.to(torch.int64) < 0 if label.dtype == torch.uint64 else ~(
+            (real == real.round()) & (real >= -2. ** 63) & (real < 2. ** 63))
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
             raise ValueError(_refusal(name, label.reshape(-1)[row].item(), row))

@@ -209,9 +209,8 @@ def data_samples(count, num_classes):
 @pytest.mark.parametrize('path', COMPARED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_parts_of_a_config_fit(path):
     from mmengine.optim import build_optim_wrapper
-    from mmengine.registry import PARAM_SCHEDULERS
 
-    from retrieval.registry import HOOKS, MODELS
+    from retrieval.registry import HOOKS, MODELS, PARAM_SCHEDULERS
     config = load(path)
     check_numbers(config, path)
     parts = with_fewer_classes(shallow(config.model.to_dict()))
@@ -236,7 +235,7 @@ def test_the_parts_of_a_config_fit(path):
         assert any(key in name for name in names), f'no parameter is called {key}'
     for scheduler in config.param_scheduler:
         scheduler.pop('convert_to_iter_based', None)
-        PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper))
+        PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper, end=1000))
     for hook in config.custom_hooks:
         if 'Freeze' in hook.type:
             HOOKS.build(hook).before_run(SimpleNamespace(model=model))

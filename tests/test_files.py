@@ -1,4 +1,5 @@
 """Files that are written whole or not at all, and the lock of a folder."""
+import json
 import os
 import signal
 import stat
@@ -20,6 +21,7 @@ from retrieval.files import (
     kind_of_file,
     write_atomically,
     write_bytes,
+    write_json,
     write_text,
 )
 from retrieval.gallery import GalleryStore
@@ -144,7 +146,8 @@ def written_kinds(folder):
             ('j', b'{"a": 1}', 'JSON'), ('h.pth', b'<!DOCTYPE html><html>', 'web page'),
             ('none', b'', 'empty'), ('cut.npz', b'PK\3\4abc', 'cut short'),
             ('lfs.pth', b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
-            ('u.txt', 'cat\n'.encode('utf-16'), 'UTF-16'), ('x', bytes(range(200)), 'unknown')):
+            ('u.txt', 'cat\n'.encode('utf-16'), 'UTF-16'),
+            ('w', b'K\xf6ln\n', 'not in UTF-8'), ('x', bytes(range(200)), 'unknown')):
         (folder / name).write_bytes(data)
         yield name, part
 
@@ -157,3 +160,12 @@ def test_a_file_is_known_by_how_it_begins(tmp_path):
     os.mkfifo(tmp_path / 'pipe')  # opening it would wait for ever
     assert [kind_of_file(tmp_path / name) for name in ('pipe', '.', 'no')] == [
         'a special file', 'a folder', 'missing']
+
+
+def test_names_of_any_bytes_survive_text_and_json(tmp_path):
+    name = os.fsdecode(b'caf\xe9 \xc3\xa9.png')
+    write_text(tmp_path / 'a.csv', name)
+    assert (tmp_path / 'a.csv').read_bytes() == b'caf\xe9 \xc3\xa9.png'
+    write_json(tmp_path / 'a.json', {'name': name, 'city': 'Köln'})
+    text = (tmp_path / 'a.json').read_text(encoding='utf-8')  # sound UTF-8
+    assert json.loads(text) == {'name': name, 'city': 'Köln'} and 'Köln' in text

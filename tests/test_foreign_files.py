@@ -16,7 +16,7 @@ from retrieval.gallery import Gallery, GalleryStore
 from retrieval.gallery.column_file import read_column
 from retrieval.inference import FaissKNN
 from retrieval.retrievers.build import read_config
-from retrieval.search import ImageRetrievalInferencer, expand
+from retrieval.search import ImageRetrievalInferencer
 from retrieval.tensor_file import map_file
 
 
@@ -51,7 +51,7 @@ def store_with(path):
 
 @pytest.mark.parametrize('read', [
     refuse_special, open_regular, map_file, Gallery.load, read_column, read_weights, read_config,
-    table_of, store_with, lambda path: expand([path]), lambda path: FaissKNN().load(path),
+    table_of, store_with, lambda path: FaissKNN().load(path),
     lambda path: ImageRetrievalInferencer(None, path)])
 def test_special_files_are_refused(special, read):
     path, kind = special
@@ -117,7 +117,7 @@ def test_an_archive_that_would_fill_the_memory(tmp_path, monkeypatch, name, read
 
 def test_a_row_that_is_repeated_without_bytes_of_its_own(tmp_path):
     torch.save(torch.zeros(1, 512).expand(10 ** 10, 512), tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=r'shape \(10000000000, 512\)'):
+    with pytest.raises(ValueError, match=r'x\.pth.*shape \(10000000000, 512\)'):
         Gallery.load(tmp_path / 'x.pth')
 
 

@@ -40,8 +40,10 @@ class Command(Protocol):
 
 
 def reports_errors(command: Command) -> Command:
-    """Turn an error of the user's input into one message and exit status 2, and Ctrl-C into one line
-    and status 130; a command that knows what it has reached says so as the interruption's message.
+    """Turn an error of the user's input into one message and exit status 2.
+
+    Ctrl-C is one line and status 130; a command that knows what it has reached says so as the
+    interruption's message.
 
     With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
     that the command joined is left at its end, and a process that has nothing left to do but to
@@ -67,7 +69,7 @@ def reports_errors(command: Command) -> Command:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
         except (ValueError, TypeError, OSError, KeyError, ImportError,
-                FloatingPointError) as error:
+                FloatingPointError, MemoryError) as error:
             if os.environ.get(TRACEBACK):
                 raise
             from ..compat import message_of_worker
@@ -111,7 +113,7 @@ def refuse_special_files(argv: Sequence[str]) -> None:
         >>> refuse_special_files(['--out=results', 'a.png'])
     """
     from ..foreign_files import refuse_special
-    for argument in map(str, argv):
+    for argument in argv:
         for path in (argument, argument.partition('=')[2]):
             if path:
                 refuse_special(path)

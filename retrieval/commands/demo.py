@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..runs.config import build_runner, load_config
+    from ..runs.training import train
 
     start = time.monotonic()
     out = Path(arguments.work_dir)
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config.load_from, config.resume = None, False
     runner = build_runner(config, 'none')
     results = baselines(runner)
-    runner.train()
+    train(runner)
     trained = runner.test()
     results['trained'] = {name: round(float(trained[f'embedding/{name}']), 2) for name in METRICS}
     checkpoint = out / 'trained.pth'

@@ -82,14 +82,14 @@ def _ends_in_order() -> Iterator[None]:
 
 
 def list_unreadable(*galleries: Any) -> None:
-    """Print which images of the galleries' folders could not be read, and why."""
+    """Print on the standard error which images of the galleries' folders could not be read."""
     skipped = {name: why for gallery in galleries if gallery for name, why in
                gallery.skipped.items()}
     if skipped:
         print(f'{len(skipped)} images could not be read and are left out '
-              '(--strict stops at the first):')
+              '(--strict stops at the first):', file=sys.stderr)
     for image, reason in skipped.items():
-        print(f'  {reason}' if image in reason else f'  {image}: {reason}')
+        print(f'  {reason}' if image in reason else f'  {image}: {reason}', file=sys.stderr)
 
 
 def write_sheet(rows: list[list[tuple[str, str]]], datasets: list[Any], ids: Iterable[str],

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..distributed import unwrapped
     from ..retrievers import check_backbone, check_model, read_state_dict
     from ..runs.config import build_runner
+    from ..runs.training import train
 
     config = configure(arguments)
     start = config.get('load_from')
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if start and '://' not in start:
         check = check_model if config.get('resume') else check_backbone
         check(unwrapped(runner.model), read_state_dict(start), start)
-    runner.train()
+    train(runner)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from ..registry import unknown_name
 COLORS = ('rgb', 'bgr', 'gray')
 DECODERS = ('opencv', 'pillow')
 
+_BAND = 2 ** 24  # pixels
 _END_OF_IMAGE = b'\xff\xd9'  # the marker EOI (ITU-T T.81, table B.1)
 
 # How each value of the EXIF tag "Orientation" is undone (Exif 2.32, section 4.6.4).
@@ -106,7 +107,7 @@ def decode_file(path: str | Path, color: str, background: int, decoder: str,
         turn = _turn(image)
         whole = size if turn in _ON_ITS_SIDE else size[::-1]
         upright = image if turn is None else image.transpose(turn)
-        return _to_array(upright, color, background), whole
+        return _in_bands(upright, color, background, image.format), whole
 
 
 def _decode_with_opencv(data: bytes, image: Image.Image, color: str) -> np.ndarray | None:
@@ -145,9 +146,23 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_array(image: Image.Image, color: str, background: int) -> np.ndarray:
+def _in_bands(image: Image.Image, color: str, background: int, kind: str | None) -> np.ndarray:
+    """A large picture is converted band by band: whole copies would take four times its memory."""
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    if rows >= height:
+        return _to_array(image, color, background, kind)
+    out = np.empty((height, width, 1 if color == 'gray' else 3), np.uint8)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        out[top:top + rows] = _to_array(band, color, background, kind)
+    return out
+
+
+def _to_array(image: Image.Image, color: str, background: int,
+              kind: str | None = None) -> np.ndarray:
     mode = image.mode
-    if mode.startswith('I;16') or (mode == 'I' and image.format == 'PNG'):
+    if mode.startswith('I;16') or (mode == 'I' and kind == 'PNG'):
         high_byte = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(high_byte)
     elif mode in ('I', 'F'):
@@ -191,7 +206,8 @@ def as_image_array(image: Any, name: str = 'image') -> np.ndarray:
         ValueError: it has another shape, or no pixels.
     """
     if isinstance(image, Image.Image):
-        return _to_array(image, 'gray' if image.mode in ('1', 'L', 'I;16') else 'rgb', 255)
+        return _to_array(image, 'gray' if image.mode in ('1', 'L', 'I;16') else 'rgb', 255,
+                         image.format)
     if not isinstance(image, np.ndarray):
         raise TypeError(f'The {name} must be an array or a Pillow image, '
                         f'got {type(image).__name__}.')

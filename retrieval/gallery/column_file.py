@@ -1,6 +1,7 @@
 """Labels, cameras, sequences and ids out of files: one value for each row of embeddings."""
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,9 +50,8 @@ def read_column(path: str | os.PathLike[str], what: str = 'labels') -> Any:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(f'{folder}/t.csv').write_text('path,brand\\na.png,Fiat\\nb.png,Seat\\n')
+        ...     _ = Path(f'{folder}/t.csv').write_text('path,brand\\na.png,Fiat\\nb.png,Seat\\n')
         ...     read_column(f'{folder}/t.csv:brand')
-        30
         ['Fiat', 'Seat']
     """
     given, wanted = os.path.expanduser(os.fspath(path)), None
@@ -89,9 +89,7 @@ def _refused(file: Path, what: str, reason: str) -> RefusedColumnError:
 
 def _read(file: Path, kind: str, what: str, wanted: str | None) -> Any:
     """The values, or columns by name."""
-    with open(file, 'rb') as opened:
-        head = opened.read(8)
-    if head.startswith(b'\x93NUMPY'):
+    if '(.npy)' in kind:
         return np.load(file, allow_pickle=False)
     if '(.npz)' in kind:
         with np.load(file, allow_pickle=False) as archive:
@@ -148,23 +146,21 @@ def _lines(text: str) -> list[str]:
 
 def _of_table(file: Path, text: str, what: str, wanted: str | None) -> Any:
     """The columns of a table; its values, where it is one column without a name."""
-    import io
-
-    import pandas as pd
-
     lines = _lines(text)
     first = lines[0] if lines else ''
     separator = max('\t,;', key=first.count)
     if wanted is None and not first.count(separator) and written(first) not in _NAMES[what]:
         return _values(file, lines, what)
     try:
-        table = pd.read_csv(io.StringIO('\n'.join(lines)), sep=separator, dtype=object,
-                            keep_default_na=False, skipinitialspace=True, skip_blank_lines=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+        header, *rows = csv.reader([f'{line}\n' for line in lines], delimiter=separator,
+                                   skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:
         raise _refused(file, what, f'no sound table ({error})') from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas made names of the surplus cells
-        raise _refused(file, what, 'its rows have more cells than its header has columns')
-    return {written(str(name)): table[name].fillna('').tolist() for name in table.columns}
+    for number, row in enumerate(rows, 1):
+        if len(row) > len(header):
+            raise _refused(file, what, f'row {number} has more cells than the header has columns')
+        row += [''] * (len(header) - len(row))
+    return {written(name): [row[place] for row in rows] for place, name in enumerate(header)}
 
 
 def _one_of(columns: Mapping[Any, Any], file: Path, what: str, wanted: str | None) -> Any:

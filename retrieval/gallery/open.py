@@ -78,7 +78,7 @@ def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | di
             with path.open('rb') as file:
                 loaded = torch.load(file, map_location='cpu', weights_only=True)
             if isinstance(loaded, Tensor):
-                return dict(embeddings=loaded)
+                loaded = {'embeddings': loaded}
         else:
             raise ValueError('nothing that holds embeddings')
     return _parts_of(loaded, path)

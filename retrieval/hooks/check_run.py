@@ -55,7 +55,8 @@ class CheckRunHook(Hook):
         name = norm_of_one_value(unwrapped(runner.model), data_batch)
         if name is None:
             return
-        size, images = loader.batch_size, len(loader.sampler)
+        sampler: Any = loader.sampler
+        size, images = loader.batch_size or 1, len(sampler)
         if size == 1:
             given, instead = 'Every batch has one image', 'write a larger batch_size'
         else:
@@ -74,7 +75,8 @@ def smallest_batch(loader: DataLoader[Any]) -> int | None:
         >>> smallest_batch(DataLoader(range(9), batch_size=4))
         1
     """
-    batches, images = loader.batch_sampler, loader.sampler
+    batches: Any = loader.batch_sampler
+    images: Any = loader.sampler
     if type(batches) is not BatchSampler or not hasattr(images, '__len__'):
         return None
     rest = len(images) % batches.batch_size
@@ -82,15 +84,15 @@ def smallest_batch(loader: DataLoader[Any]) -> int | None:
 
 
 @torch.no_grad()
-def norm_of_one_value(model: nn.Module, batch: Any) -> str | None:
+def norm_of_one_value(model: Any, batch: Any) -> str | None:
     """The name of a batch norm in training mode that gets one value a channel from one image.
 
     Args:
         model: a retriever.
         batch: a batch of its training; of several views of an image nothing is known.
     """
-    inputs = batch.get('inputs') if isinstance(batch, dict) else None
-    if not len(inputs if inputs is not None else ()) or not isinstance(inputs[0], torch.Tensor):
+    inputs: Any = batch.get('inputs') if isinstance(batch, dict) else None
+    if inputs is None or not len(inputs) or not isinstance(inputs[0], torch.Tensor):
         return None
     training = {norm: name for name, norm in model.named_modules()
                 if isinstance(norm, _BatchNorm) and norm.training}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..distributed import unwrapped
 from ..registry import HOOKS
 
 SCALED_STEPS = 20
+_AVERAGED = re.compile(r'^(\d+\.)?(module\.)?')  # of names in an average of the weights
 
 
 @HOOKS.register_module()
@@ -52,7 +54,7 @@ class StopOnNonFiniteHook(Hook):
         self._in_a_row = self._in_a_row + 1 if terms else 0
         scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
         if self._in_a_row >= (self.steps or (SCALED_STEPS if scaled else 1)):
-            values = ', '.join(f'{name} = {float(outputs[name]):g}' for name in terms)
+            values = ', '.join(f'{name} = {outputs[name].mean().item():g}' for name in terms)
             again = f' for {self._in_a_row} steps' if self._in_a_row > 1 else ''
             raise FloatingPointError(
                 f'The loss is not finite{again}: {values} at iteration {runner.iter + 1}. '
@@ -81,12 +83,12 @@ class StopOnNonFiniteHook(Hook):
     def _check(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         wrong = [name for part in ('state_dict', 'ema_state_dict', 'optimizer', 'gradients')
                  for name in not_finite(checkpoint.get(part))
-                 if name.removeprefix('0.') not in self._infinite_before]
+                 if _AVERAGED.sub('', name) not in self._infinite_before]
         if wrong:
             more = f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''
             raise FloatingPointError(
-                f'{wrong[0]}{more} of what is trained are not finite at iteration {runner.iter + 1}'
-                f', and are not saved. {_last_good(runner)} Lower the learning rate or clip the '
+                f'{_AVERAGED.sub("", wrong[0])!r}{more} of what is trained are not finite, and are '
+                f'not saved. {_last_good(runner)} Lower the learning rate or clip the '
                 'gradients (optim_wrapper.clip_grad=dict(max_norm=1)).')
 
 
@@ -115,9 +117,14 @@ def _is_due(hook: Any, runner: Any) -> bool:
         or (hook.save_last and hook.is_last_train_iter(runner)))
 
 
-def _last_good(runner: Any) -> str:
+def last_written(runner: Any) -> str | None:
+    """The last checkpoint that a run wrote, or began from; None where there is none."""
     known = runner.message_hub.runtime_info
-    for path in (known.get('last_ckpt'), runner._load_from):
-        if path and os.path.isfile(path):
-            return f'The last good checkpoint is {path!r}.'
-    return 'No checkpoint had been written.'
+    return next((path for path in (known.get('last_ckpt'), runner._load_from)
+                 if path and os.path.isfile(path)), None)
+
+
+def _last_good(runner: Any) -> str:
+    path = last_written(runner)
+    return ('No checkpoint had been written.' if path is None else
+            f'The last good checkpoint is {path!r}.')

@@ -8,8 +8,11 @@ from torch import nn
 
 from ..checks import real_number
 from ..distributed import unwrapped
-from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
+from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, unknown_name
 from .freeze import part_of
+
+_OF_THE_ENGINE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
+                  'dwconv_decay_mult', 'flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -24,11 +27,12 @@ class LayerRatesConstructor(DefaultOptimWrapperConstructor):
     Args:
         optim_wrapper_cfg: the engine's, with an ``optimizer`` that has a rate.
         paramwise_cfg: the engine's (``custom_keys``, ``norm_decay_mult`` …), by which its factor is
-            multiplied, and beside them ``first_layer_mult``, above 0 and at most 1, and ``layers``,
-            the dotted name of the part, by default ``'image_encoder.backbone'``.
+            multiplied, and beside them ``first_layer_mult``, above 0 and at most 1, by default 0.1,
+            and ``layers``, the dotted name of the part, by default ``'image_encoder.backbone'``.
 
     Raises:
-        ValueError: a factor outside (0, 1], a part that is not in the model, or no rate.
+        ValueError: a factor outside (0, 1], a part that is not in the model, no rate, or a setting
+            that neither this nor the engine knows.
 
     Example:
         >>> model = nn.ModuleDict({'backbone': nn.Sequential(*(nn.Linear(1, 1) for _ in range(3)))})
@@ -42,9 +46,13 @@ class LayerRatesConstructor(DefaultOptimWrapperConstructor):
     def __init__(self, optim_wrapper_cfg: dict[str, Any],
                  paramwise_cfg: dict[str, Any] | None = None) -> None:
         options = dict(paramwise_cfg or {})
-        self.first = real_number('first_layer_mult', options.pop('first_layer_mult', 1.0), above=0,
+        self.first = real_number('first_layer_mult', options.pop('first_layer_mult', 0.1), above=0,
                                  most=1)
         self.layers = options.pop('layers', 'image_encoder.backbone')
+        for name in options:
+            if name not in _OF_THE_ENGINE:
+                raise ValueError(unknown_name('setting in paramwise_cfg', name, [
+                    'first_layer_mult', 'layers', *_OF_THE_ENGINE]))
         # The engine makes a group of each weight where it is given anything at all.
         super().__init__(optim_wrapper_cfg, {'bypass_duplicate': False, **options})
         if self.base_lr is None:

@@ -87,10 +87,10 @@ class ReproducibleTrainingHook(Hook):
         if not same:
             self._gradients = {}
         if isinstance(loop, IterBasedTrainLoop):
-            if isinstance(loop, ResumableIterTrainLoop):
-                if loop.go_on(checkpoint.get('passes'), then, same):
-                    say(f'Epochs are others than in the checkpoint ({changes}): the present pass '
-                        'over the images begins anew.')
+            if isinstance(loop, ResumableIterTrainLoop) and loop.go_on(
+                    checkpoint.get('passes'), then, same):
+                say(f'Epochs are others than in the checkpoint ({changes}): the present pass over '
+                    'the images begins anew.')
         elif not same:
             batches = (then or now)['batches']
             inside = loop._iter - loop._epoch * batches

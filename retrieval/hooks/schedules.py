@@ -85,7 +85,7 @@ def _steps(name: str, share: Any, total: int) -> Any:
 
 def _ticking(kind: type, ticks: int, total: int) -> type:
     """A schedule that takes a number of steps over a run, at equal distances."""
-    class Ticking(kind):  # type: ignore[misc]
+    class Ticking(kind):
         iterations = -1
 
         def step(self) -> None:

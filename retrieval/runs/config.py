@@ -200,10 +200,10 @@ def build_runner(config: Any, launcher: str) -> Any:
 
     to_say: list[str] = []
     if config.get('resume') and not config.get('load_from'):
-        config.load_from, to_say = last_checkpoint(config.work_dir)
-        config.resume = config.load_from is not None
+        last, to_say = last_checkpoint(config.work_dir)
+        config.load_from, config.resume = last, last is not None
         to_say.append(
-            f'Training is resumed from the latest checkpoint {config.load_from}.' if config.resume else
+            f'Training is resumed from the latest checkpoint {last}.' if last else
             f'There is no checkpoint in {config.work_dir!r} yet: training begins at its start.')
     init_cpu_group(launcher)
     config.launcher = launcher

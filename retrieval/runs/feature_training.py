@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 
 from ..checks import real_number, whole_number
 from .config import build_runner
+from .training import train as run_training
 
 _TRAINED = ('image_encoder.projection.', 'image_encoder.whitening.', 'head.')
 
@@ -92,7 +93,7 @@ def train(config: Any, state: dict[str, Any]) -> dict[str, Any]:
         raise ValueError('There is nothing to train: the config has no projection, and its head '
                          'no weights. Give --projection, such as 128.')
     runner.register_hook(_Start(state), priority='VERY_HIGH')
-    runner.train()
+    run_training(runner)
     return {name: value.cpu() for name, value in runner.model.state_dict().items()}
 
 

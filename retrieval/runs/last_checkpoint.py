@@ -31,7 +31,8 @@ def last_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[str | None, list[
         ...     last_checkpoint(folder)
         (None, [])
     """
-    folder, said = Path(work_dir), []
+    folder = Path(work_dir)
+    said: list[str] = []
     noted = _noted(folder)
     if noted is not None:
         fault = _fault(noted)

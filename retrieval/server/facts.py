@@ -100,6 +100,11 @@ class PictureFacts:
             name: (state, Facts(*facts)) for name, state, *facts in
             self._kept.execute('select * from facts')}
 
+    @property
+    def any(self) -> bool:
+        """True where a fact of any file is known."""
+        return bool(self._known)
+
     def known(self, name: str) -> Facts | None:
         """The facts of an id, where they have been read."""
         found = self._known.get(_text(name))
@@ -145,4 +150,6 @@ class PictureFacts:
 
 def _text(name: str) -> str:
     """A name as SQLite takes it; names of files may be no UTF-8."""
+    if name.isascii():
+        return name
     return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')

@@ -151,6 +151,8 @@ class Snapshot:
         name = self.ids[row]
         if self.root is not None and name.startswith(self.root):
             name = name[len(self.root):]
+        if name.isascii():
+            return name
         return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
     # Columns -------------------------------------------------------------------------------------
@@ -167,11 +169,12 @@ class Snapshot:
     def _own_columns(self) -> dict[str, Column]:
         """Label, folder and metadata."""
         found: dict[str, Column] = {}
-        rows = range(len(self))
         if self.gallery.labels is not None:
-            found['label'] = Column('text', np.array([self.gallery.label_name(row) or ''
-                                                      for row in rows]))
-        folders = np.array([os.path.dirname(self.name(row)) for row in rows])
+            labels = self.gallery.labels.cpu().numpy()
+            first = np.unique(labels, return_index=True)
+            names = [self.gallery.label_name(row) or '' for row in first[1].tolist()]
+            found['label'] = Column('text', np.array(names)[np.searchsorted(first[0], labels)])
+        folders = np.array([os.path.dirname(self.name(row)) for row in range(len(self))])
         if (folders != '').any():
             found['folder'] = Column('text', folders)
         for name, values in self.gallery.metadata.items():
@@ -182,10 +185,10 @@ class Snapshot:
 
     def _file_columns(self) -> dict[str, Column]:
         """Date and camera, where pictures say them."""
-        known = [self.facts.known(name) for name in self.ids]
-        found = {}
+        found: dict[str, Column] = {}
+        known = [self.facts.known(name) for name in self.ids] if self.facts.any else []
         for name, kind in (('date', 'date'), ('camera', 'text')):
-            values = np.array([(getattr(fact, name) or '') if fact else '' for fact in known])
+            values = np.array([(getattr(fact, name) or '') if fact else '' for fact in known] or '')
             if (values != '').any() and name not in self._own_columns:
                 found[name] = Column(kind, values)
         return found
@@ -218,6 +221,8 @@ class Snapshot:
 
 def _as_column(values: Any) -> Column | None:
     """A column of the gallery; None where its values name the rows."""
+    if isinstance(values, torch.Tensor):
+        values = values.cpu().numpy()
     if isinstance(values, np.ndarray) and values.dtype.kind in 'iufb':
         return Column('number', values)
     texts = np.array(list(map(str, values)))

@@ -1,4 +1,6 @@
 """The command line: every command is found, answers quickly, and stands in tools/ and README."""
+import io
+import os
 import re
 import subprocess
 import sys
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.commands.command_line import with_home
+from retrieval.commands.command_line import refuse_special_files, reports_errors, with_home
 from retrieval.commands.main import commands
 
 from .conftest import run
@@ -17,9 +19,6 @@ ROOT = Path(__file__).parents[2]
 def test_help_answers_without_torch():
     code = """
 import sys
-import pytest
-
-from retrieval.commands.command_line import with_home
 from retrieval.commands.main import commands, main
 for name in commands():
     assert 'torch' not in sys.modules, name
@@ -68,6 +67,32 @@ def test_the_package_runs_as_a_module():
     assert done.returncode == 2 and 'usage: dump_prototype' in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize('command', sorted(commands()))
+def test_special_files_are_no_arguments(command, tmp_path):
+    """A pipe that nobody writes to: refused, not waited for."""
+    os.mkfifo(tmp_path / 'pipe')
+    for arguments in (['x', tmp_path / 'pipe'], [f'--labels={tmp_path}/pipe'], ['/dev/zero', 'x']):
+        status, _, err = run(command, *map(str, arguments))
+        assert status == 2, command
+        assert 'only files are read' in err or 'usage:' in err
+    with pytest.raises(ValueError, match='a device: only files'):
+        refuse_special_files(['--cfg-options', 'a.b=/dev/zero'])
+
+
+@pytest.mark.parametrize('kind', [ValueError, OSError])
+def test_an_error_of_a_worker_is_one_message(capsys, kind):
+    @reports_errors
+    def command(argv=None):
+        raise kind('Caught ValueError in DataLoader worker process 1.\nOriginal Traceback (most '
+                   'recent call last):\n  File "x.py", line 1, in y\n    raise ValueError("z")\n'
+                   'package.ValueError: the box is empty\n  its second line\n')
+
+    with pytest.raises(SystemExit):
+        command([])
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f'{kind.__name__}: the box is empty', '  its second line']
+
+
 @pytest.mark.parametrize('argument, found', [
     ('~/a', '{}/a'), ('~', '{}'), ('--out=~/a', '--out={}/a'), ('data_root=~/a', 'data_root={}/a'),
     ('a=b~c', 'a=b~c'), ('x/~/y', 'x/~/y'), ('text with ~', 'text with ~')])
@@ -91,3 +116,17 @@ def test_what_is_missing_is_called_what_it_is(gallery, query, says, monkeypatch,
     monkeypatch.chdir(tmp_path)
     status, _, err = run('search', gallery, query)
     assert status == 2 and says in err
+
+
+@pytest.mark.parametrize(('encoding', 'printed'), [
+    ('utf-8', b'caf\xe9 K\xc3\xb6ln\n'), ('ascii', b'caf\\udce9 K\\xf6ln\n')])
+def test_a_command_prints_names_of_any_bytes(monkeypatch, encoding, printed):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(buffer, encoding=encoding))
+
+    @reports_errors
+    def command(argv=None):
+        print(os.fsdecode(b'caf\xe9'), 'Köln')
+    command([])
+    sys.stdout.flush()
+    assert buffer.getvalue() == printed

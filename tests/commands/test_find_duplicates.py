@@ -35,7 +35,7 @@ def test_copies_within_a_folder(folder, options, tmp_path):
     assert sorted(map(sorted, found['groups'])) == sorted(
         sorted(map(str, pair)) for pair in copies.items())
     assert 'link.png' not in (tmp_path / 'out' / 'duplicates.json').read_text()
-    assert '1 images are links' in printed and 'broken.png' in printed.splitlines()[-1]
+    assert '1 images are links' in printed and 'broken.png' in err.splitlines()[-1]
     with open(tmp_path / 'out' / 'duplicates.csv', newline='') as table:
         lines = list(csv.DictReader(table))
     assert [(line['group'], line['set'], line['id']) for line in lines] == [

@@ -142,8 +142,9 @@ def test_unreadable_images_of_a_folder_are_passed_over_and_listed_at_the_end(
     for counts in ('5 new', '5 images as before, 0 new'):
         status, printed, err = run(*arguments)
         assert status == 0 and counts in printed and '2 not readable' in printed, err
-        *_, answer, _, first, second, third = printed.splitlines()
-        assert '0.png: ' in answer and first.startswith('2 images could not be read')
+        assert '0.png: ' in printed.splitlines()[-2]
+        *_, first, second, third = err.splitlines()
+        assert first.startswith('2 images could not be read')
         assert 'gone.png' in second and 'broken.png' in third
     assert len(list((root / '.retrieval').iterdir())) == 1
 

@@ -5,8 +5,16 @@ import pickle
 import numpy as np
 import pytest
 from mmengine.registry import DefaultScope
+from torch.utils.data import DataLoader, Subset
 
-from retrieval.datasets import MissingImageError, RetrievalDataset, UnreadableImageError
+from retrieval.datasets import (
+    ConcatDataset,
+    ImageList,
+    MissingImageError,
+    RepeatDataset,
+    RetrievalDataset,
+    UnreadableImageError,
+)
 from retrieval.datasets.base import plain_config
 from retrieval.registry import DATASETS, UnknownTypeError
 
@@ -241,3 +249,25 @@ def test_skipping_hides_no_other_error():
         Toy(pipeline=[Fails(ValueError('a mistake'))], on_unreadable='skip')[0]
     with pytest.raises(OSError, match='disk'):
         Toy(pipeline=[Fails(OSError('disk'))], on_unreadable='skip')[0]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('wrap', [lambda data: data, lambda data: RepeatDataset(data, 1),
+                                  lambda data: ConcatDataset([data]),
+                                  lambda data: Subset(data, range(4))])
+def test_unreadable_images_are_one_message(tmp_path, workers, wrap):
+    """Those of a batch together, with workers as without."""
+    for name in '0123':
+        save(tmp_path / f'{name}.png')
+    (tmp_path / '1.png').write_text('text')
+    (tmp_path / '3.png').unlink()
+    (tmp_path / '3.png').symlink_to('nothing')
+    data = wrap(ImageList(tmp_path, pipeline=[dict(type='LoadImage'), dict(type='PackInputs')]))
+    with pytest.raises(UnreadableImageError) as caught:
+        list(DataLoader(data, 4, num_workers=workers, collate_fn=list))
+    first, *more = str(caught.value).split('\n')
+    assert first == '2 of 4 images of a batch cannot be read:' and len(more) == 2
+    assert '1.png' in more[0] and 'no known image format' in more[0] and 'a link to' in more[1]
+    with pytest.raises(MissingImageError) as caught:
+        list(DataLoader(data, 1, sampler=[3], num_workers=workers, collate_fn=list))
+    assert str(caught.value).startswith('There is no image') and '\n' not in str(caught.value)

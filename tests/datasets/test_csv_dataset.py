@@ -7,6 +7,8 @@ from PIL import Image
 from retrieval.datasets import CSVDataset
 from retrieval.registry import DATASETS
 
+from .toys import save
+
 PIPELINE = [{'type': 'LoadImage'}, {'type': 'PackInputs'}]
 FULL = """path,label,split,is_query,is_gallery
 t0.png,7,train,,
@@ -221,3 +223,16 @@ def test_the_same_row_twice_is_named(table):
     dataset = CSVDataset(table(rows('a.png,1,train a.png,1,train')))
     with pytest.raises(ValueError, match=r'a\.png.*more than once'):
         dataset.sample_ids  # noqa: B018
+
+
+@pytest.mark.parametrize('path', ['../x.png', '/etc/hostname', 'deep/../../x.png'])
+def test_inside_root(tmp_path, path):
+    root = tmp_path / 'root'
+    save(root / 'a.png')
+    save(tmp_path / 'x.png')
+    (root / 'list.csv').write_text(f'path,label,split\na.png,1,train\n{path},1,train\n')
+    assert len(CSVDataset('list.csv', str(root))) == 2
+    with pytest.raises(ValueError, match='not below data_root'):
+        CSVDataset('list.csv', str(root), inside_root=True)
+    (root / 'list.csv').write_text('path,label,split\na.png,1,train\ndeep/../a.png,1,train\n')
+    assert len(CSVDataset(str(root / 'list.csv'), inside_root=True)) == 2

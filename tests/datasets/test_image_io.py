@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retrieval import image_files
-from retrieval.datasets import MissingImageError, UnreadableImageError, read_image
+from retrieval.datasets import MissingImageError, UnreadableImageError, image_io, read_image
 from retrieval.datasets.image_io import as_image_array, convert_color
 
 RED, GREEN = (255, 0, 0), (0, 128, 0)
@@ -168,3 +168,21 @@ def test_pictures_in_memory():
     for shape in ((2, 2, 4), (0, 2), (2,), (1, 2, 2, 3)):
         with pytest.raises(ValueError, match=r'shape \(H, W\)'):
             as_image_array(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16', 'transparent'])
+@pytest.mark.parametrize('color', ['rgb', 'gray'])
+def test_a_large_picture_is_converted_in_bands(tmp_path, monkeypatch, mode, color):
+    """To the same pixels as at once."""
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 255, (23, 17, 4), np.uint8))
+    if mode == 'I;16':
+        picture = Image.fromarray(random.integers(0, 2 ** 16, (23, 17)).astype(np.uint16))
+    elif mode == 'transparent':
+        picture = picture.convert('RGB').quantize(16)
+    else:
+        picture = picture.convert(mode)
+    picture.save(tmp_path / 'a.png', **({'transparency': 3} if mode == 'transparent' else {}))
+    whole = read_image(tmp_path / 'a.png', color)
+    monkeypatch.setattr(image_io, '_BAND', 100)
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png', color), whole)

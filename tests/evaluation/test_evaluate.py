@@ -304,3 +304,42 @@ def test_two_streams():
     scores = torch.nn.functional.cosine_similarity(vectors[:, None], others, dim=2)
     nearest = labels[scores.fill_diagonal_(-9).argmax(1)] == labels
     assert found['Recall@1'] == pytest.approx(100 * nearest.double().mean().item())
+
+
+def test_the_kind_of_labels_is_decided_over_both_sides():
+    vectors = torch.eye(5)
+    found = evaluate(vectors[:3], [1, 2, 3], vectors, ['1', '2', '3', 'distractor', 'distractor'],
+                     metrics='Recall@1')
+    assert found == {'Recall@1': 100, 'num_queries': 3, 'num_skipped_queries': 0}
+    found = evaluate(vectors[:2], ['1', '01'], vectors[:2], torch.tensor([1, 1]), metrics='mAP')
+    assert found['num_skipped_queries'] == 1  # 01 is another class than 1
+
+
+@pytest.mark.parametrize(('labels', 'message'), [
+    (np.array([0, 1, np.inf]), 'inf in row 2'), ([0, 'a', 'b'], 'mix names and numbers: row 0'),
+    (np.array([0, 1, 2 ** 63], dtype=np.uint64), f'{2 ** 63} in row 2'), ([0, None, 1], 'row 1')])
+def test_what_is_no_label_is_named_with_its_row(labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(torch.eye(3), labels)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(cameras=[0, 0], gallery_cameras=['0'] * 4),
+     "query's camera. Every row has the camera '0'"),
+    (dict(cameras=[1, 2], gallery_cameras=[1, 1, 2, 2]), "camera. There are 2 values of camera"),
+    (dict(sequences=[5, 5], gallery_sequences=[5] * 4), 'Every row has the sequence'),
+    (dict(cameras=[0, 0], gallery_cameras=[0, 1, 0, 1], sequences=[0, 0],
+          gallery_sequences=[1, 0, 1, 0]), 'camera or they have .*sequence'),
+    (dict(junk=[[0, 1], [2, 3]]), 'they are junk'),
+    (dict(gallery_labels=[5, 5, 5, 6]),
+     'no label in common; the queries have 0, 1, the gallery 5, 6'),
+    (dict(relevance=[[], []]), 'the relevance that is given names none')])
+def test_where_nothing_is_relevant_the_error_says_why(options, message):
+    given = dict(labels=[0, 1], gallery_labels=[0, 0, 1, 1]) | options
+    with pytest.raises(ValueError, match=message):
+        evaluate(torch.eye(4)[:2], gallery=torch.eye(4), **given)
+
+
+def test_classes_of_one_row():
+    with pytest.raises(ValueError, match='every class has a single row, of 3'):
+        evaluate(torch.eye(3), [0, 1, 2])

@@ -33,6 +33,32 @@ def test_equal_to():
         equal_to(column([1]), 'x')
 
 
+@pytest.mark.parametrize(('held', 'wanted', 'rows'), [
+    ([True, False, True], True, [0, 2]), ([True, False], 'False', [1]),
+    ([True, False], 'true', [0]), ([True, False], np.True_, [0]),
+    ([1.5, 2.5], 1.5, [0]), ([1.5, 3.0], '3', [1]),
+    (np.array([0.1, 0.2], 'float32'), 0.1, [0]), (np.array([0.1, 0.2], 'float32'), '0.1', [0]),
+    ([2020, 2021], 2020.0, [0]), ([2020, 2021], '2021', [1]), ([7], 2 ** 70, []),
+    (np.array([3], 'uint8'), -1, []), (['0012', '12'], 12, [1]), (['a', ''], None, [1])])
+def test_a_value_is_compared_by_the_type_of_the_column(held, wanted, rows):
+    assert np.flatnonzero(equal_to(column(held), wanted)).tolist() == rows
+
+
+@pytest.mark.parametrize(('held', 'wanted'), [
+    ([True, False], 2), ([True, False], 'yes'), ([True, False], 0.5), ([2020], 2020.7),
+    ([2020], '2_020'), ([2020], '02020'), ([2020], '2020.0'), ([1], True), ([1.5], True),
+    ([15.0], '1_5'), ([1.5], '１.５'), ([1.5], 'nan'), ([1.5], float('nan')), ([1], None),
+    ([1], float('inf'))])
+def test_a_value_of_another_type_is_refused(held, wanted):
+    with pytest.raises(ValueError, match='The column .* holds .*is none'):
+        equal_to(column(held), wanted)
+
+
+def test_what_columns_hold():
+    assert list(column([2 ** 63, -1])) == [str(2 ** 63), '-1']  # floats would round them
+    assert list(column([b'caf\xc3\xa9', None])) == ['café', '']
+
+
 def test_columns_are_read_once_and_when_asked_for():
     read = []
 

@@ -211,3 +211,19 @@ def test_a_damaged_file_is_named(tmp_path):
             Gallery.load(path)
     with pytest.raises(FileNotFoundError, match='dump_prototype'):
         Gallery.load(tmp_path / 'none.safetensors')
+
+
+def test_labels_may_be_names():
+    rows = np.eye(3, dtype=np.float32)
+    named = Gallery(rows, labels=['dog', 'cat ', 'dog'])
+    assert named.labels.tolist() == [1, 0, 1] and named.label_names == ['cat', 'dog']
+    placed = Gallery(rows, labels=np.array(['b', 'a', 'b']), label_names=['b', 'x', 'a'])
+    assert placed.labels.tolist() == [0, 2, 0] and placed.label_name(1) == 'a'
+    assert [len(part) for part in named.split('label').values()] == [2, 1]
+    for labels, names, message in (
+            (['a', 'b', 'c'], ['a', 'b'], "'c' of row 2 is none of label_names"),
+            (['a', None, 'c'], None, 'no value in row 1'),
+            (['a', 1, 'c'], None, 'mix names and numbers'),
+            ([0, 1, np.inf], None, 'inf in row 2')):
+        with pytest.raises(ValueError, match=message):
+            Gallery(rows, labels=labels, label_names=names)

@@ -1,9 +1,10 @@
 """The files of a store: which belong to it, and that no damage passes."""
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from retrieval.gallery import GalleryStore, shards
+from retrieval.gallery import Gallery, GalleryStore, shards
 from retrieval.tensor_file import DamagedError, ForeignFileError
 
 from .examples import contents, example
@@ -81,3 +82,16 @@ def test_a_store_of_another_version_is_explained(tmp_path, monkeypatch):
         store = GalleryStore.create(tmp_path / 'x.gallery', example(1))
     with pytest.raises(ForeignFileError, match='version 2 .*reads version 1. Install a newer'):
         store.load()
+
+
+@pytest.mark.parametrize('name', ['../a.safetensors', '/etc/passwd', 'x/shard-000000.safetensors'])
+@pytest.mark.parametrize('part', ['shard', 'removed'])
+def test_a_manifest_names_files_of_its_folder_only(tmp_path, name, part):
+    store = GalleryStore.create(tmp_path / 's.gallery', Gallery(np.eye(3), 'abc'))
+    store.remove(['b'])
+    shard = shards.read_state(tmp_path / 's.gallery').shards[0]
+    changed = replace(shard, file=name) if part == 'shard' else replace(
+        shard, removed=replace(shard.removed, file=name))
+    shards.write_state(tmp_path / 's.gallery', replace(store.state, shards=(changed,)))
+    with pytest.raises(DamagedError, match='which no store writes'):
+        GalleryStore.open(tmp_path / 's.gallery').load()

@@ -1,4 +1,6 @@
-"""A run that is resumed with other batches, processes, images or lengths trains on all it should."""
+"""A run that is resumed with other batches, processes, images or lengths trains on all of them."""
+import contextlib
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -35,10 +37,8 @@ def train(work_dir, change=None, **options):
     if change is not None:
         change(settings)
     BUILT.append(Runner.from_cfg(Config(settings)))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         BUILT[-1].train()
-    except KeyboardInterrupt:
-        pass
     return Witness.seen, ' '.join(Witness.said)
 
 

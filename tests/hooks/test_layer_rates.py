@@ -46,8 +46,9 @@ def test_factors_of_the_engine_count_as_well():
     assert given['backbone.3.0.weight'] == pytest.approx(0.05)
 
 
-def test_without_the_factor_all_layers_have_one_rate():
-    assert set(built().values()) == {0.1}
+def test_without_a_factor_the_first_layer_has_a_tenth_and_with_1_all_are_equal():
+    assert min(built().values()) == pytest.approx(0.01)
+    assert set(built(first_layer_mult=1).values()) == {0.1}
 
 
 def test_what_is_not_trained_is_no_layer():
@@ -61,7 +62,8 @@ def test_what_is_not_trained_is_no_layer():
 
 @pytest.mark.parametrize('options, says', [
     (dict(first_layer_mult=0), 'first_layer_mult must be above 0 and at most 1'),
-    (dict(first_layer_mult=2), 'first_layer_mult must be above 0 and at most 1')])
+    (dict(first_layer_mult=2), 'first_layer_mult must be above 0 and at most 1'),
+    (dict(first_layer_mul=0.1), "'first_layer_mul'.*Did you mean 'first_layer_mult'")])
 def test_a_factor_that_is_none(options, says):
     with pytest.raises(ValueError, match=says):
         LayerRatesConstructor(dict(optimizer=dict(type='SGD', lr=1.0)), options)

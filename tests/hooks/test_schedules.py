@@ -122,7 +122,7 @@ COSINE = dict(type='CosineAnnealingLR', T_max=20, end=20)
     (dict(COSINE, convert_to_iter_based=True), 5, 'its end at iteration 140, and the run ends'),
     (COSINE, 50, 'reached its end at epoch 20, and the run goes on to 50'),
     (dict(type='CosineAnnealingLR', T_max=20), 50, 'lowest at epoch 20 of 50, and rises again'),
-    (dict(type='MultiStepLR', milestones=[2, 9]), 5, 'MultiStepLR of lr reaches its end at epoch 9'),
+    (dict(type='MultiStepLR', milestones=[2, 9]), 5, 'MultiStepLR of lr reaches its'),
     (dict(type='LinearLR', end=500, by_epoch=False), 5, 'at iteration 500, and the run ends at 35'),
     (dict(type='LinearLR', end=1), 5, 'has one step, at which it stays: the rate is 0.33'),
     (dict(type='OneCycleLR', eta_max=1, total_steps=9), 5, 'OneCycleLR of lr reaches its end'),

@@ -180,3 +180,27 @@ def test_the_average_begins_at_the_start_and_has_the_length_of_the_run(tmp_path)
     assert not torch.allclose(average, runner.model.state_dict()[name])
     with pytest.raises(ValueError, match='share must be above 0 and below 1'):
         AveragedWeightsHook(share=1)
+
+
+def one_of_two(number, folder):
+    import torch.distributed as dist
+
+    from ..processes import leave_group
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=number,
+                            world_size=2)
+    runner, _ = trained(folder, dict(type='StartAtComponentsHook'),
+                        dict(type='AveragedWeightsHook'), dict(type='CompareWithStartHook'),
+                        change=projected, epochs=1, launcher='none')
+    start = Notes.start['image_encoder.projection.linear.weight']
+    both = [torch.zeros_like(start) for _ in range(2)]
+    dist.all_gather(both, start)
+    assert torch.equal(*both)
+    curve = runner.message_hub.get_info('validation_curve')
+    assert [one['step'] for one in curve] == [0, 1]
+    leave_group()
+
+
+@pytest.mark.slow
+def test_two_processes_start_alike(tmp_path):
+    import torch.multiprocessing as mp
+    mp.spawn(one_of_two, args=(tmp_path,), nprocs=2)

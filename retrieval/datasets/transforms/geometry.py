@@ -93,8 +93,13 @@ def _put(results: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
     return results
 
 
-def _middle(image: np.ndarray, axis: int, longest: int) -> np.ndarray:
-    """The middle of an image whose edge along ``axis`` is longer than that, a view of it."""
+def middle(image: np.ndarray, axis: int, longest: int) -> np.ndarray:
+    """The middle of an image whose edge along ``axis`` is longer than that, a view of it.
+
+    Example:
+        >>> middle(np.zeros((2, 9)), axis=1, longest=5).shape
+        (2, 5)
+    """
     start = max(0, (image.shape[axis] - longest) // 2)
     return image[(slice(None),) * axis + (slice(start, start + longest),)]
 
@@ -132,7 +137,7 @@ class ResizeEdge(BaseTransform):
         height, width = image.shape[:2]
         length = {'short': min(height, width), 'long': max(height, width),
                   'width': width, 'height': height}[self.edge]
-        image = _middle(_middle(image, 0, LONGEST * length), 1, LONGEST * length)
+        image = middle(middle(image, 0, LONGEST * length), 1, LONGEST * length)
         height, width = image.shape[:2]
         new_width = max(1, round(width * self.scale / length))
         new_height = max(1, round(height * self.scale / length))

@@ -13,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from torch import Tensor
 
 from ...registry import TRANSFORMS, unknown_name
+from .geometry import LONGEST, middle
 
 PREFIX = 'torchvision/'
 NAMES = (
@@ -24,6 +25,8 @@ NAMES = (
     'RandomResize', 'RandomResizedCrop', 'RandomRotation', 'RandomShortestSize', 'RandomSolarize',
     'RandomVerticalFlip', 'RandomZoomOut', 'Resize', 'ScaleJitter', 'ToDtype',
     'TrivialAugmentWide', 'Compose', 'RandomApply', 'RandomChoice', 'RandomOrder')
+
+_BY_SHORT_EDGE = ('Resize', 'RandomResize', 'RandomShortestSize')
 
 
 def _build(name: str, arguments: dict[str, Any]) -> Any:
@@ -91,6 +94,9 @@ class TorchvisionTransform(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` and ``img_shape``."""
         image = results['img']
+        if self.name in _BY_SHORT_EDGE and len(getattr(self.apply, 'size', ())) < 2:
+            longest = LONGEST * min(image.shape[:2])  # as of ResizeEdge
+            image = middle(middle(image, 0, longest), 1, longest)
         if not isinstance(image, Tensor):
             array = np.require(image, requirements=['C', 'W'])  # torch has no negative strides
             array = array[..., None] if array.ndim == 2 else array

@@ -276,3 +276,37 @@ def test_areas_are_averaged():
 def test_long_edge_bad_arguments(arguments):
     with pytest.raises((TypeError, ValueError), match='limit must be|Unknown interpolation'):
         LimitLongEdge(**arguments)
+
+
+@pytest.mark.parametrize('edge', ['short', 'width', 'height'])
+def test_a_strip_keeps_the_middle_of_its_length(edge):
+    """What a crop of the middle takes is the same as without the bound."""
+    gray = np.random.default_rng(0).integers(0, 255, (2, 400), dtype=np.uint8)
+    strip = gray.T if edge == 'width' else gray
+    made = ResizeEdge(16, edge)({'img': strip})['img']
+    assert sorted(made.shape) == [16, 32 * 16]
+    whole = resize(gray, 400 * 8, 16)
+    whole = whole.T if edge == 'width' else whole
+    middle = tuple(slice((size - 16) // 2, (size + 16) // 2) for size in whole.shape)
+    here = tuple(slice((size - 16) // 2, (size + 16) // 2) for size in made.shape)
+    assert np.abs(made[here].astype(int) - whole[middle]).max() <= 1
+    np.testing.assert_array_equal(ResizeEdge(2)({'img': gray[:, :64]})['img'], gray[:, :64])
+
+
+def test_random_crop_does_not_pad_what_it_cuts_away():
+    """As padding first: the same places, and what lies outside is grey."""
+    image = np.arange(1, 101, dtype=np.uint8).reshape(10, 10)
+    for padding, size in ((3, 8), (0, (4, 14)), (30, 5), (2, 16)):
+        crop = RandomCrop(size, padding, pad_val=200)
+        for seed in range(30):
+            np.random.seed(seed)
+            made = crop({'img': image})['img']
+            np.random.seed(seed)
+            width, height = crop.crop_size
+            pads = [max(padding, -(-(want - 10) // 2)) for want in (height, width)]
+            padded = np.pad(image, [(pad, pad) for pad in pads], constant_values=200)
+            top, left = (np.random.randint(padded.shape[axis] - want + 1)
+                         for axis, want in enumerate((height, width)))
+            np.testing.assert_array_equal(made, padded[top:top + height, left:left + width])
+    strip = np.broadcast_to(np.uint8(7), (1, 10 ** 12))
+    assert RandomCrop(64)({'img': strip})['img'].shape == (64, 64)

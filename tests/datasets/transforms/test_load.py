@@ -1,15 +1,26 @@
+import os
 import pickle
+import subprocess
 
+import mmcv
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from retrieval.datasets import CropBox, LoadImage, PackInputs, UnreadableImageError
+from retrieval.datasets import (
+    CropBox,
+    LoadImage,
+    LoadImageFromFile,
+    PackInputs,
+    UnreadableImageError,
+    build_pipeline,
+)
 from retrieval.gallery import Gallery
 from retrieval.registry import TRANSFORMS
 from retrieval.structures import RetrievalDataSample
 
+from ..photos import photo
 from ..toys import Toy
 
 PIXELS = np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3)
@@ -168,3 +179,23 @@ def test_an_image_without_features(file):
     step = TRANSFORMS.build(dict(type='retrieval.LoadCachedFeatures', file='missing.safetensors'))
     with pytest.raises(FileNotFoundError):
         step.transform(dict(sample_id='s1'))
+
+
+@pytest.mark.parametrize('kind', [
+    'LoadImageFromFile', 'mmcv.LoadImageFromFile', mmcv.transforms.LoadImageFromFile])
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_mmcvs_loader_opens_pictures_only(tmp_path, monkeypatch, capfd, kind, backend):
+    monkeypatch.setattr(subprocess, 'Popen', None)  # no program is started
+    load = build_pipeline([{'type': kind, 'imdecode_backend': backend}])
+    Image.fromarray(photo()).save(tmp_path / 'a.png', icc_profile=b'no profile')
+    image = load({'img_path': str(tmp_path / 'a.png')})
+    np.testing.assert_array_equal(image['img'][..., ::-1], photo())
+    assert image['ori_shape'] == photo().shape[:2] and not capfd.readouterr().err
+    (tmp_path / 'eps.jpg').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'
+                                       b'%%EndComments\n%%EOF\n')
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    for name, reason in (('eps.jpg', 'no known image format'), ('pipe.jpg', 'a named pipe'),
+                         ('gone.jpg', 'There is no image')):
+        with pytest.raises(UnreadableImageError, match=f'{name}.*{reason}|{reason}.*{name}'):
+            load({'img_path': str(tmp_path / name)})
+        assert LoadImageFromFile(ignore_empty=True)({'img_path': str(tmp_path / name)}) is None

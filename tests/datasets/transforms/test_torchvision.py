@@ -91,3 +91,11 @@ def test_bad_names_and_arguments():
         build('Compose', transforms=[{'type': 'Flip'}])
     with pytest.raises(TypeError, match='torchvision/Resize: .*siez'):
         build('Resize', siez=3)
+
+
+def test_a_strip_stays_small():
+    strip = np.broadcast_to(np.arange(10 ** 6, dtype=np.uint8), (1, 10 ** 6))
+    resize = TRANSFORMS.build({'type': 'torchvision/Resize', 'size': 16})
+    assert resize({'img': strip})['img_shape'] == (16, 32 * 16)
+    whole = TRANSFORMS.build({'type': 'torchvision/Resize', 'size': [4, 8]})
+    assert whole({'img': strip[:, :100]})['img_shape'] == (4, 8)
