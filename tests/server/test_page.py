@@ -215,6 +215,10 @@ class TestQuery:
         page.wait_for_selector('.score')
         # the left of this picture has the colour of the next kind
         assert '@' in page.url and names(page)[0].startswith('kind1/')
+        found = names(page)
+        go(page, address, page.url.removeprefix(address))
+        page.wait_for_selector('.score')
+        assert names(page) == found and page.locator('.chip .box').count() == 1
 
     def test_file_that_is_no_picture_is_refused_in_words(self, browser, address, tmp_path):
         path = tmp_path / 'broken.png'
