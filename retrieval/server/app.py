@@ -81,6 +81,8 @@ class Search(_Strict):
     k: int = Field(50, ge=1, le=1000)
     offset: int = Field(0, ge=0, le=10_000_000)
     filter: dict[str, Any] = Field({}, description='By field a list of values, or {min, max}.')
+    rows: list[Handle] | None = Field(None, max_length=1_000_000,
+                                      description='Only these, such as a part of the map.')
     rerank: bool | None = Field(None, description='By default as the model is configured.')
     stack: bool = Field(True, description='Near-identical hits stand behind the best of them.')
     sort: Literal['score', 'date', 'folder'] = 'score'
@@ -310,7 +312,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         options = {name: getattr(wanted, name) for name in (
             'k', 'offset', 'filter', 'rerank', 'stack', 'sort')}
         return await run_in_threadpool(lambda: JSONResponse(service.search(
-            [one.query() for one in wanted.queries], **options)))
+            [one.query() for one in wanted.queries], among=wanted.rows, **options)))
 
     @app.post('/v1/uploads', openapi_extra=_BYTES)
     async def upload(request: Request) -> dict[str, Any]:

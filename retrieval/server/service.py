@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -350,8 +350,9 @@ class Service:
         return found if snapshot.projection is None else found @ snapshot.projection
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
-               filter: Mapping[str, Any] | None = None, rerank: bool | None = None,
-               stack: bool = False, sort: str = 'score') -> dict[str, Any]:
+               filter: Mapping[str, Any] | None = None, among: Collection[int] | None = None,
+               rerank: bool | None = None, stack: bool = False,
+               sort: str = 'score') -> dict[str, Any]:
         """Search, or, without queries, list what there is.
 
         Args:
@@ -359,6 +360,7 @@ class Service:
             k: results.
             offset: results that are passed over.
             filter: see :meth:`Snapshot.mask`.
+            among: the numbers of rows, of which alone there are results; None for all.
             rerank: with the model's rerankers or without; None as the model is configured.
             stack: put results that are near-duplicates of a better one behind it.
             sort: ``'score'``; ``'date'`` or ``'folder'`` sort the best 500.
@@ -377,6 +379,9 @@ class Service:
                 snapshot = self.current()
             return self._answer(None, [], {}, 0, None, [], start)
         mask = snapshot.mask(filter or {})
+        if among is not None:
+            inside = np.isin(snapshot.handles, list(among))
+            mask = inside if mask is None else mask & inside
         scores: dict[int, float] = {}
         if queries:
             depth = max(offset + (2 if stack else 1) * k,
@@ -399,7 +404,10 @@ class Service:
         shown = [self.described(snapshot, int(row), scores.get(int(row)))
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
                  for row in rows[offset:offset + k]]
-        return self._answer(snapshot, shown, stacked, total, best, facets, start)
+        asked = [None if row is None else self.described(snapshot, row)
+                 for row in (self.row_of(snapshot, query) for query in queries)]
+        return self._answer(snapshot, shown, stacked, total, best, facets, start) \
+            | dict(queries=asked)
 
     def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
                 stacked: Mapping[int, list[int]], total: int, best: float | None,

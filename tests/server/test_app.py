@@ -90,6 +90,22 @@ def test_filters(client):
     assert none['results'] == [] and none['total'] == 0
 
 
+def test_held_to_some_rows(client):
+    rows = [row_of(client, name) for name in ('blue/0.png', 'blue/3.png', 'red/2.png')]
+    listed = search(client, rows=rows, filter=dict(label=['blue']))
+    assert [hit['id'] for hit in listed['results']] == ['blue/0.png', 'blue/3.png']
+    found = search(client, rows=rows, queries=[dict(id='red/1.png')], stack=False)
+    assert found['results'][0]['id'] == 'red/2.png' and found['total'] == 3
+    assert search(client, rows=[])['results'] == []
+
+
+def test_says_what_was_asked_for(client):
+    sent = client.post('/v1/uploads', content=jpeg(picture(COLOURS['green'], 2))).json()
+    asked = search(client, queries=[dict(id='red/1.png'), dict(upload=sent['upload'])])['queries']
+    assert asked[0]['id'] == 'red/1.png' and asked[0]['row'] == row_of(client, 'red/1.png')
+    assert asked[1] is None
+
+
 def test_near_identical_hits_stand_behind_the_best(client, folder_service):
     alone = search(client, queries=[dict(id='blue/3.png')], k=11, stack=False)['results']
     stacked = search(client, queries=[dict(id='blue/3.png')], k=11, stack=True)['results']
