@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -292,10 +293,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def _stand_ins() -> AbstractContextManager[Any]:
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):  # such files are refused there
+        return nullcontext()
+    return torch.serialization.safe_globals(_STAND_INS)
+
+
 def _unpickle(path: Path) -> object:
     refuse_oversized(path)
     try:
-        with path.open('rb') as file, torch.serialization.safe_globals(_STAND_INS):
+        with path.open('rb') as file, _stand_ins():
             # by its path torch would judge it by its suffix
             return torch.load(file, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged archive or pickle may raise anything
