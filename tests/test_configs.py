@@ -40,7 +40,8 @@ STEPPED = {path for path in LEAVES if path.parent.name == 'bnneck' or path.paren
 COMPARED = [path for path in LEAVES if '-whitening_' in path.stem or (
     path.parent in RECIPES and dataset_of(path) in TURNS and path not in STEPPED)]
 # Those of 1024 pixels, and a set of 8,142 classes: the longest
-SLOW = ('landmarks_v2-revisited_oxford', 'landmarks_v2-revisited_paris', 'ms_20e_inaturalist2018')
+SLOW = ('landmarks_v2', 'landmarks_v2-revisited_oxford', 'landmarks_v2-revisited_paris',
+        'ms_20e_inaturalist2018')
 BUILT = [pytest.param(path, marks=pytest.mark.slow if path.stem.endswith(SLOW) else (),
                       id=str(path.relative_to(ROOT))) for path in LEAVES if path not in COMPARED]
 

@@ -92,8 +92,8 @@ def encoded_ids(folder):
     return {key for part in PartsFolder(folder).parts() for key in part.keys}
 
 
-@pytest.mark.parametrize('count, launcher', [
-    (2, 'slurm'), pytest.param(3, 'pytorch', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('count, launcher', [(2, 'slurm'), (3, 'pytorch')])
 def test_any_number_of_processes_writes_the_same(config, checkpoint, options, whole, tmp_path,
                                                  count, launcher):
     out = tmp_path / 'g.safetensors'
@@ -152,6 +152,7 @@ def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_pat
     assert not (tmp_path / 'g.safetensors.parts').exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_dump_of_another_model_is_refused_by_one_error(
         config, whole, work_dir, options, tmp_path):
     out = tmp_path / 'g.safetensors'

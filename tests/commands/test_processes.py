@@ -37,6 +37,7 @@ def test_results_agree_in_every_digit(config, checkpoint, tmp_path):
         name: f'{value:.4f}' for name, value in second.items()}
 
 
+@pytest.mark.slow
 def test_galleries_agree(config, checkpoint, tmp_path):
     one, two = tmp_path / 'one.safetensors', tmp_path / 'two.safetensors'
     status, _, err = run('dump_prototype', config, checkpoint, one, *ODD[:1], ODD[2])
@@ -49,6 +50,7 @@ def test_galleries_agree(config, checkpoint, tmp_path):
     assert first.fingerprint == second.fingerprint
 
 
+@pytest.mark.slow
 def test_training_runs_on_two_processes(config, tmp_path):
     on_two('train', config, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1',
            'train_dataloader.batch_size=4')

@@ -266,6 +266,7 @@ def found(tmp_path_factory):
     return [torch.load(folder / f'{number}.pt', weights_only=True) for number in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, norm', NORMS)
 def test_two_processes_are_one_with_both_batches(found, name, norm):
     head, settings = CASES[name]

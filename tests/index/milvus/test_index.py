@@ -306,6 +306,7 @@ def _saved(folder, vectors):
     return folder / 'saved'
 
 
+@pytest.mark.slow
 def test_a_database_that_another_process_has_open(tmp_path):
     uri = str(tmp_path / 'a.db')
     index = MilvusIndex(uri)
