@@ -15,6 +15,7 @@ import torch
 from ..gallery import Gallery
 from ..labels import whole_number_in
 from ..registry import unknown_name
+from ..similarity import normalize
 from .facts import PictureFacts
 
 _DATE = re.compile(r'\d{4}-\d\d(-\d\d([ T].*)?)?')
@@ -262,6 +263,6 @@ def handles_of(gallery: Any, known: dict[str, int]) -> np.ndarray:
 
 def projected(gallery: Gallery, projection: torch.Tensor) -> Gallery:
     """A gallery whose embeddings are multiplied by a projection ``(D, E)``, at length 1."""
-    vectors = torch.nn.functional.normalize(gallery.embeddings @ projection)
+    vectors = normalize(gallery.embeddings @ projection)
     return Gallery(vectors, gallery.ids, gallery.labels, gallery.label_names, gallery.metadata,
                    skipped=gallery.skipped, similarity=gallery.similarity)
