@@ -45,10 +45,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('folder', type=Path, help='where the sets go, and the downloads beside')
-    arguments.add_argument('sets', nargs='*', choices=[*MAKERS, []], default=list(MAKERS))
+    arguments.add_argument('sets', nargs='*', metavar='SET', help=f'of {", ".join(MAKERS)}; all')
     arguments.add_argument('--python-with-pybullet', default=sys.executable)
     given = arguments.parse_args()
-    for name in given.sets:
+    unknown = sorted(set(given.sets) - set(MAKERS))
+    if unknown:
+        arguments.error(f'unknown sets {", ".join(unknown)}; write some of {", ".join(MAKERS)}')
+    for name in given.sets or MAKERS:
         out = given.folder / name
         if not out.exists():
             making = out.with_suffix('.making')
