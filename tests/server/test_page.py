@@ -336,7 +336,7 @@ def test_duplicates_become_a_plan(page, address):
 @pytest.mark.slow
 def test_map_filters_by_what_is_in_view_and_by_a_lasso(page, address):
     go(page, address, '#view=map')
-    page.wait_for_selector('text=coloured by', timeout=60000)
+    page.wait_for_selector('.legend', timeout=60000)
     page.get_by_role('button', name='Take what is in view').click()
     everything = EACH * len(COLOURS)
     page.wait_for_selector(f'text=Show {everything} pictures')
