@@ -240,7 +240,7 @@ function App() {
     ${state.view === 'search' && html`
       <${QueryBar} queries=${state.queries} change=${change} take=${take} waiting=${waiting} hasPictures=${info.has_pictures} />
       <div class="columns">
-        <${Facets} facets=${answer?.facets || info.facets || []} filter=${state.filter} change=${change} />
+        <${Facets} facets=${answer?.facets || info.facets || []} all=${info.facets || []} filter=${state.filter} change=${change} />
         <section class="results" aria-label="Results" aria-busy=${busy}>
           <div class="bar">
             <span class="count">${answer ? plural(answer.total, state.queries.length ? 'result' : 'picture') : busy ? 'Searching …' : ''}${answer?.milliseconds != null && state.queries.length > 0 ? ` in ${Math.round(answer.milliseconds)} ms` : ''}</span>
@@ -256,7 +256,7 @@ function App() {
           ${empty && html`<p class="empty">${limited ? 'Nothing fits the filter.' : info.encoding?.running ? 'The first pictures are being encoded …' : 'There are no pictures.'}
             ${limited && html` <button onClick=${() => change({filter: {}, lasso: null})}>Clear the filter</button>`}</p>`}
           <${Grid} items=${items} threshold=${answer?.threshold} line=${state.queries.length > 0 && state.sort === 'score' && !answer?.no_match} actions=${actions} selection=${selection}
-            markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />
+            markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} dated=${state.sort === 'date'} />
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}

@@ -119,7 +119,7 @@ export function MapView({generation, lasso, colour, change, report, onOpen, hasP
     const pen = target.getContext('2d');
     const {scale, x, y} = view.current;
     const [shiftX, shiftY] = [width / 2 - x * scale, height / 2 - y * scale];
-    const size = Math.round((map.rows.length > 20000 ? 2 : map.rows.length > 3000 ? 4 : map.rows.length > 500 ? 7 : 10) * ratio);
+    const size = Math.round((map.rows.length > 20000 ? 3 : map.rows.length > 3000 ? 4 : map.rows.length > 500 ? 7 : 10) * ratio);
     // pixels of one's own are drawn several times as fast as shapes: 50,000 points stay smooth
     const image = pen.createImageData(target.width, target.height);
     const pixels = new Uint32Array(image.data.buffer);

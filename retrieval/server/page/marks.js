@@ -42,7 +42,7 @@ export function MarksView({info, refresh, report, readOnly}) {
   const use = (which) => act('Switching', async () => { setCounts(await post('v1/model', {use: which})); await refresh(); announce(`The ${which} model is in use`); });
   const ready = counts?.trained || result;
   return html`<section class="marks" aria-label="Right and wrong">
-    <p>Search with one picture and mark results as right (✓) or wrong (✗). The marks are kept in ${counts?.file ? html`<code>${counts.file}</code>` : 'a file'}, which
+    <p>Search with one picture and mark results as right (✓) or wrong (✗). The marks are kept in ${counts?.file ? html`<code>${counts.file}</code>` : 'a file'}, which${' '}
       <code>train_on_embeddings --marks</code> and <code>calibrate --marks</code> take too; a projection trained on them sits beside the model until you switch to it, and you can always switch back.</p>
     <p class="tally">${counts && html`<strong>${plural(counts.right, 'right mark')}, ${plural(counts.wrong, 'wrong mark')}</strong>`}
       ${' '}In use: the <strong>${trained ? 'trained' : 'original'}</strong> model.</p>
