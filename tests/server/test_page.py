@@ -237,20 +237,19 @@ class TestQuery:
 
     @pytest.mark.slow
     def test_pictures_that_are_added_and_their_weights(self, page, address, tmp_path):
-        """Two colours together are nearest to the pictures that hold both."""
+        """Green and blue together are nearest to cyan, green without blue to green."""
         for event, colour in (('', 1), ('shiftKey: true', 2)):
             data = list(picture_file(tmp_path, COLOURS[colour]).read_bytes())
             page.evaluate(PASTE % f'DragEvent("drop", {{dataTransfer: data, {event}}})', data)
             expect(page.locator('.chip'), colour)
-        wait_until(page, lambda: names(page)[0] in ('kind1/picture3.jpg', 'kind1/picture4.jpg'))
+        wait_until(page, lambda: names(page)[0].startswith('kind5/'))
         page.locator('.chip .part').last.click()
         page.get_by_label('Weight').fill('-0.5')
         page.keyboard.press('Enter')
         page.get_by_role('button', name='Done').click()
         expect(page.locator('.chip.minus'), 1)
         assert page.locator('.chip .sign').last.inner_text() == '−0.5' and 'q=-0.5u:' in page.url
-        wait_until(page, lambda: names(page)[0][:14] in ('kind1/picture0', 'kind1/picture1',
-                                                         'kind1/picture2'))
+        wait_until(page, lambda: names(page)[0].startswith('kind1/'))
 
     def test_file_that_is_no_picture_is_refused_in_words(self, browser, address, tmp_path):
         path = tmp_path / 'broken.png'
@@ -353,7 +352,7 @@ class TestResults:
         assert [item['id'] for item in kept] == names(page)[:3]
         with page.expect_download() as started:
             page.get_by_role('button', name='CSV').click()
-        table = list(csv.DictReader(Path(started.value.path()).open()))
+        table = csv.DictReader(Path(started.value.path()).read_text().splitlines())
         assert [line['id'] for line in table] == names(page)[:3]
         with page.expect_download() as started:
             page.get_by_role('button', name='ZIP').click()
