@@ -244,7 +244,7 @@ class TestQuery:
             expect(page.locator('.chip'), colour)
         wait_until(page, lambda: names(page)[0].startswith('kind5/'))
         page.locator('.chip .part').last.click()
-        page.get_by_label('Weight').fill('-0.5')
+        page.get_by_role('spinbutton', name='Weight').fill('-0.5')
         page.keyboard.press('Enter')
         page.get_by_role('button', name='Done').click()
         expect(page.locator('.chip.minus'), 1)
