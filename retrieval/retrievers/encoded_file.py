@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,7 +167,8 @@ class CacheReport(NamedTuple):
 def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[str],
                    compare: str = 'stat', root: str | None = None, resume: bool = True,
                    shard_rows: int = 1024, must_write: bool = False, progress: str | None = None,
-                   so_far: Callable[[Gallery], object] | None = None
+                   so_far: Callable[[Gallery], object] | None = None,
+                   beside: Iterable[str | os.PathLike[str]] = ()
                    ) -> tuple[Gallery, CacheReport]:
     """The gallery of a dataset, from a file as far as that still holds, which is then renewed.
 
@@ -192,6 +193,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         progress: the title of a progress bar.
         so_far: is called with the gallery of what there is already, at the beginning and when more
             was written. What it raises ends the call, with what is encoded kept.
+        beside: files of other datasets, from which rows are taken likewise where they fit.
 
     Returns:
         The gallery, with today's ids and without the column of contents, and where its rows are
@@ -227,7 +229,8 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
     row_of = {key: row for row, key in enumerate(keys)}
     fingerprint, settings = model.fingerprint(dataset), settings_hash(model.image_encoder)
     old = _usable(path, fingerprint, settings) if resume else None
-    in_file = [] if old is None else [_as_part(old, dataset, kept_names)]
+    others = [_usable(file, fingerprint, settings, say=False) for file in beside]
+    in_file = [_as_part(kept, dataset, kept_names) for kept in (old, *others) if kept is not None]
 
     def give_up(target: Any, error: OSError) -> None:
         if must_write:
@@ -296,7 +299,8 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
 
 
 def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.PathLike[str],
-                   part: str = 'pooling', anew: bool = False) -> tuple[Gallery, bool]:
+                   part: str = 'pooling', anew: bool = False,
+                   beside: Iterable[str | os.PathLike[str]] = ()) -> tuple[Gallery, bool]:
     """The features of a data set, from a file as far as that fits, else extracted and written.
 
     The file fits while encoder (up to ``part``), preprocessing and pipeline are the same; images
@@ -308,6 +312,7 @@ def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.Pat
         path: where the features are kept, ``.safetensors``.
         part: ``'pooling'`` or ``'projection'``, see :meth:`ImageEncoder.up_to`.
         anew: extract, whatever is there.
+        beside: files of other data sets, for the images that both have.
 
     Returns:
         The features, ids and labels as a gallery, and whether the file was written now.
@@ -319,7 +324,7 @@ def cache_features(model: Any, dataloader: Mapping[str, Any], path: str | os.Pat
     """
     features, report = cached_gallery(model.up_to(part), build_loader(dataloader), path,
                                       resume=not anew, must_write=True,
-                                      progress='Extracting features')
+                                      progress='Extracting features', beside=beside)
     return features, report.written
 
 
@@ -421,9 +426,13 @@ def _relative(name: str, root: str | None) -> str:
     return os.path.join(_ROOT, name[len(os.path.join(root, '')):])
 
 
-def _usable(path: str | os.PathLike[str], fingerprint: Fingerprint,
-            settings: str) -> Gallery | None:
-    """The gallery in a file, where it is whole and was made by the same model and pipeline."""
+def _usable(path: str | os.PathLike[str], fingerprint: Fingerprint, settings: str,
+            say: bool = True) -> Gallery | None:
+    """The gallery in a file, where it is whole and was made by the same model and pipeline.
+
+    Args:
+        say: whether it is said that a file is not used, and why.
+    """
     if not Path(path).is_file():
         return None
     try:
@@ -435,8 +444,9 @@ def _usable(path: str | os.PathLike[str], fingerprint: Fingerprint,
         reason = 'another model or pipeline made it'
     except (ValueError, OSError) as error:
         reason = str(error)
-    print_log(f'{str(path)!r} is not used, all is encoded again: {reason}', 'current',
-              logging.WARNING)
+    if say:
+        print_log(f'{str(path)!r} is not used, all is encoded again: {reason}', 'current',
+                  logging.WARNING)
     return None
 
 

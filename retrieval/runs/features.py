@@ -43,6 +43,7 @@ class FeatureSets:
                           config.model.get('prototype'))
         self._model, self._folder, self._anew = model, folder, anew
         self._files: dict[str, Path] = {}
+        self._written: list[Path] = []
         self.training, file = self._extract(config.train_dataloader, test_pipeline(config))
         self.config = copy.deepcopy(config)
         self.config.train_dataloader = self._loader(config.train_dataloader, file)
@@ -52,8 +53,10 @@ class FeatureSets:
 
     def _extract(self, loader: Mapping[str, Any],
                  pipeline: Sequence[Any] | None = None) -> tuple[Any, Path]:
-        return extract(self._model, extraction_loader(loader, pipeline), self._folder, 'pooling',
-                       self._anew)
+        gallery, file = extract(self._model, extraction_loader(loader, pipeline), self._folder,
+                                'pooling', self._anew, self._written)
+        self._written.append(file)
+        return gallery, file
 
     def _loader(self, loader: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
         """A dataloader's config that gives features; each set is extracted once."""
@@ -110,14 +113,14 @@ class FeatureSets:
 
 
 def extract(model: Any, loader: dict[str, Any], folder: str | os.PathLike[str], part: str,
-            anew: bool) -> tuple[Any, Path]:
+            anew: bool, beside: Sequence[Path] = ()) -> tuple[Any, Path]:
     """The features of a dataset as a gallery, and their file; says what was done."""
     import time
 
     from ..retrievers import cache_features
 
     path, began = cache_file(folder, loader, part), time.monotonic()
-    gallery, made = cache_features(model, loader, path, part, anew)
+    gallery, made = cache_features(model, loader, path, part, anew, beside)
     how = f'extracted in {time.monotonic() - began:.1f} s' if made else 'as they were before'
     print(f'{len(gallery)} x {gallery.dim} features in {path}, {how}')
     for image, reason in gallery.skipped.items():

@@ -59,6 +59,30 @@ def test_training_runs_on_two_processes(config, tmp_path):
     assert not any(name.startswith('module.') for name in state['state_dict'])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('first', [1, 2])
+def test_training_is_resumed_on_another_number_of_processes(first, config, tmp_path):
+    """A run that is cut in its first epoch: with other processes each epoch is whole."""
+    options = ['--work-dir', tmp_path, '--cfg-options', 'train_dataloader.batch_size=2',
+               'default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=3']
+
+    def train(processes, *arguments):
+        if processes == 2:
+            on_two('train', config, *arguments)
+        else:
+            assert run('train', config, *arguments)[0] == 0
+    train(first, *options, 'train_cfg.max_epochs=1')
+    for path in [*tmp_path.glob('iter_*.pth'), tmp_path / 'last_checkpoint']:
+        if path.name != 'iter_3.pth':
+            path.unlink(missing_ok=True)
+    train(3 - first, *options, 'train_cfg.max_epochs=2', '--resume')
+    batches = {1: 10, 2: 5}[3 - first]  # of two pictures out of twenty, on each process
+    last = max(tmp_path.glob('iter_*.pth'), key=lambda path: int(path.stem[5:]))
+    assert last.stem == f'iter_{2 * batches}'
+    said = ' '.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert f'processes {first} -> {3 - first}' in said and 'epoch 1 begins anew' in said
+
+
 def test_a_launcher_without_its_environment_is_explained(config, checkpoint, tmp_path, monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--launcher',

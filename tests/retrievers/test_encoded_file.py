@@ -284,6 +284,24 @@ def test_only_new_and_changed_images_are_extracted_with_the_labels_of_today(fold
         assert gallery.label_names == whole.label_names == ['before', 'class0', 'class1']
 
 
+def test_images_that_another_set_has_too_are_extracted_once(folder, tmp_path):
+    model = extractor()
+    files = [tmp_path / name for name in ('queries.safetensors', 'gallery.safetensors')]
+    loaders = [pictures(folder), pictures(folder)]
+    loaders[0]['dataset']['indices'] = [7, 2, 4]
+    queries, _ = cache_features(model, loaders[0], files[0])
+    gallery, _ = cache_features(model, loaders[1], files[1], beside=files[:1])
+    assert model.image_encoder.backbone.seen == 10
+    assert len(Gallery.load(files[1])) == 10
+    alone, _ = cache_features(extractor_like(model), loaders[1], tmp_path / 'alone.safetensors')
+    torch.testing.assert_close(gallery.embeddings, alone.embeddings)
+    assert list(gallery.ids) == list(alone.ids)
+    assert gallery.labels.tolist() == alone.labels.tolist()
+    # of another pipeline nothing is taken
+    cache_features(model, pictures(folder, size=6), tmp_path / 'other.safetensors', beside=files)
+    assert model.image_encoder.backbone.seen == 20
+
+
 def extractor_like(model):
     other = extractor()
     other.load_state_dict(model.state_dict())
