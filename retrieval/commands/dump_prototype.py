@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('dump_prototype', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('checkpoint', help='the checkpoint file')
     arguments.add_argument('out', metavar='OUT', help='the gallery to write: a file .safetensors, '
                            'or a new store .gallery, which can grow')

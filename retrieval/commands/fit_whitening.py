@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('fit_whitening', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('checkpoint', help='the checkpoint file')
     arguments.add_argument('out', metavar='OUT.pth', help='the checkpoint to write')
     arguments.add_argument('--method', default='pca', metavar='pca|learned|zca',

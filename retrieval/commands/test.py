@@ -10,7 +10,7 @@ from .command_line import add_config_options, add_launcher, reports_errors
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('test', description=__doc__)
-    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('checkpoint', help='the checkpoint file')
     arguments.add_argument('--work-dir', help='where the log goes '
                            '(default: work_dirs/ and the name of the config)')
