@@ -10,14 +10,14 @@ ROOT = Path(retrieval.__file__).parent
 FLOORS = [
     {'registry', 'compat', 'arguments', 'checks', 'distributed', 'files', 'foreign_files',
      'labels'},
-    {'structures', 'similarity', 'tensor_file', 'progress', 'image_files'},
+    {'structures', 'similarity', 'tensor_file', 'progress', 'image_files', 'exported_encoder'},
     {'gallery', 'ranking'},
     {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
     {'heads', 'config'},
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},
-    {'server'},
+    {'server', 'export'},
     {'commands'},
     {'__main__'},
 ]
