@@ -148,7 +148,16 @@ class ExportedEncoder:
         if self.model.sha256 != self.manifest['sha256']:
             raise ValueError(f'{str(self.file)!r} is not the file that was exported: its SHA-256 '
                              f'is not that in {MANIFEST}. Export the encoder again.')
-        self.pipeline: list[dict[str, Any]] = self.manifest['pipeline']
+        self.pipeline: list[dict[str, Any]] = _with_tuples(self.manifest['pipeline'])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of a retriever with this encoder."""
+        model = dict(type='retrieval.ImageToImageRetriever', topk=10,
+                     similarity_fn=self.manifest['similarity'] or 'cosine_similarity',
+                     image_encoder=dict(type='retrieval.OnnxEncoder', file=str(self.file)))
+        return dict(default_scope='retrieval', model=model,
+                    test_dataloader=dict(dataset=dict(pipeline=self.pipeline)))
 
     @property
     def file(self) -> Path:
@@ -208,6 +217,16 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f'{path!r} is of version {manifest.get("version")!r}, and this release '
                          f'reads version {VERSION}.')
     return manifest
+
+
+def _with_tuples(value: Any) -> Any:
+    """Sizes as tuples, as some transforms want them; JSON has lists only."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    numbers = all(isinstance(item, (int, float)) for item in value)
+    return tuple(value) if numbers else [_with_tuples(item) for item in value]
 
 
 # What a pipeline does to the shape of a picture, by Pillow alone ---------------------------------

@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('checkpoint', nargs='?', help='the checkpoint file, where a config '
                            'stands before it')
     arguments.add_argument('out', metavar='OUT', help='the folder to write')
+    arguments.add_argument('--encoder', metavar='NAME', help='a pretrained encoder by its name, in '
+                           'the place of the config, such as efficientnet-lite0')
     arguments.add_argument('--format', default='onnx', metavar='onnx|openvino|torchscript',
                            help='what is to run it (default: onnx)')
     arguments.add_argument('--precision', default='fp32', metavar='fp32|fp16|int8',
@@ -30,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
                            'of it, and fast where the processor has instructions for it')
     arguments.add_argument('--pictures', metavar='FOLDER', help='what both encoders are compared '
                            'on, best in folders of classes (default: the pictures of the config)')
+    arguments.add_argument('--trust', action='store_true', help='build whatever a bundle names: '
+                           'for one of your own, or of somebody whom you trust to run code here')
     add_config_options(arguments)
     return arguments
 
@@ -40,11 +44,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_intermixed_args(argv)
     from ..export.formats import check_formats
     from ..export.write_export import check_target, write_export
+    from ..retrievers import build_retriever
+    from ..runs.config import test_pipeline
+    from ..runs.named_model import named_model
 
     check_formats(arguments.format, arguments.precision)
     check_target(arguments.out)
-    model, pipeline, config = named_retriever(arguments)
+    if arguments.encoder is not None and arguments.checkpoint is None:  # a file of its weights
+        arguments.config, arguments.checkpoint = None, arguments.config
+    config, checkpoint = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
+                                     options=arguments.cfg_options, trust=arguments.trust)
+    pipeline = test_pipeline(config)
     dataset = pictures(arguments.pictures, pipeline, config)
+    model = build_retriever(config, checkpoint, device='cpu')
     parity = write_export(arguments.out, model, pipeline, dataset, arguments.format,
                           arguments.precision)
     print(parity.report())
@@ -52,21 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'{arguments.out}: {arguments.format}, {arguments.precision}, {size / 1e6:.1f} MB')
 
 
-def named_retriever(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """The retriever that is named, its pipeline, and its config."""
-    from ..encoders import DEFAULT_PIPELINE
-    from ..retrievers import build_retriever
-    from ..retrievers.build import default_retriever
-    from ..runs.config import load_config, test_pipeline
-
-    if arguments.config is None:
-        return default_retriever(device='cpu'), DEFAULT_PIPELINE, None
-    config = load_config(arguments.config, arguments.cfg_options)
-    model = build_retriever(config, arguments.checkpoint, device='cpu')
-    return model, test_pipeline(config), config
-
-
-def pictures(folder: str | None, pipeline: Any, config: Any) -> Any:
+def pictures(folder: str | None, pipeline: list[dict[str, Any]], config: Any) -> Any:
     """The dataset that an export is measured on: a folder, else the one that is searched.
 
     Raises:
@@ -79,7 +77,7 @@ def pictures(folder: str | None, pipeline: Any, config: Any) -> Any:
     if folder is not None:
         check_exists(folder)
         return as_dataset(os.path.abspath(folder), pipeline, 'skip')
-    dataset = None if config is None else config_dataset(config)
+    dataset = config_dataset(config)
     if dataset is None:
         raise ValueError('An export is measured on pictures, and the pictures of the model are not '
                          'here: give --pictures FOLDER, best with a folder for each class.')

@@ -27,6 +27,7 @@ from ..exported_encoder import (
 from ..files import write_json
 from ..gallery import Gallery
 from ..progress import progress_bar
+from ..retrievers import build_retriever
 from ..retrievers.encode import label_names_of
 from ..retrievers.prototype import pipeline_of, settings_hash
 from .formats import Encode, PixelEncoder, check_formats, open_encoder, stacked, write_encoder
@@ -143,24 +144,11 @@ def check_target(out: str | os.PathLike[str]) -> Path:
     return path
 
 
-def exported_retriever(export: ExportedEncoder, **options: Any) -> Any:
-    """The retriever with an exported encoder.
-
-    Args:
-        export: the open export.
-        options: of :class:`ImageToImageRetriever`.
-    """
-    from ..encoders import OnnxEncoder
-    from ..retrievers import ImageToImageRetriever
-
-    return ImageToImageRetriever(OnnxEncoder(export.file), similarity_fn=export.manifest[
-        'similarity'] or 'cosine_similarity', **options).eval()
-
-
 def _complete(folder: Path, manifest: dict[str, Any]) -> None:
     """Add what belongs to an ONNX file: by what a gallery of it is known, and the search script."""
-    model = exported_retriever(ExportedEncoder(folder))
-    model.search_in(pipeline=manifest['pipeline'])
+    export = ExportedEncoder(folder)
+    model = build_retriever(export.config, device='cpu')
+    model.search_in(pipeline=export.pipeline)
     manifest.update(fingerprint=model.fingerprint().as_dict(),
                     settings=settings_hash(model.image_encoder))
     write_json(folder / MANIFEST, manifest)
