@@ -21,7 +21,7 @@ FORMAT, VERSION = 'retrieval-export', 1
 MANIFEST, ONNX_FILE, SCRIPT = 'export.json', 'encoder.onnx', 'search.py'
 _MOST_JSON = 4_000_000  # bytes; a manifest has some thousands
 _LONGEST = 32           # as ResizeEdge cuts longer strips
-_FILTERS = {'auto': 'BILINEAR', 'area': 'BOX', 'bilinear': 'SAMPLE', 'nearest': 'NEAREST'}
+_FILTERS = {'auto': 'BILINEAR', 'bilinear': 'SAMPLE'}
 _TYPES = {'tensor(uint8)': np.uint8, 'tensor(float)': np.float32}
 
 

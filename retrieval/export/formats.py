@@ -173,7 +173,7 @@ def _quantise(path: Path, batches: Iterable[np.ndarray]) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Batches(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Batches(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(batches)
 

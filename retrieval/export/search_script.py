@@ -1,7 +1,10 @@
 """Find the pictures in a folder that look most like others: python search.py FOLDER PICTURE …"""
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -11,9 +14,9 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).parent
 
 
-def pixels(path, facts):
+def pixels(path: str | Path, facts: dict[str, Any]) -> np.ndarray:
     """A picture as the encoder takes it, (1, C, H, W) uint8."""
-    image = ImageOps.exif_transpose(Image.open(path))
+    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
     if image.has_transparency_data:
         white = Image.new('RGBA', image.size, 'white')
         image = Image.alpha_composite(white, image.convert('RGBA'))
@@ -35,7 +38,7 @@ def pixels(path, facts):
     return np.ascontiguousarray(array.transpose(2, 0, 1)[None])
 
 
-def search(folder, queries, k=5):
+def search(folder: str, queries: list[str], k: int = 5) -> list[list[tuple[float, str]]]:
     """For each query the paths of the most similar pictures in a folder, with their similarity."""
     facts = json.loads((HERE / 'export.json').read_text())
     session = onnxruntime.InferenceSession(HERE / 'encoder.onnx')
@@ -44,7 +47,8 @@ def search(folder, queries, k=5):
     rows, wanted = (np.concatenate([session.run(None, {'images': pixels(path, facts)})[0]
                                     for path in some]) for some in (paths, queries))
     if facts['similarity'] == 'cosine_similarity':
-        faiss.normalize_L2(rows), faiss.normalize_L2(wanted)
+        faiss.normalize_L2(rows)
+        faiss.normalize_L2(wanted)
     far = facts['similarity'] == 'euclidean'
     index = (faiss.IndexFlatL2 if far else faiss.IndexFlatIP)(rows.shape[1])
     index.add(rows)
