@@ -16,6 +16,8 @@ from .command_line import add_config_options
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add what a command needs to encode a folder."""
+    parser.add_argument('--encoder', metavar='NAME', help='what encodes a folder, in the place of '
+                        '--config and --checkpoint: the folder of an exported encoder')
     parser.add_argument('--config', help='the config (default: the one that a gallery carries as '
                         'data; for a folder, the default pretrained encoder)')
     parser.add_argument('--checkpoint', help='the checkpoint (default: as with --config)')
@@ -48,7 +50,9 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
 
     config, name = None, 'default'
     changes = arguments.cfg_options
-    if arguments.config is not None or arguments.checkpoint is not None:
+    if arguments.encoder is not None:
+        config, name = export_config(arguments.encoder), cache_name(arguments.encoder)
+    elif arguments.config is not None or arguments.checkpoint is not None:
         if arguments.config is None or arguments.checkpoint is None:
             raise ValueError('A folder is encoded with the model of --config and --checkpoint '
                              'together, or, with neither, with the default pretrained encoder.')
@@ -66,6 +70,23 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
         print(f'{folder}: {done.kept} images as before, {done.new} new, {done.changed} changed, '
               f'{done.removed} gone, {len(done.skipped)} not readable; kept in {cache}')
     return inferencer
+
+
+def export_config(folder: str) -> dict[str, Any]:
+    """The config of a retriever with an exported encoder.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: it is none, or cannot be run.
+    """
+    from ..exported_encoder import ExportedEncoder
+
+    return ExportedEncoder(folder).config
+
+
+def cache_name(encoder: str) -> str:
+    """The name under which is kept what the encoder in a file or folder has encoded."""
+    path = Path(encoder)
+    return path.name.removesuffix(path.suffix) or 'encoder'
 
 
 @contextmanager

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-from ..datasets.image_io import read_image
 from ..files import write_atomically
 from ..gallery import Gallery
+from ..image_io import read_image
 from .service import Query, Service, UnknownRowError, cut
 from .snapshot import Snapshot
 
