@@ -1,6 +1,7 @@
 """Pretrained encoders by short names, each with the preprocessing that its weights want."""
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from ..registry import nearest_names
@@ -59,7 +60,10 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
     import timm
 
     model_name = PRESETS.get(name, name)
-    trained = timm.get_pretrained_cfg(model_name) if timm.is_model(model_name) else None
+    trained = None
+    if timm.is_model(model_name):
+        with suppress(RuntimeError):  # no weights of that tag
+            trained = timm.get_pretrained_cfg(model_name)
     if trained is None:
         short = [DEFAULT_NAME, *PRESETS]
         near = nearest_names(name, short) or nearest_names(name, timm.list_pretrained())
@@ -76,9 +80,12 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
     preprocessor = dict(type='retrieval.RetrievalDataPreprocessor',
                         mean=[round(255 * value, 4) for value in trained.mean],
                         std=[round(255 * value, 4) for value in trained.std])
-    return encoder, preprocessor, [
-        dict(type='retrieval.LoadImage'),
-        dict(type='retrieval.ResizeEdge', scale=int(min(size) / share), edge='short',
-             interpolation='auto-bicubic' if trained.interpolation == 'bicubic' else 'auto'),
-        dict(type='CenterCrop', crop_size=tuple(reversed(size))),
-        dict(type='retrieval.PackInputs')]
+    scale, cubic = int(min(size) / share), trained.interpolation == 'bicubic'
+    resize = [dict(type='retrieval.ResizeEdge', scale=scale, edge='short',
+                   interpolation='auto-bicubic' if cubic else 'auto'),
+              dict(type='CenterCrop', crop_size=tuple(reversed(size)))]
+    if trained.crop_mode == 'squash':
+        resize[0] = dict(type='torchvision/Resize', size=(scale, scale * size[1] // size[0]),
+                         interpolation=trained.interpolation)
+    return encoder, preprocessor, [dict(type='retrieval.LoadImage'), *resize,
+                                   dict(type='retrieval.PackInputs')]

@@ -98,17 +98,16 @@ class Bundle:
     @property
     def pipeline(self) -> list[dict[str, Any]]:
         """The pipeline that images go through."""
-        from .config import test_pipeline
+        return _pipeline(self.config)
 
-        return test_pipeline(self.config)
-
-    def retriever(self, with_gallery: bool = False, device: Any = None) -> Any:
+    def retriever(self, with_gallery: bool = False, device: Any = None, config: Any = None) -> Any:
         """The retriever, in evaluation mode.
 
         Args:
             with_gallery: it searches the bundle's gallery, by its index where there is one;
                 otherwise it has no prototype.
             device: where it goes; by default a GPU where there is one.
+            config: the bundle's with changes, such as other rerankers.
 
         Raises:
             ValueError: its weights or settings are not those that it was made with.
@@ -116,13 +115,13 @@ class Bundle:
         from ..gallery import Fingerprint
         from ..retrievers import build_retriever
 
-        config = self.config
+        config = self.config if config is None else config
         prototype, index = self.file(GALLERY) if with_gallery else None, self.file(INDEX)
         if index is not None:
             config.model.index = dict(type='retrieval.FaissIndex', path=str(index)) \
                 if prototype is not None else dict(type='retrieval.ExactIndex')
         model = build_retriever(config, self.weights, prototype, device)
-        model.search_in(pipeline=self.pipeline)
+        model.search_in(pipeline=_pipeline(config))
         made = Fingerprint.from_dict(self.manifest.get('fingerprint') or {})
         different = made.differences(model.fingerprint())
         if different:
@@ -130,8 +129,9 @@ class Bundle:
                              f'made: {" and ".join(different)} differ from its fingerprint.')
         return model
 
-    def inferencer(self, prototype: Any = None, device: Any = None, **options: Any) -> Any:
-        """The inferencer; see :func:`load`."""
+    def inferencer(self, prototype: Any = None, device: Any = None, config: Any = None,
+                   **options: Any) -> Any:
+        """The inferencer; see :func:`load` and :meth:`retriever`."""
         from ..search import ImageRetrievalInferencer
 
         if prototype is None and self.file(GALLERY) is None:
@@ -140,10 +140,11 @@ class Bundle:
                              f'line: FOLDER … --encoder {self.name}).')
         if options.get('calibration') is None:
             options['calibration'] = self.file(CALIBRATION)
-        model = self.retriever(prototype is None, device)
+        model = self.retriever(prototype is None, device, config)
         if prototype is None:
             model.prepare_prototype()  # now, while the folder of an archive is there
-        return ImageRetrievalInferencer(model, prototype, pipeline=self.pipeline, **options)
+        pipeline = _pipeline(self.config if config is None else config)
+        return ImageRetrievalInferencer(model, prototype, pipeline=pipeline, **options)
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -211,6 +212,15 @@ def load(source: str | os.PathLike[str], prototype: Any = None, *, trust: bool =
 
 
 # Reading -----------------------------------------------------------------------------------------
+
+def _pipeline(config: Any) -> list[dict[str, Any]]:
+    from ..retrievers.build import config_pipeline
+
+    found = config_pipeline(config)
+    if found is None:
+        raise ValueError('The bundle has no pipeline, so it is not known how to read pictures.')
+    return found
+
 
 def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
     try:
