@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import reports_errors
-from .folders import add_folder_options, check_exists, config_dataset
+from .folders import add_folder_options, check_exists, config_dataset, folder_encoder, is_folder
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('serve', description=__doc__)
     arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
-                           'gallery file or store; or a config, whose gallery is served')
+                           'gallery file or store; a bundle with a gallery; or a config, whose '
+                           'gallery is served')
     arguments.add_argument('weights', nargs='?', metavar='CHECKPOINT',
                            help="the checkpoint, where the source is a config")
     arguments.add_argument('--host', default='127.0.0.1',
@@ -111,7 +112,6 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
     Raises:
         FileNotFoundError, ValueError: it cannot be served; the message says why.
     """
-    from ..gallery import is_gallery
     from ..search.inferencer import _as_calibration
     from ..server.follow import follow_folder, follow_store
     from ..server.service import Service, Source
@@ -119,7 +119,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
     path, follower = os.path.abspath(arguments.gallery), None
     options = dict(read_only=arguments.read_only, show_paths=arguments.show_paths)
     name = os.path.basename(path.rstrip('/')) or path
-    if os.path.isdir(path) and not is_gallery(path):
+    if is_folder(path):
         model, pipeline, cache = folder_model(path, arguments)
         state = (cache or Path(path, '.retrieval', 'default')).with_suffix('.serve')
         service = Service(model, pipeline, Source(name, writable(state), folder=path),
@@ -127,16 +127,19 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
         follower = follow_folder(service, pipeline, None if arguments.no_cache else cache)
         return service, follower
     if path.endswith('.py'):
-        from ..runs.config import load_config, test_pipeline
+        from ..runs.config import test_pipeline
+        from ..runs.named_model import named_config, weights_of
         from ..search import ImageRetrievalInferencer
 
-        config = load_config(path, arguments.cfg_options)
-        inferencer = ImageRetrievalInferencer(config, checkpoint=arguments.weights,
+        config = named_config(path, arguments.cfg_options)
+        weights = arguments.weights and weights_of(arguments.weights)
+        inferencer = ImageRetrievalInferencer(config, checkpoint=weights,
                                               calibration=arguments.calibration,
                                               device=arguments.device)
         pipeline, store = test_pipeline(config), None
     else:
         from ..gallery import GalleryStore
+        from ..gallery.shards import is_store
         from .search import open_gallery
 
         arguments.checkpoint = arguments.checkpoint or arguments.weights
@@ -144,7 +147,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
         inferencer, config = open_gallery(arguments)
         if arguments.device is not None:
             inferencer.model.to(arguments.device)
-        store = GalleryStore.open(path) if os.path.isdir(path) else None
+        store = GalleryStore.open(path) if is_store(path) else None
         pipeline = inferencer.pipeline
     source = Source(name, writable(Path(f'{path}.serve')), store=store,
                     datasets=[config_dataset(config)])
@@ -155,22 +158,11 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
 def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any, Path]:
     """The model that encodes a folder, its pipeline, and where what is encoded is kept."""
     from ..retrievers.build import as_retriever
-    from ..runs.config import load_config
     from ..search import cache_beside
 
-    config, checkpoint = arguments.config, arguments.checkpoint
-    if (config is None) != (checkpoint is None):
-        raise ValueError('A folder is encoded with the model of --config and --checkpoint '
-                         'together, or, with neither, with the default pretrained encoder.')
-    if config is None:
-        if arguments.cfg_options:
-            raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
-        model, pipeline = as_retriever(None, device=arguments.device)
-        name = 'default'
-    else:
-        model, pipeline = as_retriever(load_config(config, arguments.cfg_options), checkpoint,
-                                       arguments.device)
-        name = f'{Path(config).stem}-{Path(checkpoint).stem}'
+    named, name = folder_encoder(arguments)
+    model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
+    arguments.calibration = arguments.calibration or named.calibration
     model.prototype = None
     return model, pipeline, cache_beside(folder, name)
 
