@@ -1,9 +1,11 @@
+from pathlib import Path
+
 from retrieval.doctor.finding import Finding, gather, one_line
 
 
 def test_a_check_that_fails_is_an_error_and_the_others_are_made():
     found = list(gather([('one', lambda: [Finding('one', 'ok', 'fine')]),
-                         ('two', lambda: open('no/such/file')),
+                         ('two', lambda: Path('no/such/file').read_text()),
                          ('three', lambda: [Finding('three', 'ok', 'fine')])]))
     assert [(one.name, one.level) for one in found] == [
         ('one', 'ok'), ('two', 'error'), ('three', 'ok')]
