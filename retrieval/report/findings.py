@@ -265,26 +265,25 @@ class SimilarPair(NamedTuple):
     same_class: bool
 
 
-def most_similar_pairs(first: FirstResults, queries: Sequence[Any], rows: Sequence[Any],
-                       threshold: float = -np.inf) -> list[SimilarPair]:
-    """The queries whose first result is at least ``threshold`` similar, the most similar first.
+def most_similar_pairs(first: FirstResults, queries: Sequence[Any],
+                       rows: Sequence[Any]) -> list[SimilarPair]:
+    """The queries with their first results, the most similar pair first.
 
     Args:
         first: the first results.
         queries, rows: the names of queries and of the gallery's rows, by which a pair that is
             found from both its ends is told.
-        threshold: a similarity.
 
     Example:
         >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 8, 7]))
-        >>> most_similar_pairs(first_results(task), 'abc', 'abc', .9)
+        >>> most_similar_pairs(first_results(task), 'abc', 'abc')[:1]
         [SimilarPair(query=0, row=1, score=0.9938837289810181, same_class=False)]
     """
     if not first.rows.shape[1]:
         return []
     scores = first.scores[:, 0]
     order = torch.sort(scores, descending=True, stable=True).indices
-    order = order[(scores[order] >= threshold) & (first.rows[order, 0] >= 0)]
+    order = order[first.rows[order, 0] >= 0]
     seen: set[frozenset[Any]] = set()
     found = []
     for query in order.tolist():

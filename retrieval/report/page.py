@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from .. import __version__
@@ -241,7 +242,7 @@ def decisive(compared: RunComparison) -> int:
 def _write(template: str, path: str | os.PathLike[str], **values: Any) -> None:
     shelf = Environment(loader=PackageLoader('retrieval.report', 'templates'), autoescape=True,
                         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    shelf.filters['readable'] = readable
+    shelf.filters.update(readable=readable, breakable=breakable)
     text = shelf.get_template(template).render(version=__version__, **values)
     # names of files may hold bytes that are no UTF-8
     write_text(path, text.encode('utf-8', 'replace').decode('utf-8'))
@@ -255,6 +256,16 @@ def readable(number: float) -> str:
         '1 234 567'
     """
     return f'{number:,}'.replace(',', '\u2009')
+
+
+def breakable(path: str) -> Markup:
+    """A path that may be broken behind its slashes.
+
+    Example:
+        >>> breakable('a/<b>')
+        Markup('a/<wbr>&lt;b&gt;')
+    """
+    return Markup('/<wbr>').join(path.split('/'))
 
 
 def protocol_in_words(run: Run, summary: Summary) -> list[str]:
@@ -283,11 +294,12 @@ def protocol_in_words(run: Run, summary: Summary) -> list[str]:
         said.append(f'Not ranked: {"; ".join(left_out)}.')
     said.append(f'Similarity: {run.similarity_name}. The '
                 'ranking is exact, and of equal scores the lower row comes first.')
-    skipped = readable(int(means['num_skipped_queries']))
+    skipped = int(means['num_skipped_queries'])
     over = 'classes of the means of their queries' if run.average == 'macro' else 'queries'
-    said.append(f'Means are over {over}, in percent; {skipped} queries have no relevant row and '
-                'are left out.' if run.empty_queries != 'zero' else
-                f'Means are over {over}, in percent; a query without a relevant row counts as 0.')
+    empty = 'a query without a relevant row counts as 0' if run.empty_queries == 'zero' else \
+        f'{readable(skipped)} queries have no relevant row and are left out' if skipped else \
+        'every query has a relevant row'
+    said.append(f'Means are over {over}, in percent; {empty}.')
     said.append(f'Intervals are 95 % percentile bootstrap intervals of 1000 draws over '
                 f'{"classes" if run.average == "macro" else "queries"}: how the mean would vary '
                 'with other queries, the gallery and the model being the same.')
@@ -348,7 +360,7 @@ def _charts(view: View, summary: Summary) -> dict[str, Any]:
                  if name.removeprefix('embedding/') in run.metrics}
         if shown or run.training.validations:
             drawn['validations'] = charts.line_chart(
-                shown or run.training.validations, 'epoch', 'percent',
+                shown or run.training.validations, run.training.unit, 'percent',
                 'Validations over the training', dots=True)
     return drawn
 

@@ -129,7 +129,7 @@ def run_of_test(runner: Any, checkpoint: str, name: str = '',
               metric.empty_queries, protocol.source if protocol else '',
               Pictures([dataset, prototype_dataset(unwrapped(runner.model))]), logged,
               runner.cfg.pretty_text, read_training(folder),
-              {'checkpoint': str(checkpoint), 'queries': f'{len(dataset)} of {type(dataset).__name__}',
+              {'data': type(dataset).__name__, 'checkpoint': str(checkpoint),
                **({'protocol': protocol.name} if protocol else {})},
               {'encoding, searching and measuring': took})
     return run, results

@@ -106,7 +106,7 @@ class Summary:
         first: the first results of every query.
         worst, confused, hubs, suspects: see :mod:`retrieval.report.findings`.
         near: the threshold of near-duplicates, None where the similarity has no scale.
-        pairs: the most similar pairs, those at least ``near`` similar where there is one.
+        pairs: the queries with their first results, the most similar pair first.
         map: embeddings in the plane.
         same_set: the queries are the gallery.
         sampled: how many queries the curves and pairs are of.
@@ -131,6 +131,11 @@ class Summary:
     same_set: bool
     sampled: int
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def num_near(self) -> int:
+        """How many pairs are near-duplicates."""
+        return 0 if self.near is None else sum(pair.score >= self.near for pair in self.pairs)
 
 
 def summarize(run: Run, near: float | None = None) -> Summary:
@@ -179,8 +184,7 @@ def summarize(run: Run, near: float | None = None) -> Summary:
     with timed('map'):
         same = is_same_set(run)
         plane = map_points(task, same, scaled)
-    pairs = most_similar_pairs(first, run.query_names, run.row_names,
-                               -np.inf if near is None else near)
+    pairs = most_similar_pairs(first, run.query_names, run.row_names)
     return Summary(
         results, means, intervals, [(depth, means[run.level][f'Recall@{depth}'])
                                     for depth in depths], ranking, similarities,

@@ -21,12 +21,14 @@ class Training:
         validations: ``(epoch or iteration, percent)`` by the name of the metric.
         seconds: the time of its iterations together.
         memory: the most memory of a GPU in MB, 0 on a CPU.
+        unit: what validations are counted by, ``epoch`` or ``iteration``.
     """
 
     losses: Mapping[str, Points]
     validations: Mapping[str, Points]
     seconds: float
     memory: float
+    unit: str = 'epoch'
 
 
 def read_training(work_dir: str | os.PathLike[str]) -> Training | None:
@@ -41,7 +43,7 @@ def read_training(work_dir: str | os.PathLike[str]) -> Training | None:
     losses: dict[str, dict[float, float]] = {}
     validations: dict[str, dict[float, float]] = {}
     spans: dict[float, float] = {}
-    memory = 0.0
+    memory, unit = 0.0, 'iteration'
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         entries = _entries(path)
         if not any('loss' in entry for entry in entries):  # a test, whose step says nothing
@@ -52,6 +54,7 @@ def read_training(work_dir: str | os.PathLike[str]) -> Training | None:
                 for name, value in entry.items():
                     if name == 'loss' or name.startswith('loss_') or name.endswith('_loss'):
                         losses.setdefault(name, {})[step] = value
+                unit = 'epoch' if 'epoch' in entry else unit
                 spans[step] = float(entry.get('time', 0))
                 memory = max(memory, float(entry.get('memory', 0)))
             else:
@@ -66,7 +69,7 @@ def read_training(work_dir: str | os.PathLike[str]) -> Training | None:
         [0., *steps], steps, strict=False))
     if len(losses) == 2:  # the loss and its only term
         losses = {'loss': losses['loss']}
-    return Training(_points(losses), _points(validations), seconds, memory)
+    return Training(_points(losses), _points(validations), seconds, memory, unit)
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
