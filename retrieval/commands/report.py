@@ -137,14 +137,14 @@ def compare(first: Run, second: Run, out: str) -> None:
     if not metrics:
         raise ValueError(f'The runs have no metric in common: {", ".join(first.metrics)} and '
                          f'{", ".join(second.metrics)}.')
-    results = [rank_queries(run.task, metrics, empty_queries=run.empty_queries)
-               for run in (first, second)]
-    compared = compare_runs(*results, *(run.task.queries.ids for run in (first, second)))
-    write_comparison((first, second), (results[0], results[1]), compared, out)
+    before, after = (rank_queries(run.task, metrics, empty_queries=run.empty_queries)
+                     for run in (first, second))
+    compared = compare_runs(before, after, first.task.queries.ids, second.task.queries.ids)
+    write_comparison((first, second), (before, after), compared, out)
     for one in compared.metrics:
         print(f'{one.name}: {one.first:.2f} -> {one.second:.2f} ({one.difference:+.2f}, p = '
-              f'{one.p_value:.4f}), {one.wins} queries better, {one.losses} worse, {one.ties} the '
-              'same')
+              f'{one.p_value:.4f}); queries: {one.wins} better, {one.losses} worse, {one.ties} '
+              'the same')
     print(f'The comparison: {out}')
 
 
@@ -193,7 +193,7 @@ def pictures_of(paths: Sequence[str | None], images: str | None) -> Any:
             try:
                 datasets.append(config_dataset(gallery_config(gallery, path, argparse.Namespace(
                     config=None, trust=False, cfg_options=None))))
-            except ValueError:  # a type that data may not build; ids that are paths show all the same
+            except ValueError:  # of a type that data may not build
                 continue
     return Pictures(datasets)
 

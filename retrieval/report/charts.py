@@ -43,14 +43,14 @@ class _Frame:
 
     def axes(self) -> Markup:
         parts = [Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-                        '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
+                        '<text x="{}" y="{}" text-anchor="end">{}</text>').format(
             _LEFT, _WIDTH - _RIGHT, self.y(tick), self.y(tick), _LEFT - 6, self.y(tick) + 4,
             _number(tick)) for tick in _ticks(self.bottom, self.top)]
-        parts += [Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+        parts += [Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
             self.x(tick), _HEIGHT - _BOTTOM + 16, _number(tick)) for tick in self.xticks()]
-        parts.append(Markup('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
             (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, self.xlabel))
-        parts.append(Markup('<text class="axis" transform="translate(12 {}) rotate(-90)" '
+        parts.append(Markup('<text transform="translate(12 {}) rotate(-90)" '
                             'text-anchor="middle">{}</text>').format(
             (_TOP + _HEIGHT - _BOTTOM) / 2, self.ylabel))
         return Markup('').join(parts)
@@ -125,14 +125,14 @@ def line_chart(series: Mapping[str, Points], xlabel: str, ylabel: str, label: st
 
 
 def histogram(counts: Mapping[str, np.ndarray], edges: np.ndarray, xlabel: str, ylabel: str,
-              label: str, *, threshold: float | None = None) -> Markup:
+              label: str, *, mark: tuple[str, float] | None = None) -> Markup:
     """Filled outlines over the same bins, one a name.
 
     Args:
         counts: ``(B,)`` numbers by name.
         edges: ``(B + 1,)``, rising.
         xlabel, ylabel, label: as of :func:`line_chart`.
-        threshold: where a vertical line stands.
+        mark: the name of a vertical line, and where it stands.
 
     Example:
         >>> chart = histogram({'a': np.array([1, 2])}, np.array([0., 1., 2.]), 'x', 'y', 'two bins')
@@ -149,10 +149,10 @@ def histogram(counts: Mapping[str, np.ndarray], edges: np.ndarray, xlabel: str, 
             corners.append(f'L{frame.x(left)},{frame.y(value)}L{frame.x(right)},{frame.y(value)}')
         corners.append(f'L{frame.x(edges[-1])},{frame.y(0)}Z')
         inside.append(Markup('<path class="area s{}" d="{}"/>').format(number, ''.join(corners)))
-    if threshold is not None and edges[0] <= threshold <= edges[-1]:
-        legend['threshold'] = 'mark'
+    if mark is not None and edges[0] <= mark[1] <= edges[-1]:
+        legend[mark[0]] = 'mark'
         inside.append(Markup('<line class="mark" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-            frame.x(threshold), _TOP, _HEIGHT - _BOTTOM))
+            frame.x(mark[1]), _TOP, _HEIGHT - _BOTTOM))
     return _figure(inside, label, legend)
 
 

@@ -6,7 +6,7 @@ All of it is read from the first results of every query, which are searched once
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation import EmbeddingSet, EvaluationTask, QueryResults
-from ..ranking import PreparedGallery, RelevantRanks, RowSets, relevant_ranks, topk
+from ..ranking import PreparedGallery, RowSets, relevant_ranks, topk
 from ..ranking.row_sets import member_of
 
 DEPTH = 10      # results of each query that are looked at
@@ -117,17 +117,15 @@ WorstQuery(query=2, first=2, ranks=[2], relevant=1)]
             for query, ranks in zip(chosen.tolist(), _ranks(task, chosen), strict=True)]
 
 
-def _ranks(task: EvaluationTask, queries: Tensor) -> list[Tensor]:
-    """The ranks of the relevant rows of some queries, rising."""
+def _ranks(task: EvaluationTask, queries: Tensor) -> Iterator[Tensor]:
+    """The ranks of the relevant rows of each of some queries, rising."""
     if not len(queries):
-        return []
-    excluded, found = _not_ranked(task), []
-    block: RelevantRanks
+        return
+    excluded = _not_ranked(task)
     for block in relevant_ranks(task.query_vectors[queries], PreparedGallery(
             task.gallery_vectors, task.similarity), task.relevant_rows().of(queries),
             None if excluded is None else excluded.of(queries)):
-        found += list(block.ranks.cpu().split(block.num_relevant.tolist()))
-    return found
+        yield from block.ranks.cpu().split(block.num_relevant.tolist())
 
 
 class Confusion(NamedTuple):
@@ -135,7 +133,7 @@ class Confusion(NamedTuple):
 
     label: int
     found: int
-    count: int
+    times: int
     of: int
     query: int
     row: int
@@ -150,7 +148,7 @@ def confusions(task: EvaluationTask, first: FirstResults) -> list[Confusion]:
     Example:
         >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 8, 7]))
         >>> confusions(task, first_results(task))[0]
-        Confusion(label=7, found=8, count=2, of=2, query=0, row=1)
+        Confusion(label=7, found=8, times=2, of=2, query=0, row=1)
     """
     own, theirs = (None if side is None else side.cpu() for side in task.labels)
     if own is None or theirs is None or not first.rows.shape[1]:
