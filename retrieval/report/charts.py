@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 Points = Sequence[tuple[float, float]]
 
 _WIDTH, _HEIGHT = 460, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 10, 42
 _MOST = 600  # points of a curve; a page shows no more of them
 
 

@@ -1,6 +1,7 @@
 """Two runs over the same queries: which wins how often, and whether it is more than chance."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -113,8 +114,8 @@ def _paired(first: QueryResults, second: QueryResults, first_ids: Sequence[Any] 
     names = [[str(one) for one in ids] for ids in (first_ids, second_ids)]
     for side in names:
         if len(set(side)) < len(side):
-            raise ValueError('Queries are paired by their ids, and one occurs twice: '
-                             f'{some_of([one for one in side if side.count(one) > 1][:1])}.')
+            twice = Counter(side).most_common(1)[0][0]
+            raise ValueError(f'Queries are paired by their ids, and one occurs twice: {twice!r}.')
     place = {name: row for row, name in enumerate(names[1])}
     pairs = [(row, place[name]) for row, name in enumerate(names[0]) if name in place]
     if not pairs:

@@ -260,7 +260,7 @@ class SimilarPair(NamedTuple):
     query: int
     row: int
     score: float
-    same_class: bool
+    relevant: bool
 
 
 def most_similar_pairs(first: FirstResults, queries: Sequence[Any],
@@ -275,7 +275,7 @@ def most_similar_pairs(first: FirstResults, queries: Sequence[Any],
     Example:
         >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 8, 7]))
         >>> most_similar_pairs(first_results(task), 'abc', 'abc')[:1]
-        [SimilarPair(query=0, row=1, score=0.9938837289810181, same_class=False)]
+        [SimilarPair(query=0, row=1, score=0.9938837289810181, relevant=False)]
     """
     if not first.rows.shape[1]:
         return []

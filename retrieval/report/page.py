@@ -22,7 +22,7 @@ from ..files import write_text
 from ..visualization import Pictures, distinct_names
 from . import charts
 from .comparison import RunComparison
-from .findings import first_results, of_queries
+from .findings import SimilarPair, first_results, of_queries
 from .run import Run
 from .summary import Summary
 
@@ -30,7 +30,7 @@ _EDGE = 128               # of a picture in pixels
 _MOST_BYTES = 6_000_000   # of all pictures together, so that the page stays below 10 MB
 _SHOWN = 6                # results of a query
 _CLASSES, _MORE_CLASSES = 25, 1000
-_PAIRS, _HUBS, _SUSPECTS, _CONFUSED, _CHANGED = 24, 16, 24, 24, 12
+_PAIRS, _HUBS, _SUSPECTS, _CONFUSED, _CHANGED = 12, 16, 24, 24, 12
 _NAMED = 8                # classes that have a colour of their own on the map
 
 
@@ -131,8 +131,10 @@ class FolderPictures(Pictures):
         self.folder = folder
 
     def of(self, sample_id: str) -> Image.Image | None:
-        """The picture, or None where there is none."""
-        return super().of(os.path.join(self.folder, sample_id))
+        """The picture, or None where there is none, or the path leads out of the folder."""
+        path = os.path.abspath(os.path.join(self.folder, sample_id))
+        inside = os.path.join(os.path.abspath(self.folder), '')
+        return super().of(path) if path.startswith(inside) else None
 
 
 def _short_names(ids: Sequence[str]) -> dict[str, str]:
@@ -173,8 +175,8 @@ def write_report(run: Run, summary: Summary, path: str | os.PathLike[str]) -> No
     view = View(run)
     _write('report.html', path, title=run.name, run=run, view=view, found=summary,
            protocol=protocol_in_words(run, summary), definitions=_definitions(run.metrics),
-           worst=_worst(view, summary), charts=_charts(view, summary),
-           limits=dict(classes=_CLASSES, more=_MORE_CLASSES, pairs=_PAIRS, hubs=_HUBS,
+           worst=_worst(view, summary), pairs=_pairs(summary), charts=_charts(view, summary),
+           limits=dict(classes=_CLASSES, more=_MORE_CLASSES, hubs=_HUBS,
                        suspects=_SUSPECTS, confused=_CONFUSED),
            environment=environment(), memory=_peak_memory())
 
@@ -249,13 +251,13 @@ def _write(template: str, path: str | os.PathLike[str], **values: Any) -> None:
 
 
 def readable(number: float) -> str:
-    """A number with thin spaces between its thousands.
+    """A number with narrow spaces between its thousands, at which no line is broken.
 
     Example:
-        >>> readable(1234567).replace('\\u2009', ' ')
+        >>> readable(1234567).replace('\\u202f', ' ')
         '1 234 567'
     """
-    return f'{number:,}'.replace(',', '\u2009')
+    return f'{number:,}'.replace(',', '\u202f')
 
 
 def breakable(path: str) -> Markup:
@@ -323,6 +325,14 @@ def _worst(view: View, summary: Summary) -> list[dict[str, Any]]:
                                   summary.first.scores[one.query],
                                   summary.first.relevant[one.query]))
             for one in summary.worst]
+
+
+def _pairs(summary: Summary) -> dict[str, list[SimilarPair]]:
+    """The most similar pairs, those apart whose two sides are not relevant to each other."""
+    right, wrong = ([one for one in summary.pairs if one.relevant is same][:_PAIRS]
+                    for same in (True, False))
+    return {'The most similar pairs that are not relevant': wrong,
+            'The most similar pairs that are': right}
 
 
 def _results(view: View, rows: Any, scores: Any, relevant: Any) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from ..evaluation import (
     tar_at_far,
     threshold_at_best_f1,
 )
+from ..progress import progress_bar
 from ..similarity import resolve_similarity
 from ..visualization import two_dimensions
 from .findings import (
@@ -161,11 +162,15 @@ def summarize(run: Run, near: float | None = None) -> Summary:
     scaled = resolve_similarity(task.similarity).normalizes
     near = NEAR if near is None and scaled else near
 
+    bar = progress_bar('Measuring', 4, 'step')
+
     @contextmanager
     def timed(name: str) -> Iterator[None]:
         start = time.monotonic()
+        bar.set_postfix_str(name)
         yield
         seconds[name] = time.monotonic() - start
+        bar.update()
 
     depths = [2 ** power for power in range(11) if 2 ** power <= max(1, count - 1)]
     looked_at = [*run.metrics, 'MRR', 'mAP', *(f'Recall@{depth}' for depth in depths)]
@@ -184,6 +189,7 @@ def summarize(run: Run, near: float | None = None) -> Summary:
     with timed('map'):
         same = is_same_set(run)
         plane = map_points(task, same, scaled)
+    bar.close()
     pairs = most_similar_pairs(first, run.query_names, run.row_names)
     return Summary(
         results, means, intervals, [(depth, means[run.level][f'Recall@{depth}'])

@@ -142,7 +142,7 @@ def test_most_similar_pairs_are_named_once(task):
     assert {frozenset((one.query, one.row)) for one in found} == pairs and len(found) == len(pairs)
     scores = [one.score for one in found]
     assert scores == sorted(scores, reverse=True)
-    assert all(one.same_class == firsts[one.query][2] for one in found)
+    assert all(one.relevant == firsts[one.query][2] for one in found)
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -160,3 +160,13 @@ def test_short_names_of_very_many():
     many = [f'/data/set/{row}/x.png' for row in range(6000)]
     assert page._short_names(many)['/data/set/17/x.png'] == '17/x.png'
     assert page._short_names(['a/1.png', 'b/1.png', 'b/2.png'])['b/2.png'] == '2.png'
+
+
+def test_ids_do_not_lead_out_of_the_folder_of_pictures(tmp_path):
+    (tmp_path / 'in').mkdir()
+    for name in ('in/a.png', 'secret.png'):
+        Image.new('RGB', (4, 4)).save(tmp_path / name)
+    pictures = page.FolderPictures(str(tmp_path / 'in'))
+    assert pictures.of('a.png') is not None
+    for name in ('../secret.png', str(tmp_path / 'secret.png'), 'b.png', 'a\0.png'):
+        assert pictures.of(name) is None
