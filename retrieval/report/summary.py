@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,8 +172,7 @@ def summarize(run: Run, near: float | None = None) -> Summary:
         seconds[name] = time.monotonic() - start
         bar.update()
 
-    depths = [2 ** power for power in range(11) if 2 ** power <= max(1, count - 1)]
-    looked_at = [*run.metrics, 'MRR', 'mAP', *(f'Recall@{depth}' for depth in depths)]
+    looked_at = [*run.metrics, 'MRR', 'mAP']
     with timed('ranking'):
         results = {level: rank_queries(one, looked_at if level == run.level else run.metrics,
                                        empty_queries=run.empty_queries)
@@ -192,11 +191,32 @@ def summarize(run: Run, near: float | None = None) -> Summary:
     bar.close()
     pairs = most_similar_pairs(first, run.query_names, run.row_names)
     return Summary(
-        results, means, intervals, [(depth, means[run.level][f'Recall@{depth}'])
-                                    for depth in depths], ranking, similarities,
+        results, means, intervals, recall_curve(mine, count, run.average), ranking, similarities,
         classes_of(mine, run.metrics), first, worst_queries(task, mine), confusions(task, first),
         hubs(first, count), suspects(task, first, mine.num_relevant), near, pairs, plane, same,
         part.shape[0], seconds)
+
+
+def recall_curve(results: QueryResults, num_rows: int,
+                 average: str = 'micro') -> list[tuple[int, float]]:
+    """Recall@K in percent for K of 1, 2, 4 up to 1024, told by the rank of the first relevant row.
+
+    Args:
+        results: with ``MRR`` among them.
+        num_rows: of the gallery.
+        average: ``micro`` or ``macro``.
+
+    Example:
+        >>> results = QueryResults(['MRR'], torch.tensor([[1.], [.5]]).double(), torch.ones(2))
+        >>> recall_curve(results, 3)
+        [(1, 50.0), (2, 100.0)]
+    """
+    depths = [2 ** power for power in range(11) if 2 ** power <= max(1, num_rows - 1)]
+    reciprocal = results.results[:, list(results.metrics).index('MRR')]
+    found = torch.stack([reciprocal >= 1 / depth for depth in depths], dim=1).double()
+    names = [f'Recall@{depth}' for depth in depths]
+    means = replace(results, metrics=names, results=found, of_all={}).summary(average)
+    return [(depth, means[name]) for depth, name in zip(depths, names, strict=True)]
 
 
 def similarities_of(pairs: PairScores) -> Similarities | None:

@@ -61,6 +61,7 @@ def test_what_a_test_reports_is_what_its_work_dir_tells(config, checkpoint, tmp_
     assert re.findall(tiles, again) == re.findall(tiles, first) and re.findall(tiles, first)
 
 
+@pytest.mark.slow
 def test_two_checkpoints_query_by_query(config, checkpoint, tmp_path):
     before = checkpoint.with_name('epoch_1.pth')
     status, printed, err = run('report', config, before, config, checkpoint)
