@@ -274,8 +274,8 @@ def most_similar_pairs(first: FirstResults, queries: Sequence[Any],
 
     Example:
         >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 8, 7]))
-        >>> most_similar_pairs(first_results(task), 'abc', 'abc')[:1]
-        [SimilarPair(query=0, row=1, score=0.9938837289810181, relevant=False)]
+        >>> [pair[:2] for pair in most_similar_pairs(first_results(task), 'abc', 'abc')]
+        [(0, 1), (2, 1)]
     """
     if not first.rows.shape[1]:
         return []
