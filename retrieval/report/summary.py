@@ -27,7 +27,7 @@ from ..evaluation import (
 )
 from ..progress import progress_bar
 from ..similarity import resolve_similarity
-from ..visualization import two_dimensions
+from ..visualization import components, two_dimensions
 from .findings import (
     Confusion,
     FirstResults,
@@ -295,7 +295,7 @@ def map_points(task: EvaluationTask, same_set: bool, normalizes: bool) -> MapPoi
     queries[:len(chosen[0])] = chosen[0]
     if not same_set:
         rows[len(chosen[0]):] = chosen[1]
-    return MapPoints(two_dimensions(vectors.numpy()), queries, rows)
+    return MapPoints(two_dimensions(components(vectors.numpy())), queries, rows)
 
 
 def _drawn(count: int, most: int) -> Tensor:

@@ -101,7 +101,7 @@ def test_levels_and_empty_queries(apart, listed):
 
 
 def test_many_embeddings_are_sampled_on_the_map(monkeypatch):
-    monkeypatch.setattr('retrieval.report.summary.two_dimensions', lambda vectors: vectors[:, :2])
+    monkeypatch.setattr('retrieval.report.summary.components', lambda vectors: vectors)
     rows = torch.randn(3000, 4)
     plane = map_points(EvaluationTask(EmbeddingSet(rows)), True, True)
     assert len(plane.points) == 2000 == len(set(plane.queries.tolist()))
