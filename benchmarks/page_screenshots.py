@@ -92,7 +92,7 @@ def take(page: Any, address: str, folder: Path, out: Path) -> None:
     page.wait_for_selector('.group')
     keep('duplicates')
     page.goto(f'{address}#view=map')
-    page.wait_for_selector('text=coloured by', timeout=120_000)
+    page.wait_for_selector('.legend', timeout=120_000)
     page.get_by_role('button', name='Lasso').click()
     frame = page.locator('canvas').bounding_box()
     corners = [(0.3, 0.2), (0.55, 0.15), (0.62, 0.5), (0.45, 0.7), (0.3, 0.5)]

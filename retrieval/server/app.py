@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..image_files import UnreadableImageError
+from .background import Background, Progress
 from .batching import BusyError
 from .changes import Changes, NotWritableError, ReadOnlyError
 from .export import duplicate_groups, exported, plan_file
@@ -379,6 +380,17 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             service.pictures.tag(name, height))
 
 
+Wait = Annotated[bool, InQuery(
+    description='False: answer at once, with 202 and how far it is until it is there.')]
+_RUNNING: dict[int | str, dict[str, Any]] = {202: {
+    'description': 'It is being made: ask again.', 'model': dict[str, Any]}}
+
+
+def _so_far(found: Any) -> Any:
+    """A result as it is, a progress as 202."""
+    return JSONResponse(found.as_dict(), 202) if isinstance(found, Progress) else found
+
+
 def _add_changes(app: FastAPI, service: Service) -> None:
     changes = Changes(service)
 
@@ -419,11 +431,11 @@ def _add_changes(app: FastAPI, service: Service) -> None:
         """How many marks there are, and which embeddings are searched."""
         return feedback.counts()
 
-    @app.post('/v1/training')
-    def train() -> dict[str, Any]:
+    @app.post('/v1/training', response_model=dict[str, Any], responses=_RUNNING)
+    def train(wait: Wait = True) -> Any:
         """Train a projection on the marks, and hold it beside."""
         changes.check_writable()
-        return feedback.train()
+        return _so_far(feedback.train(wait))
 
     @app.post('/v1/model')
     def use(given: Use) -> dict[str, Any]:
@@ -445,10 +457,13 @@ def _add_reports(app: FastAPI, service: Service) -> None:
         """Everything that is known of a row."""
         return service.item(row)
 
-    @app.post('/v1/duplicates')
-    def duplicates(given: Threshold) -> dict[str, Any]:
+    grouping = Background(lambda key, progress: dict(
+        groups=duplicate_groups(service, key[1], progress)))
+
+    @app.post('/v1/duplicates', response_model=dict[str, Any], responses=_RUNNING)
+    def duplicates(given: Threshold, wait: Wait = True) -> Any:
         """Groups of near-duplicates, each with the best one; nothing is changed."""
-        return dict(groups=duplicate_groups(service, given.threshold))
+        return _so_far(grouping((service.current().generation, given.threshold), wait))
 
     @app.post('/v1/duplicates/plan', response_class=Response)
     def plan(given: Plan) -> Response:
@@ -456,10 +471,13 @@ def _add_reports(app: FastAPI, service: Service) -> None:
         groups = [(group.keep, group.others) for group in given.groups]
         return _file(*plan_file(service, groups, given.format))
 
-    @app.get('/v1/map')
-    def points() -> dict[str, Any]:
+    @app.get('/v1/map', response_model=dict[str, Any], responses={
+        **_RUNNING, 200: {'content': {'application/vnd.apache.parquet': {}}}})
+    def points(wait: Wait = True, format: Literal['json', 'parquet'] = 'json') -> Any:
         """The embeddings in two dimensions: base64 of float32 (x, y), in the order of ``rows``."""
-        return embedding_map()
+        if format == 'parquet':
+            return _file(embedding_map.parquet(), 'application/vnd.apache.parquet', 'map.parquet')
+        return _so_far(embedding_map(wait))
 
     @app.post('/v1/export', response_class=Response)
     def export(given: Export) -> Response:

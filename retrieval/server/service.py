@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ class Service:
                                              or self.source.store is not None),
             has_pictures=self.source.folder is not None or (
                 snapshot is not None and any(self.facts.of(name) for name in snapshot.ids[:20])),
-            generation=self.generation)
+            parquet=find_spec('pyarrow') is not None, generation=self.generation)
 
     # Rows ----------------------------------------------------------------------------------------
 

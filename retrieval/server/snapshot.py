@@ -149,12 +149,7 @@ class Snapshot:
 
     def name(self, row: int) -> str:
         """The id of a row as clients see it, relative to the folder."""
-        name = self.ids[row]
-        if self.root is not None and name.startswith(self.root):
-            name = name[len(self.root):]
-        if name.isascii():
-            return name
-        return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+        return shown_name(self.ids[row], self.root)
 
     # Columns -------------------------------------------------------------------------------------
 
@@ -235,6 +230,20 @@ def _as_column(values: Any) -> Column | None:
     if len(set(filled)) > max(50, _TEXT_SHARE * len(texts)):
         return None
     return Column('text', texts)
+
+
+def shown_name(name: str, root: str | None) -> str:
+    """An id as clients see it, relative to a folder that ends in a slash, or None.
+
+    Example:
+        >>> shown_name('/a/b/c.png', '/a/')
+        'b/c.png'
+    """
+    if root is not None and name.startswith(root):
+        name = name[len(root):]
+    if name.isascii():
+        return name
+    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
 def display_root(gallery: Any) -> str | None:

@@ -4,7 +4,7 @@ import csv
 import torch
 
 from retrieval.gallery import Gallery
-from retrieval.server.feedback import train_projection
+from retrieval.server.marks import train_projection
 from retrieval.server.service import Source
 
 from .conftest import COLOURS, ask, jpeg, picture
