@@ -68,12 +68,13 @@ def serving(folder, calibration=None):
     from retrieval.commands.serve import listen
     from retrieval.server.app import create_app
     from retrieval.server.follow import follow_folder
+    from retrieval.server.served import Served
     from retrieval.server.service import Service, Source
 
     model = ImageToImageRetriever(Colours())
-    service = Service(model, PIPELINE, Source('pictures', folder / '.serve', folder=str(folder)),
-                      calibration)
-    follower = follow_folder(service, PIPELINE, None)
+    service = Service(Served(model, PIPELINE, calibration),
+                      Source('pictures', folder / '.serve', folder=str(folder)))
+    follower = follow_folder(service)
     with listen('127.0.0.1', 0, 0) as listening:
         app = create_app(service, '127.0.0.1', None, None, follower.start)
         server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
