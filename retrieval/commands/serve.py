@@ -160,11 +160,11 @@ def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any, 
     from ..retrievers.build import as_retriever
     from ..search import cache_beside
 
-    named, name = folder_encoder(arguments)
+    named = folder_encoder(arguments)
     model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
     arguments.calibration = arguments.calibration or named.calibration
     model.prototype = None
-    return model, pipeline, cache_beside(folder, name)
+    return model, pipeline, cache_beside(folder, named.name)
 
 
 def writable(state: Path) -> Path:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..runs.config import build_runner
     from ..runs.named_model import named_model
 
-    config, checkpoint, _ = named_model(
+    config, checkpoint = named_model(
         arguments.config, arguments.checkpoint, options=arguments.cfg_options,
         work_dir=arguments.work_dir, data=arguments.data, trust=arguments.trust)
     if not config.get('test_dataloader') or not config.get('test_evaluator'):
