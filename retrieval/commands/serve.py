@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import reports_errors
-from .folders import add_folder_options, check_exists, config_dataset
+from .folders import add_folder_options, check_exists, config_dataset, folder_encoder, is_folder
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('serve', description=__doc__)
     arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
-                           'gallery file or store; or a config, whose gallery is served')
+                           'gallery file or store; a bundle with a gallery; or a config, whose '
+                           'gallery is served')
     arguments.add_argument('weights', nargs='?', metavar='CHECKPOINT',
                            help="the checkpoint, where the source is a config")
     arguments.add_argument('--host', default='127.0.0.1',
@@ -130,7 +131,6 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     Raises:
         FileNotFoundError, ValueError: it cannot be served; the message says why.
     """
-    from ..gallery import is_gallery
     from ..search.inferencer import _as_calibration
     from ..server.follow import follow_folder, follow_store
     from ..server.reload import Reload
@@ -138,6 +138,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     path = os.path.abspath(arguments.gallery)
     name = os.path.basename(path.rstrip('/')) or path
+<<<<<<< HEAD
     is_folder = os.path.isdir(path) and not is_gallery(path)
     served, dataset = folder_model(path, arguments) if is_folder else gallery_model(arguments)
     kept = (served.cache or Path(path, '.retrieval', 'default')).with_suffix('.serve') \
@@ -197,16 +198,34 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from ..server.served import Served
 
     path, store = os.path.abspath(arguments.gallery), None
+=======
+    if is_folder(path):
+        model, pipeline, cache = folder_model(path, arguments)
+        state = (cache or Path(path, '.retrieval', 'default')).with_suffix('.serve')
+        service = Service(model, pipeline, Source(name, writable(state), folder=path),
+                          _as_calibration(arguments.calibration, model), **options)
+        follower = follow_folder(service, pipeline, None if arguments.no_cache else cache)
+        return service, follower
+>>>>>>> bundle
     if path.endswith('.py'):
-        from ..runs.config import load_config, test_pipeline
+        from ..runs.config import test_pipeline
+        from ..runs.named_model import named_config, weights_of
         from ..search import ImageRetrievalInferencer
 
+<<<<<<< HEAD
         config = load_config(path, arguments.cfg_options)
         inferencer = ImageRetrievalInferencer(config, checkpoint=arguments.weights,
+=======
+        config = named_config(path, arguments.cfg_options)
+        weights = arguments.weights and weights_of(arguments.weights)
+        inferencer = ImageRetrievalInferencer(config, checkpoint=weights,
+                                              calibration=arguments.calibration,
+>>>>>>> bundle
                                               device=arguments.device)
         pipeline = test_pipeline(config)
     else:
         from ..gallery import GalleryStore
+        from ..gallery.shards import is_store
         from .search import open_gallery
 
         options = argparse.Namespace(**vars(arguments))
@@ -215,7 +234,7 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
         inferencer, config = open_gallery(options)
         if arguments.device is not None:
             inferencer.model.to(arguments.device)
-        store = GalleryStore.open(path) if os.path.isdir(path) else None
+        store = GalleryStore.open(path) if is_store(path) else None
         pipeline = inferencer.pipeline
     return Served(inferencer.model, pipeline, store=store), config_dataset(config)
 
@@ -223,28 +242,21 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
 def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model that encodes a folder, with its cache; and no dataset."""
     from ..retrievers.build import as_retriever
-    from ..runs.config import load_config
     from ..search import cache_beside
     from ..server.served import Served
 
-    config, checkpoint = arguments.config, arguments.checkpoint
-    if (config is None) != (checkpoint is None):
-        raise ValueError('A folder is encoded with the model of --config and --checkpoint '
-                         'together, or, with neither, with the default pretrained encoder.')
-    if config is None:
-        if arguments.cfg_options:
-            raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
-        model, pipeline = as_retriever(None, device=arguments.device)
-        name = 'default'
-    else:
-        model, pipeline = as_retriever(load_config(config, arguments.cfg_options), checkpoint,
-                                       arguments.device)
-        name = f'{Path(config).stem}-{Path(checkpoint).stem}'
+    named = folder_encoder(arguments)
+    model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
+    arguments.calibration = arguments.calibration or named.calibration
     model.prototype = None
+<<<<<<< HEAD
     assert pipeline is not None
     cache = cache_beside(folder, name)
     spare = cache.with_suffix('.new.safetensors')
     return Served(model, pipeline, cache=cache, spare=spare if spare.exists() else None), None
+=======
+    return model, pipeline, cache_beside(folder, named.name)
+>>>>>>> bundle
 
 
 def writable(state: Path) -> Path:
