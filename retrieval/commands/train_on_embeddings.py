@@ -69,12 +69,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..encoders import start_at_components
     from ..runs import feature_training as training
     from ..runs.features import FeatureSets
+    from ..runs.named_model import weights_of
 
     config = _config(arguments)
     training.check_trainable(config)
     training.set_projection(config, arguments.projection, arguments.hidden)
     training.set_schedule(config, arguments.epochs, arguments.lr)
-    model, projected = _model(config, arguments.checkpoint)
+    model, projected = _model(config, arguments.checkpoint and weights_of(arguments.checkpoint))
     if config.model.image_encoder.get('multi_scale'):
         print('The results here are of one size of the image; multi_scale acts in test and search.')
     sets = FeatureSets(model, config, config.work_dir, arguments.anew)

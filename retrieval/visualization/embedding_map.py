@@ -33,7 +33,8 @@ def components(vectors: np.ndarray) -> np.ndarray:
     count, width = vectors.shape
     step = max(1, count // _FITTED)
     made = PCA(min(_COMPONENTS, len(vectors[::step]), width), random_state=0)
-    return np.asarray(made.fit(vectors[::step]).transform(vectors), dtype=np.float32)
+    with np.errstate(invalid='ignore'):  # of the variance of one row, or of equal ones
+        return np.asarray(made.fit(vectors[::step]).transform(vectors), dtype=np.float32)
 
 
 def two_dimensions(vectors: np.ndarray, progress: Progress | None = None) -> np.ndarray:
