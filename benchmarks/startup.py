@@ -4,8 +4,8 @@
     python benchmarks/startup.py --runs 3 --pictures 100
 
 Coloured pictures are drawn into a temporary folder, which is encoded by the default encoder and by
-its export for ONNX. Then each line is a fresh process, the lines in turn; printed are medians of the
-wall clock and of the processor's time (user and system), and the latter over that of
+its export for ONNX. Then each line is a fresh process, the lines in turn; printed are medians of
+the wall clock and of the processor's time (user and system), and the latter over that of
 ``import torch``. On a busy machine the processor's time says more. ``one product`` is how rclip
 searches: one process, one encoder (the same ONNX model), one matrix product, nothing checked and
 nothing drawn. ``train`` is one iteration of a backbone that is as small as can be, from its config

@@ -17,7 +17,7 @@ FLOORS = [
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},
-    {'server', 'export'},
+    {'server', 'report', 'export'},
     {'commands'},
     {'__main__'},
 ]

@@ -237,7 +237,8 @@ def test_an_archive_writes_only_the_files_of_a_bundle(plain, tmp_path):
 
 def test_names_on_the_hub(monkeypatch, plain):
     assert is_hub_name('some-body/model.v2') and is_hub_name('a/b@main')
-    assert not any(map(is_hub_name, ('a', 'a/b/c', 'a/b.py', '../b/c', str(plain), 'x/y.zip')))
+    assert not any(map(is_hub_name, ('a', 'a/b/c', 'a/b.py', '../b/c', str(plain), 'x/y.zip',
+                                          'work_dirs/epoch_5.pth')))
     asked = {}
 
     def fetch(repository, revision, allow_patterns):
