@@ -91,8 +91,22 @@ def take(page: Any, address: str, folder: Path, out: Path) -> None:
     page.goto(f'{address}#view=duplicates')
     page.wait_for_selector('.group')
     keep('duplicates')
+    for name in ('brick', 'camera', 'cell', 'coins', 'grass', 'gravel', 'moon', 'retina'):
+        page.goto('about:blank')
+        page.goto(f'{address}#q=i:{name}/{name}-part3.jpg&stack=0')
+        page.wait_for_selector('.score')
+        for at in range(9):
+            card = page.locator('.card').nth(at)
+            right = card.locator('.label').inner_text() == name
+            card.locator('.picture').focus()
+            page.keyboard.press('y' if right else 'n')
+            card.locator('.mark').wait_for()
+    page.get_by_role('link', name='Marks').click()
+    page.get_by_role('button', name='Train on the marks').click()
+    page.wait_for_selector('table')
+    keep('marks')
     page.goto(f'{address}#view=map')
-    page.wait_for_selector('text=coloured by', timeout=120_000)
+    page.wait_for_selector('.legend', timeout=120_000)
     page.get_by_role('button', name='Lasso').click()
     frame = page.locator('canvas').bounding_box()
     corners = [(0.3, 0.2), (0.55, 0.15), (0.62, 0.5), (0.45, 0.7), (0.3, 0.5)]

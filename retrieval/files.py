@@ -8,12 +8,13 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, mkdtemp
 from typing import Any
 
 LOCK_NAME = 'lock'
@@ -118,6 +119,39 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write into, which appears as ``path`` when all of it is there.
+
+    Raises:
+        FileExistsError: something stands at ``path``, but for an empty folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     with new_folder(f'{parent}/new') as folder:
+        ...         (folder / 'a').touch()
+        ...     os.listdir(f'{parent}/new')
+        ['a']
+    """
+    out = Path(path)
+    if out.is_symlink() or out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        what = 'folder and not empty' if out.is_dir() else 'file'
+        raise FileExistsError(f'{str(out)!r} is a {what}: what is written goes into a new or empty '
+                              'folder. Name another, or remove it first.')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
+    try:
+        yield partial
+        partial.chmod(0o755)  # a temporary folder is private, the result need not be
+        if out.is_dir():
+            out.rmdir()  # empty, and not every system renames onto a folder
+        partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -17,7 +17,7 @@ FLOORS = [
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},
-    {'server'},
+    {'report', 'server'},
     {'commands'},
     {'__main__'},
 ]

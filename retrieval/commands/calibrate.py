@@ -1,8 +1,10 @@
-"""Choose the threshold of a match from a gallery's labels, and write it with probabilities."""
+"""Choose the threshold of a match from labels or marks, and write it with probabilities."""
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from typing import Any
 
 from .command_line import reports_errors
 from .folders import add_folder_options, list_unreadable, open_vectors
@@ -13,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser('calibrate', description=__doc__, epilog='Search with it: '
                                         'search GALLERY QUERY --calibration OUT.json')
     arguments.add_argument('gallery', help='a gallery file with labels, or a folder with one '
-                           'sub-folder a class')
+                           'sub-folder a class; with --marks, any gallery or folder')
     arguments.add_argument('out', metavar='OUT.json', help='the calibration to write')
     arguments.add_argument('--criterion', default='f1', metavar='NAME',
                            help='f1 (default), false_match_rate or precision')
@@ -27,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
                            'similar images of each, as a search returns them')
     arguments.add_argument('--similarity', default='cosine_similarity', metavar='NAME',
                            help='cosine_similarity (default), inner_product or euclidean')
+    arguments.add_argument('--marks', metavar='marks.csv', help='calibrate on results that were '
+                           'marked right or wrong on the page of `serve`, in the place of labels')
     add_folder_options(arguments)
     return arguments
 
@@ -35,19 +39,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from ..evaluation import calibrate, pairs_within, tar_at_far
+    from ..evaluation import tar_at_far
 
-    gallery, _ = open_vectors(arguments.gallery, arguments)
-    if gallery.labels is None:
-        raise ValueError(f'{arguments.gallery!r} has no labels, so it is not known which images '
-                         'match. Dump a gallery from a dataset with labels, or give a folder with '
-                         'one sub-folder a class.')
-    made = calibrate(gallery.embeddings, gallery.labels, arguments.criterion, arguments.target,
-                     arguments.method, per_class=arguments.per_class,
-                     similarity=arguments.similarity, neighbors=arguments.neighbors,
-                     label_names=gallery.label_names)
+    gallery, dataset = open_vectors(arguments.gallery, arguments)
+    made, pairs = (_from_labels(gallery, arguments) if arguments.marks is None
+                   else _from_marks(gallery, dataset, arguments))
     made.save(arguments.out)
-    rates = tar_at_far(pairs_within(gallery.embeddings, gallery.labels, arguments.similarity))
+    rates = tar_at_far(pairs)
     measured = made.measured
     print(f'threshold {made.threshold:.4f}: of {measured["matches"]} matching pairs '
           f'{measured["tar"]:.2%} reach it, of {measured["others"]} others '
@@ -59,6 +57,54 @@ def main(argv: Sequence[str] | None = None) -> None:
               f'{min(thresholds):.4f} to {max(thresholds):.4f}')
     print(f'written to {arguments.out}')
     list_unreadable(gallery)
+
+
+def _from_labels(gallery: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The calibration on all pairs of a gallery, and the pairs."""
+    from ..evaluation import calibrate, pairs_within
+
+    if gallery.labels is None:
+        raise ValueError(f'{arguments.gallery!r} has no labels, so it is not known which images '
+                         'match. Dump a gallery from a dataset with labels, or give a folder with '
+                         'one sub-folder a class, or --marks.')
+    made = calibrate(gallery.embeddings, gallery.labels, arguments.criterion, arguments.target,
+                     arguments.method, per_class=arguments.per_class,
+                     similarity=arguments.similarity, neighbors=arguments.neighbors,
+                     label_names=gallery.label_names)
+    return made, pairs_within(gallery.embeddings, gallery.labels, arguments.similarity)
+
+
+def _from_marks(gallery: Any, dataset: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The calibration on marked results, and their pairs."""
+    from ..evaluation import calibrate_pairs, count_pairs
+    from ..gallery import is_gallery
+    from ..runs.config import test_pipeline
+    from .marked import load_pairs
+    from .search import open_gallery
+    from .serve import folder_model
+
+    for name, given in (('--per-class', arguments.per_class),
+                        ('--neighbors', arguments.neighbors is not None),
+                        ('--similarity', arguments.similarity != 'cosine_similarity')):
+        if given:
+            raise ValueError(f'{name} is of a calibration on labels: marks have one threshold, of '
+                             'the cosine similarity.')
+    path = os.path.abspath(arguments.gallery)
+    folder = path if os.path.isdir(path) and not is_gallery(path) else None
+
+    def model() -> tuple[Any, Any]:
+        if folder is not None:
+            arguments.device = None
+            served, _ = folder_model(folder, arguments)
+            return served.model, served.pipeline
+        arguments.topk, arguments.ignore_fingerprint, arguments.calibration = 10, False, None
+        inferencer, config = open_gallery(arguments)
+        return inferencer.model, test_pipeline(config)
+    pairs = load_pairs(arguments.marks, gallery, folder, dataset, model)
+    pairs.check()
+    counted = count_pairs(pairs.scores, pairs.right > 0)
+    return calibrate_pairs(counted, arguments.criterion, arguments.target,
+                           arguments.method), counted
 
 
 if __name__ == '__main__':

@@ -32,44 +32,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     out = Path(arguments.out)
-    refuse_used(out)
     from ..datasets import Glyphs
+    from ..files import new_folder
 
     splits = [arguments.split] if arguments.split else list(SPLITS)
-    datasets = [Glyphs(split, arguments.size, arguments.data_root) for split in splits]
-    export(datasets, out)
+    with new_folder(out) as folder:
+        datasets = [Glyphs(split, arguments.size, arguments.data_root) for split in splits]
+        write_list([row for dataset in datasets for row in write_images(dataset, folder)],
+                   folder / 'glyphs.csv')
     images = sum(len(dataset) for dataset in datasets)
     classes = sum(len(dataset.metainfo['classes']) for dataset in datasets)
     print(f'{images} images of {classes} classes, listed in {out / "glyphs.csv"}')
-
-
-def refuse_used(out: Path) -> None:
-    """Raises FileExistsError where something stands at ``out``, but for an empty folder."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() or out.is_symlink():
-        what = 'folder and not empty' if out.is_dir() else 'file'
-        raise FileExistsError(f'{str(out)!r} is a {what}: the images go into a new or empty '
-                              'folder. Name another, or remove it first.')
-
-
-def export(datasets: Sequence[Any], out: Path) -> None:
-    """Write the images into a folder beside ``out``, the list last, and rename it to ``out``."""
-    import shutil
-    from tempfile import mkdtemp
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
-    try:
-        rows = [row for dataset in datasets for row in write_images(dataset, partial)]
-        write_list(rows, partial / 'glyphs.csv')
-        partial.chmod(0o755)  # a temporary folder is private, the result need not be
-        if out.is_dir():
-            out.rmdir()  # empty, and not every system renames onto a folder
-        partial.replace(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def write_images(dataset: Any, root: Path) -> list[list[str]]:

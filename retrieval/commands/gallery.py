@@ -69,9 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from ..gallery.shards import is_store
+
     print('\n'.join(f'{name + ":":16}{value}'
                     for name, value in facts(_load(arguments.gallery)).items()))
-    if Path(arguments.gallery).is_dir():
+    if is_store(arguments.gallery):
         state = _store(arguments.gallery).state
         dead = sum(shard.rows - shard.live for shard in state.shards)
         print(f'{"store:":16}{len(state.shards)} shards, {dead} removed rows in them, '

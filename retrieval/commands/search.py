@@ -12,9 +12,11 @@ from .folders import (
     add_folder_options,
     check_exists,
     config_dataset,
+    gallery_checkpoint,
     gallery_config,
+    gallery_file,
+    is_folder,
     list_unreadable,
-    named_checkpoint,
     open_folder,
 )
 
@@ -23,9 +25,10 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
-                           'or a folder of images. A folder is encoded with the default '
-                           'pretrained encoder, or with --config and --checkpoint; what was '
-                           'encoded is kept in it, under .retrieval, and only what changed is '
+                           'a bundle with a gallery, or a folder of images. A folder is encoded '
+                           'with the default pretrained encoder, with --encoder, or with --config '
+                           'and --checkpoint; what was encoded is kept in it, under .retrieval, '
+                           'and only what changed is '
                            'encoded again')
     arguments.add_argument('query', nargs='+', help='images, or folders of images')
     arguments.add_argument('--topk', type=int, default=10, help='results a query (default: 10)')
@@ -46,13 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..checks import whole_number
-    from ..gallery import is_gallery
     from ..search import expand
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
     images = expand(arguments.query)
-    if Path(arguments.gallery).is_dir() and not is_gallery(arguments.gallery):
+    if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
         inferencer = open_folder(arguments.gallery, arguments, topk=arguments.topk,
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The inferencer over a gallery file, and its config.
+    """The inferencer over a gallery file or the gallery of a bundle, and its config.
 
     Raises:
         FileNotFoundError: the gallery, or the checkpoint that it names, is missing.
@@ -78,16 +80,21 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     from ..gallery import Gallery
     from ..retrievers import build_retriever
+    from ..runs.bundle import Bundle, is_bundle
     from ..runs.config import test_pipeline
+    from ..runs.named_model import with_options
     from ..search import ImageRetrievalInferencer
 
+    own = arguments.encoder is None and arguments.config is None and arguments.checkpoint is None
+    if own and is_bundle(arguments.gallery):
+        bundle = Bundle.open(arguments.gallery, arguments.trust)
+        config = with_options(bundle.config, arguments.cfg_options)
+        config.model.topk = arguments.topk
+        return bundle.inferencer(config=config, calibration=arguments.calibration), config
+    arguments.gallery = gallery_file(arguments.gallery)
     gallery = Gallery.load(arguments.gallery)
     config = gallery_config(gallery, arguments.gallery, arguments)
-    beside = Path(arguments.gallery).resolve().parent  # of what a link leads to
-    checkpoint = arguments.checkpoint or named_checkpoint(gallery.source, beside)
-    if checkpoint is None:
-        raise ValueError(f'{arguments.gallery!r} does not say which checkpoint made it: give '
-                         '--checkpoint.')
+    checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)

@@ -7,6 +7,10 @@ with the config beside it, OUT.config.py, is for test, dump_prototype and search
 
 CONFIG may be a folder with one sub-folder a class: then the default pretrained encoder's features
 are projected to 128 numbers.
+
+With --marks, what is trained on is the right and wrong results that were marked on the page of
+`serve`, over the same folder, gallery or config: a correction of the embeddings, as the page
+trains it, which is put behind the encoder.
 """
 from __future__ import annotations
 
@@ -24,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser('train_on_embeddings', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', help='a config file, the name of a '
-                           'shipped one, or a folder of class folders')
+                           'shipped one, or a folder of class folders; '
+                           'with --marks also any folder, or a gallery')
     arguments.add_argument('checkpoint', nargs='?', help='weights to start from; its projection '
                            'and head are used too, where they fit (default: those that the config '
                            'gives its backbone)')
@@ -40,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--epochs', type=int, help="train so long with AdamW and a cosine, in "
                            "the place of the config's schedule")
     arguments.add_argument('--lr', type=float, help='the learning rate of that (default: 0.001)')
+    arguments.add_argument('--marks', metavar='marks.csv', help='train on results that were marked '
+                           'right or wrong on the page of `serve`')
     arguments.add_argument('--work-dir', help='where features are kept '
                            '(default: work_dirs/ and the name of the config or folder)')
     arguments.add_argument('--anew', action='store_true',
@@ -55,15 +62,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     arguments = parser().parse_args(argv)
     check_out(arguments.out)
+    if arguments.marks is not None:
+        from .marked import train_on_marks
+
+        train_on_marks(arguments)
+        return
     from ..encoders import start_at_components
     from ..runs import feature_training as training
     from ..runs.features import FeatureSets
+    from ..runs.named_model import weights_of
 
     config = _config(arguments)
     training.check_trainable(config)
     training.set_projection(config, arguments.projection, arguments.hidden)
     training.set_schedule(config, arguments.epochs, arguments.lr)
-    model, projected = _model(config, arguments.checkpoint)
+    model, projected = _model(config, arguments.checkpoint and weights_of(arguments.checkpoint))
     if config.model.image_encoder.get('multi_scale'):
         print('The results here are of one size of the image; multi_scale acts in test and search.')
     sets = FeatureSets(model, config, config.work_dir, arguments.anew)

@@ -35,27 +35,39 @@ _NAMES = {
 
 
 def is_gallery(path: str | os.PathLike[str]) -> bool:
-    """True where there is a gallery file or a gallery store at ``path``, and no folder of images.
+    """True where there is a gallery at ``path``: a file, a store, or in a bundle; and no folder of
+    images.
 
     Example:
         >>> is_gallery('no/such/file')
         False
     """
-    return Path(path).is_file() or is_store(path)
+    return Path(path).is_file() or is_store(path) or in_bundle(path) is not None
+
+
+def in_bundle(path: str | os.PathLike[str]) -> Path | None:
+    """The gallery file in the folder of a bundle, None where there is none.
+
+    Example:
+        >>> in_bundle('no/such/folder') is None
+        True
+    """
+    file = Path(path) / 'gallery.safetensors'
+    return file if file.is_file() and file.with_name('config.json').is_file() else None
 
 
 def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | dict[str, Any]:
     """Open ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
 
     Args:
-        path: a file or a store.
+        path: a file, a store, or a bundle with a gallery.
         copy: read a gallery into memory now, instead of mapping it.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder is no store.
         ValueError: it is damaged, or something else.
     """
-    path = Path(path)
+    path = in_bundle(path) or Path(path)
     refuse_special(path)
     if path.is_dir():
         return open_shards(Path(os.path.realpath(path)), copy)

@@ -154,6 +154,34 @@ def folder_config(folder: str | os.PathLike[str], projection: int = 128) -> Any:
         randomness=dict(seed=0)), format_python_code=False)
 
 
+def searched_folder_config(folder: str | os.PathLike[str]) -> Any:
+    """A folder that is searched with the default pretrained encoder, as a config.
+
+    Raises:
+        FileNotFoundError, ValueError: it is no folder, or holds no images.
+    """
+    from ..config.reading import PlainConfig
+    from ..datasets import ImageFolder
+    from ..encoders import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+    from ..search.prototypes import as_dataset
+
+    root = os.path.abspath(folder)
+    classes = isinstance(as_dataset(root, [], 'skip'), ImageFolder)
+    named = dict(type='ImageFolder', data_root=root) if classes else dict(
+        type='ImageList', images=root)
+    searched = dict(batch_size=64, num_workers=2,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    dataset=dict(named, pipeline=DEFAULT_PIPELINE, on_unreadable='skip'))
+    evaluator = dict(type='EmbeddingMetrics', metrics=['Recall@1', 'MAP@R', 'mAP'])
+    return PlainConfig(dict(
+        default_scope='retrieval',
+        model=dict(type='ImageToImageRetriever', prototype=searched, topk=100,
+                   image_encoder=dict(DEFAULT_ENCODER), data_preprocessor=DEFAULT_PREPROCESSOR),
+        test_dataloader=searched,
+        **(dict(test_evaluator=evaluator, test_cfg={}) if classes else {})),
+        format_python_code=False)
+
+
 def _classes_for_a_batch(labels: Any) -> tuple[int, int]:
     """How many classes a batch holds, and how many images of each: at most 32 and 4."""
     import numpy as np

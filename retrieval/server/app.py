@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..image_files import UnreadableImageError
+from .background import Background, Progress
 from .batching import BusyError
 from .changes import Changes, NotWritableError, ReadOnlyError
 from .export import duplicate_groups, exported, plan_file
@@ -30,13 +31,15 @@ from .feedback import Feedback
 from .guard import Guard, Metrics, problem
 from .map import EmbeddingMap
 from .pictures import NoPictureError, UnknownUploadError, as_jpeg, fitting_size
+from .reload import NothingToSwitchError, Reload
 from .service import Query, Service, UnknownRowError
 
 PAGE = Path(__file__).with_name('page')
 _PARTS = 64  # pictures and fields of one form
 _STATUS: list[tuple[type[Exception], int]] = [
     (UnknownRowError, 404), (UnknownUploadError, 404), (NoPictureError, 404),
-    (ReadOnlyError, 403), (NotWritableError, 409), (BusyError, 503), (TimeoutError, 503),
+    (ReadOnlyError, 403), (NotWritableError, 409), (NothingToSwitchError, 409),
+    (BusyError, 503), (TimeoutError, 503),
     (UnreadableImageError, 422), (ValueError, 422), (TypeError, 422)]
 Row = Annotated[int, InPath(description='The number of a row, as results have it.',
                             ge=0, lt=2 ** 53)]
@@ -139,9 +142,9 @@ class Mark(_Strict):
 
 
 class Use(_Strict):
-    """Which embeddings are searched."""
+    """Which embeddings are searched: those of a projection, or of a model that was loaded."""
 
-    use: Literal['trained', 'original']
+    use: Literal['trained', 'original', 'new', 'old']
 
 
 class Export(_Strict):
@@ -153,7 +156,8 @@ class Export(_Strict):
 
 def create_app(service: Service, host: str = '127.0.0.1', token: str | None = None,
                read_token: str | None = None,
-               on_start: Callable[[], None] | None = None) -> Guard:
+               on_start: Callable[[], None] | None = None,
+               reload: Reload | None = None) -> Guard:
     """The app of a service, behind its guard.
 
     Args:
@@ -162,6 +166,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
         token: asked of every request; of one from this machine to this machine it may be None.
         read_token: is enough for reading.
         on_start: is called when the server starts.
+        reload: loads another model.
 
     Raises:
         ValueError: it listens beyond this machine, and there is no token.
@@ -186,6 +191,8 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
             on_start()
         yield
         await run_in_threadpool(service.close)
+        if reload is not None:
+            await run_in_threadpool(reload.close)
 
     app = FastAPI(title='retrieval', version=__version__, lifespan=lifespan, docs_url=None,
                   redoc_url=None, strict_content_type=False, responses={
@@ -200,6 +207,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     _add_searches(app, service)
     _add_pictures(app, service)
     _add_changes(app, service)
+    _add_models(app, service, reload or Reload(service))
     _add_reports(app, service)
     _add_state(app, service, metrics)
     if PAGE.is_dir():
@@ -379,6 +387,17 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             service.pictures.tag(name, height))
 
 
+Wait = Annotated[bool, InQuery(
+    description='False: answer at once, with 202 and how far it is until it is there.')]
+_RUNNING: dict[int | str, dict[str, Any]] = {202: {
+    'description': 'It is being made: ask again.', 'model': dict[str, Any]}}
+
+
+def _so_far(found: Any) -> Any:
+    """A result as it is, a progress as 202."""
+    return JSONResponse(found.as_dict(), 202) if isinstance(found, Progress) else found
+
+
 def _add_changes(app: FastAPI, service: Service) -> None:
     changes = Changes(service)
 
@@ -406,7 +425,9 @@ def _add_changes(app: FastAPI, service: Service) -> None:
         changes.remove(ids.ids)
         return dict(removed=len(ids.ids), generation=service.generation)
 
-    feedback = Feedback(service)
+
+def _add_models(app: FastAPI, service: Service, reload: Reload) -> None:
+    changes, feedback = Changes(service), Feedback(service)
 
     @app.post('/v1/feedback')
     def mark(given: Mark) -> dict[str, Any]:
@@ -419,17 +440,28 @@ def _add_changes(app: FastAPI, service: Service) -> None:
         """How many marks there are, and which embeddings are searched."""
         return feedback.counts()
 
-    @app.post('/v1/training')
-    def train() -> dict[str, Any]:
+    @app.post('/v1/training', response_model=dict[str, Any], responses=_RUNNING)
+    def train(wait: Wait = True) -> Any:
         """Train a projection on the marks, and hold it beside."""
         changes.check_writable()
-        return feedback.train()
+        return _so_far(feedback.train(wait))
 
     @app.post('/v1/model')
     def use(given: Use) -> dict[str, Any]:
-        """Search through the trained projection, or as before."""
+        """Search through the trained projection, or as before; by the new model, or the old."""
         changes.check_writable()
-        return feedback.use(given.use)
+        return reload.use(given.use) if given.use in ('new', 'old') else feedback.use(given.use)
+
+    @app.post('/v1/model/reload', status_code=202)
+    def load() -> dict[str, Any]:
+        """Load the model again, or the better one, encode and compare in the background."""
+        changes.check_writable()
+        return reload.begin()
+
+    @app.get('/v1/model/reload')
+    def loaded() -> dict[str, Any]:
+        """How far that is, what would change, and which model is served."""
+        return reload.state()
 
 
 def _file(content: bytes, media_type: str, name: str) -> Response:
@@ -445,10 +477,13 @@ def _add_reports(app: FastAPI, service: Service) -> None:
         """Everything that is known of a row."""
         return service.item(row)
 
-    @app.post('/v1/duplicates')
-    def duplicates(given: Threshold) -> dict[str, Any]:
+    grouping = Background(lambda key, progress: dict(
+        groups=duplicate_groups(service, key[1], progress)))
+
+    @app.post('/v1/duplicates', response_model=dict[str, Any], responses=_RUNNING)
+    def duplicates(given: Threshold, wait: Wait = True) -> Any:
         """Groups of near-duplicates, each with the best one; nothing is changed."""
-        return dict(groups=duplicate_groups(service, given.threshold))
+        return _so_far(grouping((service.current().generation, given.threshold), wait))
 
     @app.post('/v1/duplicates/plan', response_class=Response)
     def plan(given: Plan) -> Response:
@@ -456,10 +491,13 @@ def _add_reports(app: FastAPI, service: Service) -> None:
         groups = [(group.keep, group.others) for group in given.groups]
         return _file(*plan_file(service, groups, given.format))
 
-    @app.get('/v1/map')
-    def points() -> dict[str, Any]:
+    @app.get('/v1/map', response_model=dict[str, Any], responses={
+        **_RUNNING, 200: {'content': {'application/vnd.apache.parquet': {}}}})
+    def points(wait: Wait = True, format: Literal['json', 'parquet'] = 'json') -> Any:
         """The embeddings in two dimensions: base64 of float32 (x, y), in the order of ``rows``."""
-        return embedding_map()
+        if format == 'parquet':
+            return _file(embedding_map.parquet(), 'application/vnd.apache.parquet', 'map.parquet')
+        return _so_far(embedding_map(wait))
 
     @app.post('/v1/export', response_class=Response)
     def export(given: Export) -> Response:

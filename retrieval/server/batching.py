@@ -42,6 +42,7 @@ class Batcher:
         self.work, self.most, self.wait = work, most, wait
         self.queue: queue.Queue[tuple[Any, Future[Any]] | None] = queue.Queue(waiting)
         self.sizes = [0, 0]  # batches, items
+        self._entering, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, daemon=True, name='batcher')
         self._thread.start()
 
@@ -52,12 +53,15 @@ class Batcher:
             BusyError: too many wait.
         """
         done: Future[Any] = Future()
-        try:
-            self.queue.put_nowait((item, done))
-        except queue.Full:
-            raise BusyError(f'{self.queue.maxsize} pictures wait to be encoded: try again in a '
-                            'second.') from None
-        return done.result()
+        with self._entering:
+            closed = self._closed
+            if not closed:
+                try:
+                    self.queue.put_nowait((item, done))
+                except queue.Full:
+                    raise BusyError(f'{self.queue.maxsize} pictures wait to be encoded: try again '
+                                    'in a second.') from None
+        return self.work([item])[0] if closed else done.result()
 
     def _run(self) -> None:
         while (first := self.queue.get()) is not None:
@@ -86,8 +90,12 @@ class Batcher:
             done.set_result(result)
 
     def close(self) -> None:
-        """End the thread when what waits is done."""
-        self.queue.put(None)
+        """End the thread when what waits is done; who comes later does the work alone."""
+        with self._entering:
+            if self._closed:
+                return
+            self._closed = True
+            self.queue.put(None)
         self._thread.join()
 
 

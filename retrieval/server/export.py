@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..search import find_duplicates
+from .background import Progress
 from .pictures import NoPictureError
 from .service import Query, Service
 
@@ -64,18 +65,27 @@ def exported(service: Service, handles: Sequence[int], format: str) -> tuple[byt
     return out.getvalue(), 'application/zip', 'export.zip'
 
 
-def duplicate_groups(service: Service, threshold: float) -> list[dict[str, Any]]:
+def duplicate_groups(service: Service, threshold: float,
+                     progress: Progress | None = None) -> list[dict[str, Any]]:
     """Groups of near-duplicates; the best has the most pixels, then bytes, and is the oldest.
+
+    Args:
+        service: what is served.
+        threshold: of the similarity.
+        progress: is told how far it is.
 
     Raises:
         ValueError: no similarity reaches the threshold.
         UnknownRowError: nothing is served yet.
     """
+    progress = progress or Progress()
     snapshot = service.current()
+    progress.begin(f'comparing {len(snapshot):,} pictures')
     similarity = service.model.similarity_name or service.model.similarity.function
     found = find_duplicates(snapshot.gallery, None, threshold, similarity)
     near = found.nearest()[0]
     groups = []
+    progress.begin('reading sizes and dates', len(found.groups))
     for rows, _ in found.groups:
         members, order = [], []
         for row in rows:
@@ -89,6 +99,7 @@ def duplicate_groups(service: Service, threshold: float) -> list[dict[str, Any]]
                           snapshot.name(row)) if facts else (0, 0, '9', snapshot.name(row)))
         best = members[order.index(min(order))]['row']
         groups.append(dict(rows=[member['row'] for member in members], best=best, members=members))
+        progress.advance()
     return groups
 
 

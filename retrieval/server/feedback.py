@@ -1,40 +1,33 @@
-"""Marks of right and wrong results, and a projection that is trained on them."""
+"""Marks of right and wrong results, and switching to the projection that is trained on them."""
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+import weakref
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
+from mmengine.logging import print_log
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-from ..datasets.image_io import read_image
 from ..files import write_atomically
-from ..gallery import Gallery
-from .service import Query, Service, UnknownRowError, cut
-from .snapshot import Snapshot
-
-_HEADER = ['query', 'result', 'right', 'time']
-_FEWEST = 8  # marks, right and wrong together
-_FOLDS = 4
-_RANK, _STEPS, _RATE, _DECAY = 32, 150, 0.01, 0.05
-_SCALE = 10.0  # of a similarity, in the loss
-
-
-class Marked(NamedTuple):
-    """A mark: a query as JSON text, the id of the result, and whether it is right."""
-
-    query: str
-    result: str
-    right: bool
+from .background import Background, Progress
+from .marks import (
+    FEWEST,
+    FOLDS,
+    HEADER,
+    Mark,
+    held_out,
+    marked_pairs,
+    read_marks,
+    train_projection,
+)
+from .service import Query, Service, UnknownRowError
 
 
 class Feedback:
@@ -48,7 +41,9 @@ class Feedback:
         self.service = service
         self.path = service.source.state / 'marks.csv'
         self.trained_path = service.source.state / 'projection.safetensors'
-        self._lock, self._training = threading.Lock(), threading.Lock()
+        self.used_path = service.source.state / 'projection.used.safetensors'
+        self._lock, self._training = threading.Lock(), Background(self._train)
+        self._take_up()
 
     # Marks ---------------------------------------------------------------------------------------
 
@@ -82,109 +77,66 @@ class Feedback:
                       errors='surrogateescape') as file:
                 writer = csv.writer(file, lineterminator='\n')
                 if new:
-                    writer.writerow(_HEADER)
+                    writer.writerow(HEADER)
                 writer.writerow(line)
                 file.flush()
                 os.fsync(file.fileno())
         return self.counts()
 
-    def marks(self) -> list[Marked]:
+    def marks(self) -> list[Mark]:
         """The marks, the last of each pair."""
-        if not self.path.exists():
-            return []
-        found = {}
-        with open(self.path, newline='', encoding='utf-8', errors='surrogateescape') as file:
-            for line in csv.DictReader(file):
-                if line.get('right') in ('0', '1'):  # a line that a kill cut off is none
-                    found[line['query'], line['result']] = line['right'] == '1'
-        return [Marked(*pair, right) for pair, right in found.items()]
+        return read_marks(self.path) if self.path.exists() else []
 
     def counts(self) -> dict[str, Any]:
         """How many marks there are, and what they are good for."""
         marks = self.marks()
         right = sum(mark.right for mark in marks)
+        folder = self.service.source.folder
         return dict(right=right, wrong=len(marks) - right,
-                    queries=len({mark.query for mark in marks}), needed=_FEWEST,
-                    can_train=len(marks) >= _FEWEST and 0 < right < len(marks),
+                    file=str(self.path.relative_to(folder)) if folder is not None and
+                    self.path.is_relative_to(folder) else self.path.name,
+                    queries=len({mark.query for mark in marks}), needed=FEWEST,
+                    can_train=len(marks) >= FEWEST and 0 < right < len(marks),
                     trained=self.trained_path.is_file(),
                     use='original' if self.service.projection is None else 'trained')
 
     # Training ------------------------------------------------------------------------------------
 
-    def _embedded(self, query: str, snapshot: Snapshot, gallery: Gallery,
-                  memory: dict[str, Tensor | None]) -> Tensor | None:
-        """The embedding of a query without a projection; None where its picture is gone."""
-        if query not in memory:
-            service, kept = self.service, json.loads(query)
-            try:
-                if 'upload' in kept:
-                    path = service.source.state / 'marked' / kept['upload']
-                    memory[query] = service.encoder(
-                        str(path) if 'box' not in kept else cut(read_image(path), kept['box']))
-                else:
-                    row = snapshot.row_of_name[kept['id']]
-                    memory[query] = gallery.embeddings[row] if 'box' not in kept else \
-                        service.encoder(cut(service.pictures.read(snapshot.ids[row]), kept['box']))
-            except (OSError, LookupError):
-                memory[query] = None
-        return memory[query]
-
-    def train(self) -> dict[str, Any]:
+    def train(self, wait: bool = True) -> Any:
         """Train a projection on all marks, and say what the same training does to marks that it
-        did not see: the queries are split into four parts, each held out once.
+        did not see. The same marks over the same gallery are trained on once.
+
+        Args:
+            wait: return when it is done; else with a :class:`Progress` until it is.
 
         Returns:
-            ``before`` and ``after``, each with ``ordered``: the share of pairs of a right and a
-            wrong held-out result that their similarities order rightly; and ``changed``, the
-            held-out marks with both similarities, the largest change first.
+            ``before`` and ``after``, each with ``ordered`` (see :func:`held_out`); ``marks``, how
+            many; and ``changed``, the held-out marks with both similarities, the largest change
+            first.
 
         Raises:
             ValueError: there are too few marks, or of one kind alone.
         """
-        if not self._training.acquire(blocking=False):
-            raise TimeoutError('A training is running: wait for it.')
-        try:
-            return self._train()
-        finally:
-            self._training.release()
+        state = self.path.stat() if self.path.exists() else None
+        key = (state and (state.st_mtime_ns, state.st_size),
+               weakref.ref(self.service.own_gallery))
+        return self._training(key, wait)
 
-    def _train(self) -> dict[str, Any]:
+    def _train(self, _: Any, progress: Progress) -> dict[str, Any]:
+        progress.begin('looking at what was marked')
         snapshot, gallery = self.service.both()
-        memory: dict[str, Tensor | None] = {}
-        pairs, marks = [], []
-        for mark in self.marks():
-            query = self._embedded(mark.query, snapshot, gallery, memory)
-            row = snapshot.row_of_name.get(mark.result)
-            if query is not None and row is not None:
-                pairs.append((normalize(query, dim=0), normalize(gallery.embeddings[row], dim=0)))
-                marks.append(mark)
-        right = torch.tensor([float(mark.right) for mark in marks])
-        if len(marks) < _FEWEST or not 0 < right.sum() < len(right):
-            raise ValueError(f'A training wants at least {_FEWEST} marks, some right and some '
-                             f'wrong; there are {int(right.sum())} right and '
-                             f'{int(len(right) - right.sum())} wrong.')
-        ones, others = (torch.stack(side) for side in zip(*pairs, strict=True))
-        names = sorted({mark.query for mark in marks})
-        groups = names if len(names) >= 2 * _FOLDS else None
-        fold = torch.tensor([(names.index(mark.query) if groups else place) % _FOLDS
-                             for place, mark in enumerate(marks)])
-        before = (ones * others).sum(1)
-        after = torch.zeros_like(before)
-        for number in range(_FOLDS):
-            held = fold == number
-            if held.any() and 0 < right[~held].sum() < len(right[~held]):
-                after[held] = _scores(train_projection(ones[~held], others[~held], right[~held]),
-                                      ones[held], others[held])
-            else:
-                after[held] = before[held]
-        projection = train_projection(ones, others, right)
+        pairs = marked_pairs(self.marks(), gallery.embeddings, snapshot.ids, snapshot.row_of_name,
+                             self.service.pictures, self.service.encoder)
+        pairs.check()
+        progress.begin('training', FOLDS + 1)
+        found = held_out(pairs, progress.advance)
+        projection = train_projection(pairs.queries, pairs.results, pairs.right)
         self._save(projection)
-        return dict(
-            before=dict(ordered=_ordered(before, right, fold)),
-            after=dict(ordered=_ordered(after, right, fold)), marks=len(marks),
-            changed=self._changed(marks, before, after))
+        return dict(before=dict(ordered=found.ordered_before),
+                    after=dict(ordered=found.ordered_after), marks=len(pairs.marks),
+                    changed=self._changed(pairs.marks, found.before, found.after))
 
-    def _changed(self, marks: Sequence[Marked], before: Tensor,
+    def _changed(self, marks: list[Mark], before: Tensor,
                  after: Tensor) -> list[dict[str, Any]]:
         snapshot = self.service.current()
         row_of = snapshot.row_of_name
@@ -217,76 +169,33 @@ class Feedback:
             ValueError: it was trained for another model.
         """
         if which == 'original':
+            self.used_path.unlink(missing_ok=True)
             self.service.use(None)
             return self.counts()
         if not self.trained_path.is_file():
             raise UnknownRowError('Nothing was trained yet: mark results, and train.')
-        from safetensors import safe_open
-
-        with safe_open(self.trained_path, 'pt') as opened:
-            made = (opened.metadata() or {}).get('fingerprint')
-            projection = opened.get_tensor('projection')
-        own = json.dumps(self.service.fingerprint, sort_keys=True)
-        if made != own:
+        projection = self._read(self.trained_path)
+        if projection is None:
             raise ValueError('The projection was trained for another model: train again.')
+        write_atomically(self.used_path, lambda path: shutil.copyfile(self.trained_path, path))
         self.service.use(projection)
         return self.counts()
 
+    def _read(self, path: Path) -> Tensor | None:
+        """A projection; None where it was trained for another model."""
+        from safetensors import safe_open
 
-def train_projection(ones: Tensor, others: Tensor, right: Tensor) -> Tensor:
-    """A projection ``(D, D)`` after which right pairs are similar and wrong ones are not.
+        with safe_open(path, 'pt') as opened:
+            made = (opened.metadata() or {}).get('fingerprint')
+            own = json.dumps(self.service.fingerprint, sort_keys=True)
+            return opened.get_tensor('projection') if made == own else None
 
-    The identity and a correction of low rank, which is held small: a few marks must not turn
-    everything over. The level from which pairs count as similar is learned too.
-
-    Args:
-        ones, others: ``(n, D)`` float32, the pairs, at length 1.
-        right: ``(n,)`` float32, 1 or 0.
-
-    Example:
-        >>> ones, others = torch.eye(2)[[0, 0]], torch.tensor([[.6, .8], [.8, .6]])
-        >>> found = _scores(train_projection(ones, others, torch.tensor([1., 0.])), ones, others)
-        >>> bool(found[0] - found[1] > -0.2)
-        True
-    """
-    generator = torch.Generator().manual_seed(0)
-    width = ones.shape[1]
-    down = (torch.randn(width, min(_RANK, width), generator=generator)
-            / width ** 0.5).requires_grad_()
-    up = torch.zeros(min(_RANK, width), width, requires_grad=True)
-    level = (ones * others).sum(1).median().clone().requires_grad_()
-    weights = [down, up, level]
-    moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in weights]
-    share = right.mean()
-    weight = torch.where(right > 0, 0.5 / share, 0.5 / (1 - share))
-    with torch.enable_grad():
-        for step in range(1, _STEPS + 1):
-            scores = (normalize(ones + ones @ down @ up)
-                      * normalize(others + others @ down @ up)).sum(1)
-            loss = binary_cross_entropy_with_logits(_SCALE * (scores - level), right, weight)
-            loss = loss + _DECAY * ((down.T @ down) * (up @ up.T)).sum()  # of the correction's norm
-            # Adam (Kingma & Ba, 2015); that of torch.optim imports a compiler first, for seconds
-            for one, slope, (first, second) in zip(weights, torch.autograd.grad(loss, weights),
-                                                   moments, strict=True):
-                first.lerp_(slope, 0.1)
-                second.lerp_(slope.square(), 0.001)
-                one.data -= _RATE * (first / (1 - 0.9 ** step)) / (
-                    (second / (1 - 0.999 ** step)).sqrt() + 1e-8)
-    return (torch.eye(width) + down @ up).detach()
-
-
-def _scores(projection: Tensor, ones: Tensor, others: Tensor) -> Tensor:
-    """The cosine similarity of pairs after a projection, ``(n,)``."""
-    return (normalize(ones @ projection) * normalize(others @ projection)).sum(1)
-
-
-def _ordered(scores: Tensor, right: Tensor, fold: Tensor) -> float | None:
-    """The share of right and wrong pairs of one fold that their scores order rightly."""
-    shares = []
-    for number in fold.unique().tolist():
-        own = fold == number
-        good, bad = scores[own & (right > 0)], scores[own & (right == 0)]
-        if len(good) and len(bad):
-            shares.append(np.mean((good[:, None] > bad).numpy()
-                                  + 0.5 * (good[:, None] == bad).numpy()))
-    return round(float(np.mean(shares)), 4) if shares else None
+    def _take_up(self) -> None:
+        """Search through the projection that was in use when the server ended."""
+        if self.used_path.is_file():
+            projection = self._read(self.used_path)
+            if projection is None:
+                print_log('The trained projection is of another model, and not used.', 'current',
+                          logging.WARNING)
+            else:
+                self.service.use(projection)

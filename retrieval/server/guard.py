@@ -28,8 +28,8 @@ TITLES = {400: 'Bad request', 401: 'No token', 403: 'Not allowed', 404: 'Not fou
 _WRITES = ('/v1/items', '/v1/feedback', '/v1/training', '/v1/model')
 _OPEN = ('/healthz', '/readyz')  # to whom supervises the process
 _HEADERS = [
-    (b'content-security-policy', b"default-src 'self'; img-src 'self' blob: data:; "
-     b"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    (b'content-security-policy', b"default-src 'self'; object-src 'none'; "
+     b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
     (b'x-content-type-options', b'nosniff'), (b'referrer-policy', b'same-origin'),
     (b'cross-origin-resource-policy', b'same-origin'),
     (b'cross-origin-opener-policy', b'same-origin'), (b'x-frame-options', b'DENY')]

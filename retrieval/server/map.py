@@ -2,19 +2,22 @@
 from __future__ import annotations
 
 import base64
-import threading
+import io
+import os
 from typing import Any
 
 import numpy as np
 
+from ..search import cluster
+from ..visualization import components, two_dimensions
+from .background import Background, Progress
 from .service import Service
 
-_TSNE = 2000  # rows up to which neighbours are kept together; more would take minutes
-_FITTED = 20_000  # rows that the principal components are found on
+_CLUSTERS = 12  # at most, as many as there are colours that can be told apart
 
 
 class EmbeddingMap:
-    """Makes the map of a service's gallery once, and keeps it.
+    """Makes the map of a service's gallery once, in the background, and keeps it.
 
     Args:
         service: what is served.
@@ -22,50 +25,73 @@ class EmbeddingMap:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._lock = threading.Lock()
-        self._made: tuple[int, dict[str, Any]] = (-1, {})
+        self._made = Background(self._make)
 
-    def __call__(self) -> dict[str, Any]:
-        """Points, labels (or folders) and rows.
+    def __call__(self, wait: bool = True) -> Any:
+        """Points, rows and what the points can be coloured by; without ``wait``, until they are
+        there, a :class:`Progress`.
 
         Raises:
             UnknownRowError: nothing is served yet.
             ValueError: an index alone has no embeddings to show.
         """
+        found = self._made(self.service.current().generation, wait)
+        if isinstance(found, Progress):
+            return found
+        return dict(
+            generation=found['generation'], rows=found['rows'].tolist(),
+            points=_base64(found['points'], '<f4'),
+            colours=[dict(name=name, values=values, codes=_base64(codes, '<i4'))
+                     for name, (values, codes) in found['colours'].items()])
+
+    def parquet(self) -> bytes:
+        """The map as a Parquet file, which embedding-atlas shows: ``id``, ``name`` (without its
+        folder), ``x``, ``y``, ``label``, ``cluster`` and the other columns to colour by.
+
+        Raises:
+            UnknownRowError: nothing is served yet.
+            ValueError: an index alone has no embeddings, or pyarrow is not installed.
+        """
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise ValueError("A Parquet file wants pyarrow: pip install 'retrieval[parquet]'."
+                             ) from error
+        found = self._made(self.service.current().generation, True)
+        columns: dict[str, Any] = dict(
+            id=found['ids'], name=[os.path.basename(name) for name in found['ids']],
+            x=found['points'][:, 0], y=found['points'][:, 1],
+            label=[None] * len(found['ids']))
+        for name, (values, codes) in found['colours'].items():
+            columns[name] = np.array(values, dtype=object)[codes] if values else []
+        out = io.BytesIO()
+        parquet.write_table(pyarrow.table(
+            {name: pyarrow.array(values, pyarrow.string() if name not in 'xy' else None)
+             for name, values in columns.items()}), out)
+        return out.getvalue()
+
+    def _make(self, _: int, progress: Progress) -> dict[str, Any]:
         snapshot = self.service.current()
-        with self._lock:
-            if self._made[0] != snapshot.generation:
-                points = two_dimensions(snapshot.gallery.embeddings.float().cpu().numpy())
-                columns = snapshot.columns
-                named = columns.get('label') or columns.get('folder')
-                labels = [None] * len(points) if named is None else named.values.tolist()
-                self._made = (snapshot.generation, dict(
-                    points=base64.b64encode(points.tobytes()).decode(), labels=labels,
-                    rows=snapshot.handles.tolist(), generation=snapshot.generation))
-            return self._made[1]
+        progress.begin('principal components')
+        kept = components(snapshot.gallery.embeddings.float().cpu().numpy())
+        points = two_dimensions(kept, progress)
+        progress.begin('clusters')
+        colours: dict[str, tuple[list[str], np.ndarray]] = {}
+        for name in ('label', 'folder', 'camera'):
+            if name in snapshot.columns:
+                values, codes = snapshot.columns[name].groups
+                if len(values) > 1:
+                    colours[name] = (values.tolist(), codes)
+        count = min(_CLUSTERS, len(kept) // 4)
+        if count > 1:
+            # of what is shown in colour the neighbourhoods count, and not the lengths
+            codes = cluster(kept, k=count).labels.numpy()
+            colours['cluster'] = ([f'cluster {number + 1}' for number in range(codes.max() + 1)],
+                                  codes)
+        return dict(generation=snapshot.generation, rows=snapshot.handles, points=points,
+                    colours=colours, ids=[snapshot.name(row) for row in range(len(snapshot))])
 
 
-def two_dimensions(vectors: np.ndarray) -> np.ndarray:
-    """Vectors ``(N, D)`` as points ``(N, 2)`` float32 within [-1, 1]: t-SNE of a few thousand,
-    principal components of more.
-
-    Example:
-        >>> two_dimensions(np.eye(8, 4, dtype=np.float32)).shape
-        (8, 2)
-    """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    count, width = vectors.shape
-    if min(count, width) < 2:
-        return np.zeros((count, 2), dtype=np.float32)
-    if count < 8 or count > _TSNE:
-        step = max(1, count // _FITTED)
-        points = PCA(2, random_state=0).fit(vectors[::step]).transform(vectors)
-    else:
-        kept = PCA(min(50, count, width), random_state=0).fit_transform(vectors)
-        init = 'pca' if kept[:, :2].std() > 0 else 'random'
-        points = TSNE(2, init=init, perplexity=min(30, (count - 1) / 3), max_iter=500,
-                      random_state=0).fit_transform(kept)
-    points = points - points.mean(0)
-    return np.ascontiguousarray(points / max(float(np.abs(points).max()), 1e-12), dtype='<f4')
+def _base64(values: np.ndarray, kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()

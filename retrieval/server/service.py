@@ -5,8 +5,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import whole_number
-from ..evaluation import MatchCalibration
-from ..gallery import Gallery, GalleryStore
+from ..gallery import Gallery
 from ..structures import RetrievalDataSample
 from .batching import Batcher, Encoder
 from .facts import PictureFacts
 from .pictures import Pictures, Uploads
+from .served import Served
 from .snapshot import Snapshot, display_root, handles_of, projected
 
 _DEPTH = 500  # results that are stacked, sorted and counted
@@ -87,14 +88,12 @@ class Source:
         name: for people.
         state: the folder of thumbnails, uploads, marks and what else is kept.
         folder: the folder of pictures that is followed, or None.
-        store: the store that can be changed, or None.
         datasets: of a config, in which pictures are looked for.
     """
 
     name: str
     state: Path
     folder: str | None = None
-    store: GalleryStore | None = None
     datasets: Sequence[Any] = field(default_factory=list)
 
 
@@ -102,10 +101,8 @@ class Service:
     """Searches, rows and changes of what is served; from any thread.
 
     Args:
-        model: a retriever, with its prototype where that is not published later.
-        pipeline: config of the test pipeline.
+        served: the model; one without a prototype waits for what is published.
         source: where the gallery comes from.
-        calibration: results get probabilities, and a line below which nothing probably matches.
         read_only: refuse whatever changes something.
         show_paths: show where files are.
 
@@ -114,18 +111,16 @@ class Service:
         >>> from retrieval.retrievers import ImageToImageRetriever
         >>> model = ImageToImageRetriever(torch.nn.Flatten(), Gallery(np.eye(3), 'abc'))
         >>> source = Source('x', Path(tempfile.mkdtemp()))
-        >>> service = Service(model, [dict(type='PackInputs')], source)
+        >>> service = Service(Served(model, [dict(type='PackInputs')]), source)
         >>> [hit['id'] for hit in service.search([Query(vector=[0, 1, .5])], k=2)['results']]
         ['b', 'c']
         >>> service.close()
     """
 
-    def __init__(self, model: Any, pipeline: Sequence[dict[str, Any]], source: Source,
-                 calibration: MatchCalibration | None = None, read_only: bool = False,
+    def __init__(self, served: Served, source: Source, read_only: bool = False,
                  show_paths: bool = False) -> None:
-        self.model, self.source, self.calibration = model, source, calibration
+        self.served, self.source = served, source
         self.read_only, self.show_paths = read_only, show_paths
-        self.encoder = Encoder(model, pipeline)
         source.state.mkdir(parents=True, exist_ok=True)
         inside = None if source.folder is None else os.path.join(source.folder, '')
         self.pictures = Pictures(source.state, source.datasets, inside)
@@ -135,43 +130,67 @@ class Service:
         self.encoding = Encoding()
         self.trouble: str | None = None  # why the source could not be read lately
         self.snapshot: Snapshot | None = None
-        self.projection: Tensor | None = None
         self.refresh: Callable[[], None] = self._reload  # or that of what follows the source
+        self.switching: Callable[[], AbstractContextManager[None]] = nullcontext
         self.stop = threading.Event()
-        self._gallery: Gallery | None = None
         self._handles: dict[str, int] = {}
         self._root: str | None = None
         self._publishing = threading.Lock()
         self._fact_reader: threading.Thread | None = None
-        if model.prototype is not None:
+        if served.model.prototype is not None:
             self.publish(None)
 
     # The state -----------------------------------------------------------------------------------
 
-    def publish(self, gallery: Gallery | None) -> None:
-        """Serve another gallery from now on; None for the model's own prototype."""
+    @property
+    def model(self) -> Any:
+        """The retriever that is served."""
+        return self.served.model
+
+    @property
+    def encoder(self) -> Encoder:
+        """That of the model."""
+        return self.served.encoder
+
+    @property
+    def projection(self) -> Tensor | None:
+        """What embeddings are multiplied by at present."""
+        return self.served.projection
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the model, as plain values."""
+        return self.served.fingerprint
+
+    def publish(self, gallery: Gallery | None, served: Served | None = None) -> None:
+        """Serve another gallery from now on; None for the model's own prototype.
+
+        Args:
+            gallery: without a projection.
+            served: another model, whose gallery it is.
+        """
         with self._publishing:
-            own = self.model.gallery if gallery is None else gallery
-            served = gallery
-            if self.projection is not None:
-                served = projected(own, self.projection)
-            generation = 1 if self.snapshot is None else self.snapshot.generation + 1
-            if self._gallery is None and self._root is None:  # it stays as it was first shown
+            one = served or self.served
+            own = one.model.gallery if gallery is None else gallery
+            if one.projection is not None:
+                gallery = projected(own, one.projection)
+            if self._root is None:  # it stays as it was first shown
                 self._root = display_root(own) if self.source.folder is None else \
                     os.path.join(self.source.folder, '')
-            self._gallery = own
-            self.snapshot = Snapshot(self.model, served, handles_of(own, self._handles), generation,
-                                     self._root, self.facts, self.projection)
+            one.gallery = own
+            self.snapshot = Snapshot(one, gallery, handles_of(own, self._handles),
+                                     self.generation + 1, self._root, self.facts)
+            self.served = one
         self._read_facts()
 
     def _reload(self) -> None:
         """Serve the store as it is now."""
-        if self.source.store is not None:
-            self.publish(self.source.store.load(copy=True))
+        if self.served.store is not None:
+            self.publish(self.served.latest())
 
     def withdraw(self) -> None:
         """Serve nothing: the folder is empty."""
-        self.snapshot = self._gallery = None
+        self.snapshot = self.served.gallery = None
 
     def _read_facts(self) -> None:
         """Read the facts of pictures beside; one thread does, for the latest snapshot."""
@@ -190,16 +209,17 @@ class Service:
 
     def use(self, projection: Tensor | None) -> None:
         """Search through a projection ``(D, E)`` from now on, or through none."""
-        self.projection = projection
-        if self._gallery is not None:
-            self.publish(self._gallery)
+        self.served.projection = projection
+        if self.served.gallery is not None:
+            self.publish(self.served.gallery)
 
     @property
     def own_gallery(self) -> Gallery:
         """The gallery without a projection. Raises UnknownRowError where there is none."""
-        if self._gallery is None:
+        gallery: Gallery | None = self.served.gallery
+        if gallery is None:
             raise UnknownRowError('Nothing is served yet.')
-        return self._gallery
+        return gallery
 
     def both(self) -> tuple[Snapshot, Gallery]:
         """The present snapshot, and its gallery without a projection, of one moment."""
@@ -217,16 +237,11 @@ class Service:
     def close(self) -> None:
         """End the threads."""
         self.stop.set()
-        self.encoder.batcher.close()
+        self.served.close()
         self._searches.close()
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
-
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """Of the model, as plain values."""
-        return dict(self.model.fingerprint().as_dict())
 
     @property
     def generation(self) -> int:
@@ -235,28 +250,31 @@ class Service:
 
     def info(self) -> dict[str, Any]:
         """What is served."""
-        snapshot, calibration = self.snapshot, self.calibration
+        snapshot = self.snapshot
+        served = self.served if snapshot is None else snapshot.served
+        calibration, projection = served.calibration, served.projection
         gallery = None if snapshot is None else snapshot.gallery
         skipped = {} if gallery is None else getattr(gallery, 'skipped', {})
         root = '' if snapshot is None else snapshot.root or ''
         return dict(
-            name=self.source.name, model=_model_name(self.model), fingerprint=self.fingerprint,
-            similarity=self.model.similarity.name, images=0 if snapshot is None else len(snapshot),
+            name=self.source.name, model=_model_name(served.model),
+            fingerprint=served.fingerprint, similarity=served.model.similarity.name,
+            images=0 if snapshot is None else len(snapshot),
             encoding=self.encoding.as_dict(), trouble=self.trouble,
             unreadable=[dict(name=os.path.basename(name) if not root else name.removeprefix(root),
                              reason=why.replace(root, '') if root else why)
                         for name, why in list(skipped.items())[:1000]],
-            threshold=None if calibration is None or self.projection is not None
+            threshold=None if calibration is None or projection is not None
             else calibration.threshold,
-            calibrated=calibration is not None, rerank=bool(self.model.rerankers),
-            projected=self.projection is not None,
+            calibrated=calibration is not None, rerank=bool(served.model.rerankers),
+            projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),
             read_only=self.read_only,
             writable=not self.read_only and (self.source.folder is not None
-                                             or self.source.store is not None),
+                                             or self.served.store is not None),
             has_pictures=self.source.folder is not None or (
                 snapshot is not None and any(self.facts.of(name) for name in snapshot.ids[:20])),
-            generation=self.generation)
+            parquet=find_spec('pyarrow') is not None, generation=self.generation)
 
     # Rows ----------------------------------------------------------------------------------------
 
@@ -282,7 +300,7 @@ class Service:
         """A row as a result."""
         name, label = snapshot.name(row), snapshot.gallery.label_name(row)
         facts = self.facts.of(snapshot.ids[row])
-        calibration = None if self.projection is not None else self.calibration
+        calibration = snapshot.calibration
         found = dict(
             row=int(snapshot.handles[row]), id=name, name=os.path.basename(name) or name,
             folder=os.path.dirname(name), label=label,
@@ -333,7 +351,7 @@ class Service:
             if query.box is not None:
                 raise ValueError('A box is a part of a picture, and a vector has none.')
             vector = torch.tensor(list(query.vector), dtype=torch.float32)
-            width = self.own_gallery.dim
+            width = snapshot.width
             if vector.ndim != 1 or len(vector) != width or not bool(vector.isfinite().all()):
                 raise ValueError(f'A vector has {width} finite numbers here, got {len(vector)}.')
             return vector if snapshot.projection is None else vector @ snapshot.projection
@@ -342,11 +360,11 @@ class Service:
             return snapshot.gallery.embeddings[row].float().cpu()
         if query.box is None:
             assert query.upload is not None
-            found = self.encoder(str(self.uploads.path(query.upload)))
+            found = snapshot.served.encoder(str(self.uploads.path(query.upload)))
         else:
             picture = self.uploads.read(query.upload) if query.upload is not None else \
                 self.pictures.read(snapshot.ids[row or 0])
-            found = self.encoder(cut(picture, query.box))
+            found = snapshot.served.encoder(cut(picture, query.box))
         return found if snapshot.projection is None else found @ snapshot.projection
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
@@ -412,7 +430,7 @@ class Service:
     def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
                 stacked: Mapping[int, list[int]], total: int, best: float | None,
                 facets: list[Any], start: float) -> dict[str, Any]:
-        calibration = None if self.projection is not None else self.calibration
+        calibration = None if snapshot is None else snapshot.calibration
         threshold = None if calibration is None else calibration.threshold
         return dict(results=shown, threshold=threshold,
                     no_match=best is not None and threshold is not None and best < threshold,
@@ -424,7 +442,7 @@ class Service:
                 mask: np.ndarray | None,
                 rerank: bool | None) -> tuple[list[int], dict[int, float]]:
         """The best rows, and the score of each; the rows that a query names are left out."""
-        if rerank and not self.model.rerankers:
+        if rerank and not snapshot.model.rerankers:
             raise ValueError('The model has no rerankers: leave rerank out, or serve a config with '
                              '`model.rerank`.')
         vectors = [self.embedding(snapshot, query) for query in queries]
@@ -469,10 +487,12 @@ class Service:
         """The embedding of a picture or row, as plain numbers."""
         snapshot = self.snapshot
         if snapshot is None and query.upload is not None:
-            found = self.encoder(str(self.uploads.path(query.upload)))
+            served = self.served
+            found = served.encoder(str(self.uploads.path(query.upload)))
         else:
-            found = self.embedding(self.current(), query)
-        return dict(embedding=found.tolist(), fingerprint=self.fingerprint)
+            snapshot = self.current()
+            served, found = snapshot.served, self.embedding(snapshot, query)
+        return dict(embedding=found.tolist(), fingerprint=served.fingerprint)
 
 
 def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:

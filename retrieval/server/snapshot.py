@@ -17,6 +17,7 @@ from ..labels import whole_number_in
 from ..registry import unknown_name
 from ..similarity import normalize
 from .facts import PictureFacts
+from .served import Served
 
 _DATE = re.compile(r'\d{4}-\d\d(-\d\d([ T].*)?)?')
 _MOST_VALUES = 200  # of a facet that are listed
@@ -100,19 +101,25 @@ class Snapshot:
     """What is searched from one change to the next; an answer comes from one of them.
 
     Args:
-        model: the retriever. A copy of it, which shares the weights, holds the gallery.
+        served: the model. A copy of it, which shares the weights, holds the gallery.
         gallery: what is searched; None for the prototype that the model has already.
         handles: the number ``(N,)`` int64 under which each row is known to clients.
         generation: rises with every change.
         root: a folder that ids are shown relative to, or None.
         facts: what is known of the picture files.
+
+    Attributes:
         projection: ``(D, E)`` float32, what embeddings are multiplied by, or None.
+        width: of the embeddings before that.
+        calibration: of the scores, or None.
     """
 
-    def __init__(self, model: Any, gallery: Any, handles: np.ndarray, generation: int,
-                 root: str | None, facts: PictureFacts,
-                 projection: torch.Tensor | None = None) -> None:
-        self.model = copy.copy(model)
+    def __init__(self, served: Served, gallery: Any, handles: np.ndarray, generation: int,
+                 root: str | None, facts: PictureFacts) -> None:
+        self.served, self.projection = served, served.projection
+        self.width: int = served.gallery.dim
+        self.calibration = None if self.projection is not None else served.calibration
+        self.model = copy.copy(served.model)
         if gallery is not None:
             self.model.check_fingerprint = False  # it was, when the gallery was opened
             self.model.prototype = gallery
@@ -123,7 +130,6 @@ class Snapshot:
             self.plain.rerankers = []
         self.gallery: Any = self.model.gallery
         self.handles, self.generation, self.root, self.facts = handles, generation, root, facts
-        self.projection = projection
         self._columns: tuple[int, dict[str, Column]] = (-1, {})
         self._facets: tuple[Any, list[dict[str, Any]]] = (None, [])
 
@@ -149,12 +155,7 @@ class Snapshot:
 
     def name(self, row: int) -> str:
         """The id of a row as clients see it, relative to the folder."""
-        name = self.ids[row]
-        if self.root is not None and name.startswith(self.root):
-            name = name[len(self.root):]
-        if name.isascii():
-            return name
-        return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+        return shown_name(self.ids[row], self.root)
 
     # Columns -------------------------------------------------------------------------------------
 
@@ -235,6 +236,20 @@ def _as_column(values: Any) -> Column | None:
     if len(set(filled)) > max(50, _TEXT_SHARE * len(texts)):
         return None
     return Column('text', texts)
+
+
+def shown_name(name: str, root: str | None) -> str:
+    """An id as clients see it, relative to a folder that ends in a slash, or None.
+
+    Example:
+        >>> shown_name('/a/b/c.png', '/a/')
+        'b/c.png'
+    """
+    if root is not None and name.startswith(root):
+        name = name[len(root):]
+    if name.isascii():
+        return name
+    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
 def display_root(gallery: Any) -> str | None:

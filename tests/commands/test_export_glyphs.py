@@ -94,8 +94,9 @@ def test_a_file_in_the_way_is_refused(tmp_path, capsys):
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(export_glyphs, 'write_list', lambda rows, path: 1 / 0)
-    glyphs = Glyphs('test', data_root=tmp_path / 'cache').get_subset(3)
+    monkeypatch.setattr(export_glyphs, 'write_images', lambda dataset, root: [])
     (tmp_path / 'place').mkdir()
     with pytest.raises(ZeroDivisionError):
-        export_glyphs.export([glyphs], tmp_path / 'place' / 'out')
+        export_glyphs.main([str(tmp_path / 'place' / 'out'), '--data-root',
+                            str(tmp_path / 'cache')])
     assert list((tmp_path / 'place').iterdir()) == []

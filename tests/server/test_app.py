@@ -1,5 +1,4 @@
 """The interface as clients meet it."""
-import base64
 import csv
 import io
 import json
@@ -218,13 +217,6 @@ def test_export(client):
     assert 'attachment' in packed.headers['content-disposition']
     names = zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
     assert names == ['export.csv', '0.png', '0-2.png']
-
-
-def test_map(client):
-    found = client.get('/v1/map').json()
-    points = np.frombuffer(base64.b64decode(found['points']), '<f4').reshape(-1, 2)
-    assert points.shape == (12, 2) and np.isfinite(points).all() and abs(points).max() <= 1
-    assert len(found['rows']) == 12 and found['labels'][0] == 'blue'
 
 
 def test_a_calibration_draws_a_line(services, store_service, tmp_path):

@@ -2,11 +2,13 @@
 
 Asking is tested in the default run, what is looked at less often with the slow tests.
 """
+import csv
 import json
 import os
 import shutil
 import threading
 import time
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,12 +68,13 @@ def serving(folder, calibration=None):
     from retrieval.commands.serve import listen
     from retrieval.server.app import create_app
     from retrieval.server.follow import follow_folder
+    from retrieval.server.served import Served
     from retrieval.server.service import Service, Source
 
     model = ImageToImageRetriever(Colours())
-    service = Service(model, PIPELINE, Source('pictures', folder / '.serve', folder=str(folder)),
-                      calibration)
-    follower = follow_folder(service, PIPELINE, None)
+    service = Service(Served(model, PIPELINE, calibration),
+                      Source('pictures', folder / '.serve', folder=str(folder)))
+    follower = follow_folder(service)
     with listen('127.0.0.1', 0, 0) as listening:
         app = create_app(service, '127.0.0.1', None, None, follower.start)
         server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
@@ -95,7 +98,9 @@ def address(tmp_path_factory):
 @pytest.fixture(scope='module')
 def browser():
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            '--no-sandbox', '--use-fake-device-for-media-stream',
+            '--use-fake-ui-for-media-stream'])
         yield started
         started.close()
 
@@ -220,6 +225,33 @@ class TestQuery:
         page.wait_for_selector('.score')
         assert names(page) == found and page.locator('.chip .box').count() == 1
 
+    @pytest.mark.slow
+    def test_picture_of_the_camera_is_added(self, page, address):
+        go(page, address, '#q=i:kind0/picture4.jpg')
+        page.get_by_role('button', name='Camera').click()
+        video = page.locator('dialog video')
+        wait_until(page, lambda: video.evaluate('(one) => one.videoWidth') > 0)
+        page.get_by_role('button', name='Take it').click()
+        expect(page.locator('.chip'), 2)
+        page.wait_for_selector('.score')
+        assert '&q=u:' in page.url and page.locator('dialog').count() == 0
+
+    @pytest.mark.slow
+    def test_pictures_that_are_added_and_their_weights(self, page, address, tmp_path):
+        """Green and blue together are nearest to cyan, green without blue to green."""
+        for event, colour in (('', 1), ('shiftKey: true', 2)):
+            data = list(picture_file(tmp_path, COLOURS[colour]).read_bytes())
+            page.evaluate(PASTE % f'DragEvent("drop", {{dataTransfer: data, {event}}})', data)
+            expect(page.locator('.chip'), colour)
+        wait_until(page, lambda: names(page)[0].startswith('kind5/'))
+        page.locator('.chip .part').last.click()
+        page.get_by_role('spinbutton', name='Weight').fill('-0.5')
+        page.keyboard.press('Enter')
+        page.get_by_role('button', name='Done').click()
+        expect(page.locator('.chip.minus'), 1)
+        assert page.locator('.chip .sign').last.inner_text() == '−0.5' and 'q=-0.5u:' in page.url
+        wait_until(page, lambda: names(page)[0].startswith('kind1/'))
+
     def test_file_that_is_no_picture_is_refused_in_words(self, browser, address, tmp_path):
         path = tmp_path / 'broken.png'
         path.write_bytes(b'no picture')
@@ -265,6 +297,42 @@ class TestResults:
         page.get_by_role('button', name='Clear the filter').click()
         expect(page.locator('.card'), EACH * len(COLOURS))
 
+    def test_other_values_of_a_filter_stay_in_sight(self, page):
+        page.get_by_role('checkbox', name='Camera A').check()
+        expect(page.locator('.card'), 2 * len(COLOURS))
+        page.get_by_role('checkbox', name='Camera B').check()
+        expect(page.locator('.card'), EACH * len(COLOURS))
+        assert 'f.camera=Camera+A&f.camera=Camera+B' in page.url
+        page.get_by_label('to', exact=True).fill('2012-12-31')
+        expect(page.locator('.card'), 3 * len(COLOURS))
+        page.get_by_role('combobox').select_option('folder')
+        wait_until(page, lambda: names(page)[:4] == [
+            *(f'kind0/picture{number}.jpg' for number in range(3)), 'kind1/picture0.jpg'])
+
+    def test_thumbnails_come_when_they_are_seen_and_once(self, browser, address):
+        with opened(browser, address, viewport=dict(width=500, height=400)) as shown:
+            images = shown.locator('.card img')
+            assert set(images.evaluate_all('all => all.map(one => one.loading)')) == {'lazy'}
+            again = shown.request.get(address + images.first.get_attribute('src'))
+            tag = again.headers['etag']
+            kept = shown.request.get(address + images.first.get_attribute('src'),
+                                     headers={'if-none-match': tag})
+            assert again.status == 200 and kept.status == 304 and kept.body() == b''
+
+    def test_rows_are_justified(self, page):
+        """All rows but the last are as wide as the grid, and a row is of one height."""
+        boxes = page.locator('.card .picture').evaluate_all(
+            'all => all.map(one => { const box = one.getBoundingClientRect(); '
+            'return [box.left, box.right, box.top, box.height]; })')
+        rows = {}
+        for left, right, top, height in boxes:
+            rows.setdefault(round(top), []).append((left, right, round(height)))
+        grid = page.locator('.grid').bounding_box()
+        for row in list(rows.values())[:-1]:
+            assert len({height for *_, height in row}) == 1
+            assert row[0][0] == pytest.approx(grid['x'], abs=1)
+            assert row[-1][1] == pytest.approx(grid['x'] + grid['width'], abs=2)
+
     def test_near_identical_results_are_one(self, page, address):
         go(page, address, '#q=i:kind2/picture4.jpg')
         page.wait_for_selector('.stacked')
@@ -283,6 +351,19 @@ class TestResults:
             page.get_by_role('button', name='JSON').click()
         kept = json.loads(Path(started.value.path()).read_text())
         assert [item['id'] for item in kept] == names(page)[:3]
+        with page.expect_download() as started:
+            page.get_by_role('button', name='CSV').click()
+        table = csv.DictReader(Path(started.value.path()).read_text().splitlines())
+        assert [line['id'] for line in table] == names(page)[:3]
+        with page.expect_download() as started:
+            page.get_by_role('button', name='ZIP').click()
+        with zipfile.ZipFile(started.value.path()) as archive:
+            assert len(archive.namelist()) == 4 and 'export.csv' in archive.namelist()
+        page.context.grant_permissions(['clipboard-read', 'clipboard-write'])
+        page.get_by_role('button', name='Copy paths').click()
+        page.wait_for_selector('text=Copied 3 paths')
+        copied = page.evaluate('() => navigator.clipboard.readText()')
+        assert copied.splitlines() == names(page)[:3]
 
     def test_large_view_goes_through_the_results(self, page):
         first, second = page.locator('.card .picture').nth(0), names(page)[1]
@@ -309,6 +390,49 @@ def test_all_by_keyboard(page):
     expect(page.locator('.chip'), 1)
     page.keyboard.press('?')
     page.wait_for_selector('dialog:has-text("Keys")')
+    page.keyboard.press('Escape')
+    # what a mouse chooses, Tab reaches, in the order of the page
+    page.evaluate('() => document.activeElement.blur()')
+    reached = []
+    for _ in range(30):
+        page.keyboard.press('Tab')
+        reached.append(page.evaluate(
+            '() => document.activeElement.ariaLabel || document.activeElement.innerText'))
+    for name in ('To the results', 'Search', 'Duplicates', 'Map', 'Marks', 'Add a picture'):
+        assert name in reached, reached
+    page.get_by_role('checkbox', name='kind2').focus()
+    page.keyboard.press('Space')
+    wait_until(page, lambda: 'f.label=kind2' in page.url)
+
+
+@pytest.mark.slow
+def test_map_by_keyboard(page, address):
+    go(page, address, '#view=map')
+    page.wait_for_selector('.legend', timeout=60000)
+    page.locator('canvas').focus()
+    for key in ('+', '+', '+', '+', 'ArrowRight', 'Enter'):
+        page.keyboard.press(key)
+    shown = int(page.get_by_role('button', name='Show ').inner_text().split()[1])
+    assert 0 < shown < EACH * len(COLOURS)
+    page.get_by_role('combobox').select_option('cluster')
+    page.wait_for_selector('.legend >> text=cluster 1')
+    assert 'colour=cluster' in page.url
+    legend = page.locator('.legend button').first
+    legend.focus()
+    page.keyboard.press('Enter')
+    assert legend.get_attribute('aria-pressed') == 'true'
+
+
+@pytest.mark.slow
+def test_map_is_saved_as_parquet(page, address):
+    parquet = pytest.importorskip('pyarrow.parquet', reason='wants pyarrow')
+    go(page, address, '#view=map')
+    page.wait_for_selector('.legend', timeout=60000)
+    with page.expect_download() as started:
+        page.get_by_role('button', name='Parquet').click()
+    table = parquet.read_table(started.value.path()).to_pydict()
+    assert started.value.suggested_filename == 'map.parquet'
+    assert set(table['label']) == {f'kind{kind}' for kind in range(len(COLOURS))}
 
 
 @pytest.mark.slow
@@ -336,7 +460,7 @@ def test_duplicates_become_a_plan(page, address):
 @pytest.mark.slow
 def test_map_filters_by_what_is_in_view_and_by_a_lasso(page, address):
     go(page, address, '#view=map')
-    page.wait_for_selector('text=coloured by', timeout=60000)
+    page.wait_for_selector('.legend', timeout=60000)
     page.get_by_role('button', name='Take what is in view').click()
     everything = EACH * len(COLOURS)
     page.wait_for_selector(f'text=Show {everything} pictures')
@@ -379,6 +503,53 @@ def test_marks_training_switch_and_undo(page, address):
 
 
 @pytest.mark.slow
+def test_what_cannot_be_read_and_what_fails_is_said(browser, tmp_path):
+    make_pictures(tmp_path)
+    (tmp_path / 'kind0' / 'broken.jpg').write_bytes(b'no picture')
+    with serving(tmp_path) as url:
+        with opened(browser, url) as shown:
+            shown.get_by_text('1 picture cannot be read').click()
+            assert 'kind0/broken.jpg' in shown.locator('.unreadable li').inner_text()
+        context = browser.new_context()  # what fails stands in the console too
+        shown = context.new_page()
+        shown.goto(url + '#open=kind0/absent.jpg')
+        assert "no id 'kind0/absent.jpg'" in shown.wait_for_selector('[role=alert]').inner_text()
+        shown.wait_for_selector('.card')
+        shown.get_by_role('button', name='Dismiss').click()
+        shown.route('**/v1/duplicates*', lambda route: route.fulfill(
+            status=500, content_type='application/problem+json',
+            body=json.dumps(dict(title='Internal error', detail='The server failed.'))))
+        shown.get_by_role('link', name='Duplicates').click()
+        assert 'The server failed.' in shown.wait_for_selector('[role=alert]').inner_text()
+        shown.route('**/v1/search*', lambda route: route.abort())
+        shown.get_by_role('link', name='Search').click()
+        shown.get_by_role('checkbox', name='kind2').check()
+        assert 'does not answer' in shown.wait_for_selector('[role=alert]').inner_text()
+        context.close()
+
+
+@pytest.mark.slow
+def test_what_lasts_says_how_far_it_is(page, address):
+    """The page asks again until the answer is there, and shows what it is told meanwhile."""
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.url)
+        if len(asked) > 3:
+            route.fallback()
+        else:
+            route.fulfill(status=202, json=dict(
+                running=True, step='comparing pictures', done=len(asked), total=4, seconds=3))
+    page.route('**/v1/duplicates*', answer)
+    go(page, address, '#view=duplicates&threshold=0.98')
+    page.wait_for_selector('.working >> text=comparing pictures, 2 of 4, 3 s so far')
+    bar = page.get_by_role('progressbar', name='Looking for duplicates')
+    assert bar.get_attribute('max') == '4'
+    page.wait_for_selector('.group')
+    assert len(asked) >= 4 and page.locator('.working').count() == 0
+
+
+@pytest.mark.slow
 def test_folder_is_followed_and_a_link_outlasts_a_restart(browser, tmp_path):
     make_pictures(tmp_path)
     with serving(tmp_path) as url, opened(browser, url) as shown:
@@ -406,6 +577,8 @@ def test_no_serious_finding_of_axe(browser, address, scheme):
         for fragment in ('', '#q=i:kind0/picture0.jpg', '#open=kind0/picture0.jpg',
                          '#view=duplicates', '#view=map', '#view=marks'):
             go(shown, address, fragment)
+            shown.wait_for_selector({'#view=duplicates': '.group', '#view=map': '.legend'}.get(
+                fragment, 'main'), timeout=60000)
             shown.wait_for_timeout(700)
             found = axe.run(shown).response['violations']
             serious = [(one['id'], one['nodes'][0]['html']) for one in found

@@ -32,6 +32,19 @@ const json = (body) => ({
 export const get = async (path, options) => (await request(path, options)).json();
 export const post = async (path, body, options) => (await request(path, {...json(body), ...options})).json();
 
+/** Ask for what may take long until it is there, and tell how far it is. */
+export async function waitFor(path, options, tell) {
+  for (let pause = 150; ; pause = Math.min(1500, pause * 1.5)) {
+    const response = await request(`${path}?wait=false`, options);
+    const answer = await response.json();
+    if (response.status !== 202) return answer;
+    tell(answer);
+    await new Promise((done) => { setTimeout(done, pause); });
+  }
+}
+
+export const postAndWait = (path, body, tell, options) => waitFor(path, {...json(body), ...options}, tell);
+
 /** Hand a picture to the server; it answers with the name under which it may be searched with. */
 export async function upload(file) {
   const response = await request('v1/uploads', {
@@ -42,7 +55,7 @@ export async function upload(file) {
 
 /** Ask for a file and hand it to the browser's downloads. */
 export async function download(path, body, name) {
-  const response = await request(path, json(body));
+  const response = await request(path, body && json(body));
   const said = /filename="?([^";]+)/.exec(response.headers.get('Content-Disposition') || '');
   const link = document.createElement('a');
   link.href = URL.createObjectURL(await response.blob());

@@ -113,6 +113,14 @@ function Progress({info}) {
     <span>${text}. Answers are over those.</span></div>`;
 }
 
+/** Why the source cannot be read, and which pictures cannot. */
+function Troubles({info}) {
+  const {unreadable = [], trouble} = info;
+  return html`${trouble && html`<p role="alert" class="problem">${trouble}</p>`}
+    ${unreadable.length > 0 && html`<details class="unreadable"><summary>${plural(unreadable.length, 'picture')} cannot be read</summary>
+      <ul>${unreadable.map(({name, reason}) => html`<li key=${name}><strong>${name}</strong>: ${reason}</li>`)}</ul></details>`}`;
+}
+
 function Stack({item, hasPictures, onOpen, onClose}) {
   return html`<${Dialog} label="Near-identical pictures" onClose=${onClose} className="stack">
     <h2>Near-identical to ${item.name}</h2>
@@ -227,11 +235,12 @@ function App() {
       <button class="plain help" onClick=${() => setHelp(true)} aria-label="Keys">?</button></header>
     <${Progress} info=${info} />
     ${problem && html`<p role="alert" class="problem">${problem.message} <button class="plain" aria-label="Dismiss" onClick=${() => setProblem(null)}>×</button></p>`}
+    <${Troubles} info=${info} />
     <main id="main" tabindex="-1">
     ${state.view === 'search' && html`
       <${QueryBar} queries=${state.queries} change=${change} take=${take} waiting=${waiting} hasPictures=${info.has_pictures} />
       <div class="columns">
-        <${Facets} facets=${answer?.facets || info.facets || []} filter=${state.filter} change=${change} />
+        <${Facets} facets=${answer?.facets || info.facets || []} all=${info.facets || []} filter=${state.filter} change=${change} />
         <section class="results" aria-label="Results" aria-busy=${busy}>
           <div class="bar">
             <span class="count">${answer ? plural(answer.total, state.queries.length ? 'result' : 'picture') : busy ? 'Searching …' : ''}${answer?.milliseconds != null && state.queries.length > 0 ? ` in ${Math.round(answer.milliseconds)} ms` : ''}</span>
@@ -247,18 +256,16 @@ function App() {
           ${empty && html`<p class="empty">${limited ? 'Nothing fits the filter.' : info.encoding?.running ? 'The first pictures are being encoded …' : 'There are no pictures.'}
             ${limited && html` <button onClick=${() => change({filter: {}, lasso: null})}>Clear the filter</button>`}</p>`}
           <${Grid} items=${items} threshold=${answer?.threshold} line=${state.queries.length > 0 && state.sort === 'score' && !answer?.no_match} actions=${actions} selection=${selection}
-            markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />
+            markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} dated=${state.sort === 'date'} />
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}
     ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
-    ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
+    ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} colour=${state.colour} parquet=${info.parquet} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
       ${state.lasso && html`<${Grid} small items=${items} actions=${actions} selection=${selection} markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />`}`}
     ${state.view === 'marks' && html`<${MarksView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} />`}
     </main>
     <footer><span>${plural(info.images, 'picture')}, ${info.model}, ${info.similarity}${info.calibrated ? ', calibrated' : ''}${readOnly ? ', read-only' : ''}</span>
-      ${info.unreadable?.length > 0 && html`<details><summary>${plural(info.unreadable.length, 'file')} cannot be read</summary>
-        <ul>${info.unreadable.map(({name, reason}) => html`<li><strong>${name}</strong>: ${reason}</li>`)}</ul></details>`}
       <a href="docs">API</a></footer>
     ${chosen.length > 0 && html`<section class="selection" aria-label="Selection"><strong>${chosen.length.toLocaleString('en')} selected</strong>
       <button onClick=${() => save('csv')}>CSV</button><button onClick=${() => save('json')}>JSON</button>

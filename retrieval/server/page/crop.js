@@ -6,7 +6,9 @@ export const boxStyle = ([x, y, width, height]) => ({
   left: `${x * 100}%`, top: `${y * 100}%`, width: `${width * 100}%`, height: `${height * 100}%`,
 });
 
-export function Crop({src, alt, width, height, box, onBox}) {
+export function Crop({src, alt, width, height, box, onBox, onError}) {
+  const [natural, setNatural] = useState(null);
+  const [wide, tall] = natural || [width, height];
   const frame = useRef();
   const start = useRef(null);
   const [drawn, setDrawn] = useState(null);
@@ -35,9 +37,12 @@ export function Crop({src, alt, width, height, box, onBox}) {
     if (drawn && drawn[2] > 0.02 && drawn[3] > 0.02) onBox(drawn);
     setDrawn(null);
   };
-  return html`<div class="crop" ref=${frame} onPointerDown=${down} onPointerMove=${move} onPointerUp=${up}
+  // as large as there is room for: a small picture is enlarged, so that one can draw on it
+  const size = wide && {'--shape': wide / tall, '--most': `${Math.max(wide, 480)}px`};
+  return html`<div class="crop" ref=${frame} style=${size || {}} onPointerDown=${down} onPointerMove=${move} onPointerUp=${up}
       onPointerCancel=${() => { start.current = null; setDrawn(null); }}>
-    <img src=${src} alt=${alt} width=${width} height=${height} draggable=${false} />
+    <img src=${src} alt=${alt} draggable=${false} onError=${onError}
+      onLoad=${(event) => setNatural([event.target.naturalWidth, event.target.naturalHeight])} />
     ${shown && html`<div class="box" style=${boxStyle(shown)}></div>`}
   </div>`;
 }

@@ -1,6 +1,6 @@
 // Groups of near-identical pictures; the outcome is a plan file, nothing is deleted or moved here.
-import {html, useEffect, useMemo, useState, Dialog, Thumbnail, announce, bytes, plural, score} from './ui.js';
-import {post, download} from './api.js';
+import {html, useEffect, useMemo, useState, Dialog, Thumbnail, Working, announce, bytes, plural, score} from './ui.js';
+import {postAndWait, download} from './api.js';
 
 function Compare({left, right, onClose}) {
   const [way, setWay] = useState('slider');
@@ -43,6 +43,7 @@ function Group({group, hasPictures, number, keep, included, onKeep, onInclude, o
 
 export function DuplicatesView({threshold, change, report, onOpen, generation, hasPictures}) {
   const [groups, setGroups] = useState(null);
+  const [progress, setProgress] = useState(null);
   const [kept, setKept] = useState({});
   const [left, setLeft] = useState(new Set());
   const [pair, setPair] = useState(null);
@@ -51,7 +52,8 @@ export function DuplicatesView({threshold, change, report, onOpen, generation, h
   useEffect(() => {
     const abort = new AbortController();
     setGroups(null);
-    post('v1/duplicates', {threshold}, {signal: abort.signal}).then((answer) => {
+    setProgress(null);
+    postAndWait('v1/duplicates', {threshold}, setProgress, {signal: abort.signal}).then((answer) => {
       setGroups(answer.groups);
       setKept({});
       setLeft(new Set());
@@ -72,8 +74,9 @@ export function DuplicatesView({threshold, change, report, onOpen, generation, h
     <div class="bar"><label>Near-identical from a score of <output>${threshold.toFixed(2)}</output>
       <input type="range" min="0.7" max="1" step="0.01" value=${threshold} onChange=${(event) => change({threshold: Number(event.target.value)}, true)} /></label>
       <button class="primary" disabled=${!chosen.length} onClick=${plan}>Save the plan</button>
-      <span class="hint">${groups === null ? 'Looking for duplicates …' : html`${plural(keyed.length, 'group')}, ${plural(surplus, 'picture')} to spare${freed ? ` (${bytes(freed)})` : ''}.
+      <span class="hint">${groups !== null && html`${plural(keyed.length, 'group')}, ${plural(surplus, 'picture')} to spare${freed ? ` (${bytes(freed)})` : ''}.
         The plan is a file for you: nothing is deleted or moved here.`}</span></div>
+    ${groups === null && html`<${Working} title="Looking for duplicates" progress=${progress} />`}
     ${generation !== seen && html`<p class="note">Pictures came or went. <button onClick=${() => setSeen(generation)}>Look again</button></p>`}
     ${groups?.length === 0 && html`<p class="empty">No two pictures are that similar.</p>`}
     <ol class="groups">${keyed.slice(0, shown).map((group, at) => html`<${Group} key=${group.key} group=${group} hasPictures=${hasPictures} number=${at + 1} keep=${kept[group.key] ?? group.best}

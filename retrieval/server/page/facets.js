@@ -15,7 +15,7 @@ function Values({facet, chosen, onChange}) {
     <ul>${shown.slice(0, 200).map(({value, count}) => html`<li key=${value}><label>
       <input type="checkbox" checked=${chosen.includes(String(value))} onChange=${(event) =>
         onChange(event.target.checked ? [...chosen, String(value)] : chosen.filter((other) => other !== String(value)))} />
-      <span class="value">${String(value)}</span> <span class="count">${count.toLocaleString('en')}</span></label></li>`)}</ul>
+      <span class="value">${String(value)}</span> <span class="count">${count?.toLocaleString('en')}</span></label></li>`)}</ul>
     ${!word && fitting.length > SHORT && html`<button class="plain" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? 'fewer' : `all ${fitting.length}`}</button>`}`;
 }
 
@@ -36,7 +36,7 @@ function Range({facet, chosen, onChange}) {
     ${least !== undefined && html`<span class="hint">here ${least === largest ? least : `${least} to ${largest}`}</span>`}</div>`;
 }
 
-export function Facets({facets, filter, change}) {
+export function Facets({facets, all, filter, change}) {
   const set = (name, wanted) => {
     const next = {...filter};
     if (Array.isArray(wanted) && !wanted.length) delete next[name];
@@ -47,8 +47,14 @@ export function Facets({facets, filter, change}) {
   // in a folder of folders the label is the folder's name: one list of them is enough
   const same = (one, other) => one.values.length === other.values.length
     && one.values.every(({value}, at) => value === other.values[at].value);
-  const known = facets.filter((facet, at) => filter[facet.name]
-    || facet.values.length > 0 && !facets.slice(0, at).some((other) => same(facet, other)));
+  // what a filter lets through says nothing of the other values that could be chosen too
+  const whole = facets.map((facet) => {
+    const every = facet.kind === 'text' && filter[facet.name] && all.find(({name}) => name === facet.name);
+    return every ? {...facet, values: [...facet.values, ...every.values.filter(({value}) => !facet.values.some((other) => other.value === value))
+      .map(({value}) => ({value}))]} : facet;
+  });
+  const known = whole.filter((facet, at) => filter[facet.name]
+    || facet.values.length > 0 && !whole.slice(0, at).some((other) => same(facet, other)));
   if (!known.length) return null;
   return html`<details class="facets" open=${innerWidth >= 900}><summary>Filter${count ? ` (${count})` : ''}</summary>
     ${count > 0 && html`<button class="plain" onClick=${() => change({filter: {}})}>Clear the filter</button>`}

@@ -9,7 +9,7 @@ function describe(item) {
     item.probability == null ? '' : `probability ${percent(item.probability)}`].filter(Boolean).join(', ');
 }
 
-function Card({item, width, height, current, actions, selected, mark, canMark, hasPictures}) {
+function Card({item, width, height, current, actions, selected, mark, canMark, hasPictures, dated}) {
   const tab = current ? 0 : -1;
   const tool = (name, label, symbol, pressed) => html`<button class=${'tool ' + name} tabindex=${tab} title=${label}
     aria-label=${`${label}: ${item.name}`} aria-pressed=${pressed} onClick=${() => actions[name](item)}>${symbol}</button>`;
@@ -27,6 +27,7 @@ function Card({item, width, height, current, actions, selected, mark, canMark, h
     </div>
     <div class="caption">
       ${item.score != null && html`<span class="score" title=${`score ${score(item.score)}`}>${item.probability != null ? percent(item.probability) : score(item.score)}</span> `}
+      ${dated && html`<span class="score">${item.date?.slice(0, 10) ?? 'no date'}</span> `}
       ${item.label != null && html`<span class="label">${item.label}</span> `}<span class="name" title=${item.id}>${item.name}</span>
       ${mark !== undefined && html` <span class=${mark ? 'mark yes' : 'mark no'}>${mark ? '✓' : '✗'}</span>`}
     </div>
@@ -48,7 +49,7 @@ function vertical(cards, from, down) {
   return best;
 }
 
-export function Grid({items, threshold, line, actions, selection, markOf, canMark, hasPictures, small}) {
+export function Grid({items, threshold, line, actions, selection, markOf, canMark, hasPictures, small, dated}) {
   const root = useRef();
   const [width, setWidth] = useState(0);
   const [current, setCurrent] = useState(null);
@@ -90,7 +91,7 @@ export function Grid({items, threshold, line, actions, selection, markOf, canMar
   };
   const rows = (list) => list.map((row) => row.cells.map(({item, width: wide}) => html`<${Card} key=${item.row} item=${item}
     width=${wide} height=${row.height} current=${item.row === here} actions=${actions} selected=${selection.has(item.row)}
-    mark=${markOf(item)} canMark=${canMark} hasPictures=${hasPictures} />`)).flat();
+    mark=${markOf(item)} canMark=${canMark} hasPictures=${hasPictures} dated=${dated} />`)).flat();
   return html`<div class="grid" ref=${root} onKeyDown=${onKeyDown}
       onFocusIn=${(event) => { const card = event.target.closest('.card'); if (card) setCurrent(Number(card.dataset.row)); }}>
     ${above.length > 0 && html`<ul aria-label="Results">${rows(above)}</ul>`}

@@ -59,7 +59,8 @@ export function Large({id, items, onEnd, actions, markOf, canMark, hasPictures, 
         <button aria-label="Next picture" title="Next (→)" disabled=${at < 0 || at + 1 >= items.length} onClick=${() => step(1)}>→</button>
         <button aria-label="Close" title="Close (Esc)" onClick=${actions.close}>×</button></header>
       <div class="stage">
-        ${hasPictures && shown ? html`<${Crop} key=${id} src=${`v1/image/${row}`} alt=${shown.name} width=${shown.width} height=${shown.height} box=${box} onBox=${setBox} />`
+        ${hasPictures && shown ? html`<${Crop} key=${id} src=${`v1/image/${row}`} alt=${shown.name} width=${shown.width} height=${shown.height} box=${box} onBox=${setBox}
+            onError=${() => report(new Error(`The picture ${shown.name} cannot be shown.`))} />`
           : html`<p>${shown?.id}</p>`}</div>
       <aside aria-label="About this picture">
         <p class="buttons">

@@ -1,19 +1,16 @@
 // The embeddings in two dimensions, on a canvas: pan, zoom, and a lasso that filters the results.
-import {html, useEffect, useMemo, useRef, useState, announce, plural, thumbnail} from './ui.js';
-import {get} from './api.js';
+import {html, useEffect, useMemo, useRef, useState, Working, announce, plural, thumbnail} from './ui.js';
+import {waitFor, download} from './api.js';
 
 let kept = null;  // {generation, map}: asked for once, and again only on demand, since making it takes seconds
 
-export async function loadMap(generation, anew = false) {
+const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+
+export async function loadMap(generation, anew = false, tell = () => {}) {
   if (!kept || anew && kept.generation !== generation) {
-    const answer = await get('v1/map');
-    const raw = Uint8Array.from(atob(answer.points), (letter) => letter.charCodeAt(0));
-    const names = [...new Set(answer.labels || [])];
-    const numbers = new Map(names.map((name, number) => [name, number]));
-    kept = {generation, map: {
-      points: new Float32Array(raw.buffer), rows: answer.rows, names,
-      labels: Uint32Array.from(answer.labels || answer.rows, (label) => numbers.get(label) ?? 0),
-    }};
+    const answer = await waitFor('v1/map', {}, tell);
+    kept = {generation, map: {points: new Float32Array(bytesOf(answer.points)), rows: answer.rows,
+      colours: answer.colours.map(({name, values, codes}) => ({name, values, codes: new Int32Array(bytesOf(codes))}))}};
   }
   return kept.map;
 }
@@ -35,23 +32,44 @@ export function rowsInside(map, corners) {
   return rows;
 }
 
-/** A colour for each label, as a pixel of a canvas (alpha, blue, green, red), far from those before it. */
+/** The colours of values as [red, green, blue], each far from those before it. */
 function colours(count, dark) {
-  return Uint32Array.from({length: count}, (_, number) => {
+  return Array.from({length: count}, (_, number) => {
     const hue = (number * 137.508) % 360;
     const light = dark ? 0.62 : 0.42;
     const strength = (0.62 + (number % 3) * 0.12) * Math.min(light, 1 - light);
-    const part = (shift) => {
+    return [0, 8, 4].map((shift) => {
       const at = (shift + hue / 30) % 12;
       return Math.round(255 * (light - strength * Math.max(-1, Math.min(at - 3, 9 - at, 1))));
-    };
-    return part(4) << 16 | part(8) << 8 | part(0);
+    });
   });
 }
 
-export function MapView({generation, lasso, change, report, onOpen, hasPictures}) {
+/** How far a disc reaches to either side, line by line. */
+const disc = (size) => Array.from({length: size}, (_, line) => (size < 4 ? size / 2
+  : Math.sqrt(Math.max(0, (size / 2) ** 2 - (line + 0.5 - size / 2) ** 2))));
+
+const LEGEND = 12;
+
+/** The most frequent values with their colours; a press shows one alone. */
+function Legend({shown, palette, only, setOnly}) {
+  const counts = new Uint32Array(shown.values.length);
+  for (const code of shown.codes) counts[code] += 1;
+  const order = shown.values.map((_, code) => code).sort((a, b) => counts[b] - counts[a] || a - b);
+  return html`<ul class="legend" aria-label=${`Colours by ${shown.name}`}>${order.slice(0, LEGEND).map((code) => html`<li key=${code}>
+      <button class="plain" aria-pressed=${only === code} onClick=${() => setOnly(only === code ? null : code)}>
+        <span class="swatch" style=${{background: `rgb(${palette[code]})`}}></span>${shown.values[code] || 'none'} <span class="count">${counts[code].toLocaleString('en')}</span></button></li>`)}
+    ${order.length > LEGEND && html`<li class="hint">and ${plural(order.length - LEGEND, 'other')}</li>`}</ul>`;
+}
+
+const darkScheme = matchMedia('(prefers-color-scheme: dark)');
+
+export function MapView({generation, lasso, colour, change, report, onOpen, hasPictures, parquet}) {
   const canvas = useRef();
   const [map, setMap] = useState(null);
+  const [progress, setProgress] = useState(null);
+  const [only, setOnly] = useState(null);
+  const [dark, setDark] = useState(darkScheme.matches);
   const [tool, setTool] = useState('pan');
   const [hover, setHover] = useState(null);
   const [seen, setSeen] = useState(generation);
@@ -60,16 +78,23 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
   const fingers = useRef(new Map());
   const path = useRef([]);
   const frame = useRef(0);
+  const sheet = useRef(null);       // the pixels, kept from frame to frame
 
   useEffect(() => {
     let current = true;
-    loadMap(seen, true).then((loaded) => current && setMap(loaded), report);
+    setProgress(null);
+    loadMap(seen, true, (told) => current && setProgress(told)).then((loaded) => current && setMap(loaded), report);
     return () => { current = false; };
   }, [seen]);
 
   const inside = useMemo(() => (map && lasso ? new Set(rowsInside(map, lasso)) : null), [map, lasso]);
 
-  const isInside = useMemo(() => inside && Uint8Array.from(map.rows, (row) => (inside.has(row) ? 1 : 0)), [inside]);
+  const shown = map && (map.colours.find(({name}) => name === colour) || map.colours[0]);
+  const palette = useMemo(() => colours(shown?.values.length || 1, dark), [shown, dark]);
+  // what is neither in the lasso nor of the value that was chosen is faint
+  const faint = useMemo(() => map && (inside || only !== null)
+    && Uint8Array.from(map.rows, (row, point) => (inside && !inside.has(row) || only !== null && shown?.codes[point] !== only ? 1 : 0)), [map, inside, only, shown]);
+  useEffect(() => setOnly(null), [shown]);
 
   const fit = () => {
     let [left, right, top, bottom] = [Infinity, -Infinity, Infinity, -Infinity];
@@ -93,24 +118,31 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
     const {clientWidth: width, clientHeight: height} = target;
     if (target.width !== Math.round(width * ratio)) { target.width = Math.round(width * ratio); target.height = Math.round(height * ratio); }
     const pen = target.getContext('2d');
-    const style = getComputedStyle(target);
-    const dark = matchMedia('(prefers-color-scheme: dark)').matches;
     const {scale, x, y} = view.current;
     const [shiftX, shiftY] = [width / 2 - x * scale, height / 2 - y * scale];
-    const size = Math.round((map.rows.length > 20000 ? 2 : map.rows.length > 3000 ? 3 : 6) * ratio);
-    // pixels of one's own are drawn several times as fast as rectangles: 50,000 points stay smooth
-    const image = pen.createImageData(target.width, target.height);
+    const size = Math.round((map.rows.length > 20000 ? 3 : map.rows.length > 3000 ? 4 : map.rows.length > 500 ? 7 : 10) * ratio);
+    // pixels of one's own are drawn several times as fast as shapes: 50,000 points stay smooth
+    if (sheet.current?.width !== target.width || sheet.current.height !== target.height) sheet.current = pen.createImageData(target.width, target.height);
+    const image = sheet.current;
     const pixels = new Uint32Array(image.data.buffer);
-    const palette = colours(map.names.length || 1, dark);
-    for (const faint of inside ? [true, false] : [false]) {
-      const alpha = (faint ? 44 : 225) << 24;
+    pixels.fill(0);
+    const tints = Uint32Array.from(palette, ([red, green, blue]) => blue << 16 | green << 8 | red);
+    const reach = disc(size);
+    const {points} = map;
+    const codes = shown?.codes;
+    for (const pass of faint ? [1, 0] : [0]) {
+      const alpha = (pass ? 44 : 225) << 24;
       for (let point = 0; point < map.rows.length; point += 1) {
-        if (inside && isInside[point] === (faint ? 1 : 0)) continue;
-        const left = Math.round((map.points[2 * point] * scale + shiftX) * ratio - size / 2);
-        const top = Math.round((map.points[2 * point + 1] * scale + shiftY) * ratio - size / 2);
-        if (left < 0 || top < 0 || left + size > target.width || top + size > target.height) continue;
-        const tint = palette[map.labels[point]] | alpha;
-        for (let line = top; line < top + size; line += 1) pixels.fill(tint, line * target.width + left, line * target.width + left + size);
+        if (faint && faint[point] !== pass) continue;
+        const middle = (points[2 * point] * scale + shiftX) * ratio;
+        const top = Math.round((points[2 * point + 1] * scale + shiftY) * ratio - size / 2);
+        if (middle < size || top < 0 || middle + size > target.width || top + size > target.height) continue;
+        const tint = tints[codes ? codes[point] : 0] | alpha;
+        for (let line = 0; line < size; line += 1) {
+          const start = (top + line) * target.width;
+          const end = start + Math.round(middle + reach[line]);
+          for (let at = start + Math.round(middle - reach[line]); at < end; at += 1) pixels[at] = tint;
+        }
       }
     }
     pen.putImageData(image, 0, 0);
@@ -120,7 +152,7 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
       pen.beginPath();
       for (let at = 0; at < corners.length; at += 2) pen.lineTo(corners[at] * scale + shiftX, corners[at + 1] * scale + shiftY);
       if (!path.current.length) pen.closePath();
-      pen.strokeStyle = style.color;
+      pen.strokeStyle = getComputedStyle(target).color;
       pen.lineWidth = 1.5;
       pen.setLineDash([5, 4]);
       pen.stroke();
@@ -135,10 +167,10 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
     repaint();
     const observer = new ResizeObserver(repaint);
     observer.observe(canvas.current);
-    const scheme = matchMedia('(prefers-color-scheme: dark)');
-    scheme.addEventListener('change', repaint);
-    return () => { observer.disconnect(); scheme.removeEventListener('change', repaint); cancelAnimationFrame(frame.current); frame.current = 0; };
-  }, [map, inside]);
+    const follow = () => setDark(darkScheme.matches);
+    darkScheme.addEventListener('change', follow);
+    return () => { observer.disconnect(); darkScheme.removeEventListener('change', follow); cancelAnimationFrame(frame.current); frame.current = 0; };
+  }, [map, lasso, faint, palette]);
 
   const zoom = (factor, x = canvas.current.clientWidth / 2, y = canvas.current.clientHeight / 2) => {
     const [planeX, planeY] = toPlane(x, y);
@@ -185,7 +217,7 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
     const now = gesture.current;
     if (!now) {
       const point = nearest(x, y);
-      setHover(point < 0 ? null : {row: map.rows[point], label: map.names[map.labels[point]], x, y});
+      setHover(point < 0 ? null : {row: map.rows[point], label: shown?.values[shown.codes[point]], x, y});
       return;
     }
     const before = fingers.current.get(event.pointerId);
@@ -254,8 +286,14 @@ export function MapView({generation, lasso, change, report, onOpen, hasPictures}
       <button onClick=${() => map && inView()}>Take what is in view</button>
       ${lasso && html`<button onClick=${() => change({lasso: null})}>Clear the lasso</button>`}
       ${inside && html`<button class="primary" onClick=${() => change({view: 'search'})}>Show ${plural(inside.size, 'picture')}</button>`}
-      <span class="hint">${map ? `${plural(map.rows.length, 'picture')}${map.names.length > 1 ? `, coloured by ${plural(map.names.length, 'label')}` : ''}` : 'Making the map …'}</span></div>
+      ${map?.colours.length > 0 && html`<label>Colour <select value=${shown.name} onChange=${(event) => change({colour: event.target.value}, true)}>
+        ${map.colours.map(({name}) => html`<option value=${name}>${name}</option>`)}</select></label>`}
+      ${map && html`<button disabled=${!parquet} title=${parquet ? 'A file for embedding-atlas and others' : "Wants pyarrow: pip install 'retrieval[parquet]'"}
+        onClick=${() => download('v1/map?format=parquet', null, 'map.parquet').catch(report)}>Parquet</button>
+      <span class="hint">${plural(map.rows.length, 'picture')}</span>`}</div>
+    ${!map && html`<${Working} title="Making the map" progress=${progress} />`}
     ${generation !== seen && html`<p class="note">Pictures came or went. <button onClick=${() => setSeen(generation)}>Make the map anew</button></p>`}
+    ${shown && html`<${Legend} shown=${shown} palette=${palette} only=${only} setOnly=${setOnly} />`}
     <div class="plane"><canvas ref=${canvas} tabindex="0" role="img" class=${tool} onKeyDown=${onKeyDown}
         aria-label="Map of the pictures: arrow keys move, plus and minus zoom, Enter takes what is in view"
         onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${up} onPointerLeave=${() => setHover(null)}></canvas>

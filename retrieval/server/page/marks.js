@@ -1,6 +1,6 @@
 // Right and wrong: what was marked becomes a trained projection beside the model, which can be used and put back.
-import {html, useEffect, useState, announce, percent, plural, score, thumbnail, uploaded} from './ui.js';
-import {get, post} from './api.js';
+import {html, useEffect, useState, Working, announce, percent, plural, score, thumbnail, uploaded} from './ui.js';
+import {get, post, postAndWait} from './api.js';
 
 const NAMES = {ordered: 'a right result stands above a wrong one'};
 
@@ -26,6 +26,7 @@ export function MarksView({info, refresh, report, readOnly}) {
   const [counts, setCounts] = useState(null);
   const [result, setResult] = useState(null);
   const [busy, setBusy] = useState('');
+  const [progress, setProgress] = useState(null);
   useEffect(() => { get('v1/feedback').then(setCounts, report); }, [info.generation]);
   const trained = counts?.use === 'trained';
   const act = async (name, task) => {
@@ -37,19 +38,20 @@ export function MarksView({info, refresh, report, readOnly}) {
     }
     setBusy('');
   };
-  const train = () => act('Training …', async () => { setResult(await post('v1/training', {})); announce('Trained'); });
-  const use = (which) => act('Switching …', async () => { setCounts(await post('v1/model', {use: which})); await refresh(); announce(`The ${which} model is in use`); });
+  const train = () => act('Training', async () => { setProgress(null); setResult(await postAndWait('v1/training', {}, setProgress)); announce('Trained'); });
+  const use = (which) => act('Switching', async () => { setCounts(await post('v1/model', {use: which})); await refresh(); announce(`The ${which} model is in use`); });
   const ready = counts?.trained || result;
   return html`<section class="marks" aria-label="Right and wrong">
-    <p>Search with one picture and mark results as right (✓) or wrong (✗). The marks are kept in a file;
-      a projection trained on them sits beside the model until you switch to it, and you can always switch back.</p>
+    <p>Search with one picture and mark results as right (✓) or wrong (✗). The marks are kept in ${counts?.file ? html`<code>${counts.file}</code>` : 'a file'}, which${' '}
+      <code>train_on_embeddings --marks</code> and <code>calibrate --marks</code> take too; a projection trained on them sits beside the model until you switch to it, and you can always switch back.</p>
     <p class="tally">${counts && html`<strong>${plural(counts.right, 'right mark')}, ${plural(counts.wrong, 'wrong mark')}</strong>`}
       ${' '}In use: the <strong>${trained ? 'trained' : 'original'}</strong> model.</p>
     <p class="buttons">
       <button class="primary" disabled=${readOnly || !!busy || !counts?.can_train} onClick=${train}>Train on the marks</button>
       ${ready && !trained && html`<button disabled=${!!busy} onClick=${() => use('trained')}>Use the trained model</button>`}
       ${trained && html`<button disabled=${!!busy} onClick=${() => use('original')}>Back to the original model</button>`}
-      <span role="status">${busy}</span></p>
+    </p>
+    ${busy && html`<${Working} title=${busy} progress=${busy === 'Training' ? progress : null} />`}
     ${counts && !counts.can_train && html`<p class="hint">Training wants ${plural(counts.needed, 'mark')} or more, some right and some wrong.</p>`}
     ${result && html`<${Results} before=${result.before} after=${result.after} />
       ${result.changed.length > 0 && html`<${Changed} changes=${result.changed} />`}`}

@@ -133,8 +133,8 @@ export function QueryBar({queries, change, take, waiting, hasPictures}) {
   const shoot = () => (navigator.mediaDevices?.getUserMedia ? setShooting(true) : camera.current.click());
   if (!hasPictures && !queries.length) return null;
   return html`<section class="query" aria-label="Query">
-    <input ref=${files} class="file" type="file" accept="image/*" multiple tabindex="-1" aria-label="Pictures to search with" onChange=${chosen} />
-    <input ref=${camera} class="file" type="file" accept="image/*" capture="environment" tabindex="-1" aria-label="A picture of the camera" onChange=${chosen} />
+    <input ref=${files} class="file" type="file" accept="image/*" multiple hidden onChange=${chosen} />
+    <input ref=${camera} class="file" type="file" accept="image/*" capture="environment" hidden onChange=${chosen} />
     ${queries.length > 0 && html`<ul class="chips" aria-label="Searching for">
       ${queries.map((query, at) => html`<${Chip} key=${at + formatQuery(query)} query=${query} hasPictures=${hasPictures} onEdit=${() => setEditing(at)}
         onChange=${(changed) => set(queries.map((other, here) => (here === at ? changed : other)))}

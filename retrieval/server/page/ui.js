@@ -44,6 +44,14 @@ export function Thumbnail({row, name, size, pictured = true}) {
     : html`<span class="no-picture">${name}</span>`;
 }
 
+/** How far some work of the server is, in words and as a bar. */
+export function Working({title, progress}) {
+  const {step, done, total, seconds} = progress || {};
+  const text = step ? `${step}${total ? `, ${done.toLocaleString('en')} of ${total.toLocaleString('en')}` : ''}${seconds >= 2 ? `, ${duration(seconds)} so far` : ''}` : '';
+  return html`<div class="working" role="status"><strong>${title} …</strong> <span class="hint">${text}</span>
+    <progress aria-label=${title} ...${total ? {value: done, max: total} : {}}></progress></div>`;
+}
+
 /** Whether a key press is meant for what is being typed in, or for a dialog. */
 export function isTyping(event) {
   const target = event.target;
