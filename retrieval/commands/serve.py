@@ -138,26 +138,26 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     path = os.path.abspath(arguments.gallery)
     name = os.path.basename(path.rstrip('/')) or path
-<<<<<<< HEAD
-    is_folder = os.path.isdir(path) and not is_gallery(path)
-    served, dataset = folder_model(path, arguments) if is_folder else gallery_model(arguments)
+    of_folder = is_folder(path)
+    served, dataset = folder_model(path, arguments) if of_folder else gallery_model(arguments)
     kept = (served.cache or Path(path, '.retrieval', 'default')).with_suffix('.serve') \
-        if is_folder else Path(f'{path}.serve')
-    served.calibration = _as_calibration(arguments.calibration, served.model)
-    if is_folder and arguments.no_cache:
+        if of_folder else Path(f'{path}.serve')
+    served.calibration = _as_calibration(arguments.calibration, served.model) \
+        or served.calibration
+    if of_folder and arguments.no_cache:
         served.cache = None
-    source = Source(name, writable(kept), folder=path if is_folder else None,
-                    datasets=[] if is_folder else [dataset])
+    source = Source(name, writable(kept), folder=path if of_folder else None,
+                    datasets=[] if of_folder else [dataset])
     service = Service(served, source, read_only=arguments.read_only,
                       show_paths=arguments.show_paths)
-    follower = follow_folder(service) if is_folder else \
+    follower = follow_folder(service) if of_folder else \
         follow_store(service) if served.store is not None else None
-    other = other_model(arguments, is_folder)
+    other = other_model(arguments, of_folder)
 
     def load() -> Any:
         assert other is not None
-        found = (folder_model(path, other) if is_folder else gallery_model(other))[0]
-        if is_folder and found.cache is not None:
+        found = (folder_model(path, other) if of_folder else gallery_model(other))[0]
+        if of_folder and found.cache is not None:
             taken, found.spare = service.served.cache, found.cache.with_suffix('.new.safetensors')
             if taken == found.cache:
                 found.cache, found.spare = found.spare, found.cache
@@ -169,18 +169,18 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         'CHECKPOINT, or with --config and --checkpoint.'))
 
 
-def other_model(arguments: argparse.Namespace, is_folder: bool) -> argparse.Namespace | None:
+def other_model(arguments: argparse.Namespace, of_folder: bool) -> argparse.Namespace | None:
     """The arguments of the model that is loaded beside the served one; None where there is none.
 
     Raises:
         ValueError: --reload has the wrong number of paths.
     """
     other, given = argparse.Namespace(**vars(arguments)), arguments.reload or []
-    takes_config = is_folder or arguments.gallery.endswith('.py')
+    takes_config = of_folder or arguments.gallery.endswith('.py')
     if len(given) > (2 if takes_config else 1):
         raise ValueError('--reload takes ' + ('[CONFIG] CHECKPOINT' if takes_config else
                                               'one GALLERY') + f', got {" ".join(given)}.')
-    if is_folder:
+    if of_folder:
         if given:
             other.config, other.checkpoint = ([arguments.config] + given)[-2:]
         return other if other.config is not None and other.checkpoint is not None else None
@@ -198,29 +198,14 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from ..server.served import Served
 
     path, store = os.path.abspath(arguments.gallery), None
-=======
-    if is_folder(path):
-        model, pipeline, cache = folder_model(path, arguments)
-        state = (cache or Path(path, '.retrieval', 'default')).with_suffix('.serve')
-        service = Service(model, pipeline, Source(name, writable(state), folder=path),
-                          _as_calibration(arguments.calibration, model), **options)
-        follower = follow_folder(service, pipeline, None if arguments.no_cache else cache)
-        return service, follower
->>>>>>> bundle
     if path.endswith('.py'):
         from ..runs.config import test_pipeline
         from ..runs.named_model import named_config, weights_of
         from ..search import ImageRetrievalInferencer
 
-<<<<<<< HEAD
-        config = load_config(path, arguments.cfg_options)
-        inferencer = ImageRetrievalInferencer(config, checkpoint=arguments.weights,
-=======
         config = named_config(path, arguments.cfg_options)
         weights = arguments.weights and weights_of(arguments.weights)
         inferencer = ImageRetrievalInferencer(config, checkpoint=weights,
-                                              calibration=arguments.calibration,
->>>>>>> bundle
                                               device=arguments.device)
         pipeline = test_pipeline(config)
     else:
@@ -236,7 +221,8 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
             inferencer.model.to(arguments.device)
         store = GalleryStore.open(path) if is_store(path) else None
         pipeline = inferencer.pipeline
-    return Served(inferencer.model, pipeline, store=store), config_dataset(config)
+    return Served(inferencer.model, pipeline, inferencer.calibration, store=store), \
+        config_dataset(config)
 
 
 def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -249,14 +235,10 @@ def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
     arguments.calibration = arguments.calibration or named.calibration
     model.prototype = None
-<<<<<<< HEAD
     assert pipeline is not None
-    cache = cache_beside(folder, name)
+    cache = cache_beside(folder, named.name)
     spare = cache.with_suffix('.new.safetensors')
     return Served(model, pipeline, cache=cache, spare=spare if spare.exists() else None), None
-=======
-    return model, pipeline, cache_beside(folder, named.name)
->>>>>>> bundle
 
 
 def writable(state: Path) -> Path:
