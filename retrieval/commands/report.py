@@ -177,8 +177,9 @@ def pictures_of(paths: Sequence[str | None], images: str | None) -> Any:
     """
     from ..gallery import Gallery, is_gallery
     from ..report.page import FolderPictures
+    from ..runs.carried_config import carried_config
     from ..visualization import Pictures
-    from .folders import config_dataset, gallery_config
+    from .folders import config_dataset
 
     if images is not None:
         if not os.path.isdir(images):
@@ -191,8 +192,7 @@ def pictures_of(paths: Sequence[str | None], images: str | None) -> Any:
         gallery = Gallery.load(path)
         if gallery.source.get('settings'):
             try:
-                datasets.append(config_dataset(gallery_config(gallery, path, argparse.Namespace(
-                    config=None, trust=False, cfg_options=None))))
+                datasets.append(config_dataset(carried_config(gallery.source['settings'])))
             except ValueError:  # of a type that data may not build
                 continue
     return Pictures(datasets)
