@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.report is None:
         metrics = runner.test()
     else:
-        run, metrics = run_of_test(runner, checkpoint)
+        run, metrics = run_of_test(runner, str(checkpoint))
         if rank() == 0:
             report(run, arguments.report or os.path.join(runner.work_dir, 'report.html'))
     if arguments.out and arguments.out_item == 'metrics':
