@@ -17,8 +17,9 @@ from .command_line import add_config_options
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add what a command needs to encode a folder."""
     parser.add_argument('--encoder', metavar='NAME', help='the encoder of a folder, in the place '
-                        'of --config and --checkpoint: a bundle, or a pretrained one by its name, '
-                        'such as dinov2-small (--checkpoint is a local file with its weights then)')
+                        'of --config and --checkpoint: a bundle, an exported encoder, or a '
+                        'pretrained one by its name, such as dinov2-small (--checkpoint is a local '
+                        'file with its weights then)')
     parser.add_argument('--config', help='the config, or a bundle (default: the one that a gallery '
                         'carries as data; for a folder, the default pretrained encoder)')
     parser.add_argument('--checkpoint', help='the checkpoint (default: as with --config)')
@@ -63,6 +64,17 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     return inferencer
 
 
+def cache_name(*given: str | None) -> str:
+    """The name under which is kept what the encoder that is named so has encoded.
+
+    Example:
+        >>> cache_name('owner/model', None)
+        'owner-model'
+    """
+    return '-'.join(Path(part).stem if os.path.exists(part) else part.replace('/', '-')
+                    for part in given if part)
+
+
 class FolderEncoder(NamedTuple):
     """The model that encodes a folder.
 
@@ -101,8 +113,7 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
                          'together, of --encoder, or, with none of them, with the default '
                          'pretrained encoder.')
     bundle = arguments.encoder or config
-    name = '-'.join(Path(part).stem if os.path.exists(part) else part.replace('/', '-')
-                    for part in given if part)
+    name = cache_name(*given)
     return FolderEncoder(
         *named_model(config, checkpoint, arguments.encoder, options=arguments.cfg_options,
                      trust=arguments.trust),

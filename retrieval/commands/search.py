@@ -10,6 +10,7 @@ from typing import Any
 from .command_line import reports_errors
 from .folders import (
     add_folder_options,
+    cache_name,
     check_exists,
     config_dataset,
     gallery_checkpoint,
@@ -48,12 +49,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..answers import expand
     from ..checks import whole_number
-    from ..search import expand
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
     images = expand(arguments.query)
+    on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
+    quick = search_without_torch(arguments)
+    if quick is not None:
+        answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
+        write(answers, out, arguments.topk, [], quick.gallery.ids)
+        report(answers, out)
+        refuse_unreadable(answers)
+        return
     if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
@@ -63,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
-    answers = search(inferencer, images, Path(arguments.out), arguments.topk,
-                     'raise' if arguments.strict else 'skip', datasets)
-    report(answers, Path(arguments.out))
+    answers = inferencer(images, arguments.topk, on_unreadable)
+    write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
+    report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
 
@@ -102,22 +111,45 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
                                     calibration=arguments.calibration), config
 
 
-def search(inferencer: Any, images: list[Any], out: Path, topk: int, on_unreadable: str,
-           datasets: list[Any]) -> list[dict[str, Any]]:
-    """Search for images, and write ``results.json`` and ``rankings.png`` into ``out``."""
+def search_without_torch(arguments: argparse.Namespace) -> Any:
+    """The search of a folder that an exported encoder has encoded as it is now; None for any other
+    gallery, where something is to be encoded first, and where more is asked for than a search.
+    """
+    from ..exported_encoder import is_export
+
+    named = arguments.encoder is not None and is_export(arguments.encoder)
+    if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options:
+        return None
+    from ..encoded_folder import cache_beside
+    from ..export.folder_search import FolderSearch
+
+    folder = os.path.abspath(arguments.gallery)
+    cache = cache_beside(folder, cache_name(arguments.encoder))
+    found = FolderSearch.open(folder, cache, arguments.encoder)
+    if found is not None:
+        print(f'{folder}: {len(found.gallery)} images as before; kept in {cache}')
+    return found
+
+
+def write(answers: list[dict[str, Any]], out: Path, topk: int, datasets: list[Any],
+          ids: Sequence[str]) -> None:
+    """Write ``results.json`` and ``rankings.png`` into ``out``.
+
+    Args:
+        datasets: where the pictures are looked for.
+        ids: of the whole gallery.
+    """
+    from ..answers import ranking_rows
     from ..files import write_json
-    from ..search.inferencer import ranking_rows
     from ..visualization import Pictures, draw_ranking_grid
 
-    answers = inferencer(images, topk, on_unreadable)
     write_json(out / 'results.json', answers)
     readable = [answer for answer in answers if 'error' not in answer]
-    rows = ranking_rows(readable[:50], Pictures(datasets), inferencer.model.gallery.ids)
+    rows = ranking_rows(readable[:50], Pictures(datasets), ids)
     if rows:
         draw_ranking_grid(rows, out / 'rankings.png', columns=topk)
     else:
         (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
-    return answers
 
 
 def report(answers: list[dict[str, Any]], out: Path) -> None:

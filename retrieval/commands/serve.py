@@ -1,4 +1,4 @@
-"""Serve a folder, gallery or store: a page to look at it, and an API over the same search."""
+"""Serve a folder, gallery or index: a page to look at it, and an API over the same search."""
 from __future__ import annotations
 
 import argparse
@@ -18,8 +18,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('serve', description=__doc__)
     arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
-                           'gallery file or store; a bundle with a gallery; or a config, whose '
-                           'gallery is served')
+                           'gallery file or store; a bundle with a gallery; the file of an '
+                           'index; or a config, whose gallery is served')
     arguments.add_argument('weights', nargs='?', metavar='CHECKPOINT',
                            help="the checkpoint, where the source is a config")
     arguments.add_argument('--host', default='127.0.0.1',
@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
                            'that is served, and can be switched to: [CONFIG] CHECKPOINT, or of a '
                            'gallery another GALLERY. It may appear later (default: what is '
                            'served, read again)')
+    arguments.add_argument('--state', metavar='DIR', help='where thumbnails, uploads and marks are '
+                           'kept, such as a folder that several servers share (default: beside '
+                           'what is served)')
     arguments.add_argument('--device', help='where the model goes, such as cuda:0')
     arguments.add_argument('--no-browser', action='store_true', help='do not open the browser')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
@@ -131,6 +134,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     Raises:
         FileNotFoundError, ValueError: it cannot be served; the message says why.
     """
+    from ..index import Index
     from ..search.inferencer import _as_calibration
     from ..server.follow import follow_folder, follow_store
     from ..server.reload import Reload
@@ -140,19 +144,23 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     name = os.path.basename(path.rstrip('/')) or path
     of_folder = is_folder(path)
     served, dataset = folder_model(path, arguments) if of_folder else gallery_model(arguments)
+    is_index = isinstance(served.model.prototype, Index)
     kept = (served.cache or Path(path, '.retrieval', 'default')).with_suffix('.serve') \
         if of_folder else Path(f'{path}.serve')
     served.calibration = _as_calibration(arguments.calibration, served.model) \
         or served.calibration
     if of_folder and arguments.no_cache:
         served.cache = None
+    if arguments.state is not None:
+        kept = Path(arguments.state)
+        kept.mkdir(parents=True, exist_ok=True)
     source = Source(name, writable(kept), folder=path if of_folder else None,
                     datasets=[] if of_folder else [dataset])
     service = Service(served, source, read_only=arguments.read_only,
                       show_paths=arguments.show_paths)
     follower = follow_folder(service) if of_folder else \
         follow_store(service) if served.store is not None else None
-    other = other_model(arguments, of_folder)
+    other = None if is_index else other_model(arguments, of_folder)
 
     def load() -> Any:
         assert other is not None
@@ -164,9 +172,11 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
             if arguments.no_cache:
                 found.cache = None
         return found
-    return service, follower, Reload(service, load if other else None, (
-        'The folder is encoded with the default model: start the server with --reload CONFIG '
-        'CHECKPOINT, or with --config and --checkpoint.'))
+    missing = ('The folder is encoded with the default model: start the server with --reload '
+               'CONFIG CHECKPOINT, or with --config and --checkpoint.')
+    if is_index:
+        missing = 'An index alone is compared with no other: start the server anew.'
+    return service, follower, Reload(service, load if other else None, missing)
 
 
 def other_model(arguments: argparse.Namespace, of_folder: bool) -> argparse.Namespace | None:
@@ -195,6 +205,7 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model over a config's gallery, a gallery file or a store, and the dataset of its
     pictures where that is known.
     """
+    from ..index import index_type
     from ..server.served import Served
 
     path, store = os.path.abspath(arguments.gallery), None
@@ -205,9 +216,16 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
         config = named_config(path, arguments.cfg_options)
         weights = arguments.weights and weights_of(arguments.weights)
+        pipeline = test_pipeline(config)
+        index = filled_index(config)
+        if index is not None:  # nothing is encoded, and every server sees the same rows
+            from ..retrievers import build_retriever
+            return Served(build_retriever(config, weights, index, arguments.device),
+                          pipeline), config_dataset(config)
         inferencer = ImageRetrievalInferencer(config, checkpoint=weights,
                                               device=arguments.device)
-        pipeline = test_pipeline(config)
+    elif index_type(path) is not None:
+        return index_model(path, arguments), None
     else:
         from ..gallery import GalleryStore
         from ..gallery.shards import is_store
@@ -223,6 +241,57 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
         pipeline = inferencer.pipeline
     return Served(inferencer.model, pipeline, inferencer.calibration, store=store), \
         config_dataset(config)
+
+
+def filled_index(config: Any) -> Any:
+    """The index of a config's model, where that outlives the process and holds rows already.
+
+    Raises:
+        ValueError, OSError: its settings are wrong, or its server is down.
+    """
+    from ..registry import INDEXES
+
+    settings = dict(config.model.get('index') or {})
+    kind = INDEXES.get(settings['type']) if isinstance(settings.get('type'), str) else None
+    if kind is None or not kind.capabilities.persistent or 'path' in settings:
+        return None
+    settings.setdefault('similarity', config.model.get('similarity_fn', 'cosine_similarity'))
+    index = INDEXES.build(settings)
+    if len(index):
+        return index
+    index.close()
+    return None
+
+
+def index_model(path: str, arguments: argparse.Namespace) -> Any:
+    """The model over the file of an index: that of --config and --checkpoint, or one that encodes
+    nothing.
+
+    Raises:
+        ValueError: the config's model searches by another similarity.
+    """
+    from torch import nn
+
+    from ..index import open_index
+    from ..retrievers import ImageToImageRetriever, build_retriever
+    from ..runs.config import test_pipeline
+    from ..runs.named_model import named_config, weights_of
+    from ..server.served import Served
+
+    config, checkpoint = arguments.config, arguments.checkpoint
+    if (config is None) != (checkpoint is None):
+        raise ValueError('Pictures are encoded with the model of --config and --checkpoint '
+                         'together; with neither, an index is searched by row, id and vector.')
+    index = open_index(path, device=arguments.device)
+    if config is None:
+        return Served(ImageToImageRetriever(nn.Identity(), index, topk=10,
+                                            similarity_fn=index.similarity.name).eval(), [])
+    config = named_config(config, arguments.cfg_options)
+    model = build_retriever(config, weights_of(checkpoint), index, arguments.device)
+    if model.similarity.name != index.similarity.name:
+        raise ValueError(f'The index {path!r} searches by {index.similarity.name}, the model by '
+                         f'{model.similarity.name}: give the config that the index was built for.')
+    return Served(model, test_pipeline(config))
 
 
 def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:

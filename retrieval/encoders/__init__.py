@@ -27,6 +27,7 @@ from .classifier import (
     update_classifier,
 )
 from .image_encoder import ImageEncoder, MultiScale, MultiScaleEncoder
+from .onnx_encoder import OnnxEncoder
 from .pooling import (
     RMAC,
     AttentionPooling,
@@ -57,7 +58,8 @@ __all__ = [
     'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0',
     'GeMPlus', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
     'HuggingFaceBackbone', 'ImageEncoder', 'Mixup', 'MultiScale', 'MultiScaleEncoder',
-    'PRESETS', 'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer', 'RegionalGeM', 'ResizeMix',
+    'OnnxEncoder', 'PRESETS', 'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer',
+    'RegionalGeM', 'ResizeMix',
     'RetrievalDataPreprocessor', 'SPoC', 'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone',
     'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening',
     'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening', 'get_module_at_path',

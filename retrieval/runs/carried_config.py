@@ -26,7 +26,7 @@ _REFUSED = _SOURCES | {
     'path', 'uri', 'token', 'on_disk', 'backend_args', 'file_client_args', 'data_root',
     'trust_remote_code', '_scope_', '_delete_', 'resize_type'}
 # they fetch, load or write what their arguments name, or hand them on to code that does
-_EFFECTFUL = {'HuggingFaceBackbone', 'MilvusIndex', 'LoadCachedFeatures'}
+_EFFECTFUL = {'HuggingFaceBackbone', 'MilvusIndex', 'LoadCachedFeatures', 'OnnxEncoder'}
 _OF_MMCV = {'CenterCrop', 'Normalize', 'Pad', 'RandomFlip', 'Resize'}
 _PACKAGES = ('retrieval', 'pytorch_metric_learning')
 _HARMLESS = re.compile(r'[\w+\-,.() \[\]#]*', re.ASCII)  # no path, no address, no name on a hub

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..exported_encoder import ExportedEncoder, is_export
 from .bundle import Bundle, is_bundle, is_hub_name
 
 
@@ -17,7 +18,8 @@ def named_model(config: str | None, checkpoint: str | None = None, encoder: str 
         config: a config's path, or a bundle.
         checkpoint: a checkpoint, or a bundle, whose weights are taken; none beside a bundle.
         encoder: a preset's name in the place of both (:func:`retrieval.encoders.preset`); a
-            checkpoint beside it is a local file with the weights of its backbone. Or a bundle.
+            checkpoint beside it is a local file with the weights of its backbone. Or a bundle, or
+            the folder of an exported encoder.
         options: what the command line changes in the config.
         work_dir: of the config.
         data: a folder of classes, for a bundle: its pictures become the gallery and the test set.
@@ -41,6 +43,9 @@ def named_model(config: str | None, checkpoint: str | None = None, encoder: str 
     if encoder is not None:
         if config is not None:
             raise ValueError('--encoder stands in the place of a config: leave one of them out.')
+        if is_export(encoder):
+            made = ExportedEncoder(encoder).config
+            return _completed(made, encoder, options, work_dir), None
         if not is_bundle_name(encoder):
             if data is not None:
                 raise ValueError('--data is for a bundle: make one of the encoder first.')

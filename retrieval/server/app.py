@@ -23,8 +23,9 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..image_files import UnreadableImageError
+from ..index import MilvusError
 from .background import Background, Progress
-from .batching import BusyError
+from .batching import BusyError, NoEncoderError
 from .changes import Changes, NotWritableError, ReadOnlyError
 from .export import duplicate_groups, exported, plan_file
 from .feedback import Feedback
@@ -33,12 +34,14 @@ from .map import EmbeddingMap
 from .pictures import NoPictureError, UnknownUploadError, as_jpeg, fitting_size
 from .reload import NothingToSwitchError, Reload
 from .service import Query, Service, UnknownRowError
+from .shared_index import RowsChangedError
 
 PAGE = Path(__file__).with_name('page')
 _PARTS = 64  # pictures and fields of one form
 _STATUS: list[tuple[type[Exception], int]] = [
     (UnknownRowError, 404), (UnknownUploadError, 404), (NoPictureError, 404),
     (ReadOnlyError, 403), (NotWritableError, 409), (NothingToSwitchError, 409),
+    (NoEncoderError, 409), (RowsChangedError, 503), (MilvusError, 503),
     (BusyError, 503), (TimeoutError, 503),
     (UnreadableImageError, 422), (ValueError, 422), (TypeError, 422)]
 Row = Annotated[int, InPath(description='The number of a row, as results have it.',
@@ -305,6 +308,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     async def search(request: Request) -> JSONResponse:
         """Search with rows, uploads, vectors and parts of pictures; or list the rows."""
         if _is_form(request):
+            service.encoder.check()
             pictures, fields, form = await _form(request)
             values: dict[str, Any] = dict(fields)
             for name in ('filter', 'queries'):
@@ -325,6 +329,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post('/v1/uploads', openapi_extra=_BYTES)
     async def upload(request: Request) -> dict[str, Any]:
         """Send a picture, as the body itself, to search with; it is kept for some days."""
+        service.encoder.check()
         name, width, height = await run_in_threadpool(service.uploads.add, await request.body())
         return dict(upload=name, width=width, height=height)
 
@@ -519,7 +524,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.get('/readyz')
     def readyz() -> dict[str, str]:
         """Searches are answered; 503 before the first pictures are encoded."""
-        if service.snapshot is None:
+        if service.present() is None:
             raise HTTPException(503, 'Nothing is encoded yet.')
         return dict(status='ready')
 

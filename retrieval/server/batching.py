@@ -22,6 +22,10 @@ class BusyError(RuntimeError):
     """More pictures wait than can be encoded soon."""
 
 
+class NoEncoderError(RuntimeError):
+    """Pictures cannot be encoded, since an index alone is served."""
+
+
 class Batcher:
     """One thread that calls a function on what several others want of it.
 
@@ -104,7 +108,7 @@ class Encoder:
 
     Args:
         model: a retriever.
-        pipeline: config of the test pipeline.
+        pipeline: config of the test pipeline; empty where there is no encoder.
     """
 
     def __init__(self, model: Any, pipeline: Sequence[dict[str, Any]]) -> None:
@@ -118,10 +122,19 @@ class Encoder:
         Raises:
             UnreadableImageError: the file cannot be read.
             BusyError: too many pictures wait.
+            NoEncoderError: there is no encoder.
         """
+        self.check()
         with self._decoding:
             item = ImageList([picture], pipeline=self.pipeline)[0]
         return self.batcher(item)
+
+    def check(self) -> None:
+        """Raise NoEncoderError where there is no encoder."""
+        if not self.pipeline:
+            raise NoEncoderError('An index alone is served, and no encoder is known for pictures: '
+                                 'search by row, id or vector, or start the server with --config '
+                                 'and --checkpoint.')
 
     def many(self, pictures: Sequence[Any]) -> Tensor:
         """The embeddings ``(n, D)`` of some pictures, past the queue."""

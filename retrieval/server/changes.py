@@ -72,8 +72,8 @@ class Changes:
             elif self.service.served.store is not None:
                 self._add_rows(ids, items, replace)
             else:
-                raise NotWritableError('A gallery file is not changed: serve a folder of pictures, '
-                                       'or a store, NAME.gallery.')
+                raise NotWritableError('Only a folder or a store is changed: serve a folder of '
+                                       'pictures, or a store, NAME.gallery.')
             self.service.refresh()
         return ids
 
@@ -156,7 +156,7 @@ class Changes:
         if store is None:
             raise NotWritableError('Pictures are not deleted by the server: remove the file from '
                                    'the folder, and its row goes.' if source.folder else
-                                   'A gallery file is not changed: serve a store, NAME.gallery.')
+                                   'Only a store is changed here: serve NAME.gallery.')
         if not ids:
             raise ValueError('There is nothing to remove: give ids.')
         with self._writing:

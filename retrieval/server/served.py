@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..evaluation import MatchCalibration
 from ..gallery import GalleryStore
+from ..index import MilvusIndex
 from .batching import Encoder
 
 
@@ -53,6 +54,12 @@ class Served:
     def fingerprint(self) -> dict[str, Any]:
         """Of the model, as plain values."""
         return dict(self.model.fingerprint().as_dict())
+
+    @property
+    def shared(self) -> MilvusIndex | None:
+        """The index that other processes change and search, or None."""
+        prototype = self.model.prototype
+        return prototype if isinstance(prototype, MilvusIndex) else None
 
     def latest(self) -> Any:
         """What it searches now: the store as it is, the gallery that was published last, or None

@@ -18,11 +18,13 @@ from torch.nn.functional import normalize
 
 from ..checks import whole_number
 from ..gallery import Gallery
+from ..index import Index, MilvusIndex
 from ..structures import RetrievalDataSample
-from .batching import Batcher, Encoder
+from .batching import Batcher, BusyError, Encoder
 from .facts import PictureFacts
 from .pictures import Pictures, Uploads
 from .served import Served
+from .shared_index import RowsChangedError, SharedRows
 from .snapshot import Snapshot, display_root, handles_of, projected
 
 _DEPTH = 500  # results that are stacked, sorted and counted
@@ -126,6 +128,7 @@ class Service:
         self.pictures = Pictures(source.state, source.datasets, inside)
         self.uploads = Uploads(source.state / 'uploads')
         self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
+        self._looks = Batcher(self._look, wait=0.0)
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
         self.trouble: str | None = None  # why the source could not be read lately
@@ -162,7 +165,7 @@ class Service:
         """Of the model, as plain values."""
         return self.served.fingerprint
 
-    def publish(self, gallery: Gallery | None, served: Served | None = None) -> None:
+    def publish(self, gallery: Gallery | SharedRows | None, served: Served | None = None) -> None:
         """Serve another gallery from now on; None for the model's own prototype.
 
         Args:
@@ -171,17 +174,32 @@ class Service:
         """
         with self._publishing:
             one = served or self.served
-            own = one.model.gallery if gallery is None else gallery
-            if one.projection is not None:
-                gallery = projected(own, one.projection)
+            own: Any = one.model.gallery if gallery is None else gallery
+            if gallery is None and one.shared is not None:
+                own = SharedRows(one.shared.view())
+            served_rows: Any = gallery
+            if isinstance(own, SharedRows):
+                served_rows = own.index
+            elif one.projection is not None:
+                served_rows = projected(own, one.projection)
             if self._root is None:  # it stays as it was first shown
-                self._root = display_root(own) if self.source.folder is None else \
-                    os.path.join(self.source.folder, '')
+                self._root = self._root_of(own)
             one.gallery = own
-            self.snapshot = Snapshot(one, gallery, handles_of(own, self._handles),
+            handles = own.serials if isinstance(own, SharedRows) else \
+                handles_of(own, self._handles)
+            self.snapshot = Snapshot(one, served_rows, handles,
                                      self.generation + 1, self._root, self.facts)
             self.served = one
         self._read_facts()
+
+    def _root_of(self, gallery: Any) -> str:
+        """The folder that ids are shown relative to; empty where they are shown as they are."""
+        roots = [getattr(dataset, 'data_root', '') for dataset in self.source.datasets]
+        if self.source.folder is not None:
+            roots = [self.source.folder]
+        elif not isinstance(gallery, SharedRows):  # whose rows others may add anywhere
+            return display_root(gallery) or ''
+        return os.path.join(os.path.abspath(roots[0]), '') if roots and roots[0] else ''
 
     def _reload(self) -> None:
         """Serve the store as it is now."""
@@ -228,17 +246,40 @@ class Service:
 
     def current(self) -> Snapshot:
         """The present snapshot. Raises UnknownRowError where nothing is served yet."""
-        snapshot = self.snapshot
+        snapshot = self.present()
         if snapshot is None:
             raise UnknownRowError('Nothing is served yet: the first pictures are being encoded, or '
                                   'there are none.')
         return snapshot
+
+    def present(self) -> Snapshot | None:
+        """The present snapshot; of a shared index one that holds what others have acknowledged."""
+        snapshot, shared = self.snapshot, self.served.shared
+        if shared is not None:
+            self._looks(shared)
+            snapshot = self.snapshot
+        return snapshot
+
+    def _look(self, items: list[MilvusIndex]) -> list[None]:
+        """Publish the rows of a shared index anew where they have changed; one look for all that
+        wait.
+        """
+        snapshot = self.snapshot
+        index = None if snapshot is None else snapshot.gallery.index
+        if index is None or not index.is_current():
+            view = items[0].view()
+            if len(view):
+                self.publish(SharedRows(view))
+            else:
+                self.withdraw()
+        return [None] * len(items)
 
     def close(self) -> None:
         """End the threads."""
         self.stop.set()
         self.served.close()
         self._searches.close()
+        self._looks.close()
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
@@ -250,7 +291,7 @@ class Service:
 
     def info(self) -> dict[str, Any]:
         """What is served."""
-        snapshot = self.snapshot
+        snapshot = self.present()
         served = self.served if snapshot is None else snapshot.served
         calibration, projection = served.calibration, served.projection
         gallery = None if snapshot is None else snapshot.gallery
@@ -266,7 +307,8 @@ class Service:
                         for name, why in list(skipped.items())[:1000]],
             threshold=None if calibration is None or projection is not None
             else calibration.threshold,
-            calibrated=calibration is not None, rerank=bool(served.model.rerankers),
+            encodes=bool(served.encoder.pipeline), calibrated=calibration is not None,
+            rerank=bool(served.model.rerankers),
             projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),
             read_only=self.read_only,
@@ -357,7 +399,7 @@ class Service:
             return vector if snapshot.projection is None else vector @ snapshot.projection
         row = self.row_of(snapshot, query)
         if row is not None and query.box is None:
-            return snapshot.gallery.embeddings[row].float().cpu()
+            return snapshot.vectors([row])[0]
         if query.box is None:
             assert query.upload is not None
             found = snapshot.served.encoder(str(self.uploads.path(query.upload)))
@@ -391,11 +433,23 @@ class Service:
         if sort not in SORTS or offset < 0:
             raise ValueError(f'sort is one of {", ".join(SORTS)} and offset not below 0; got '
                              f'{sort!r} and {offset}.')
-        snapshot = self.snapshot
-        if snapshot is None:
-            if queries:
-                snapshot = self.current()
-            return self._answer(None, [], {}, 0, None, [], start)
+        for _ in range(5):
+            snapshot = self.present()
+            if snapshot is None:
+                if queries:
+                    self.current()
+                return self._answer(None, [], {}, 0, None, [], start)
+            try:
+                return self._searched(snapshot, queries, k, offset, filter, among, rerank, stack,
+                                      sort, start)
+            except RowsChangedError:
+                continue
+        raise BusyError('Rows are added and removed faster than they can be searched: try again.')
+
+    def _searched(self, snapshot: Snapshot, queries: Sequence[Query], k: int, offset: int,
+                  filter: Mapping[str, Any] | None, among: Collection[int] | None,
+                  rerank: bool | None, stack: bool, sort: str, start: float) -> dict[str, Any]:
+        """The answer of one snapshot. Raises RowsChangedError where that is over."""
         mask = snapshot.mask(filter or {})
         if among is not None:
             inside = np.isin(snapshot.handles, list(among))
@@ -469,6 +523,8 @@ class Service:
             self._searches((wanted, vector, sample))
         else:
             _search([(wanted, vector, sample)])
+        if isinstance(snapshot.gallery, SharedRows):
+            snapshot.gallery.check()  # else the rows may be counted otherwise
         pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
                                                     sample.pred_score.tolist(), strict=True)
                  if mask is None or mask[row]][:depth]
@@ -546,8 +602,8 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int],
     depth = min(depth, _DEPTH)
     head = list(rows[:depth])
     try:
-        vectors = normalize(snapshot.gallery.embeddings[head].float())
-    except ValueError:  # an index alone has none
+        vectors = normalize(snapshot.vectors(head))
+    except ValueError:  # this index gives none back
         return list(rows), {}
     near = (vectors @ vectors.T >= _STACKED).cpu().numpy()
     first: list[int] = []
@@ -562,6 +618,8 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int],
 
 
 def _model_name(model: Any) -> str:
+    if isinstance(model.prototype, Index) and not list(model.parameters()):
+        return type(model.prototype).__name__
     backbone = getattr(model.image_encoder, 'backbone', model.image_encoder)
     return str(getattr(backbone, 'model_name', None) or type(backbone).__name__)
 

@@ -18,6 +18,7 @@ from ..registry import unknown_name
 from ..similarity import normalize
 from .facts import PictureFacts
 from .served import Served
+from .shared_index import SharedRows
 
 _DATE = re.compile(r'\d{4}-\d\d(-\d\d([ T].*)?)?')
 _MOST_VALUES = 200  # of a facet that are listed
@@ -129,12 +130,28 @@ class Snapshot:
             self.plain = copy.copy(self.model)
             self.plain.rerankers = []
         self.gallery: Any = self.model.gallery
+        if isinstance(served.gallery, SharedRows):
+            self.gallery = served.gallery
         self.handles, self.generation, self.root, self.facts = handles, generation, root, facts
         self._columns: tuple[int, dict[str, Column]] = (-1, {})
         self._facets: tuple[Any, list[dict[str, Any]]] = (None, [])
 
     def __len__(self) -> int:
         return len(self.gallery)
+
+    def vectors(self, rows: Sequence[int]) -> torch.Tensor:
+        """The embeddings ``(n, D)`` float32 of rows, on the CPU.
+
+        Raises:
+            ValueError: an index alone is served, which gives none back.
+        """
+        index = getattr(self.gallery, 'index', None)  # of an index alone
+        if index is not None:
+            found = index.reconstruct(rows).cpu()
+            if isinstance(self.gallery, SharedRows):
+                self.gallery.check()
+            return found
+        return self.gallery.embeddings[list(rows)].float().cpu()
 
     # Names and numbers ---------------------------------------------------------------------------
 

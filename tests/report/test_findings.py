@@ -126,6 +126,14 @@ def test_suspects_are_told_plainly(apart):
     assert {one.query: (one.label, one.votes, one.of) for one in found} == expected
 
 
+def test_one_result_does_not_speak_against_a_label():
+    """Of a class of two pictures the first three results count: its own comes second."""
+    rows = [[1., 0.], [.95, .3], [.98, .2], [0., 1.], [-1., 0.]]
+    task = EvaluationTask(EmbeddingSet(np.array(rows, np.float32), [7, 7, 8, 8, 8]))
+    found = suspects(task, first_results(task), rank_queries(task).num_relevant)
+    assert 0 not in {one.query for one in found}
+
+
 def test_a_class_of_one_picture_is_no_suspect():
     rows, labels = scattered(40, spread=0.1)
     labels = np.append(labels, 9)

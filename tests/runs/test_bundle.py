@@ -45,8 +45,8 @@ def trained(tmp_path_factory):
     find = ImageRetrievalInferencer(model, PICTURES, pipeline=STEPS, progress=False)
     made = find.model.gallery
     gallery = Gallery(made.embeddings, list('abcdef'), [0, 0, 1, 1, 2, 2], ['x', 'y', 'z'],
-                      fingerprint=made.fingerprint, source=dict(checkpoint='/secret/path.pth'),
-                      similarity=made.similarity)
+                      fingerprint=made.fingerprint, similarity=made.similarity,
+                      source=dict(checkpoint='/secret/path.pth', config='/secret'))
     gallery.save(folder / 'gallery.safetensors')
     MatchCalibration(0.5, method='platt', slope=9.).save(folder / 'calibration.json')
     index = FaissIndex()
