@@ -7,7 +7,7 @@ Searches, additions, replacements and removals of rows of a store, pictures, bod
 and clients that hang up; every ``--kill-every`` seconds the server is ended by SIGKILL and started
 again over the same store. Checked: a row whose addition was acknowledged is found by its own vector
 with a similarity of 1, until its removal was acknowledged, and never after; scores are those of the
-vectors that were sent, and fall; a body that is broken is refused, and nothing is answered with 500.
+vectors that were sent, and fall; a broken body is refused, and nothing is answered with 500.
 What was asked for and not answered, because of a kill, may have happened or not. Prints the counts,
 the memory over time, and ends with status 1 where an answer was wrong.
 """
