@@ -12,8 +12,7 @@ from .report import check_out, report
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('test', description=__doc__)
-    arguments.add_argument('config', help='a config file, the name of a '
-                           'shipped one, or a bundle')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
     arguments.add_argument('--work-dir', help='where the log goes '
