@@ -160,7 +160,8 @@ def _seen(train: tuple[list[str], list[str]], test: tuple[list[str], list[str]]
     trained = sorted(counts[0].values())
     if len(trained) < 2 or trained[-1] < 2:
         raise ValueError(f'{len(trained)} training classes of at most {max(trained, default=0)} '
-                         'pictures: metric learning needs two classes for training, and two pictures of one.')
+                         'pictures: metric learning needs two classes for training, and two '
+                         'pictures of one.')
     every = sorted((counts[0] + counts[1]).values())
     both = len(set(counts[0]) & set(counts[1]))
     seen = dict(
