@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(1)
     named = [arguments.config, arguments.checkpoint] if arguments.config else \
         ['--encoder', arguments.encoder]
-    model, checkpoint, _ = named_model(arguments.config, arguments.checkpoint,
+    model, checkpoint = named_model(arguments.config, arguments.checkpoint,
                                     None if arguments.config else arguments.encoder)
     module = PixelEncoder(build_retriever(model, checkpoint, device='cpu'))
 

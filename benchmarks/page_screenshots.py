@@ -95,8 +95,8 @@ def take(page: Any, address: str, folder: Path, out: Path) -> None:
         page.goto('about:blank')
         page.goto(f'{address}#q=i:{name}/{name}-part3.jpg&stack=0')
         page.wait_for_selector('.score')
-        for place in range(9):
-            card = page.locator('.card').nth(place)
+        for at in range(9):
+            card = page.locator('.card').nth(at)
             right = card.locator('.label').inner_text() == name
             card.locator('.picture').focus()
             page.keyboard.press('y' if right else 'n')

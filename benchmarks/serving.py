@@ -36,6 +36,7 @@ def serve_ours(store: str, port: int, batch: int) -> None:
     from retrieval.gallery import GalleryStore
     from retrieval.retrievers import ImageToImageRetriever
     from retrieval.server.app import create_app
+    from retrieval.server.served import Served
     from retrieval.server.service import Service, Source
 
     encoder = dict(type='ImageEncoder', projection=WIDTH,
@@ -45,7 +46,7 @@ def serve_ours(store: str, port: int, batch: int) -> None:
         dict(type='PackInputs')]
     model: nn.Module = ImageToImageRetriever(
         encoder, GalleryStore.open(store).load(copy=True)).eval()
-    service = Service(model, pipeline, Source('benchmark', Path(f'{store}.serve')))
+    service = Service(Served(model, pipeline), Source('benchmark', Path(f'{store}.serve')))
     service.encoder.batcher.most = batch
     uvicorn.run(create_app(service), port=port, log_level='error')
 

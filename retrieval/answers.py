@@ -44,7 +44,7 @@ def expand(paths: Sequence[str]) -> list[str]:
     return images
 
 
-def described(query: str, rows: Sequence[int], scores: Sequence[float], gallery: Any,
+def described(query: str | None, rows: Sequence[int], scores: Sequence[float], gallery: Any,
               calibration: Any = None, threshold: float | None = None) -> dict[str, Any]:
     """What was found for a query, as a dict of plain values.
 

@@ -36,7 +36,7 @@ def _check_package(key: str) -> None:
         except (ImportError, AssertionError) as error:
             raise UnknownTypeError(
                 f'{key!r} is a part of mmpretrain, which cannot be imported ({error}). Install it: '
-                "pip install 'retrieval[mmpretrain]'; docs/mmpretrain.md says what it needs."
+                "pip install 'retrieval[mmpretrain]'; docs/moving.md says what it needs."
             ) from error
 
 

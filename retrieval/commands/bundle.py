@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = None if arguments.metrics is None else read_metrics(arguments.metrics)
     if arguments.encoder is not None and arguments.checkpoint is None:  # a file of its weights
         arguments.config, arguments.checkpoint = None, arguments.config
-    config, checkpoint, _ = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
-                                        options=arguments.cfg_options)
+    config, checkpoint = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
+                                     options=arguments.cfg_options)
     bundle = write_bundle(
         arguments.out, config, checkpoint, gallery=arguments.gallery, index=arguments.index,
         calibration=arguments.calibration, metrics=metrics,

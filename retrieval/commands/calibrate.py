@@ -95,7 +95,8 @@ def _from_marks(gallery: Any, dataset: Any, arguments: argparse.Namespace) -> tu
     def model() -> tuple[Any, Any]:
         if folder is not None:
             arguments.device = None
-            return folder_model(folder, arguments)[:2]
+            served, _ = folder_model(folder, arguments)
+            return served.model, served.pipeline
         arguments.topk, arguments.ignore_fingerprint, arguments.calibration = 10, False, None
         inferencer, config = open_gallery(arguments)
         return inferencer.model, test_pipeline(config)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..runs.named_model import named_model
 
     check_target(arguments.out)
-    config, checkpoint, _ = named_model(
+    config, checkpoint = named_model(
         arguments.config, arguments.checkpoint, options=arguments.cfg_options,
         data=arguments.data, trust=arguments.trust)
     if config.model.get('prototype') is None:

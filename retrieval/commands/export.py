@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(arguments.out)
     if arguments.encoder is not None and arguments.checkpoint is None:  # a file of its weights
         arguments.config, arguments.checkpoint = None, arguments.config
-    config, checkpoint, _ = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
+    config, checkpoint = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
                                      options=arguments.cfg_options, trust=arguments.trust)
     pipeline = test_pipeline(config)
     dataset = pictures(arguments.pictures, pipeline, config)

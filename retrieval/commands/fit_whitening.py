@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..retrievers import build_retriever
     from ..runs.named_model import named_model
 
-    config, checkpoint, _ = named_model(
+    config, checkpoint = named_model(
         arguments.config, arguments.checkpoint, options=arguments.cfg_options,
         work_dir=arguments.work_dir, data=arguments.data, trust=arguments.trust)
     encoder = config.model.image_encoder

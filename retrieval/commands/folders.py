@@ -9,12 +9,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from .command_line import add_config_options
-
-if TYPE_CHECKING:
-    from ..runs.named_model import NamedModel
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +49,8 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     """
     from ..search import ImageRetrievalInferencer, cache_beside
 
-    model, name = folder_encoder(arguments)
-    cache = None if arguments.no_cache else cache_beside(folder, name)
+    model = folder_encoder(arguments)
+    cache = None if arguments.no_cache else cache_beside(folder, model.name)
     if options.get('calibration') is None:
         options['calibration'] = model.calibration
     with _ends_in_order():
@@ -74,34 +71,53 @@ def cache_name(*given: str | None) -> str:
         >>> cache_name('owner/model', None)
         'owner-model'
     """
-    return '-'.join(Path(part).name.removesuffix(Path(part).suffix) if os.path.exists(part)
-                    else part.replace('/', '-') for part in given if part)
+    return '-'.join(Path(part).stem if os.path.exists(part) else part.replace('/', '-')
+                    for part in given if part)
 
 
-def folder_encoder(arguments: argparse.Namespace) -> tuple[NamedModel, str]:
-    """The model that encodes a folder, whose config is None for the default encoder, and the name
-    under which what it encodes is kept.
+class FolderEncoder(NamedTuple):
+    """The model that encodes a folder.
+
+    Attributes:
+        config: its config, None for the default encoder.
+        checkpoint: its weights, where the config has not got them.
+        calibration: of the bundle, where it is one that has one.
+        name: under which what it encodes is kept.
+    """
+
+    config: Any = None
+    checkpoint: str | None = None
+    calibration: Path | None = None
+    name: str = 'default'
+
+
+def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
+    """The model that the options name for a folder.
 
     Raises:
         FileNotFoundError, ValueError: the options name no model, or do not go together.
     """
     from ..encoders.presets import DEFAULT_NAME
-    from ..runs.named_model import NamedModel, is_bundle_name, named_model
+    from ..runs.bundle import CALIBRATION, Bundle
+    from ..runs.named_model import is_bundle_name, named_model
 
     given = [arguments.encoder, arguments.config, arguments.checkpoint]
     if not any(given) or given == [DEFAULT_NAME, None, None]:
         if arguments.cfg_options:
             raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
-        return NamedModel(None, None), 'default'
+        return FolderEncoder()
     config, checkpoint = given[1:]
     if arguments.encoder is None and (config is None or checkpoint is None
                                       and not is_bundle_name(config)):
         raise ValueError('A folder is encoded with the model of --config and --checkpoint '
                          'together, of --encoder, or, with none of them, with the default '
                          'pretrained encoder.')
-    model = named_model(config, checkpoint, arguments.encoder, options=arguments.cfg_options,
-                        trust=arguments.trust)
-    return model, cache_name(*given)
+    bundle = arguments.encoder or config
+    name = cache_name(*given)
+    return FolderEncoder(
+        *named_model(config, checkpoint, arguments.encoder, options=arguments.cfg_options,
+                     trust=arguments.trust),
+        Bundle.open(bundle).file(CALIBRATION) if is_bundle_name(bundle) else None, name)
 
 
 def is_folder(path: str) -> bool:
@@ -234,7 +250,7 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
 
     if arguments.encoder is not None:
         return named_model(None, arguments.checkpoint, arguments.encoder,
-                           options=arguments.cfg_options, trust=arguments.trust).config
+                           options=arguments.cfg_options, trust=arguments.trust)[0]
     if arguments.config is not None:
         return named_config(arguments.config, arguments.cfg_options, arguments.trust)
     text = gallery.source.get('settings')
@@ -273,7 +289,7 @@ def gallery_checkpoint(gallery: Any, path: str, arguments: argparse.Namespace) -
 
     if arguments.encoder is not None or arguments.config and is_bundle_name(arguments.config):
         return named_model(arguments.config, arguments.checkpoint, arguments.encoder,
-                           trust=arguments.trust).checkpoint
+                           trust=arguments.trust)[1]
     if arguments.checkpoint is not None:
         return weights_of(arguments.checkpoint, arguments.trust)
     folder = Path(path).resolve().parent  # of what a link leads to

@@ -1,10 +1,11 @@
-"""Serve a folder, gallery or store: a page to look at it, and an API over the same search."""
+"""Serve a folder, gallery or index: a page to look at it, and an API over the same search."""
 from __future__ import annotations
 
 import argparse
 import os
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('serve', description=__doc__)
     arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
-                           'gallery file or store; a bundle with a gallery; or a config, whose '
-                           'gallery is served')
+                           'gallery file or store; a bundle with a gallery; the file of an '
+                           'index; or a config, whose gallery is served')
     arguments.add_argument('weights', nargs='?', metavar='CHECKPOINT',
                            help="the checkpoint, where the source is a config")
     arguments.add_argument('--host', default='127.0.0.1',
@@ -38,6 +39,14 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--calibration', metavar='FILE.json',
                            help='a calibration: results get a probability, and a line below which '
                            'nothing probably matches')
+    arguments.add_argument('--reload', nargs='+', metavar='PATH',
+                           help='a better model, which is encoded and compared beside the one '
+                           'that is served, and can be switched to: [CONFIG] CHECKPOINT, or of a '
+                           'gallery another GALLERY. It may appear later (default: what is '
+                           'served, read again)')
+    arguments.add_argument('--state', metavar='DIR', help='where thumbnails, uploads and marks are '
+                           'kept, such as a folder that several servers share (default: beside '
+                           'what is served)')
     arguments.add_argument('--device', help='where the model goes, such as cuda:0')
     arguments.add_argument('--no-browser', action='store_true', help='do not open the browser')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
@@ -64,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                          'secret that they must know.')
     listening = listen(arguments.host, arguments.port, parser().get_default('port'))
     with listening:
-        service, follower = open_service(arguments)
+        service, follower, reload = open_service(arguments)
         port = listening.getsockname()[1]
         name = f'[{arguments.host}]' if ':' in arguments.host else arguments.host
         url = f'http://{"127.0.0.1" if arguments.host == "0.0.0.0" else name}:{port}/'  # noqa: S104
@@ -72,12 +81,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         def begin() -> None:
             if follower is not None:
                 follower.start()
+            if arguments.reload and all(map(os.path.exists, arguments.reload)):
+                threading.Thread(target=reload_when_ready, args=(service, reload),
+                                 daemon=True).start()
             print(f'Serving {service.source.name} at {url} (Ctrl-C ends it)', flush=True)
             if not arguments.no_browser and sys.stdout.isatty():
                 import webbrowser
                 webbrowser.open(url + (f'?token={arguments.token}' if arguments.token else ''))
 
-        app = create_app(service, arguments.host, arguments.token, arguments.read_token, begin)
+        app = create_app(service, arguments.host, arguments.token, arguments.read_token, begin,
+                         reload)
         server = uvicorn.Server(uvicorn.Config(
             app, log_level='warning', access_log=False, server_header=False,
             timeout_keep_alive=15, limit_concurrency=512, timeout_graceful_shutdown=5))
@@ -106,26 +119,97 @@ def listen(host: str, port: int, default: int) -> socket.socket:
     return listening
 
 
-def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The service of what the arguments name, and what follows it, or None.
+def reload_when_ready(service: Any, reload: Any) -> None:
+    """Begin with the better model when the first one has encoded everything."""
+    while service.snapshot is None or service.encoding.running:
+        if service.stop.wait(0.2):
+            return
+    reload.begin()
+
+
+def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The service of what the arguments name, what follows it, or None, and what loads another
+    model.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be served; the message says why.
     """
+    from ..index import Index
     from ..search.inferencer import _as_calibration
     from ..server.follow import follow_folder, follow_store
+    from ..server.reload import Reload
     from ..server.service import Service, Source
 
-    path, follower = os.path.abspath(arguments.gallery), None
-    options = dict(read_only=arguments.read_only, show_paths=arguments.show_paths)
+    path = os.path.abspath(arguments.gallery)
     name = os.path.basename(path.rstrip('/')) or path
-    if is_folder(path):
-        model, pipeline, cache = folder_model(path, arguments)
-        state = (cache or Path(path, '.retrieval', 'default')).with_suffix('.serve')
-        service = Service(model, pipeline, Source(name, writable(state), folder=path),
-                          _as_calibration(arguments.calibration, model), **options)
-        follower = follow_folder(service, pipeline, None if arguments.no_cache else cache)
-        return service, follower
+    of_folder = is_folder(path)
+    served, dataset = folder_model(path, arguments) if of_folder else gallery_model(arguments)
+    is_index = isinstance(served.model.prototype, Index)
+    kept = (served.cache or Path(path, '.retrieval', 'default')).with_suffix('.serve') \
+        if of_folder else Path(f'{path}.serve')
+    served.calibration = _as_calibration(arguments.calibration, served.model) \
+        or served.calibration
+    if of_folder and arguments.no_cache:
+        served.cache = None
+    if arguments.state is not None:
+        kept = Path(arguments.state)
+        kept.mkdir(parents=True, exist_ok=True)
+    source = Source(name, writable(kept), folder=path if of_folder else None,
+                    datasets=[] if of_folder else [dataset])
+    service = Service(served, source, read_only=arguments.read_only,
+                      show_paths=arguments.show_paths)
+    follower = follow_folder(service) if of_folder else \
+        follow_store(service) if served.store is not None else None
+    other = None if is_index else other_model(arguments, of_folder)
+
+    def load() -> Any:
+        assert other is not None
+        found = (folder_model(path, other) if of_folder else gallery_model(other))[0]
+        if of_folder and found.cache is not None:
+            taken, found.spare = service.served.cache, found.cache.with_suffix('.new.safetensors')
+            if taken == found.cache:
+                found.cache, found.spare = found.spare, found.cache
+            if arguments.no_cache:
+                found.cache = None
+        return found
+    missing = ('The folder is encoded with the default model: start the server with --reload '
+               'CONFIG CHECKPOINT, or with --config and --checkpoint.')
+    if is_index:
+        missing = 'An index alone is compared with no other: start the server anew.'
+    return service, follower, Reload(service, load if other else None, missing)
+
+
+def other_model(arguments: argparse.Namespace, of_folder: bool) -> argparse.Namespace | None:
+    """The arguments of the model that is loaded beside the served one; None where there is none.
+
+    Raises:
+        ValueError: --reload has the wrong number of paths.
+    """
+    other, given = argparse.Namespace(**vars(arguments)), arguments.reload or []
+    takes_config = of_folder or arguments.gallery.endswith('.py')
+    if len(given) > (2 if takes_config else 1):
+        raise ValueError('--reload takes ' + ('[CONFIG] CHECKPOINT' if takes_config else
+                                              'one GALLERY') + f', got {" ".join(given)}.')
+    if of_folder:
+        if given:
+            other.config, other.checkpoint = ([arguments.config] + given)[-2:]
+            other.encoder = None
+        return other if other.config is not None and other.checkpoint is not None else None
+    if takes_config:
+        other.gallery, other.weights = ([arguments.gallery] + (given or [arguments.weights]))[-2:]
+    elif given:
+        other.gallery = given[0]
+    return other
+
+
+def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The model over a config's gallery, a gallery file or a store, and the dataset of its
+    pictures where that is known.
+    """
+    from ..index import index_type
+    from ..server.served import Served
+
+    path, store = os.path.abspath(arguments.gallery), None
     if path.endswith('.py'):
         from ..runs.config import test_pipeline
         from ..runs.named_model import named_config, weights_of
@@ -133,38 +217,99 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
         config = named_config(path, arguments.cfg_options)
         weights = arguments.weights and weights_of(arguments.weights)
+        pipeline = test_pipeline(config)
+        index = filled_index(config)
+        if index is not None:  # nothing is encoded, and every server sees the same rows
+            from ..retrievers import build_retriever
+            return Served(build_retriever(config, weights, index, arguments.device),
+                          pipeline), config_dataset(config)
         inferencer = ImageRetrievalInferencer(config, checkpoint=weights,
-                                              calibration=arguments.calibration,
                                               device=arguments.device)
-        pipeline, store = test_pipeline(config), None
+    elif index_type(path) is not None:
+        return index_model(path, arguments), None
     else:
         from ..gallery import GalleryStore
         from ..gallery.shards import is_store
         from .search import open_gallery
 
-        arguments.checkpoint = arguments.checkpoint or arguments.weights
-        arguments.topk = 10
-        inferencer, config = open_gallery(arguments)
+        options = argparse.Namespace(**vars(arguments))
+        options.checkpoint = arguments.checkpoint or arguments.weights
+        options.topk, options.calibration = 10, None
+        inferencer, config = open_gallery(options)
         if arguments.device is not None:
             inferencer.model.to(arguments.device)
         store = GalleryStore.open(path) if is_store(path) else None
         pipeline = inferencer.pipeline
-    source = Source(name, writable(Path(f'{path}.serve')), store=store,
-                    datasets=[config_dataset(config)])
-    service = Service(inferencer.model, pipeline, source, inferencer.calibration, **options)
-    return service, follow_store(service) if store is not None else None
+    return Served(inferencer.model, pipeline, inferencer.calibration, store=store), \
+        config_dataset(config)
 
 
-def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any, Path]:
-    """The model that encodes a folder, its pipeline, and where what is encoded is kept."""
+def filled_index(config: Any) -> Any:
+    """The index of a config's model, where that outlives the process and holds rows already.
+
+    Raises:
+        ValueError, OSError: its settings are wrong, or its server is down.
+    """
+    from ..registry import INDEXES
+
+    settings = dict(config.model.get('index') or {})
+    kind = INDEXES.get(settings['type']) if isinstance(settings.get('type'), str) else None
+    if kind is None or not kind.capabilities.persistent or 'path' in settings:
+        return None
+    settings.setdefault('similarity', config.model.get('similarity_fn', 'cosine_similarity'))
+    index = INDEXES.build(settings)
+    if len(index):
+        return index
+    index.close()
+    return None
+
+
+def index_model(path: str, arguments: argparse.Namespace) -> Any:
+    """The model over the file of an index: that of --config and --checkpoint, or one that encodes
+    nothing.
+
+    Raises:
+        ValueError: the config's model searches by another similarity.
+    """
+    from torch import nn
+
+    from ..index import open_index
+    from ..retrievers import ImageToImageRetriever, build_retriever
+    from ..runs.config import test_pipeline
+    from ..runs.named_model import named_config, weights_of
+    from ..server.served import Served
+
+    config, checkpoint = arguments.config, arguments.checkpoint
+    if (config is None) != (checkpoint is None):
+        raise ValueError('Pictures are encoded with the model of --config and --checkpoint '
+                         'together; with neither, an index is searched by row, id and vector.')
+    index = open_index(path, device=arguments.device)
+    if config is None:
+        return Served(ImageToImageRetriever(nn.Identity(), index, topk=10,
+                                            similarity_fn=index.similarity.name).eval(), [])
+    config = named_config(config, arguments.cfg_options)
+    model = build_retriever(config, weights_of(checkpoint), index, arguments.device)
+    if model.similarity.name != index.similarity.name:
+        raise ValueError(f'The index {path!r} searches by {index.similarity.name}, the model by '
+                         f'{model.similarity.name}: give the config that the index was built for.')
+    return Served(model, test_pipeline(config))
+
+
+def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The model that encodes a folder, with its cache; and no dataset."""
     from ..retrievers.build import as_retriever
     from ..search import cache_beside
+    from ..search.inferencer import _as_calibration
+    from ..server.served import Served
 
-    named, name = folder_encoder(arguments)
+    named = folder_encoder(arguments)
     model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
-    arguments.calibration = arguments.calibration or named.calibration
     model.prototype = None
-    return model, pipeline, cache_beside(folder, name)
+    assert pipeline is not None
+    cache = cache_beside(folder, named.name)
+    spare = cache.with_suffix('.new.safetensors')
+    return Served(model, pipeline, _as_calibration(named.calibration, model), cache=cache,
+                  spare=spare if spare.exists() else None), None
 
 
 def writable(state: Path) -> Path:

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from .command_line import add_config_options, add_data_option, add_launcher, reports_errors
+from .report import check_out, report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +22,8 @@ def parser() -> argparse.ArgumentParser:
                            help='what to write: the metrics, or for each query the rows, ids and '
                            'scores that were found (default: metrics)')
     arguments.add_argument('--show-dir', help='draw the rankings of some queries there')
+    arguments.add_argument('--report', nargs='?', const='', metavar='FILE.html', help='write a '
+                           'report to look at (default: report.html in the work dir)')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery file that another model or pipeline made')
     add_data_option(arguments)
@@ -35,12 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out and not arguments.out.endswith('.json'):
         raise ValueError(f'--out is written as JSON; got {arguments.out!r}. Give a name that ends '
                          'in .json.')
-    from ..distributed import unwrapped
+    if arguments.report:
+        check_out(arguments.report)
+    from ..distributed import rank, unwrapped
     from ..retrievers import check_encoder, read_state_dict
     from ..runs.config import build_runner
     from ..runs.named_model import named_model
 
-    config, checkpoint, _ = named_model(
+    config, checkpoint = named_model(
         arguments.config, arguments.checkpoint, options=arguments.cfg_options,
         work_dir=arguments.work_dir, data=arguments.data, trust=arguments.trust)
     if not config.get('test_dataloader') or not config.get('test_evaluator'):
@@ -56,10 +62,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         config.custom_hooks.append(
             dict(type='retrieval.RecordPredictionsHook', out=arguments.out))
     config.load_from, config.resume = checkpoint, False
+    if arguments.report is not None:
+        from ..report import run_of_test, with_embedding_metrics
+        with_embedding_metrics(config)
     runner = build_runner(config, arguments.launcher)
     check_encoder(unwrapped(runner.model),
                   read_state_dict(str(checkpoint)), str(checkpoint))
-    metrics = runner.test()
+    if arguments.report is None:
+        metrics = runner.test()
+    else:
+        run, metrics = run_of_test(runner, str(checkpoint))
+        if rank() == 0:
+            report(run, arguments.report or os.path.join(runner.work_dir, 'report.html'))
     if arguments.out and arguments.out_item == 'metrics':
         _write_metrics(metrics, arguments.out)
 

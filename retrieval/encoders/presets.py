@@ -81,9 +81,10 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
                         mean=[round(255 * value, 4) for value in trained.mean],
                         std=[round(255 * value, 4) for value in trained.std])
     scale, cubic = int(min(size) / share), trained.interpolation == 'bicubic'
-    resize = [dict(type='retrieval.ResizeEdge', scale=scale, edge='short',
-                   interpolation='auto-bicubic' if cubic else 'auto'),
-              dict(type='CenterCrop', crop_size=tuple(reversed(size)))]
+    resize: list[dict[str, Any]] = [
+        dict(type='retrieval.ResizeEdge', scale=scale, edge='short',
+             interpolation='auto-bicubic' if cubic else 'auto'),
+        dict(type='CenterCrop', crop_size=tuple(reversed(size)))]
     if trained.crop_mode == 'squash':
         resize[0] = dict(type='torchvision/Resize', size=(scale, scale * size[1] // size[0]),
                          interpolation=trained.interpolation)

@@ -131,7 +131,7 @@ def write_export(out: str | os.PathLike[str], model: Any, pipeline: Sequence[dic
             geometry=geometry, parity=asdict(parity), made_from=model.fingerprint().as_dict())
         write_json(folder / MANIFEST, manifest)
         if file.name == ONNX_FILE:
-            _complete(folder, manifest)
+            complete_folder(folder, manifest)
         os.replace(folder, out)
     return parity
 
@@ -144,18 +144,6 @@ def check_target(out: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _complete(folder: Path, manifest: dict[str, Any]) -> None:
-    """Add what belongs to an ONNX file: by what a gallery of it is known, and the search script."""
-    export = ExportedEncoder(folder)
-    model = build_retriever(export.config, device='cpu')
-    model.search_in(pipeline=export.pipeline)
-    manifest.update(fingerprint=model.fingerprint().as_dict(),
-                    settings=settings_hash(model.image_encoder))
-    write_json(folder / MANIFEST, manifest)
-    if manifest['geometry'] is not None:
-        shutil.copyfile(Path(__file__).with_name('search_script.py'), folder / SCRIPT)
-
-
 def _batches(dataset: Any, rows: np.ndarray) -> Iterator[tuple[list[Any], torch.Tensor]]:
     """The samples of rows that can be read, and their images ``(B, C, H, W)`` uint8."""
     for start in range(0, len(rows), _BATCH):
@@ -164,6 +152,23 @@ def _batches(dataset: Any, rows: np.ndarray) -> Iterator[tuple[list[Any], torch.
         if items:
             yield ([item['data_samples'] for item in items],
                    stacked([item['inputs'] for item in items]))
+
+
+def complete_folder(folder: Path, manifest: dict[str, Any]) -> None:
+    """Add what belongs to an ONNX model: by what a gallery of it is known, and the search script.
+
+    Args:
+        folder: with the model and the manifest.
+        manifest: is completed, and written anew.
+    """
+    export = ExportedEncoder(folder)
+    model = build_retriever(export.config, device='cpu')
+    model.search_in(pipeline=export.pipeline)
+    manifest.update(fingerprint=model.fingerprint().as_dict(),
+                    settings=settings_hash(model.image_encoder))
+    write_json(folder / MANIFEST, manifest)
+    if manifest['geometry'] is not None:
+        shutil.copyfile(Path(__file__).with_name('search_script.py'), folder / SCRIPT)
 
 
 def _measure(module: PixelEncoder, encode: Encode, dataset: Any, rows: np.ndarray,

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..files import kind_of_file, sync_folder
 from ..foreign_files import available_memory, refuse_oversized, refuse_special
-from ..tensor_file import DamagedError, StringColumn, map_file, read_header
-from .file import GALLERY_FILE, Contents, open_gallery_file
+from ..tensor_file import GALLERY_FILE, DamagedError, StringColumn, map_file, read_header
+from .file import Contents, open_gallery_file
 from .fingerprint import Fingerprint
 from .shards import is_store, open_shards
 

@@ -7,8 +7,10 @@ from .faiss.index import FaissIndex
 from .lock import changes, reads
 from .milvus.connection import MilvusError, MilvusUnavailable
 from .milvus.index import MilvusIndex
+from .open import index_type, open_index
 
 __all__ = [
     'Capabilities', 'ExactIndex', 'FaissIndex', 'Index', 'MilvusError', 'MilvusIndex',
-    'MilvusUnavailable', 'RowIds', 'changes', 'check_gallery', 'gallery_digest', 'reads',
+    'MilvusUnavailable', 'RowIds', 'changes', 'check_gallery', 'gallery_digest', 'index_type',
+    'open_index', 'reads',
 ]

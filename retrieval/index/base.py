@@ -186,6 +186,16 @@ class Index(ABC):
         raise NotImplementedError(f'{type(self).__name__} needs `vectors`, or `save` and `load`.')
 
     @reads
+    def reconstruct(self, rows: Sequence[int]) -> Tensor:
+        """The vectors ``(n, D)`` float32 of some rows, as they can be searched for: for cosine they
+        may be of length 1, and where the index codes them they are approximate.
+
+        Raises:
+            ValueError: what is kept of the rows gives no vectors back.
+        """
+        return self.vectors()[list(rows)].float()
+
+    @reads
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one file: under a temporary name first, then renamed.
 

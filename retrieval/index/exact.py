@@ -154,6 +154,11 @@ class ExactIndex(Index):
         return self._prepared
 
     @reads
+    def reconstruct(self, rows: Sequence[int]) -> Tensor:
+        assert self._rows is not None
+        return self._rows[list(rows)].float().cpu()
+
+    @reads
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index to one safetensors file.
 

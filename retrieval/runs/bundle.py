@@ -19,6 +19,8 @@ CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
 GALLERY, CALIBRATION, INDEX = 'gallery.safetensors', 'calibration.json', 'index.safetensors'
 FILES = (CONFIG, WEIGHTS, CARD, GALLERY, CALIBRATION, INDEX)
 _MOST_JSON = 4_000_000  # bytes; a config has some thousands
+_OF_FILES = ('.py', '.json', '.yaml', '.yml', '.zip', '.pth', '.pt', '.ckpt', '.bin',
+             '.safetensors')  # mistyped paths of configs and checkpoints
 _HUB_NAME = re.compile(r'[\w.-]+/[\w.-]+(@[\w./-]+)?')
 
 
@@ -174,7 +176,7 @@ def is_hub_name(name: str) -> bool:
         (True, False)
     """
     return (_HUB_NAME.fullmatch(name) is not None and not os.path.exists(name)
-            and not name.endswith(('.py', '.json', '.yaml', '.yml', '.zip')))
+            and not name.lower().endswith(_OF_FILES))
 
 
 def load(source: str | os.PathLike[str], prototype: Any = None, *, trust: bool = False,
@@ -205,7 +207,7 @@ def load(source: str | os.PathLike[str], prototype: Any = None, *, trust: bool =
         >>> _ = write_bundle('my_bundle', config)
         >>> pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
         >>> find = load('my_bundle', list(pictures), device='cpu', progress=False)
-        >>> find(pictures[1] // 2)[0]['results'][0]['row']
+        >>> find(pictures[1] | 1)[0]['results'][0]['row']
         1
     """
     return Bundle.open(source, trust).inferencer(prototype, device, **options)

@@ -3,30 +3,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..exported_encoder import ExportedEncoder, is_export
-from .bundle import CALIBRATION, Bundle, is_bundle, is_hub_name
-
-
-class NamedModel(NamedTuple):
-    """What a command was told about its model.
-
-    Attributes:
-        config: a config that runs.
-        checkpoint: the path of the weights; None of a preset, whose config has them.
-        calibration: the path of the bundle's calibration, where there is one.
-    """
-
-    config: Any
-    checkpoint: str | None
-    calibration: str | None = None
+from .bundle import Bundle, is_bundle, is_hub_name
 
 
 def named_model(config: str | None, checkpoint: str | None = None, encoder: str | None = None, *,
                 options: dict[str, Any] | None = None, work_dir: str | None = None,
-                data: str | None = None, trust: bool = False) -> NamedModel:
-    """The config and the weights of a model, however it is named.
+                data: str | None = None, trust: bool = False) -> tuple[Any, str | None]:
+    """The config of a model and the path of its weights, however it is named.
 
     Args:
         config: a config's path, or a bundle.
@@ -39,16 +25,19 @@ def named_model(config: str | None, checkpoint: str | None = None, encoder: str 
         data: a folder of classes, for a bundle: its pictures become the gallery and the test set.
         trust: build whatever a bundle's config names.
 
+    Returns:
+        A config that runs, and the path of the checkpoint; None of a preset, whose config has the
+        weights.
+
     Raises:
         FileNotFoundError: one of them is missing.
         ValueError: they do not go together, or too little was given.
 
     Example:
-        >>> named_model(None, encoder='resnet50').config.model.image_encoder.backbone.model_name
+        >>> config, _ = named_model(None, encoder='resnet50')
+        >>> config.model.image_encoder.backbone.model_name
         'resnet50.a1_in1k'
     """
-    from mmengine.config import Config
-
     from .config import load_config
 
     if encoder is not None:
@@ -56,12 +45,11 @@ def named_model(config: str | None, checkpoint: str | None = None, encoder: str 
             raise ValueError('--encoder stands in the place of a config: leave one of them out.')
         if is_export(encoder):
             made = ExportedEncoder(encoder).config
-            return NamedModel(_completed(Config(made), encoder, options, work_dir), None)
+            return _completed(made, encoder, options, work_dir), None
         if not is_bundle_name(encoder):
             if data is not None:
                 raise ValueError('--data is for a bundle: make one of the encoder first.')
-            return NamedModel(_completed(_preset(encoder, checkpoint), encoder, options, work_dir),
-                              None)
+            return _completed(_preset(encoder, checkpoint), encoder, options, work_dir), None
         config = encoder
     if config is None:
         raise ValueError('Which model? Give a config and its checkpoint, a bundle, or --encoder.')
@@ -73,16 +61,14 @@ def named_model(config: str | None, checkpoint: str | None = None, encoder: str 
         made = bundle.config
         if data is not None:
             _search_folder(made, data, bundle.pipeline)
-        calibration = bundle.file(CALIBRATION)
-        return NamedModel(_completed(made, config, options, work_dir), str(bundle.weights),
-                          None if calibration is None else str(calibration))
+        return _completed(made, config, options, work_dir), str(bundle.weights)
     if data is not None:
         raise ValueError('--data gives a bundle its pictures, and a config names its own: leave '
                          '--data out.')
     if checkpoint is None:
         raise ValueError(f'The config {config!r} wants the checkpoint of its weights; or give a '
                          'bundle in the place of both.')
-    return NamedModel(load_config(config, options, work_dir), weights_of(checkpoint, trust))
+    return load_config(config, options, work_dir), weights_of(checkpoint, trust)
 
 
 def named_config(config: str, options: dict[str, Any] | None = None, trust: bool = False) -> Any:
@@ -94,7 +80,7 @@ def named_config(config: str, options: dict[str, Any] | None = None, trust: bool
     from .config import load_config
 
     if is_bundle_name(config):
-        return named_model(config, options=options, trust=trust).config
+        return named_model(config, options=options, trust=trust)[0]
     return load_config(config, options)
 
 

@@ -159,16 +159,18 @@ def _seen(train: tuple[list[str], list[str]], test: tuple[list[str], list[str]]
     edges = _edges(files[::max(1, len(files) // _LOOKED_AT)])
     trained = sorted(counts[0].values())
     if len(trained) < 2 or trained[-1] < 2:
-        raise ValueError(f'{len(trained)} training classes of at most {trained[-1]} pictures: '
-                         'metric learning needs two classes for training, and two pictures of one.')
+        raise ValueError(f'{len(trained)} training classes of at most {max(trained, default=0)} '
+                         'pictures: metric learning needs two classes for training, and two '
+                         'pictures of one.')
     every = sorted((counts[0] + counts[1]).values())
+    both = len(set(counts[0]) & set(counts[1]))
     seen = dict(
         pictures=len(train[0]) + len(test[0]), classes=len(set(counts[0]) | set(counts[1])),
         pictures_a_class=[every[0], int(statistics.median(every)), every[-1]],
         shorter_edge=[min(edges), int(statistics.median(edges)), max(edges)],
         training=dict(pictures=len(train[0]), classes=len(counts[0])),
         testing=dict(pictures=len(test[0]), classes=len(counts[1])),
-        classes_in_both=len(set(counts[0]) & set(counts[1])))
+        classes_in_both=both)
     warnings = []
     alone = sum(count == 1 for counter in counts for count in counter.values())
     if alone:
@@ -178,8 +180,8 @@ def _seen(train: tuple[list[str], list[str]], test: tuple[list[str], list[str]]
         warnings.append(f'The largest class has {max(trained)} pictures, the median '
                         f'{int(statistics.median(trained))}: batches take classes alike, so that '
                         'most of its pictures are seen seldom.')
-    if 0 < seen['classes_in_both'] < len(counts[1]):
-        warnings.append(f'{seen["classes_in_both"]} of {len(counts[1])} classes of the test are '
+    if 0 < both < len(counts[1]):
+        warnings.append(f'{both} of {len(counts[1])} classes of the test are '
                         'trained on: the result is neither of new classes nor of known ones.')
     if len(counts[1]) < 20:
         warnings.append(f'{len(counts[1])} classes for testing are few: the result will be coarse.')
@@ -210,8 +212,8 @@ def _text(seen: dict[str, Any], kind: str, lines: Sequence[str]) -> str:
     batch = each * min(train['classes'], 64 // each)
     few, middle, many = seen['pictures_a_class']
     return '\n'.join([
-        f'# {seen["classes"]} classes, {seen["pictures"]} pictures ({few} to {many} a class, mostly '
-        f'{middle}; {seen["shorter_edge"][1]} px).',
+        f'# {seen["classes"]} classes, {seen["pictures"]} pictures ({few} to {many} a class, '
+        f'mostly {middle}; {seen["shorter_edge"][1]} px).',
         f'# Trained on {train["classes"]} classes ({train["pictures"]} pictures), tested on '
         f'{test["classes"]} ({test["pictures"]}).',
         "_base_ = ['retrieval::_base_/methods/fine_tuning',",

@@ -23,21 +23,26 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..image_files import UnreadableImageError
+from ..index import MilvusError
 from .background import Background, Progress
-from .batching import BusyError
+from .batching import BusyError, NoEncoderError
 from .changes import Changes, NotWritableError, ReadOnlyError
 from .export import duplicate_groups, exported, plan_file
 from .feedback import Feedback
 from .guard import Guard, Metrics, problem
 from .map import EmbeddingMap
 from .pictures import NoPictureError, UnknownUploadError, as_jpeg, fitting_size
+from .reload import NothingToSwitchError, Reload
 from .service import Query, Service, UnknownRowError
+from .shared_index import RowsChangedError
 
 PAGE = Path(__file__).with_name('page')
 _PARTS = 64  # pictures and fields of one form
 _STATUS: list[tuple[type[Exception], int]] = [
     (UnknownRowError, 404), (UnknownUploadError, 404), (NoPictureError, 404),
-    (ReadOnlyError, 403), (NotWritableError, 409), (BusyError, 503), (TimeoutError, 503),
+    (ReadOnlyError, 403), (NotWritableError, 409), (NothingToSwitchError, 409),
+    (NoEncoderError, 409), (RowsChangedError, 503), (MilvusError, 503),
+    (BusyError, 503), (TimeoutError, 503),
     (UnreadableImageError, 422), (ValueError, 422), (TypeError, 422)]
 Row = Annotated[int, InPath(description='The number of a row, as results have it.',
                             ge=0, lt=2 ** 53)]
@@ -140,9 +145,9 @@ class Mark(_Strict):
 
 
 class Use(_Strict):
-    """Which embeddings are searched."""
+    """Which embeddings are searched: those of a projection, or of a model that was loaded."""
 
-    use: Literal['trained', 'original']
+    use: Literal['trained', 'original', 'new', 'old']
 
 
 class Export(_Strict):
@@ -154,7 +159,8 @@ class Export(_Strict):
 
 def create_app(service: Service, host: str = '127.0.0.1', token: str | None = None,
                read_token: str | None = None,
-               on_start: Callable[[], None] | None = None) -> Guard:
+               on_start: Callable[[], None] | None = None,
+               reload: Reload | None = None) -> Guard:
     """The app of a service, behind its guard.
 
     Args:
@@ -163,6 +169,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
         token: asked of every request; of one from this machine to this machine it may be None.
         read_token: is enough for reading.
         on_start: is called when the server starts.
+        reload: loads another model.
 
     Raises:
         ValueError: it listens beyond this machine, and there is no token.
@@ -187,6 +194,8 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
             on_start()
         yield
         await run_in_threadpool(service.close)
+        if reload is not None:
+            await run_in_threadpool(reload.close)
 
     app = FastAPI(title='retrieval', version=__version__, lifespan=lifespan, docs_url=None,
                   redoc_url=None, strict_content_type=False, responses={
@@ -201,6 +210,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     _add_searches(app, service)
     _add_pictures(app, service)
     _add_changes(app, service)
+    _add_models(app, service, reload or Reload(service))
     _add_reports(app, service)
     _add_state(app, service, metrics)
     if PAGE.is_dir():
@@ -298,6 +308,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     async def search(request: Request) -> JSONResponse:
         """Search with rows, uploads, vectors and parts of pictures; or list the rows."""
         if _is_form(request):
+            service.encoder.check()
             pictures, fields, form = await _form(request)
             values: dict[str, Any] = dict(fields)
             for name in ('filter', 'queries'):
@@ -318,6 +329,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post('/v1/uploads', openapi_extra=_BYTES)
     async def upload(request: Request) -> dict[str, Any]:
         """Send a picture, as the body itself, to search with; it is kept for some days."""
+        service.encoder.check()
         name, width, height = await run_in_threadpool(service.uploads.add, await request.body())
         return dict(upload=name, width=width, height=height)
 
@@ -418,7 +430,9 @@ def _add_changes(app: FastAPI, service: Service) -> None:
         changes.remove(ids.ids)
         return dict(removed=len(ids.ids), generation=service.generation)
 
-    feedback = Feedback(service)
+
+def _add_models(app: FastAPI, service: Service, reload: Reload) -> None:
+    changes, feedback = Changes(service), Feedback(service)
 
     @app.post('/v1/feedback')
     def mark(given: Mark) -> dict[str, Any]:
@@ -439,9 +453,20 @@ def _add_changes(app: FastAPI, service: Service) -> None:
 
     @app.post('/v1/model')
     def use(given: Use) -> dict[str, Any]:
-        """Search through the trained projection, or as before."""
+        """Search through the trained projection, or as before; by the new model, or the old."""
         changes.check_writable()
-        return feedback.use(given.use)
+        return reload.use(given.use) if given.use in ('new', 'old') else feedback.use(given.use)
+
+    @app.post('/v1/model/reload', status_code=202)
+    def load() -> dict[str, Any]:
+        """Load the model again, or the better one, encode and compare in the background."""
+        changes.check_writable()
+        return reload.begin()
+
+    @app.get('/v1/model/reload')
+    def loaded() -> dict[str, Any]:
+        """How far that is, what would change, and which model is served."""
+        return reload.state()
 
 
 def _file(content: bytes, media_type: str, name: str) -> Response:
@@ -499,7 +524,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.get('/readyz')
     def readyz() -> dict[str, str]:
         """Searches are answered; 503 before the first pictures are encoded."""
-        if service.snapshot is None:
+        if service.present() is None:
             raise HTTPException(503, 'Nothing is encoded yet.')
         return dict(status='ready')
 

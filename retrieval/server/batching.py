@@ -22,6 +22,10 @@ class BusyError(RuntimeError):
     """More pictures wait than can be encoded soon."""
 
 
+class NoEncoderError(RuntimeError):
+    """Pictures cannot be encoded, since an index alone is served."""
+
+
 class Batcher:
     """One thread that calls a function on what several others want of it.
 
@@ -42,6 +46,7 @@ class Batcher:
         self.work, self.most, self.wait = work, most, wait
         self.queue: queue.Queue[tuple[Any, Future[Any]] | None] = queue.Queue(waiting)
         self.sizes = [0, 0]  # batches, items
+        self._entering, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, daemon=True, name='batcher')
         self._thread.start()
 
@@ -52,12 +57,15 @@ class Batcher:
             BusyError: too many wait.
         """
         done: Future[Any] = Future()
-        try:
-            self.queue.put_nowait((item, done))
-        except queue.Full:
-            raise BusyError(f'{self.queue.maxsize} pictures wait to be encoded: try again in a '
-                            'second.') from None
-        return done.result()
+        with self._entering:
+            closed = self._closed
+            if not closed:
+                try:
+                    self.queue.put_nowait((item, done))
+                except queue.Full:
+                    raise BusyError(f'{self.queue.maxsize} pictures wait to be encoded: try again '
+                                    'in a second.') from None
+        return self.work([item])[0] if closed else done.result()
 
     def _run(self) -> None:
         while (first := self.queue.get()) is not None:
@@ -86,8 +94,12 @@ class Batcher:
             done.set_result(result)
 
     def close(self) -> None:
-        """End the thread when what waits is done."""
-        self.queue.put(None)
+        """End the thread when what waits is done; who comes later does the work alone."""
+        with self._entering:
+            if self._closed:
+                return
+            self._closed = True
+            self.queue.put(None)
         self._thread.join()
 
 
@@ -96,7 +108,7 @@ class Encoder:
 
     Args:
         model: a retriever.
-        pipeline: config of the test pipeline.
+        pipeline: config of the test pipeline; empty where there is no encoder.
     """
 
     def __init__(self, model: Any, pipeline: Sequence[dict[str, Any]]) -> None:
@@ -110,10 +122,19 @@ class Encoder:
         Raises:
             UnreadableImageError: the file cannot be read.
             BusyError: too many pictures wait.
+            NoEncoderError: there is no encoder.
         """
+        self.check()
         with self._decoding:
             item = ImageList([picture], pipeline=self.pipeline)[0]
         return self.batcher(item)
+
+    def check(self) -> None:
+        """Raise NoEncoderError where there is no encoder."""
+        if not self.pipeline:
+            raise NoEncoderError('An index alone is served, and no encoder is known for pictures: '
+                                 'search by row, id or vector, or start the server with --config '
+                                 'and --checkpoint.')
 
     def many(self, pictures: Sequence[Any]) -> Tensor:
         """The embeddings ``(n, D)`` of some pictures, past the queue."""

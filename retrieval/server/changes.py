@@ -69,11 +69,11 @@ class Changes:
         with self._writing:
             if source.folder is not None:
                 self._add_files(source.folder, ids, items, replace)
-            elif source.store is not None:
+            elif self.service.served.store is not None:
                 self._add_rows(ids, items, replace)
             else:
-                raise NotWritableError('A gallery file is not changed: serve a folder of pictures, '
-                                       'or a store, NAME.gallery.')
+                raise NotWritableError('Only a folder or a store is changed: serve a folder of '
+                                       'pictures, or a store, NAME.gallery.')
             self.service.refresh()
         return ids
 
@@ -103,7 +103,7 @@ class Changes:
 
     def _add_rows(self, ids: list[str], items: Sequence[Item], replace: bool) -> None:
         service = self.service
-        store, like, snapshot = service.source.store, service.own_gallery, service.current()
+        store, like, snapshot = service.served.store, service.own_gallery, service.current()
         assert store is not None
         # an id as clients see it may stand for one with a folder before it
         names = [snapshot.ids[snapshot.row_of_name[one]] if one in snapshot.row_of_name else one
@@ -152,10 +152,11 @@ class Changes:
         """
         self.check_writable()
         source = self.service.source
-        if source.store is None:
+        store = self.service.served.store
+        if store is None:
             raise NotWritableError('Pictures are not deleted by the server: remove the file from '
                                    'the folder, and its row goes.' if source.folder else
-                                   'A gallery file is not changed: serve a store, NAME.gallery.')
+                                   'Only a store is changed here: serve NAME.gallery.')
         if not ids:
             raise ValueError('There is nothing to remove: give ids.')
         with self._writing:
@@ -164,7 +165,7 @@ class Changes:
             if len(rows) >= len(snapshot):
                 raise ValueError('No row would be left, and a gallery cannot be empty.')
             names = [snapshot.ids[row] for row in rows if row is not None]
-            source.store.remove(names)
+            store.remove(names)
             for name in names:
                 self.service.pictures.forget(name)
             self.service.refresh()

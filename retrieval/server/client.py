@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,29 @@ class Client:
     def duplicates(self, threshold: float = 0.95) -> list[dict[str, Any]]:
         """Groups of near-duplicates."""
         return self._ask('POST', '/v1/duplicates', json=dict(threshold=threshold)).json()['groups']
+
+    def reload(self, wait: bool = True) -> dict[str, Any]:
+        """Load the model again, or the better one, beside the one that is served.
+
+        Args:
+            wait: until it is encoded and compared; else ask :meth:`reload_state`.
+
+        Returns:
+            ``state`` (running, ready, failed), ``use`` (old, new), ``comparison``, ``error``.
+        """
+        found = self._ask('POST', '/v1/model/reload').json()
+        while wait and found['state'] == 'running':
+            time.sleep(0.2)
+            found = self.reload_state()
+        return found
+
+    def reload_state(self) -> dict[str, Any]:
+        """How far a reload is, what would change, and which model is served."""
+        return self._ask('GET', '/v1/model/reload').json()
+
+    def use(self, which: str) -> dict[str, Any]:
+        """Switch in one step: ``new`` or ``old`` model, ``trained`` or ``original``."""
+        return self._ask('POST', '/v1/model', json=dict(use=which)).json()
 
     def mark(self, query: Any, row: int, right: bool) -> dict[str, Any]:
         """Mark a result as right or wrong."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import threading
@@ -11,6 +12,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..files import write_atomically
@@ -39,7 +41,9 @@ class Feedback:
         self.service = service
         self.path = service.source.state / 'marks.csv'
         self.trained_path = service.source.state / 'projection.safetensors'
+        self.used_path = service.source.state / 'projection.used.safetensors'
         self._lock, self._training = threading.Lock(), Background(self._train)
+        self._take_up()
 
     # Marks ---------------------------------------------------------------------------------------
 
@@ -165,17 +169,33 @@ class Feedback:
             ValueError: it was trained for another model.
         """
         if which == 'original':
+            self.used_path.unlink(missing_ok=True)
             self.service.use(None)
             return self.counts()
         if not self.trained_path.is_file():
             raise UnknownRowError('Nothing was trained yet: mark results, and train.')
-        from safetensors import safe_open
-
-        with safe_open(self.trained_path, 'pt') as opened:
-            made = (opened.metadata() or {}).get('fingerprint')
-            projection = opened.get_tensor('projection')
-        own = json.dumps(self.service.fingerprint, sort_keys=True)
-        if made != own:
+        projection = self._read(self.trained_path)
+        if projection is None:
             raise ValueError('The projection was trained for another model: train again.')
+        write_atomically(self.used_path, lambda path: shutil.copyfile(self.trained_path, path))
         self.service.use(projection)
         return self.counts()
+
+    def _read(self, path: Path) -> Tensor | None:
+        """A projection; None where it was trained for another model."""
+        from safetensors import safe_open
+
+        with safe_open(path, 'pt') as opened:
+            made = (opened.metadata() or {}).get('fingerprint')
+            own = json.dumps(self.service.fingerprint, sort_keys=True)
+            return opened.get_tensor('projection') if made == own else None
+
+    def _take_up(self) -> None:
+        """Search through the projection that was in use when the server ended."""
+        if self.used_path.is_file():
+            projection = self._read(self.used_path)
+            if projection is None:
+                print_log('The trained projection is of another model, and not used.', 'current',
+                          logging.WARNING)
+            else:
+                self.service.use(projection)

@@ -5,18 +5,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from ..gallery import Gallery, GalleryStore
+from ..gallery import Gallery
 from ..image_files import find_images
-from ..retrievers import cached_gallery
+from ..retrievers import cached_gallery, encode
 from ..search.prototypes import as_dataset
+from .served import Served
 from .service import Service
 
 _EVERY = 2.0  # seconds between two looks, at least
@@ -42,7 +43,7 @@ class Follower:
         self._seen: Any = None
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True, name='follower')
-        service.refresh = self.refresh
+        service.refresh, service.switching = self.refresh, self.switching
 
     def start(self) -> None:
         """Begin."""
@@ -62,6 +63,15 @@ class Follower:
                 self.service.trouble = None
         finally:
             self._turn.release()
+
+    @contextmanager
+    def switching(self) -> Iterator[None]:
+        """Inside, nothing else is published; what is there afterwards is looked at anew."""
+        with self._turn:
+            try:
+                yield
+            finally:
+                self._seen = None
 
     def _run(self) -> None:
         wait = 0.0
@@ -84,27 +94,45 @@ class Follower:
             self._thread.join(timeout)
 
 
-def follow_folder(service: Service, pipeline: Sequence[dict[str, Any]],
-                  cache: Path | None) -> Follower:
-    """A follower of the service's folder, which encodes what is new.
+def look_at_folder(folder: str) -> dict[str, tuple[int, int]]:
+    """Size and time of every picture of a folder.
+
+    Example:
+        >>> import tempfile
+        >>> look_at_folder(tempfile.mkdtemp())
+        {}
+    """
+    found = {}
+    for path in find_images(folder):
+        try:
+            status = os.stat(path)
+            found[path] = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            found[path] = (0, 0)
+    return found
+
+
+def encode_folder(served: Served, folder: str, so_far: Callable[[Gallery], object]) -> Gallery:
+    """The gallery of a folder, of which only what is new is encoded where there is a cache.
 
     Args:
-        service: whose source has a folder.
-        pipeline: config of the test pipeline.
-        cache: where what is encoded is kept, or None.
+        served: the model, and its cache.
+        folder: of pictures.
+        so_far: is called with the gallery of what there is already, at the beginning and later.
     """
+    loader: DataLoader[Any] = DataLoader(as_dataset(folder, served.pipeline, 'skip'),
+                                         batch_size=16, collate_fn=pseudo_collate)
+    if served.cache is None:
+        return encode(served.model, loader, None)
+    beside = [] if served.spare is None else [served.spare]
+    return cached_gallery(served.model, loader, served.cache, root=os.path.normpath(folder),
+                          so_far=so_far, beside=beside)[0]
+
+
+def follow_folder(service: Service) -> Follower:
+    """A follower of the service's folder, which encodes what is new."""
     folder = service.source.folder
     assert folder is not None
-
-    def look() -> dict[str, tuple[int, int]]:
-        found = {}
-        for path in find_images(folder):
-            try:
-                status = os.stat(path)
-                found[path] = (status.st_size, status.st_mtime_ns)
-            except OSError:
-                found[path] = (0, 0)
-        return found
 
     def load() -> None:
         encoding, first = service.encoding, None
@@ -130,30 +158,24 @@ def follow_folder(service: Service, pipeline: Sequence[dict[str, Any]],
                 service.publish(gallery)
                 told, took = time.monotonic(), time.monotonic() - now
 
-        dataset = as_dataset(folder, pipeline, 'skip')
-        loader: DataLoader[Any] = DataLoader(dataset, batch_size=16, collate_fn=pseudo_collate)
         try:
-            if cache is None:
-                from ..retrievers import encode
-                gallery = encode(service.model, loader, None)
-            else:
-                gallery, report = cached_gallery(service.model, loader, cache,
-                                                 root=os.path.normpath(folder), so_far=so_far)
+            gallery = encode_folder(service.served, folder, so_far)
             service.publish(gallery)
             encoding.done = encoding.total = len(gallery) + len(gallery.skipped)
         finally:
             encoding.running = False
 
-    return Follower(service, look, load)
+    return Follower(service, lambda: look_at_folder(folder), load)
 
 
 def follow_store(service: Service) -> Follower:
     """A follower of the service's store, which other processes may change."""
-    store = service.source.store
-    assert isinstance(store, GalleryStore)
+    def look() -> str:
+        store = service.served.store
+        return '' if store is None else repr(store.state)
 
     def load() -> None:
-        service.publish(store.load(copy=True))
-    follower = Follower(service, lambda: repr(store.state), load)
-    follower._seen = repr(store.state)
+        service.publish(service.served.latest())
+    follower = Follower(service, look, load)
+    follower._seen = look()
     return follower

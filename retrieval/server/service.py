@@ -5,8 +5,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import whole_number
-from ..evaluation import MatchCalibration
-from ..gallery import Gallery, GalleryStore
+from ..gallery import Gallery
+from ..index import Index, MilvusIndex
 from ..structures import RetrievalDataSample
-from .batching import Batcher, Encoder
+from .batching import Batcher, BusyError, Encoder
 from .facts import PictureFacts
 from .pictures import Pictures, Uploads
+from .served import Served
+from .shared_index import RowsChangedError, SharedRows
 from .snapshot import Snapshot, display_root, handles_of, projected
 
 _DEPTH = 500  # results that are stacked, sorted and counted
@@ -88,14 +90,12 @@ class Source:
         name: for people.
         state: the folder of thumbnails, uploads, marks and what else is kept.
         folder: the folder of pictures that is followed, or None.
-        store: the store that can be changed, or None.
         datasets: of a config, in which pictures are looked for.
     """
 
     name: str
     state: Path
     folder: str | None = None
-    store: GalleryStore | None = None
     datasets: Sequence[Any] = field(default_factory=list)
 
 
@@ -103,10 +103,8 @@ class Service:
     """Searches, rows and changes of what is served; from any thread.
 
     Args:
-        model: a retriever, with its prototype where that is not published later.
-        pipeline: config of the test pipeline.
+        served: the model; one without a prototype waits for what is published.
         source: where the gallery comes from.
-        calibration: results get probabilities, and a line below which nothing probably matches.
         read_only: refuse whatever changes something.
         show_paths: show where files are.
 
@@ -115,64 +113,102 @@ class Service:
         >>> from retrieval.retrievers import ImageToImageRetriever
         >>> model = ImageToImageRetriever(torch.nn.Flatten(), Gallery(np.eye(3), 'abc'))
         >>> source = Source('x', Path(tempfile.mkdtemp()))
-        >>> service = Service(model, [dict(type='PackInputs')], source)
+        >>> service = Service(Served(model, [dict(type='PackInputs')]), source)
         >>> [hit['id'] for hit in service.search([Query(vector=[0, 1, .5])], k=2)['results']]
         ['b', 'c']
         >>> service.close()
     """
 
-    def __init__(self, model: Any, pipeline: Sequence[dict[str, Any]], source: Source,
-                 calibration: MatchCalibration | None = None, read_only: bool = False,
+    def __init__(self, served: Served, source: Source, read_only: bool = False,
                  show_paths: bool = False) -> None:
-        self.model, self.source, self.calibration = model, source, calibration
+        self.served, self.source = served, source
         self.read_only, self.show_paths = read_only, show_paths
-        self.encoder = Encoder(model, pipeline)
         source.state.mkdir(parents=True, exist_ok=True)
         inside = None if source.folder is None else os.path.join(source.folder, '')
         self.pictures = Pictures(source.state, source.datasets, inside)
         self.uploads = Uploads(source.state / 'uploads')
         self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
+        self._looks = Batcher(self._look, wait=0.0)
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
         self.trouble: str | None = None  # why the source could not be read lately
         self.snapshot: Snapshot | None = None
-        self.projection: Tensor | None = None
         self.refresh: Callable[[], None] = self._reload  # or that of what follows the source
+        self.switching: Callable[[], AbstractContextManager[None]] = nullcontext
         self.stop = threading.Event()
-        self._gallery: Gallery | None = None
         self._handles: dict[str, int] = {}
         self._root: str | None = None
         self._publishing = threading.Lock()
         self._fact_reader: threading.Thread | None = None
-        if model.prototype is not None:
+        if served.model.prototype is not None:
             self.publish(None)
 
     # The state -----------------------------------------------------------------------------------
 
-    def publish(self, gallery: Gallery | None) -> None:
-        """Serve another gallery from now on; None for the model's own prototype."""
+    @property
+    def model(self) -> Any:
+        """The retriever that is served."""
+        return self.served.model
+
+    @property
+    def encoder(self) -> Encoder:
+        """That of the model."""
+        return self.served.encoder
+
+    @property
+    def projection(self) -> Tensor | None:
+        """What embeddings are multiplied by at present."""
+        return self.served.projection
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the model, as plain values."""
+        return self.served.fingerprint
+
+    def publish(self, gallery: Gallery | SharedRows | None, served: Served | None = None) -> None:
+        """Serve another gallery from now on; None for the model's own prototype.
+
+        Args:
+            gallery: without a projection.
+            served: another model, whose gallery it is.
+        """
         with self._publishing:
-            own = self.model.gallery if gallery is None else gallery
-            served = gallery
-            if self.projection is not None:
-                served = projected(own, self.projection)
-            generation = 1 if self.snapshot is None else self.snapshot.generation + 1
-            if self._gallery is None and self._root is None:  # it stays as it was first shown
-                self._root = display_root(own) if self.source.folder is None else \
-                    os.path.join(self.source.folder, '')
-            self._gallery = own
-            self.snapshot = Snapshot(self.model, served, handles_of(own, self._handles), generation,
-                                     self._root, self.facts, self.projection)
+            one = served or self.served
+            own: Any = one.model.gallery if gallery is None else gallery
+            if gallery is None and one.shared is not None:
+                own = SharedRows(one.shared.view())
+            served_rows: Any = gallery
+            if isinstance(own, SharedRows):
+                served_rows = own.index
+            elif one.projection is not None:
+                served_rows = projected(own, one.projection)
+            if self._root is None:  # it stays as it was first shown
+                self._root = self._root_of(own)
+            one.gallery = own
+            handles = own.serials if isinstance(own, SharedRows) else \
+                handles_of(own, self._handles)
+            self.snapshot = Snapshot(one, served_rows, handles,
+                                     self.generation + 1, self._root, self.facts)
+            self.served = one
         self._read_facts()
+
+    def _root_of(self, gallery: Any) -> str:
+        """The folder that ids are shown relative to; empty where they are shown as they are."""
+        roots = [getattr(dataset, 'data_root', '') for dataset in self.source.datasets]
+        if self.source.folder is not None:
+            roots = [self.source.folder]
+        elif not isinstance(gallery, SharedRows):  # whose rows others may add anywhere
+            return display_root(gallery) or ''
+        return os.path.join(os.path.abspath(roots[0]), '') if roots and roots[0] else ''
 
     def _reload(self) -> None:
         """Serve the store as it is now."""
-        if self.source.store is not None:
-            self.publish(self.source.store.load(copy=True))
+        if self.served.store is not None:
+            self.publish(self.served.latest())
 
     def withdraw(self) -> None:
         """Serve nothing: the folder is empty."""
-        self.snapshot = self._gallery = None
+        self.snapshot = self.served.gallery = None
 
     def _read_facts(self) -> None:
         """Read the facts of pictures beside; one thread does, for the latest snapshot."""
@@ -191,16 +227,17 @@ class Service:
 
     def use(self, projection: Tensor | None) -> None:
         """Search through a projection ``(D, E)`` from now on, or through none."""
-        self.projection = projection
-        if self._gallery is not None:
-            self.publish(self._gallery)
+        self.served.projection = projection
+        if self.served.gallery is not None:
+            self.publish(self.served.gallery)
 
     @property
     def own_gallery(self) -> Gallery:
         """The gallery without a projection. Raises UnknownRowError where there is none."""
-        if self._gallery is None:
+        gallery: Gallery | None = self.served.gallery
+        if gallery is None:
             raise UnknownRowError('Nothing is served yet.')
-        return self._gallery
+        return gallery
 
     def both(self) -> tuple[Snapshot, Gallery]:
         """The present snapshot, and its gallery without a projection, of one moment."""
@@ -209,25 +246,43 @@ class Service:
 
     def current(self) -> Snapshot:
         """The present snapshot. Raises UnknownRowError where nothing is served yet."""
-        snapshot = self.snapshot
+        snapshot = self.present()
         if snapshot is None:
             raise UnknownRowError('Nothing is served yet: the first pictures are being encoded, or '
                                   'there are none.')
         return snapshot
 
+    def present(self) -> Snapshot | None:
+        """The present snapshot; of a shared index one that holds what others have acknowledged."""
+        snapshot, shared = self.snapshot, self.served.shared
+        if shared is not None:
+            self._looks(shared)
+            snapshot = self.snapshot
+        return snapshot
+
+    def _look(self, items: list[MilvusIndex]) -> list[None]:
+        """Publish the rows of a shared index anew where they have changed; one look for all that
+        wait.
+        """
+        snapshot = self.snapshot
+        index = None if snapshot is None else snapshot.gallery.index
+        if index is None or not index.is_current():
+            view = items[0].view()
+            if len(view):
+                self.publish(SharedRows(view))
+            else:
+                self.withdraw()
+        return [None] * len(items)
+
     def close(self) -> None:
         """End the threads."""
         self.stop.set()
-        self.encoder.batcher.close()
+        self.served.close()
         self._searches.close()
+        self._looks.close()
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
-
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """Of the model, as plain values."""
-        return dict(self.model.fingerprint().as_dict())
 
     @property
     def generation(self) -> int:
@@ -236,25 +291,29 @@ class Service:
 
     def info(self) -> dict[str, Any]:
         """What is served."""
-        snapshot, calibration = self.snapshot, self.calibration
+        snapshot = self.present()
+        served = self.served if snapshot is None else snapshot.served
+        calibration, projection = served.calibration, served.projection
         gallery = None if snapshot is None else snapshot.gallery
         skipped = {} if gallery is None else getattr(gallery, 'skipped', {})
         root = '' if snapshot is None else snapshot.root or ''
         return dict(
-            name=self.source.name, model=_model_name(self.model), fingerprint=self.fingerprint,
-            similarity=self.model.similarity.name, images=0 if snapshot is None else len(snapshot),
+            name=self.source.name, model=_model_name(served.model),
+            fingerprint=served.fingerprint, similarity=served.model.similarity.name,
+            images=0 if snapshot is None else len(snapshot),
             encoding=self.encoding.as_dict(), trouble=self.trouble,
             unreadable=[dict(name=os.path.basename(name) if not root else name.removeprefix(root),
                              reason=why.replace(root, '') if root else why)
                         for name, why in list(skipped.items())[:1000]],
-            threshold=None if calibration is None or self.projection is not None
+            threshold=None if calibration is None or projection is not None
             else calibration.threshold,
-            calibrated=calibration is not None, rerank=bool(self.model.rerankers),
-            projected=self.projection is not None,
+            encodes=bool(served.encoder.pipeline), calibrated=calibration is not None,
+            rerank=bool(served.model.rerankers),
+            projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),
             read_only=self.read_only,
             writable=not self.read_only and (self.source.folder is not None
-                                             or self.source.store is not None),
+                                             or self.served.store is not None),
             has_pictures=self.source.folder is not None or (
                 snapshot is not None and any(self.facts.of(name) for name in snapshot.ids[:20])),
             parquet=find_spec('pyarrow') is not None, generation=self.generation)
@@ -283,7 +342,7 @@ class Service:
         """A row as a result."""
         name, label = snapshot.name(row), snapshot.gallery.label_name(row)
         facts = self.facts.of(snapshot.ids[row])
-        calibration = None if self.projection is not None else self.calibration
+        calibration = snapshot.calibration
         found = dict(
             row=int(snapshot.handles[row]), id=name, name=os.path.basename(name) or name,
             folder=os.path.dirname(name), label=label,
@@ -334,20 +393,20 @@ class Service:
             if query.box is not None:
                 raise ValueError('A box is a part of a picture, and a vector has none.')
             vector = torch.tensor(list(query.vector), dtype=torch.float32)
-            width = self.own_gallery.dim
+            width = snapshot.width
             if vector.ndim != 1 or len(vector) != width or not bool(vector.isfinite().all()):
                 raise ValueError(f'A vector has {width} finite numbers here, got {len(vector)}.')
             return vector if snapshot.projection is None else vector @ snapshot.projection
         row = self.row_of(snapshot, query)
         if row is not None and query.box is None:
-            return snapshot.gallery.embeddings[row].float().cpu()
+            return snapshot.vectors([row])[0]
         if query.box is None:
             assert query.upload is not None
-            found = self.encoder(str(self.uploads.path(query.upload)))
+            found = snapshot.served.encoder(str(self.uploads.path(query.upload)))
         else:
             picture = self.uploads.read(query.upload) if query.upload is not None else \
                 self.pictures.read(snapshot.ids[row or 0])
-            found = self.encoder(cut(picture, query.box))
+            found = snapshot.served.encoder(cut(picture, query.box))
         return found if snapshot.projection is None else found @ snapshot.projection
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
@@ -374,11 +433,23 @@ class Service:
         if sort not in SORTS or offset < 0:
             raise ValueError(f'sort is one of {", ".join(SORTS)} and offset not below 0; got '
                              f'{sort!r} and {offset}.')
-        snapshot = self.snapshot
-        if snapshot is None:
-            if queries:
-                snapshot = self.current()
-            return self._answer(None, [], {}, 0, None, [], start)
+        for _ in range(5):
+            snapshot = self.present()
+            if snapshot is None:
+                if queries:
+                    self.current()
+                return self._answer(None, [], {}, 0, None, [], start)
+            try:
+                return self._searched(snapshot, queries, k, offset, filter, among, rerank, stack,
+                                      sort, start)
+            except RowsChangedError:
+                continue
+        raise BusyError('Rows are added and removed faster than they can be searched: try again.')
+
+    def _searched(self, snapshot: Snapshot, queries: Sequence[Query], k: int, offset: int,
+                  filter: Mapping[str, Any] | None, among: Collection[int] | None,
+                  rerank: bool | None, stack: bool, sort: str, start: float) -> dict[str, Any]:
+        """The answer of one snapshot. Raises RowsChangedError where that is over."""
         mask = snapshot.mask(filter or {})
         if among is not None:
             inside = np.isin(snapshot.handles, list(among))
@@ -413,7 +484,7 @@ class Service:
     def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
                 stacked: Mapping[int, list[int]], total: int, best: float | None,
                 facets: list[Any], start: float) -> dict[str, Any]:
-        calibration = None if self.projection is not None else self.calibration
+        calibration = None if snapshot is None else snapshot.calibration
         threshold = None if calibration is None else calibration.threshold
         return dict(results=shown, threshold=threshold,
                     no_match=best is not None and threshold is not None and best < threshold,
@@ -425,7 +496,7 @@ class Service:
                 mask: np.ndarray | None,
                 rerank: bool | None) -> tuple[list[int], dict[int, float]]:
         """The best rows, and the score of each; the rows that a query names are left out."""
-        if rerank and not self.model.rerankers:
+        if rerank and not snapshot.model.rerankers:
             raise ValueError('The model has no rerankers: leave rerank out, or serve a config with '
                              '`model.rerank`.')
         vectors = [self.embedding(snapshot, query) for query in queries]
@@ -452,6 +523,8 @@ class Service:
             self._searches((wanted, vector, sample))
         else:
             _search([(wanted, vector, sample)])
+        if isinstance(snapshot.gallery, SharedRows):
+            snapshot.gallery.check()  # else the rows may be counted otherwise
         pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
                                                     sample.pred_score.tolist(), strict=True)
                  if mask is None or mask[row]][:depth]
@@ -470,10 +543,12 @@ class Service:
         """The embedding of a picture or row, as plain numbers."""
         snapshot = self.snapshot
         if snapshot is None and query.upload is not None:
-            found = self.encoder(str(self.uploads.path(query.upload)))
+            served = self.served
+            found = served.encoder(str(self.uploads.path(query.upload)))
         else:
-            found = self.embedding(self.current(), query)
-        return dict(embedding=found.tolist(), fingerprint=self.fingerprint)
+            snapshot = self.current()
+            served, found = snapshot.served, self.embedding(snapshot, query)
+        return dict(embedding=found.tolist(), fingerprint=served.fingerprint)
 
 
 def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -527,8 +602,8 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int],
     depth = min(depth, _DEPTH)
     head = list(rows[:depth])
     try:
-        vectors = normalize(snapshot.gallery.embeddings[head].float())
-    except ValueError:  # an index alone has none
+        vectors = normalize(snapshot.vectors(head))
+    except ValueError:  # this index gives none back
         return list(rows), {}
     near = (vectors @ vectors.T >= _STACKED).cpu().numpy()
     first: list[int] = []
@@ -543,6 +618,8 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int],
 
 
 def _model_name(model: Any) -> str:
+    if isinstance(model.prototype, Index) and not list(model.parameters()):
+        return type(model.prototype).__name__
     backbone = getattr(model.image_encoder, 'backbone', model.image_encoder)
     return str(getattr(backbone, 'model_name', None) or type(backbone).__name__)
 

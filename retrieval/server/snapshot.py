@@ -17,6 +17,8 @@ from ..labels import whole_number_in
 from ..registry import unknown_name
 from ..similarity import normalize
 from .facts import PictureFacts
+from .served import Served
+from .shared_index import SharedRows
 
 _DATE = re.compile(r'\d{4}-\d\d(-\d\d([ T].*)?)?')
 _MOST_VALUES = 200  # of a facet that are listed
@@ -100,19 +102,25 @@ class Snapshot:
     """What is searched from one change to the next; an answer comes from one of them.
 
     Args:
-        model: the retriever. A copy of it, which shares the weights, holds the gallery.
+        served: the model. A copy of it, which shares the weights, holds the gallery.
         gallery: what is searched; None for the prototype that the model has already.
         handles: the number ``(N,)`` int64 under which each row is known to clients.
         generation: rises with every change.
         root: a folder that ids are shown relative to, or None.
         facts: what is known of the picture files.
+
+    Attributes:
         projection: ``(D, E)`` float32, what embeddings are multiplied by, or None.
+        width: of the embeddings before that.
+        calibration: of the scores, or None.
     """
 
-    def __init__(self, model: Any, gallery: Any, handles: np.ndarray, generation: int,
-                 root: str | None, facts: PictureFacts,
-                 projection: torch.Tensor | None = None) -> None:
-        self.model = copy.copy(model)
+    def __init__(self, served: Served, gallery: Any, handles: np.ndarray, generation: int,
+                 root: str | None, facts: PictureFacts) -> None:
+        self.served, self.projection = served, served.projection
+        self.width: int = served.gallery.dim
+        self.calibration = None if self.projection is not None else served.calibration
+        self.model = copy.copy(served.model)
         if gallery is not None:
             self.model.check_fingerprint = False  # it was, when the gallery was opened
             self.model.prototype = gallery
@@ -122,13 +130,28 @@ class Snapshot:
             self.plain = copy.copy(self.model)
             self.plain.rerankers = []
         self.gallery: Any = self.model.gallery
+        if isinstance(served.gallery, SharedRows):
+            self.gallery = served.gallery
         self.handles, self.generation, self.root, self.facts = handles, generation, root, facts
-        self.projection = projection
         self._columns: tuple[int, dict[str, Column]] = (-1, {})
         self._facets: tuple[Any, list[dict[str, Any]]] = (None, [])
 
     def __len__(self) -> int:
         return len(self.gallery)
+
+    def vectors(self, rows: Sequence[int]) -> torch.Tensor:
+        """The embeddings ``(n, D)`` float32 of rows, on the CPU.
+
+        Raises:
+            ValueError: an index alone is served, which gives none back.
+        """
+        index = getattr(self.gallery, 'index', None)  # of an index alone
+        if index is not None:
+            found = index.reconstruct(rows).cpu()
+            if isinstance(self.gallery, SharedRows):
+                self.gallery.check()
+            return found
+        return self.gallery.embeddings[list(rows)].float().cpu()
 
     # Names and numbers ---------------------------------------------------------------------------
 

@@ -72,13 +72,14 @@ COMMANDS = {
     'calibrate a folder': '{folder} {out} --encoder {bundle} --no-cache',
     'calibrate': '{bundle} {out}',
     'evaluate': '{folder_bundle} --out {out}',
+    'report': '{folder_bundle} --out {out}.html',
+    'report of a config': '{config} {bundle} --out {out}.html --cfg-options work_dir={out}',
     'compare_galleries': '{folder_bundle} {gallery} --out {out}',
     'gallery info': 'info {folder_bundle}',
     'build_index': '{folder_bundle} {out}',
     'dump_prototype': '{bundle} {out}.safetensors --data {folder}',
     'dump_prototype of a config': '{config} --dtype float16 {bundle} {out}.safetensors',
     'test': '{bundle} --data {folder} --out {out}.json --work-dir {out}',
-    'test of a config': '{config} {bundle} --out {out}.json --work-dir {out}',
     'fit_whitening': '{bundle} {out}.pth --data {folder} --dim 4 --work-dir {out}',
     'print_config': '{bundle}',
     'bundle': '{bundle} {out}',
@@ -141,24 +142,26 @@ def test_what_a_bundle_has_not_is_said(archive, config, checkpoint, folder, tmp_
         assert status == 2 and message in err and err.count('Error: ') == 1, err
 
 
-def test_a_bundle_is_served(archive, bundle, folder, config):
+@pytest.mark.parametrize('line', ['{archive}', *(
+    pytest.param(line, marks=pytest.mark.slow) for line in (
+        '{bundle}', '{config} {archive}', '{folder} --encoder {bundle} --no-cache'))])
+def test_a_bundle_is_served(line, archive, bundle, folder, config):
     from retrieval.commands.serve import open_service, parser
 
-    for arguments in ([bundle], [archive], [config, archive],
-                      [folder, '--encoder', bundle, '--no-cache']):
-        service, follower = open_service(parser().parse_args(list(map(str, arguments))))
-        try:
-            if follower is not None:
-                follower.refresh()
-            assert service.info()['images'] == (40 if arguments[0] == folder else 20)
-            assert service.search(k=1)['results'][0]['id'].endswith('.png')
-            assert (service.calibration is None) == (arguments[0] == config)
-        finally:
-            service.close()
+    arguments = line.format(archive=archive, bundle=bundle, folder=folder, config=config).split()
+    service, follower, _ = open_service(parser().parse_args(arguments))
+    try:
+        if follower is not None:
+            follower.refresh()
+        assert service.info()['images'] == (40 if '{folder}' in line else 20)
+        assert service.search(k=1)['results'][0]['id'].endswith('.png')
+        assert (service.served.calibration is None) == ('{config}' in line)
+    finally:
+        service.close()
 
 
 @pytest.mark.parametrize('command', [
-    pytest.param(command, marks=pytest.mark.slow if 'folder}' in line else ())
+    pytest.param(command, marks=pytest.mark.slow if 'folder}' in line or '{config}' in line else ())
     for command, line in COMMANDS.items()])
 def test_a_command_takes_a_bundle(command, bundle, archive, config, gallery, folder, tmp_path):
     """An archive, where a bundle may be one: the folder of a bundle goes the shorter way."""

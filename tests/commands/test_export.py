@@ -57,8 +57,9 @@ def test_a_folder_is_searched_with_an_export(config, checkpoint, folder, tmp_pat
         assert status == 0, err
         answers.append(json.loads((tmp_path / turn / 'results.json').read_text()))
         assert (tmp_path / turn / 'rankings.png').is_file()
-    first, second, third = ([(hit['id'], hit['label'], hit['path'], hit['row'], hit['rank'],
-                              round(hit['score'], 2)) for hit in found[0]['results']]
-                            for found in answers)
-    assert first == second == third
-    assert len(first) == 10 and all('class' in name for _, name, *_ in first)
+    first, second, third = (found[0]['results'] for found in answers)
+    assert first == third and len(first) == 10
+    # a grey value in the pixels changes the order of scores that differ in the third digit
+    for one, other in zip(first, second, strict=True):
+        assert abs(one['score'] - other['score']) < 0.01
+        assert set(one) == set(other) and other['label'] == other['id'].split('/')[-2]

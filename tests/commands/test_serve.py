@@ -21,7 +21,7 @@ def opened():
     services = []
 
     def open_(*arguments):
-        service, follower = open_service(parser().parse_args(list(map(str, arguments))))
+        service, follower, _ = open_service(parser().parse_args(list(map(str, arguments))))
         services.append(service)
         if follower is not None:
             follower.refresh()
@@ -69,6 +69,42 @@ def test_a_folder_with_a_model_of_its_own(opened, folder, config, checkpoint):
         shutil.rmtree(folder / '.retrieval')
 
 
+def test_better_weights_are_loaded_again(folder, config, checkpoint, tmp_path):
+    """The file that the command named has been replaced; a second reload takes turns."""
+    import shutil
+
+    import torch
+    shutil.copytree(folder, tmp_path / 'f', ignore=lambda *_: ['.retrieval'])
+    ours, other = tmp_path / 'best.pth', tmp_path / 'other.pth'
+    shutil.copyfile(checkpoint, ours)
+    arguments = [tmp_path / 'f', '--config', config, '--checkpoint', ours]
+    service, follower, reload = open_service(parser().parse_args(list(map(str, arguments))))
+    try:
+        follower.refresh()
+        before = service.fingerprint
+        state = torch.load(checkpoint, weights_only=True)
+        weights = state.get('state_dict', state)
+        for name in weights:
+            if weights[name].is_floating_point():
+                weights[name] = weights[name] + 0.1 * torch.randn_like(weights[name]).abs()
+        torch.save(state, other)
+        other.replace(ours)
+        for number in range(2):
+            reload.begin()
+            reload._thread.join(60)
+            found = reload.state()
+            assert found['state'] == 'ready', found['error']
+            assert found['comparison']['rows'] == (40, 40)
+            assert bool(found['comparison']['differences']) == (number == 0)
+            reload.use('new')
+        assert service.fingerprint != before and service.info()['images'] == 40
+        kept = sorted(path.name for path in (tmp_path / 'f' / '.retrieval').glob('*.safetensors'))
+        assert len(kept) == 2 and kept[0].endswith('.new.safetensors')
+    finally:
+        service.close()
+        reload.close()
+
+
 def test_paths_are_shown_where_they_are_asked_for(opened, gallery):
     service = opened(gallery, '--show-paths')
     assert service.item(0)['path'] == Gallery.load(gallery).ids[0]
@@ -77,6 +113,7 @@ def test_paths_are_shown_where_they_are_asked_for(opened, gallery):
 def test_wrong_arguments(folder, tmp_path, monkeypatch):
     monkeypatch.delenv('RETRIEVAL_TOKEN', raising=False)
     for arguments, said in (
+            ([folder, '--reload', 'a', 'b', 'c'], '--reload takes'),
             ([tmp_path / 'absent'], 'There is no'), ([folder, '--host', '0.0.0.0'], '--token'),
             ([folder, '--read-token', 'x'], '--token'), ([folder, '--config', 'x.py'], 'together'),
             ([folder, '--cfg-options', 'a=1'], '--config')):

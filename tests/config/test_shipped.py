@@ -13,7 +13,9 @@ NAME = 'multi_similarity/lite0-ms_15e_csv'
     NAME, f'{NAME}.py', f'configs/{NAME}.py', 'lite0-ms_15e_csv', f'./{NAME}'])
 def test_a_shipped_config_is_found_from_anywhere(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Path(find_config(given)) == ROOT / 'configs' / f'{NAME}.py'
+    found = Path(find_config(given))
+    assert found == shipped_folder() / f'{NAME}.py'
+    assert found.read_bytes() == (ROOT / 'configs' / f'{NAME}.py').read_bytes()
     assert read_config(given).filename == find_config(given)
 
 

@@ -128,6 +128,24 @@ class IndexContract:
         self.expect(index, held, queries, 7)
         assert 'picture 60' in index and 'picture 0' not in index
 
+    def test_rows_are_given_back(self, index, vectors):
+        index.add(vectors, names(200))
+        index.remove(names(3))
+        try:
+            given = index.reconstruct([5, 0, 196])
+        except ValueError:
+            assert self.recall is not None  # codes may give nothing back
+            return
+        wanted = vectors[[8, 3, 199]]
+        assert given.shape == (3, WIDTH) and given.dtype == torch.float32
+        if self.similarity == 'cosine_similarity':
+            given = torch.nn.functional.normalize(given)
+            wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+        if self.recall is None:
+            np.testing.assert_allclose(given, wanted, atol=1e-5)
+        else:
+            assert np.linalg.norm(given - wanted) < np.linalg.norm(wanted)
+
     def test_replace_fills_an_empty_index(self, index, vectors):
         index.replace(vectors[:30], names(30))
         self.expect(index, dict(zip(names(30), vectors, strict=False)), vectors[:2], 4)

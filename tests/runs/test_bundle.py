@@ -45,8 +45,8 @@ def trained(tmp_path_factory):
     find = ImageRetrievalInferencer(model, PICTURES, pipeline=STEPS, progress=False)
     made = find.model.gallery
     gallery = Gallery(made.embeddings, list('abcdef'), [0, 0, 1, 1, 2, 2], ['x', 'y', 'z'],
-                      fingerprint=made.fingerprint, source=dict(checkpoint='/secret/path.pth'),
-                      similarity=made.similarity)
+                      fingerprint=made.fingerprint, similarity=made.similarity,
+                      source=dict(checkpoint='/secret/path.pth', config='/secret'))
     gallery.save(folder / 'gallery.safetensors')
     MatchCalibration(0.5, method='platt', slope=9.).save(folder / 'calibration.json')
     index = FaissIndex()
@@ -237,7 +237,8 @@ def test_an_archive_writes_only_the_files_of_a_bundle(plain, tmp_path):
 
 def test_names_on_the_hub(monkeypatch, plain):
     assert is_hub_name('some-body/model.v2') and is_hub_name('a/b@main')
-    assert not any(map(is_hub_name, ('a', 'a/b/c', 'a/b.py', '../b/c', str(plain), 'x/y.zip')))
+    assert not any(map(is_hub_name, ('a', 'a/b/c', 'a/b.py', '../b/c', str(plain), 'x/y.zip',
+                                          'work_dirs/epoch_5.pth')))
     asked = {}
 
     def fetch(repository, revision, allow_patterns):

@@ -10,6 +10,7 @@ from retrieval.gallery import Gallery, GalleryStore
 from retrieval.retrievers import ImageToImageRetriever
 from retrieval.server.app import create_app
 from retrieval.server.follow import follow_folder, follow_store
+from retrieval.server.served import Served
 from retrieval.server.service import Service, Source
 
 PIPELINE = [dict(type='LoadImage'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
@@ -50,9 +51,9 @@ def services():
     """Makes services, and ends them."""
     made = []
 
-    def make(source, prototype=None, **options):
+    def make(source, prototype=None, read_only=False, **options):
         model = ImageToImageRetriever(encoder(), prototype, topk=10).eval()
-        service = Service(model, PIPELINE, source, **options)
+        service = Service(Served(model, PIPELINE, **options), source, read_only)
         made.append(service)
         return service
     yield make
@@ -69,8 +70,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def folder_service(services, folder, tmp_path):
-    service = services(Source('pictures', tmp_path / 'state', str(folder)))
-    follow_folder(service, PIPELINE, tmp_path / 'cache.safetensors')
+    service = services(Source('pictures', tmp_path / 'state', str(folder)),
+                       cache=tmp_path / 'cache.safetensors')
+    follow_folder(service)
     service.refresh()
     service._fact_reader.join()
     return service
@@ -93,6 +95,6 @@ def store_service(services, tmp_path):
     gallery = Gallery(torch.randn(5, 12), 'abcde', ['x', 'x', 'y', 'y', 'y'],
                       metadata=dict(year=[2019, 2020, 2021, 2022, 2023]))
     store = GalleryStore.create(tmp_path / 's.gallery', gallery)
-    service = services(Source('s', tmp_path / 'state', store=store), store.load(copy=True))
+    service = services(Source('s', tmp_path / 'state'), store.load(copy=True), store=store)
     follow_store(service)
     return service

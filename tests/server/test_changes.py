@@ -19,7 +19,7 @@ def vector(place):
 
 
 def test_rows_of_a_store(store_service):
-    client, store = ask(store_service), store_service.source.store
+    client, store = ask(store_service), store_service.served.store
     added = client.post('/v1/items', json=dict(items=[
         dict(ITEM, id='new', vector=vector(0)), dict(ITEM, id='next', vector=vector(1))]))
     assert added.status_code == 200 and added.json()['ids'] == ['new', 'next']
@@ -39,7 +39,7 @@ def test_rows_of_a_store(store_service):
 
 
 def test_a_batch_is_there_or_not(store_service):
-    client, store = ask(store_service), store_service.source.store
+    client, store = ask(store_service), store_service.served.store
     good = dict(ITEM, id='good', vector=vector(0))
     for bad in (dict(ITEM, id='bad', vector=[1.0]), dict(id='bad', vector=vector(0)),
                 dict(ITEM, id='good', vector=vector(1)), dict(ITEM, id='a', vector=vector(1)),
@@ -78,7 +78,7 @@ def test_an_id_names_no_file_of_the_machine(store_service, folder):
 def test_pictures_into_a_store(services, tmp_path):
     from retrieval.gallery import GalleryStore
     store = GalleryStore.create(tmp_path / 'p.gallery', Gallery(torch.randn(2, 12), 'ab'))
-    service = services(Source('p', tmp_path / 'state', store=store), store.load(copy=True))
+    service = services(Source('p', tmp_path / 'state'), store.load(copy=True), store=store)
     client = ask(service)
     added = client.post('/v1/items', files=[
         ('picture', ('red.jpg', jpeg(picture(COLOURS['red'], 1))))])
@@ -106,8 +106,8 @@ def test_pictures_into_a_folder(client, folder):
 
 
 def test_nothing_changes_read_only(services, store_service, tmp_path):
-    service = services(Source('s', tmp_path / 'state', store=store_service.source.store),
-                       store_service.own_gallery, read_only=True)
+    service = services(Source('s', tmp_path / 'state'), store_service.own_gallery,
+                       read_only=True, store=store_service.served.store)
     client = ask(service)
     assert client.get('/v1/info').json()['read_only'] is True
     body = dict(items=[dict(ITEM, id='new', vector=vector(0))])

@@ -69,8 +69,16 @@ def test_training_makes_held_out_marks_better_and_is_undone(services, tmp_path):
     vector = client.post('/v1/search', json=dict(
         queries=[dict(vector=vectors[0].tolist())], k=1)).json()['results'][0]
     assert vector['id'] == '0' and vector['score'] > 0.999
+    # after a restart it is in use again, until one goes back, and not by another model
+    again = ask(services(service.source, Gallery(vectors, [f'{n}' for n in range(len(labels))])))
+    assert again.get('/v1/info').json()['projected'] is True
+    other = services(service.source, Gallery(vectors, [f'{n}' for n in range(len(labels))]))
+    other.served.fingerprint = dict(weights='others')
+    assert ask(other).get('/v1/info').json()['projected'] is False
     assert client.post('/v1/model', json=dict(use='original')).json()['use'] == 'original'
     assert purity() == before
+    again = ask(services(service.source, Gallery(vectors, [f'{n}' for n in range(len(labels))])))
+    assert again.get('/v1/info').json()['projected'] is False
 
 
 def test_the_gradient_pulls_right_pairs_together():

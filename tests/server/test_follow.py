@@ -5,7 +5,7 @@ from retrieval.gallery import Gallery
 from retrieval.server.follow import follow_folder
 from retrieval.server.service import Source
 
-from .conftest import COLOURS, PIPELINE, ask, picture
+from .conftest import COLOURS, ask, picture
 
 
 def listed(service):
@@ -29,8 +29,9 @@ def test_added_changed_and_removed_files(folder_service, folder):
 
 def test_a_second_start_encodes_nothing(folder_service, services, folder, tmp_path, monkeypatch):
     from retrieval.retrievers import encoded_file
-    service = services(Source('again', tmp_path / 'state2', str(folder)))
-    follow_folder(service, PIPELINE, tmp_path / 'cache.safetensors')
+    service = services(Source('again', tmp_path / 'state2', str(folder)),
+                       cache=tmp_path / 'cache.safetensors')
+    follow_folder(service)
     monkeypatch.setattr(encoded_file, 'encode_batch', None)
     service.refresh()
     assert listed(service) == listed(folder_service)
@@ -39,7 +40,8 @@ def test_a_second_start_encodes_nothing(folder_service, services, folder, tmp_pa
 def test_what_is_encoded_is_served_while_the_rest_is(services, folder, tmp_path, monkeypatch):
     from retrieval.retrievers import encoded_file
     monkeypatch.setattr(encoded_file, '_LOST_SECONDS', (0, 0))  # a part after each batch
-    service, seen = services(Source('p', tmp_path / 'state', str(folder))), []
+    service, seen = services(Source('p', tmp_path / 'state', str(folder)),
+                             cache=tmp_path / 'cache.safetensors'), []
     publish = service.publish
 
     def noting(gallery):
@@ -48,7 +50,7 @@ def test_what_is_encoded_is_served_while_the_rest_is(services, folder, tmp_path,
     service.publish = noting
     for number in range(4, 16):
         picture(COLOURS['red'], number).save(folder / 'red' / f'{number:02}.png')
-    follow_folder(service, PIPELINE, tmp_path / 'cache.safetensors').refresh()
+    follow_folder(service).refresh()
     assert seen[0] == (16, True, 24) and seen[-1][:2] == (24, True)
     assert not service.encoding.running and service.encoding.done == 24
 
@@ -73,6 +75,6 @@ def test_an_emptied_folder(folder_service, folder):
 
 def test_a_store_that_another_process_changes(store_service):
     new = Gallery(torch.ones(1, 12), ['new'], ['x'], ['x', 'y'], metadata=dict(year=[2024]))
-    store_service.source.store.append(new)
+    store_service.served.store.append(new)
     store_service.refresh()
     assert 'new' in listed(store_service)

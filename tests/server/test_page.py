@@ -68,12 +68,13 @@ def serving(folder, calibration=None):
     from retrieval.commands.serve import listen
     from retrieval.server.app import create_app
     from retrieval.server.follow import follow_folder
+    from retrieval.server.served import Served
     from retrieval.server.service import Service, Source
 
     model = ImageToImageRetriever(Colours())
-    service = Service(model, PIPELINE, Source('pictures', folder / '.serve', folder=str(folder)),
-                      calibration)
-    follower = follow_folder(service, PIPELINE, None)
+    service = Service(Served(model, PIPELINE, calibration),
+                      Source('pictures', folder / '.serve', folder=str(folder)))
+    follower = follow_folder(service)
     with listen('127.0.0.1', 0, 0) as listening:
         app = create_app(service, '127.0.0.1', None, None, follower.start)
         server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
@@ -576,6 +577,8 @@ def test_no_serious_finding_of_axe(browser, address, scheme):
         for fragment in ('', '#q=i:kind0/picture0.jpg', '#open=kind0/picture0.jpg',
                          '#view=duplicates', '#view=map', '#view=marks'):
             go(shown, address, fragment)
+            shown.wait_for_selector({'#view=duplicates': '.group', '#view=map': '.legend'}.get(
+                fragment, 'main'), timeout=60000)
             shown.wait_for_timeout(700)
             found = axe.run(shown).response['violations']
             serious = [(one['id'], one['nodes'][0]['html']) for one in found

@@ -299,6 +299,10 @@ class FaissIndex(Index):
         copy._apply_parameters()
         return copy
 
+    @changes  # faiss notes where rows are while it looks
+    def reconstruct(self, rows: Sequence[int]) -> Tensor:
+        return self.store.reconstruct(rows)
+
     def settings(self) -> dict[str, Any]:
         """The arguments that make such an index, less where it runs."""
         names = ('factory', 'search_parameters', 'train_size', 'seed', 'rescore',

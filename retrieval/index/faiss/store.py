@@ -161,6 +161,13 @@ class FaissStore:
             return self.kept.floats(slice(None))
         return torch.from_numpy(self.engine.reconstruct(self.slots))
 
+    def reconstruct(self, rows: Sequence[int]) -> Tensor:
+        """The prepared vectors ``(n, D)`` float32 of some rows; see :meth:`vectors`."""
+        assert self.engine is not None
+        if self.kept is not None:
+            return self.kept.floats(np.asarray(rows, dtype=np.int64))
+        return torch.from_numpy(self.engine.reconstruct(self.slots[list(rows)]))
+
     # Files -------------------------------------------------------------------------------------
 
     def save(self, path: Path, facts: dict[str, Any]) -> None:

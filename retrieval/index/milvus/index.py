@@ -1,6 +1,7 @@
 """The index whose rows are in a Milvus database: embedded, a server or a cluster."""
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...checks import real_number, unique_names, whole_number
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
@@ -23,7 +26,7 @@ from . import rows as export
 from . import search as searching
 from .collection import MOST_BYTES, Columns, as_columns, declared
 from .connection import Connection, MilvusError, is_embedded
-from .rows import Store, read_metadata
+from .rows import Store, read_metadata, read_vectors
 from .search import Searcher
 
 _Answer = TypeVar('_Answer')
@@ -194,6 +197,39 @@ class MilvusIndex(Index):
             raise ValueError('There are no rows to put into the collection: give at least one.')
         with self._writing:
             self._store.replace(vectors, names, columns, kind, self.overwrite, self.lock.write)
+
+    @reads
+    def reconstruct(self, rows: Sequence[int]) -> Tensor:
+        store, table = self._store, self._store.rows()
+        assert store.own is not None and store.layout is not None
+        return torch.from_numpy(read_vectors(store.connection, store.own,
+                                             [table.serials[row] for row in rows],
+                                             store.layout.width))
+
+    @property
+    def serials(self) -> Sequence[int]:
+        """The number ``(N,)`` that is stored with each row, the same for all processes; it stays
+        when others are removed, and is another in a collection that was replaced.
+        """
+        return self._store.rows().serials
+
+    def is_current(self) -> bool:
+        """False where another process has added or removed rows, or replaced the collection, since
+        they were read here. Vectors and metadata that were replaced are always those of Milvus.
+        """
+        return self._store.is_current()
+
+    def view(self) -> MilvusIndex:
+        """The index with the rows as they are now, over the same connection.
+
+        A search in it that meets a row that was added since reads the rows anew; :attr:`ids` is
+        then another list.
+        """
+        found = copy.copy(self)
+        found._store = copy.copy(self._store)
+        found._store.refresh()
+        found._store.rows()
+        return found
 
     @reads
     def metadata_of(self, ids: Iterable[Any]) -> list[dict[str, Any]]:

@@ -220,6 +220,19 @@ class Store:
                     self._table = RowTable()
             return self._table
 
+    def is_current(self) -> bool:
+        """False where the rows are others than those that were read."""
+        table = self._table
+        if table is None or self.own is None or not len(table):
+            return False
+        if collections.find(self.connection, self.name) != self.own:
+            return False
+        last = table.serials[-1]
+        end = self.connection.call('query', self.own, filter=f'{ROW} >= {last}', limit=2,
+                                   output_fields=[ID], consistency_level='Strong')
+        return [one[ID] for one in end] == [table.ids.names[-1]] and (
+            self._count(self.own) == len(table))
+
     def _checked(self, layout: Layout) -> Layout:
         wanted = {'similarity': (self.wanted.metric, layout.metric),
                   'index_params': (self.wanted.index_type, layout.index_type)}
