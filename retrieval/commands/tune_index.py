@@ -45,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
                            help='of the queries and the training samples (default: 0)')
     arguments.add_argument('--threads', type=int, metavar='N',
                            help='that search and build (default: what the libraries take)')
-    arguments.add_argument('--time-limit', type=float, metavar='SECONDS',
-                           help='after which no further index is begun')
+    arguments.add_argument('--time-limit', type=float, default=120, metavar='SECONDS',
+                           help='after which nothing more is built or measured (default: 120)')
     arguments.add_argument('--out', default='work_dirs/tune_index', metavar='DIR',
                            help='(default: work_dirs/tune_index)')
     return arguments
@@ -140,25 +140,41 @@ def make_tuner(arguments: argparse.Namespace) -> Tuner:
 
 def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list[Trial]:
     """Measure exact search and every candidate, and print a line for each."""
+    import sys
     import time
 
     from ..index.tuning import candidates
+    from ..progress import progress_bar
 
     print(f'{len(tuner.gallery)} x {tuner.gallery.shape[1]}, {len(tuner.queries)} queries, '
           f'recall@{tuner.k}, {arguments.similarity}\n')
     print(f'{"index":36} {"recall":>7} {"queries/s":>10} {"alone ms":>9} {"MB":>8} {"build s":>8}')
-    start = time.perf_counter()
-    trials = [tuner.exact()]
-    print(line(trials[0]), flush=True)
-    for candidate in candidates(len(tuner.gallery), tuner.gallery.shape[1], arguments.similarity,
-                                arguments.factories):
-        if arguments.time_limit and time.perf_counter() - start > arguments.time_limit:
-            print(f'The time limit has passed: {candidate.name()} and those behind it were not '
-                  'tried.')
-            break
-        for one in tuner.trials(candidate, budget.recall):
-            trials.append(one)
-            print(line(one), flush=True)
+    tuner.deadline = time.perf_counter() + arguments.time_limit
+    waiting = candidates(len(tuner.gallery), tuner.gallery.shape[1], arguments.similarity,
+                         arguments.factories)
+    trials = []
+    with progress_bar('Trying', 1 + len(waiting), 'index') as bar:
+        try:
+            bar.set_postfix_str('exact')
+            trials.append(tuner.exact())
+            bar.write(line(trials[0]))
+            for number, candidate in enumerate(waiting):
+                bar.update()
+                if tuner.seconds_left() < 0:
+                    bar.write(f'The time limit of {arguments.time_limit:g} s has passed: '
+                              f'{len(waiting) - number} indexes from {candidate.name()} on were '
+                              'not tried (--time-limit).')
+                    break
+                bar.set_postfix_str(candidate.name())
+                for one in tuner.trials(candidate, budget.recall):
+                    trials.append(one)
+                    bar.write(line(one))
+                    sys.stdout.flush()
+        except KeyboardInterrupt:
+            out = Path(arguments.out)
+            write_results(out, trials, None, budget, tuner, arguments)
+            raise KeyboardInterrupt(f'{len(trials)} settings were tried: {out}/trials.json has '
+                                    'them.') from None
     return trials
 
 

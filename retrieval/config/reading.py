@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class PlainConfig(Config):
 def read_config(path: str | os.PathLike[str]) -> Any:
     """The config in a file, or a shipped one by its name.
 
+    ``custom_imports`` names modules that are installed, or stand in files beside the config.
+
     Raises:
         FileNotFoundError: there is none, or none of its bases; the nearest names are given.
         ImportError: it imports what cannot be imported.
@@ -49,12 +52,18 @@ def read_config(path: str | os.PathLike[str]) -> Any:
         raise FileNotFoundError(missing(path))
     if not path.endswith(_SUFFIXES):
         raise ValueError(f'A config is a file that ends in {", ".join(_SUFFIXES)}; got {path!r}.')
-    try:
+    folder, before = os.path.dirname(os.path.abspath(path)), list(sys.path)
+    if folder not in sys.path:
+        sys.path.append(folder)  # custom_imports finds the modules beside the config, and
+    try:                         # whatever is installed under a name comes first
         read = Config.fromfile(path)
+        if not read.get('custom_imports'):
+            sys.path[:] = before
         config = PlainConfig.__new__(PlainConfig)
         config.__setstate__(read.__getstate__())
         object.__setattr__(config, '_format_python_code', False)
     except Exception as error:  # a config may run anything
+        sys.path[:] = before
         raise _described(error, path) from error
     return config
 
@@ -86,7 +95,7 @@ def _described(error: Exception, path: str) -> Exception:
         searched, reason = searched or '_base_', str(error)
     elif str(error).startswith('Failed to import custom modules'):
         searched = 'custom_imports'
-        reason = f'{error.__cause__}. Is its folder on PYTHONPATH?'
+        reason = f'{error.__cause__}. It is looked for beside the config, and on PYTHONPATH.'
     elif (inherited := re.match(r'(\w+)=', str(error))) and ' in child config' in str(error):
         searched = f'{inherited[1]}='
     elif line is None and ('among bases' in str(error) or name == '_get_base_files'):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ _SINGLE = 100  # queries that are timed alone
 _ENOUGH = 0.9995  # a recall that more effort need not raise
 _HALVINGS = 3
 _PATIENCE, _GAIN = 2, 0.001  # so many settings together must find so much more
+_ROWS_AT_ONCE = 4096  # that are added between two looks at the clock
+_ROUNDS, _POINTS = 10, 256  # of faiss's k-means for lists: iterations, and rows a centroid
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ class Tuner:
         exclude: for every query the id of a row that it must not find, or None; rows are numbered.
         seed: of the training samples.
         train_size: rows to train on at most; None for the default.
+        deadline: the time by ``time.perf_counter`` after which nothing more is built or measured;
+            None for none. A training that has begun is ended.
     """
 
     gallery: Tensor
@@ -161,7 +166,9 @@ class Tuner:
     exclude: Sequence[Any] | None = None
     seed: int = 0
     train_size: int | None = None
+    deadline: float | None = None
     _exact: ExactIndex = field(init=False)
+    _rate: float = field(init=False, default=math.inf)  # multiplications and additions a second
     _last: np.ndarray = field(init=False)
     _vectors: KeptVectors = field(init=False)
 
@@ -180,7 +187,23 @@ class Tuner:
 
     def exact(self) -> Trial:
         """The trial of exact search."""
-        return self._measured(self._exact, Trial(dict(type='retrieval.ExactIndex'), 'exact'))
+        one = self._measured(self._exact, Trial(dict(type='retrieval.ExactIndex'), 'exact'))
+        self._rate = 2 * self.gallery.numel() * one.queries_per_second
+        return one
+
+    def seconds_left(self) -> float:
+        """How long until the deadline; infinity without one."""
+        return math.inf if self.deadline is None else self.deadline - time.perf_counter()
+
+    def training_seconds(self, candidate: Candidate) -> float:
+        """A guess at how long the lists of an index take to train, from the pace of exact search.
+        """
+        found = re.search(r'IVF(\d+)', candidate.options['factory'])
+        if found is None:
+            return 0.0
+        lists, (rows, width) = int(found[1]), self.gallery.shape
+        rows = min(rows, _POINTS * lists, self.train_size or rows)
+        return 2 * rows * lists * width * _ROUNDS / self._rate
 
     def trials(self, candidate: Candidate, enough: float | None = None) -> Iterator[Trial]:
         """Build a candidate and measure its settings; a failure is a trial with an error.
@@ -192,10 +215,20 @@ class Tuner:
             start = time.perf_counter()
             index = FaissIndex(**candidate.options, similarity=self.similarity, seed=self.seed,
                                train_size=self.train_size)
-            index.add(self.gallery, range(len(self.gallery)))
+            if self.training_seconds(candidate) > self.seconds_left():
+                raise TimeoutError
+            index.train(self.gallery)
+            for first in range(0, len(self.gallery), _ROWS_AT_ONCE):
+                if self.seconds_left() < 0:
+                    raise TimeoutError
+                rows = self.gallery[first:first + _ROWS_AT_ONCE]
+                index.add(rows, range(first, first + len(rows)))
             seconds = time.perf_counter() - start
             for factor in candidate.factors:
                 yield from self._settings(index, candidate, factor, seconds, enough)
+        except TimeoutError:
+            yield Trial(dict(type='retrieval.FaissIndex', **candidate.options), candidate.name(),
+                        error='building it does not end within the time limit')
         except (ValueError, RuntimeError, MemoryError) as error:
             yield Trial(dict(type='retrieval.FaissIndex', **candidate.options), candidate.name(),
                         error=str(error))
@@ -219,6 +252,8 @@ class Tuner:
 
         seen = [0.0]
         for number, setting in enumerate(candidate.settings):
+            if self.seconds_left() < 0:
+                return
             one = measured(setting)
             yield one
             if one.recall >= (_ENOUGH if enough is None else min(enough, _ENOUGH)):
@@ -226,6 +261,11 @@ class Tuner:
                     yield from _between(candidate.settings[number - 1], setting, enough, measured)
                 return
             seen.append(one.recall)
+            # it grows ever more slowly: what is not reached at the last pace never is
+            behind = len(candidate.settings) - number - 1
+            if enough is not None and number and \
+                    one.recall + behind * max(0.0, seen[-1] - seen[-2]) < enough:
+                return
             if len(seen) > _PATIENCE and max(seen[-_PATIENCE:]) - seen[-1 - _PATIENCE] < _GAIN:
                 return
 
@@ -289,12 +329,12 @@ def _is_known(factory: str, similarity: str) -> bool:
 
 
 def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
-    """Factories, and whether their codes are so coarse that candidates should be rescored."""
+    """Factories, and whether their codes are so coarse that candidates should be rescored.
+
+    Those that are built fast come first, for a limit on the time.
+    """
     yield 'Flat', False
     yield 'SQ8', False
-    for links in (16, 32):
-        yield f'HNSW{links}', False
-    yield 'HNSW32_SQ8', False
     fast = _divisor(width, width // 2)
     yield f'PQ{fast}x4fs', True
     for lists in _list_counts(rows):
@@ -306,6 +346,9 @@ def _defaults(rows: int, width: int) -> Iterator[tuple[str, bool]]:
         yield f'IVF{lists},PQ{_divisor(width, width // 4)}', True
         yield f'IVF{lists},PQ{fast}x4fs', True
         yield f'IVF{lists},RaBitQ', True
+    for links in (16, 32):
+        yield f'HNSW{links}', False
+    yield 'HNSW32_SQ8', False
 
 
 def _list_counts(rows: int) -> list[int]:

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from retrieval.commands.tune_index import main
 from retrieval.gallery import Gallery
 from retrieval.index import ExactIndex
 from retrieval.registry import INDEXES
@@ -103,9 +104,20 @@ def test_queries_from_a_file_do_not_find_themselves(gallery, tmp_path):
 
 def test_a_time_limit(gallery, tmp_path):
     status, out, _, made = tune(tmp_path, '--factories', 'SQ8', 'HNSW8', '--time-limit', 1e-9)
-    assert status == 0 and 'SQ8 and those behind it were not tried' in out
+    assert status == 0 and '2 indexes from SQ8 on were not tried' in out
     assert made['winner']['name'] == 'exact' and len(made['trials']) == 1
     assert Config.fromfile(tmp_path / 'out' / 'index.py').index.type == 'retrieval.ExactIndex'
+
+
+def test_what_was_tried_is_kept_when_it_is_interrupted(gallery, tmp_path, monkeypatch, capsys):
+    def interrupted(self, candidate, enough):
+        raise KeyboardInterrupt
+    monkeypatch.setattr('retrieval.index.tuning.Tuner.trials', interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / 'gallery.safetensors'), '--out', str(tmp_path / 'out')])
+    assert ended.value.code == 130
+    assert '1 settings were tried' in capsys.readouterr().err
+    assert (tmp_path / 'out' / 'trials.json').is_file()
 
 
 @pytest.mark.parametrize(('arguments', 'says'), [

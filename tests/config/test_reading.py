@@ -1,5 +1,6 @@
 import ast
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,19 @@ def test_the_text_gives_the_config_back(tmp_path):
     config.dump(file)
     assert read_config(file).to_dict() == config.to_dict()
     ast.parse(layout("a = {'x y': 1, 3: [" + '"long", ' * 30 + ']}'))
+
+
+def test_modules_beside_a_config_are_imported_and_no_folder_stays(tmp_path, monkeypatch):
+    before = list(sys.path)
+    monkeypatch.chdir('/')
+    (tmp_path / 'parts_beside_it.py').write_text('VALUE = 3\n')
+    (tmp_path / 'own.py').write_text("custom_imports = dict(imports=['parts_beside_it'])\n")
+    (tmp_path / 'plain.py').write_text('a = 1\n')
+    (tmp_path / 'wrong.py').write_text("custom_imports = dict(imports=['not_beside_it'])\n")
+    read_config(tmp_path / 'plain.py')
+    with pytest.raises(ImportError, match='beside the config'):
+        read_config(tmp_path / 'wrong.py')
+    assert sys.path == before
+    read_config(tmp_path / 'own.py')
+    assert sys.modules['parts_beside_it'].VALUE == 3
+    monkeypatch.setattr(sys, 'path', before)

@@ -1,6 +1,8 @@
 """Trials against exact search, and the choice among them."""
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,15 @@ def test_held_out_rows_are_no_rows_of_the_gallery():
     assert len(asked) == 10 and sorted([*asked.tolist(), *kept.tolist()]) == list(range(100))
     assert not torch.equal(asked, held_out(100, 10, seed=2)[0])
     assert np.array_equal(asked, held_out(100, 10, seed=1)[0])
+
+
+def test_a_build_stops_at_the_deadline():
+    rows = torch.randn(6000, 8)
+    tuner = Tuner(rows, rows[:20], 'cosine_similarity', 5)
+    tuner.exact()
+    tuner.deadline = time.perf_counter() - 1
+    (candidate,) = candidates(6000, 8, 'cosine_similarity', ['HNSW16'])
+    (one,) = tuner.trials(candidate)
+    assert 'time limit' in one.error
+    (candidate,) = candidates(6000, 8, 'cosine_similarity', ['IVF64,Flat'])
+    assert 0 < tuner.training_seconds(candidate) < 60
