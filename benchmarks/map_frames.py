@@ -52,6 +52,7 @@ def serving(rows: int) -> Iterator[str]:
     from retrieval.gallery import Gallery
     from retrieval.retrievers import ImageToImageRetriever
     from retrieval.server.app import create_app
+    from retrieval.server.served import Served
     from retrieval.server.service import Service, Source
 
     chance = np.random.default_rng(0)
@@ -61,7 +62,8 @@ def serving(rows: int) -> Iterator[str]:
                       labels=[f'kind {kind}' for kind in kinds])
     model = ImageToImageRetriever(torch.nn.Flatten(), gallery).eval()
     with tempfile.TemporaryDirectory() as folder, listen('127.0.0.1', 0, 0) as listening:
-        service = Service(model, [dict(type='retrieval.PackInputs')], Source('map', Path(folder)))
+        service = Service(Served(model, [dict(type='retrieval.PackInputs')]),
+                          Source('map', Path(folder)))
         server = uvicorn.Server(uvicorn.Config(create_app(service), log_level='warning'))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

@@ -17,7 +17,7 @@ FLOORS = [
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},
-    {'server', 'report', 'export'},
+    {'server', 'report', 'export', 'doctor'},
     {'commands'},
     {'__main__'},
 ]

@@ -17,8 +17,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('dump_prototype', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='a config file, the name of a '
-                           'shipped one, or a bundle')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
     arguments.add_argument('out', metavar='OUT', help='the gallery to write: a file .safetensors, '

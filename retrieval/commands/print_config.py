@@ -10,8 +10,7 @@ from .command_line import add_config_options, reports_errors
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('print_config', description=__doc__)
-    arguments.add_argument('config', help='a config file, the name of a '
-                           'shipped one, or a bundle')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     add_config_options(arguments)
     return arguments
 

@@ -73,14 +73,16 @@ def split_runs(paths: Sequence[str]) -> list[list[str]]:
         >>> split_runs(['.', '.'])
         [['.'], ['.']]
     """
+    from ..runs.bundle import is_bundle
+
     left, found = list(paths), []
     for path in paths:
         if not os.path.exists(path):
             raise FileNotFoundError(f'There is nothing at {path!r}. A run is {_FORMS}.')
     while left:
         is_config = left[0].endswith(_CONFIGS)
-        if is_config and (len(left) < 2 or not os.path.isfile(left[1])
-                          or left[1].endswith(_CONFIGS)):
+        if is_config and (len(left) < 2 or left[1].endswith(_CONFIGS)
+                          or not (os.path.isfile(left[1]) or is_bundle(left[1]))):
             raise ValueError(f'{left[0]!r} is a config: its checkpoint is to stand behind it.')
         found.append([left.pop(0) for _ in range(1 + is_config)])
     if len(found) > 2:
@@ -177,8 +179,9 @@ def pictures_of(paths: Sequence[str | None], images: str | None) -> Any:
     """
     from ..gallery import Gallery, is_gallery
     from ..report.page import FolderPictures
+    from ..runs.carried_config import carried_config
     from ..visualization import Pictures
-    from .folders import config_dataset, gallery_config
+    from .folders import config_dataset
 
     if images is not None:
         if not os.path.isdir(images):
@@ -191,8 +194,7 @@ def pictures_of(paths: Sequence[str | None], images: str | None) -> Any:
         gallery = Gallery.load(path)
         if gallery.source.get('settings'):
             try:
-                datasets.append(config_dataset(gallery_config(gallery, path, argparse.Namespace(
-                    config=None, trust=False, cfg_options=None))))
+                datasets.append(config_dataset(carried_config(gallery.source['settings'])))
             except ValueError:  # of a type that data may not build
                 continue
     return Pictures(datasets)
@@ -208,6 +210,7 @@ def run_of_config(arguments: argparse.Namespace, paths: Sequence[str]) -> Run:
     from ..report import run_of_test, with_embedding_metrics
     from ..retrievers import check_encoder, read_state_dict
     from ..runs.config import build_runner, load_config
+    from ..runs.named_model import weights_of
 
     refused = [name for name in ('labels', 'gallery', 'protocol', 'metrics', 'similarity', 'ids')
                if getattr(arguments, name)]
@@ -224,6 +227,7 @@ def run_of_config(arguments: argparse.Namespace, paths: Sequence[str]) -> Run:
     checkpoint = checkpoint or config.get('load_from')
     if not checkpoint:
         raise FileNotFoundError(f'There is no checkpoint in {folder!r}: give CONFIG CHECKPOINT.')
+    checkpoint = weights_of(checkpoint)
     config.load_from, config.resume = checkpoint, False
     runner = build_runner(with_embedding_metrics(config), 'none')
     check_encoder(unwrapped(runner.model), read_state_dict(checkpoint), checkpoint)

@@ -193,6 +193,7 @@ def other_model(arguments: argparse.Namespace, of_folder: bool) -> argparse.Name
     if of_folder:
         if given:
             other.config, other.checkpoint = ([arguments.config] + given)[-2:]
+            other.encoder = None
         return other if other.config is not None and other.checkpoint is not None else None
     if takes_config:
         other.gallery, other.weights = ([arguments.gallery] + (given or [arguments.weights]))[-2:]
@@ -298,16 +299,17 @@ def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model that encodes a folder, with its cache; and no dataset."""
     from ..retrievers.build import as_retriever
     from ..search import cache_beside
+    from ..search.inferencer import _as_calibration
     from ..server.served import Served
 
     named = folder_encoder(arguments)
     model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
-    arguments.calibration = arguments.calibration or named.calibration
     model.prototype = None
     assert pipeline is not None
     cache = cache_beside(folder, named.name)
     spare = cache.with_suffix('.new.safetensors')
-    return Served(model, pipeline, cache=cache, spare=spare if spare.exists() else None), None
+    return Served(model, pipeline, _as_calibration(named.calibration, model), cache=cache,
+                  spare=spare if spare.exists() else None), None
 
 
 def writable(state: Path) -> Path:

@@ -12,8 +12,7 @@ from .report import check_out, report
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('test', description=__doc__)
-    arguments.add_argument('config', help='a config file, the name of a '
-                           'shipped one, or a bundle')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
     arguments.add_argument('--work-dir', help='where the log goes '
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.report is None:
         metrics = runner.test()
     else:
-        run, metrics = run_of_test(runner, checkpoint)
+        run, metrics = run_of_test(runner, str(checkpoint))
         if rank() == 0:
             report(run, arguments.report or os.path.join(runner.work_dir, 'report.html'))
     if arguments.out and arguments.out_item == 'metrics':

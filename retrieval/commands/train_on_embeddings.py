@@ -27,9 +27,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('train_on_embeddings', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='a config file, the name of a '
-                           'shipped one, or a folder of class folders; '
-                           'with --marks also any folder, or a gallery')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a folder '
+                           'of class folders; with --marks also any folder, or a gallery')
     arguments.add_argument('checkpoint', nargs='?', help='weights to start from; its projection '
                            'and head are used too, where they fit (default: those that the config '
                            'gives its backbone)')

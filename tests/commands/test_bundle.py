@@ -72,6 +72,8 @@ COMMANDS = {
     'calibrate a folder': '{folder} {out} --encoder {bundle} --no-cache',
     'calibrate': '{bundle} {out}',
     'evaluate': '{folder_bundle} --out {out}',
+    'report': '{folder_bundle} --out {out}.html',
+    'report of a config': '{config} {bundle} --out {out}.html --cfg-options work_dir={out}',
     'compare_galleries': '{folder_bundle} {gallery} --out {out}',
     'gallery info': 'info {folder_bundle}',
     'build_index': '{folder_bundle} {out}',
@@ -147,13 +149,13 @@ def test_a_bundle_is_served(line, archive, bundle, folder, config):
     from retrieval.commands.serve import open_service, parser
 
     arguments = line.format(archive=archive, bundle=bundle, folder=folder, config=config).split()
-    service, follower = open_service(parser().parse_args(arguments))
+    service, follower, _ = open_service(parser().parse_args(arguments))
     try:
         if follower is not None:
             follower.refresh()
         assert service.info()['images'] == (40 if '{folder}' in line else 20)
         assert service.search(k=1)['results'][0]['id'].endswith('.png')
-        assert (service.calibration is None) == ('{config}' in line)
+        assert (service.served.calibration is None) == ('{config}' in line)
     finally:
         service.close()
 

@@ -94,6 +94,13 @@ def test_two_embeddings_of_the_same_queries(embeddings):
     assert f'mAP: {before:.2f} -> {after:.2f} ({after - before:+.2f}' in printed
 
 
+def test_a_dumped_gallery_brings_labels_and_pictures(gallery, tmp_path):
+    status, _, err = run('report', gallery, '--out', tmp_path / 'report.html')
+    assert status == 0, err
+    text = written(tmp_path / 'report.html')
+    assert 'Each of 20 pictures is a query against all others' in text and 'data:image' in text
+
+
 def test_galleries_apart_with_pictures(embeddings, folder):
     here, vectors, _, labels = embeddings
     paths = sorted(map(str, folder.rglob('*.png')))[:30]
