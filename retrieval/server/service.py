@@ -265,8 +265,7 @@ class Service:
         wait.
         """
         snapshot = self.snapshot
-        index = None if snapshot is None else snapshot.gallery.index
-        if index is None or not index.is_current():
+        if snapshot is None or not snapshot.gallery.is_current():
             view = items[0].view()
             if len(view):
                 self.publish(SharedRows(view))
