@@ -35,9 +35,9 @@ def parser() -> argparse.ArgumentParser:
     _add_dtype(command(_merge, 'out', text='Write the rows of several galleries as one.',
                        many=True))
     filtered = command(_filter, 'gallery', 'out', text='Write the rows that fit.')
-    filtered.add_argument('--where', action='append', default=[], metavar='COLUMN=VALUE',
-                          help='a value that a metadata column, `label` (by name) or `id` must '
-                          'have; of one column several times: one of the values')
+    filtered.add_argument('--where', action='append', default=[], metavar='FILTER',
+                          help='which rows, by metadata columns, `label` (by name) and `id`, such '
+                          'as "price<20 and brand in (a, b)"; several must all hold')
     _add_ids(filtered, 'only the rows with these ids')
     _add_dtype(filtered)
     _add_dtype(command(_export, 'gallery', 'out',
@@ -127,15 +127,11 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _filter(arguments: argparse.Namespace) -> None:
     gallery = _load(arguments.gallery)
-    wanted: dict[str, list[str]] = {}
-    for condition in arguments.where:
-        name, equals, value = condition.partition('=')
-        if not equals:
-            raise ValueError(f'--where takes COLUMN=VALUE, got {condition!r}.')
-        wanted.setdefault(name, []).append(value)
     if arguments.ids is not None:
         gallery = gallery.subset(gallery.find(_read_ids(arguments.ids)))
-    _write(gallery.filter(None, **wanted), arguments)
+    for text in arguments.where:
+        gallery = gallery.filter(text)
+    _write(gallery, arguments)
 
 
 def _import(arguments: argparse.Namespace) -> None:

@@ -86,7 +86,9 @@ class Search(_Strict):
     queries: list[QueryPart] = Field([], max_length=32)
     k: int = Field(50, ge=1, le=1000)
     offset: int = Field(0, ge=0, le=10_000_000)
-    filter: dict[str, Any] = Field({}, description='By field a list of values, or {min, max}.')
+    filter: dict[str, Any] | Annotated[str, Field(max_length=10_000)] = Field(
+        {}, description='By field a list of values, or {min, max}; or a text such as '
+        '`price<20 and brand in (a, b)`.')
     rows: list[Handle] | None = Field(None, max_length=1_000_000,
                                       description='Only these, such as a part of the map.')
     rerank: bool | None = Field(None, description='By default as the model is configured.')
@@ -313,7 +315,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
             pictures, fields, form = await _form(request)
             values: dict[str, Any] = dict(fields)
             for name in ('filter', 'queries'):
-                if name in values:
+                if name in values and (name != 'filter' or values[name].lstrip()[:1] == '{'):
                     values[name] = _parsed(values[name], name)
             wanted = Search.model_validate(values)
             names = [(await run_in_threadpool(service.uploads.add, await one.read()))[0]

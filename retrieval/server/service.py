@@ -409,7 +409,7 @@ class Service:
         return found if snapshot.projection is None else found @ snapshot.projection
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
-               filter: Mapping[str, Any] | None = None, among: Collection[int] | None = None,
+               filter: Mapping[str, Any] | str | None = None, among: Collection[int] | None = None,
                rerank: bool | None = None, stack: bool = False,
                sort: str = 'score') -> dict[str, Any]:
         """Search, or, without queries, list what there is.

@@ -73,7 +73,7 @@ def test_merge_filter_and_export(folder):
     assert Gallery.load(out).dtype == 'float16'
     small = folder / 'small.safetensors'
     status, _, err = run('gallery', 'filter', out, small, '--where', 'label=dog', '--where',
-                         'camera=1', '--where', 'camera=2')
+                         'camera>=1 and camera < 3')
     assert status == 0, err
     assert ids(small) == ['a1', 's1']
     (folder / 'ids.txt').write_text('s2\na4\n')
@@ -110,7 +110,7 @@ def test_a_store_is_changed_in_place(folder):
     (['append', '{}/s.gallery', '{}/s.gallery'], "'s0', 's1'"),
     (['remove', '{}/s.gallery', '--ids', '{}/none.txt'], 'none.txt'),
     (['remove', '{}/s.gallery', '--ids', '{}/wrong.txt'], "does not hold 'x9'"),
-    (['filter', '{}/a.safetensors', '{}/o.safetensors', '--where', 'colour'], 'COLUMN=VALUE'),
+    (['filter', '{}/a.safetensors', '{}/o.safetensors', '--where', 'colour'], 'was expected'),
     (['filter', '{}/a.safetensors', '{}/o.safetensors', '--where', 'camra=1'], 'camera'),
     (['filter', '{}/a.safetensors', '{}/o.safetensors', '--where', 'camera=99'], 'No row'),
     (['merge', '{}/o.safetensors', '{}/a.safetensors', '{}/a.safetensors'], 'occurs twice'),
