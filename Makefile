@@ -8,7 +8,7 @@ WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow lint check-newest check-oldest clean
+.PHONY: demo test test-slow lint check-newest check-oldest test-matrix clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -27,6 +27,10 @@ lint: $(STAMP)
 check-newest check-oldest:
 	$(PYTHON) tests/installed/check_install.py $(@:check-%=%)
 
+# Both, and each other Python at hand with the newest: a search, and a part of the tests in each.
+test-matrix:
+	$(PYTHON) tests/installed/check_install.py matrix
+
 # The constraints name a CPU build of torch; an open request would bring gigabytes of CUDA. Beside
 # it torchvision cannot be imported as it is: Python reads the mend at its start, here alone.
 $(STAMP): $(INSTALL_INPUTS)
@@ -40,4 +44,4 @@ $(STAMP): $(INSTALL_INPUTS)
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info
+	rm -rf $(VENV) .venv-newest* .venv-oldest* build dist *.egg-info

@@ -1,9 +1,11 @@
-"""Everything static stands in setup.cfg; here is only what one may choose to keep of one's own."""
+"""Everything static stands in setup.cfg; here is what one may choose to keep of one's own, and the
+configs, which a clone has beside the package and an installation inside it."""
 import os
 import re
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 
 def runtime_requirements() -> list[str]:
@@ -24,4 +26,17 @@ def runtime_requirements() -> list[str]:
     return [line for line in wanted if re.split(r'[<>=!~; \[]', line)[0].lower() not in without]
 
 
-setup(install_requires=runtime_requirements())
+class BuildWithConfigs(build_py):
+    """Copies ``configs`` to ``retrieval/configs``; an editable installation reads the clone's."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            root = Path(__file__).parent / 'configs'
+            for file in root.rglob('*.py'):
+                target = Path(self.build_lib, 'retrieval', 'configs', file.relative_to(root))
+                self.mkpath(str(target.parent))
+                self.copy_file(str(file), str(target))
+
+
+setup(install_requires=runtime_requirements(), cmdclass={'build_py': BuildWithConfigs})

@@ -91,6 +91,20 @@ def take(page: Any, address: str, folder: Path, out: Path) -> None:
     page.goto(f'{address}#view=duplicates')
     page.wait_for_selector('.group')
     keep('duplicates')
+    for name in ('brick', 'camera', 'cell', 'coins', 'grass', 'gravel', 'moon', 'retina'):
+        page.goto('about:blank')
+        page.goto(f'{address}#q=i:{name}/{name}-part3.jpg&stack=0')
+        page.wait_for_selector('.score')
+        for at in range(9):
+            card = page.locator('.card').nth(at)
+            right = card.locator('.label').inner_text() == name
+            card.locator('.picture').focus()
+            page.keyboard.press('y' if right else 'n')
+            card.locator('.mark').wait_for()
+    page.get_by_role('link', name='Marks').click()
+    page.get_by_role('button', name='Train on the marks').click()
+    page.wait_for_selector('table')
+    keep('marks')
     page.goto(f'{address}#view=map')
     page.wait_for_selector('.legend', timeout=120_000)
     page.get_by_role('button', name='Lasso').click()

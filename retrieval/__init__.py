@@ -39,6 +39,7 @@ _MODULE_OF = {
     'cluster': 'search',
     'evaluate': 'evaluation',
     'find_duplicates': 'search',
+    'load': 'runs',
 }
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
@@ -54,6 +55,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from .inference import InferenceModel as InferenceModel
     from .retrievers import ImageToImageRetriever as ImageToImageRetriever
     from .retrievers import build_retriever as build_retriever
+    from .runs import load as load
     from .search import ImageRetrievalInferencer as ImageRetrievalInferencer
     from .search import cluster as cluster
     from .search import find_duplicates as find_duplicates

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence, Sized
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -111,3 +112,31 @@ def same_length(name: str, values: Sized | None, count: int, of: str) -> None:
     """
     if values is not None and len(values) != count:
         raise ValueError(f'{name} has {len(values)} entries for {count} {of}: give one each.')
+
+
+def nearest_names(given: str, valid: Iterable[str], how_many: int = 3,
+                  alike: float = 0.5) -> list[str]:
+    """The names in ``valid`` that look most like ``given``, best first; ``alike`` is 1 for the same
+    name, and 0 for one that shares no letter.
+
+    Example:
+        >>> nearest_names('gren', ['green', 'red'], how_many=1)
+        ['green']
+    """
+    by_lower = {name.lower(): name for name in valid}
+    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=alike)
+    return [by_lower[name] for name in close]
+
+
+def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:
+    """The message for a name that is not among the valid ones: what, why, and what to write.
+
+    Example:
+        >>> unknown_name('colour', 'gren', ['green', 'red'])
+        "Unknown colour 'gren'. Did you mean 'green'? Valid names: green, red."
+    """
+    valid = sorted(valid)
+    near = nearest_names(str(given), valid)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ''
+    listed = ', '.join(valid[:40]) + (f', … ({len(valid)} in all)' if len(valid) > 40 else '')
+    return f'Unknown {kind} {given!r}.{hint} Valid names: {listed}.'

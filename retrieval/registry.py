@@ -7,8 +7,6 @@ the parts of pytorch-metric-learning.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -16,27 +14,10 @@ from mmengine.registry import Registry as _Registry
 from mmengine.registry import root
 
 from . import compat
+from .checks import nearest_names as nearest_names
+from .checks import unknown_name as unknown_name
 
 compat.install()
-
-
-def nearest_names(given: str, valid: Iterable[str], how_many: int = 3,
-                  alike: float = 0.5) -> list[str]:
-    """The names in ``valid`` that look most like ``given``, best first; ``alike`` is 1 for the same
-    name, and 0 for one that shares no letter.
-    """
-    by_lower = {name.lower(): name for name in valid}
-    close = get_close_matches(str(given).lower(), by_lower, n=how_many, cutoff=alike)
-    return [by_lower[name] for name in close]
-
-
-def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:
-    """The message for a name that is not among the valid ones: what, why, and what to write."""
-    valid = sorted(valid)
-    near = nearest_names(str(given), valid)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ''
-    listed = ', '.join(valid[:40]) + (f', … ({len(valid)} in all)' if len(valid) > 40 else '')
-    return f'Unknown {kind} {given!r}.{hint} Valid names: {listed}.'
 
 
 class UnknownTypeError(KeyError, ValueError):
@@ -55,7 +36,7 @@ def _check_package(key: str) -> None:
         except (ImportError, AssertionError) as error:
             raise UnknownTypeError(
                 f'{key!r} is a part of mmpretrain, which cannot be imported ({error}). Install it: '
-                "pip install 'retrieval[mmpretrain]'; docs/mmpretrain.md says what it needs."
+                "pip install 'retrieval[mmpretrain]'; docs/moving.md says what it needs."
             ) from error
 
 

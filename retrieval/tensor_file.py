@@ -25,14 +25,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .files import kind_of_file, write_all, write_atomically
 from .foreign_files import refuse_special
+
+if TYPE_CHECKING:  # torch is imported where a tensor is made: an array needs none
+    from torch import Tensor
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
@@ -88,6 +89,11 @@ class Format:
                 f'{os.fspath(path)!r} has version {version} of the format {name!r}, and this '
                 f'release reads version {self.version}. '
                 f'{"Install a newer release." if newer else self.again}')
+
+
+#: Galleries; it stands here for those who read one without torch.
+GALLERY_FILE = Format('retrieval-gallery', 2, 'Dump the prototype again.',
+                      finite=('embeddings', 'embeddings.scale'))
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,9 @@ def _tensors(columns: Mapping[str, Any]) -> Iterator[tuple[str, str, Pieces]]:
         if isinstance(values, StringColumn):
             yield from _tensors({f'{name}.bytes': values.data, f'{name}.offsets': values.offsets})
             continue
-        if isinstance(values, Tensor):
+        if hasattr(values, 'detach'):  # a tensor
+            import torch
+
             values = values.detach().cpu().contiguous()
             if values.dtype == torch.bfloat16:
                 code, values = 'BF16', values.view(torch.uint16)
@@ -219,7 +227,7 @@ class Container:
         ForeignFileError: a ``ValueError``; it is of another kind or version.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> format = Format('toy', 1, 'Write it again.')
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     columns = dict(x=torch.eye(2), ids=StringColumn.from_strings('ab'))
@@ -260,6 +268,8 @@ class Container:
         Raises:
             DamagedError: the file has none of that name, or not the one that was written.
         """
+        import torch
+
         tensor = torch.from_numpy(self._array(name)[:])
         return tensor.view(torch.bfloat16) if self._codes[name] == 'BF16' else tensor
 
@@ -506,11 +516,15 @@ class StringColumn(Sequence[str]):
     @property
     def data(self) -> Tensor:
         """The bytes, ``(B,)`` uint8."""
+        import torch
+
         return torch.from_numpy(self._bytes[:])
 
     @property
     def offsets(self) -> Tensor:
         """The offsets, ``(N + 1,)`` int64."""
+        import torch
+
         return torch.from_numpy(self._checked(self._edges[:]))
 
     def _checked(self, edges: np.ndarray) -> np.ndarray:
@@ -717,6 +731,8 @@ def map_file(path: str | os.PathLike[str]) -> np.ndarray:
     What is written into them stays in memory and never reaches the file. No file descriptor stays
     open, so that the number of mapped files has no low limit.
     """
+    import torch
+
     refuse_special(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -10,19 +10,20 @@ ROOT = Path(retrieval.__file__).parent
 FLOORS = [
     {'registry', 'compat', 'arguments', 'checks', 'distributed', 'files', 'foreign_files',
      'labels'},
-    {'structures', 'similarity', 'tensor_file', 'progress', 'image_files'},
-    {'gallery', 'ranking'},
+    {'structures', 'similarity', 'tensor_file', 'progress', 'image_files', 'exported_encoder'},
+    {'gallery', 'ranking', 'image_io', 'encoded_folder'},
     {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
-    {'heads', 'config'},
+    {'heads', 'config', 'answers'},
     {'retrievers'},
     {'hooks', 'search', 'inference'},
     {'runs'},
-    {'server'},
+    {'server', 'report', 'export', 'doctor'},
     {'commands'},
     {'__main__'},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-SAME_FLOOR = {('registry', 'compat')}  # the mends stand before anything is registered
+SAME_FLOOR = {('registry', 'compat'),  # the mends stand before anything is registered
+              ('registry', 'checks')}  # the message for an unknown name, which needs no engine
 
 
 def imported_names(path, package):

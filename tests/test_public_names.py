@@ -13,7 +13,7 @@ PUBLIC = [  # changes on purpose only, with a line in CHANGELOG.md
     'ExactIndex', 'FaissIndex', 'Gallery', 'GalleryStore', 'ImageRetrievalInferencer',
     'ImageToImageRetriever', 'InferenceModel', 'MatchCalibration', 'MilvusIndex', 'Neighbors',
     'Recognizer', 'RetrievalDataSample', 'build_retriever', 'calibrate', 'cluster', 'evaluate',
-    'find_duplicates']
+    'find_duplicates', 'load']
 
 
 def test_the_public_names():

@@ -15,7 +15,7 @@ SPLITS = ('train', 'val', 'test', 'gallery')
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('browse_dataset', description=__doc__)
-    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('--split', choices=SPLITS, default='train',
                            help='whose dataloader: train_dataloader, …, or the gallery, which is '
                            "the model's prototype (default: train)")

@@ -29,6 +29,14 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         'lists key="[a,b]", dicts key="dict(a=1)", text with commas or like a number key="\'007\'"')
 
 
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data`` and ``--trust``, for a bundle in the place of config and checkpoint."""
+    parser.add_argument('--data', metavar='FOLDER', help='where CONFIG is a bundle: a folder with '
+                        'one sub-folder a class, for its gallery and its test set')
+    parser.add_argument('--trust', action='store_true', help="build whatever a bundle's config "
+                        'names, and import what it wants imported')
+
+
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """Add ``--launcher`` and the local rank that older launchers pass."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',

@@ -9,7 +9,7 @@ from typing import Any
 
 from .command_line import add_config_options, reports_errors
 
-CONFIG = Path(__file__).parents[2] / 'configs' / 'arcface' / 'resnet10-arcface_4e_glyphs.py'
+CONFIG = 'arcface/resnet10-arcface_4e_glyphs'
 METRICS = ('Recall@1', 'MAP@R', 'mAP')
 ROWS = {'pixels': 'raw pixels, nearest neighbour', 'untrained': 'the encoder before training',
         'trained': 'the encoder after training'}
@@ -18,7 +18,8 @@ ROWS = {'pixels': 'raw pixels, nearest neighbour', 'untrained': 'the encoder bef
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('demo', description=__doc__)
-    arguments.add_argument('--config', default=str(CONFIG), help='the config to run')
+    arguments.add_argument('--config', default=CONFIG,
+                           help=f'the config to run (default: {CONFIG})')
     arguments.add_argument('--work-dir', default='work_dirs/demo',
                            help='where everything goes (default: work_dirs/demo)')
     add_config_options(arguments)

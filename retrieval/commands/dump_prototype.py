@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, add_launcher, reports_errors
+from .command_line import add_config_options, add_data_option, add_launcher, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('dump_prototype', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='the config file')
-    arguments.add_argument('checkpoint', help='the checkpoint file')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
+    arguments.add_argument('checkpoint', nargs='?',
+                           help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
     arguments.add_argument('out', metavar='OUT', help='the gallery to write: a file .safetensors, '
                            'or a new store .gallery, which can grow')
     arguments.add_argument('--dtype', default='float32', help='how embeddings are stored: float32 '
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--skip-unreadable', action='store_true',
                            help='leave out images that cannot be read, and list them in the '
                            'gallery, instead of stopping at the first')
+    add_data_option(arguments)
     add_config_options(arguments)
     add_launcher(arguments)
     return arguments
@@ -40,17 +42,22 @@ def parser() -> argparse.ArgumentParser:
 @reports_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)
     from ..retrievers import build_retriever, check_target
-    from ..runs.config import load_config
+    from ..runs.named_model import named_model
 
     check_target(arguments.out)
-    config = load_config(arguments.config, arguments.cfg_options)
+    config, checkpoint = named_model(
+        arguments.config, arguments.checkpoint, options=arguments.cfg_options,
+        data=arguments.data, trust=arguments.trust)
+    if config.model.get('prototype') is None:
+        raise ValueError(f'{arguments.config!r} names no pictures to encode: give --data FOLDER to '
+                         'a bundle, or a config with a gallery_dataloader.')
     if arguments.skip_unreadable:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
-    model = build_retriever(config, arguments.checkpoint)
-    dump(model, config, arguments.checkpoint, arguments.out, dtype=arguments.dtype,
+    model = build_retriever(config, checkpoint)
+    dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
          shard_rows=arguments.shard_rows, resume=arguments.resume)
 
 

@@ -20,6 +20,20 @@ def parser() -> argparse.ArgumentParser:
         'mINP mP@K NDCG@K AUROC Recall-share@K OML-Precision@K CMC-single-shot@K FNMR@FMR=R PCF@K. '
         'Labels are whole numbers or strings; a gallery file brings its own.')
     arguments.add_argument('embeddings', help='(N, D), a .npy file or a gallery (.safetensors)')
+    add_evaluation_options(arguments)
+    arguments.add_argument('--confidence', type=float, metavar='SHARE',
+                           help='add bootstrap intervals of that share, such as 0.95')
+    arguments.add_argument('--per-class', metavar='FILE.json', help='write the results by class')
+    arguments.add_argument('--compare', metavar='EMBEDDINGS', help='the same queries by another '
+                           'encoder: add the differences to it and their p-values')
+    arguments.add_argument('--compare-gallery', metavar='EMBEDDINGS',
+                           help='the gallery by the other encoder')
+    arguments.add_argument('--out', metavar='RESULT.json', help='where to write the result')
+    return arguments
+
+
+def add_evaluation_options(arguments: argparse.ArgumentParser) -> None:
+    """Add what is asked of embeddings, and how they are measured."""
     arguments.add_argument('--labels', help='(N,): a text file with one a line, .npy, .npz '
                            'or .pth, a gallery, or a column of a table: TABLE.csv:COLUMN')
     arguments.add_argument('--gallery', help='embeddings to search in; without it every embedding '
@@ -43,15 +57,6 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--ground-truth', metavar='FILE.json',
                            help='relevant rows for every query: {"gt_indices": [[…], …]}, or '
                            'gt_easy, gt_hard and gt_junk for revisited Oxford and Paris')
-    arguments.add_argument('--confidence', type=float, metavar='SHARE',
-                           help='add bootstrap intervals of that share, such as 0.95')
-    arguments.add_argument('--per-class', metavar='FILE.json', help='write the results by class')
-    arguments.add_argument('--compare', metavar='EMBEDDINGS', help='the same queries by another '
-                           'encoder: add the differences to it and their p-values')
-    arguments.add_argument('--compare-gallery', metavar='EMBEDDINGS',
-                           help='the gallery by the other encoder')
-    arguments.add_argument('--out', metavar='RESULT.json', help='where to write the result')
-    return arguments
 
 
 @reports_errors

@@ -10,15 +10,16 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import add_config_options, add_data_option, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('fit_whitening', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='the config file')
-    arguments.add_argument('checkpoint', help='the checkpoint file')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
+    arguments.add_argument('checkpoint', nargs='?',
+                           help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
     arguments.add_argument('out', metavar='OUT.pth', help='the checkpoint to write')
     arguments.add_argument('--method', default='pca', metavar='pca|learned|zca',
                            help='pca (default); learned from the pairs within classes; zca, which '
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
                            '(default: work_dirs/ and the name of the config)')
     arguments.add_argument('--anew', action='store_true',
                            help='extract the embeddings, even if they are there')
+    add_data_option(arguments)
     add_config_options(arguments)
     return arguments
 
@@ -41,21 +43,23 @@ def parser() -> argparse.ArgumentParser:
 @reports_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)
     from ..runs.fitted_checkpoint import check_out, write_checkpoint
 
     check_out(arguments.out)
     from ..encoders import fit_whitening
     from ..retrievers import build_retriever
-    from ..runs.config import load_config
+    from ..runs.named_model import named_model
 
-    config = load_config(arguments.config, arguments.cfg_options, arguments.work_dir)
+    config, checkpoint = named_model(
+        arguments.config, arguments.checkpoint, options=arguments.cfg_options,
+        work_dir=arguments.work_dir, data=arguments.data, trust=arguments.trust)
     encoder = config.model.image_encoder
     if not isinstance(encoder, dict):
         raise ValueError('A whitening has its place in an ImageEncoder, and this config has a '
                          'sequence of encoders.')
     slot = _slot(encoder.pop('whitening', None))
-    plain = build_retriever(config, arguments.checkpoint)
+    plain = build_retriever(config, checkpoint)
     gallery = _embeddings(plain, config, arguments)
     dim = arguments.dim or slot.get('out_features') or gallery.dim
     fit = fit_whitening(gallery.embeddings, arguments.method,
@@ -97,11 +101,12 @@ def _embeddings(model: Any, config: Any, arguments: argparse.Namespace) -> Any:
         if different:
             raise FingerprintError(f'{arguments.embeddings!r} was not made by this model without '
                                    f'its whitening: {" and ".join(different)} differ.')
-    elif not config.get('train_dataloader'):
+    elif not (loaded := config.test_dataloader if arguments.data else
+              config.get('train_dataloader')):
         raise ValueError(f'The config {arguments.config!r} has no train_dataloader to fit to: give '
-                         '--embeddings.')
+                         '--embeddings (or --data FOLDER, where it is a bundle).')
     else:
-        loader = extraction_loader(config.train_dataloader, test_pipeline(config))
+        loader = extraction_loader(loaded, test_pipeline(config))
         gallery, _ = extract(model, loader, config.work_dir, 'projection', arguments.anew)
     if arguments.method == 'learned' and gallery.labels is None:
         raise ValueError('Learned whitening wants the class of every embedding, and there are none '

@@ -9,20 +9,24 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .command_line import add_config_options
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add what a command needs to encode a folder."""
-    parser.add_argument('--config', help='the config (default: the one that a gallery carries as '
-                        'data; for a folder, the default pretrained encoder)')
+    parser.add_argument('--encoder', metavar='NAME', help='the encoder of a folder, in the place '
+                        'of --config and --checkpoint: a bundle, an exported encoder, or a '
+                        'pretrained one by its name, such as dinov2-small (--checkpoint is a local '
+                        'file with its weights then)')
+    parser.add_argument('--config', help='the config, or a bundle (default: the one that a gallery '
+                        'carries as data; for a folder, the default pretrained encoder)')
     parser.add_argument('--checkpoint', help='the checkpoint (default: as with --config)')
     parser.add_argument('--trust', action='store_true',
-                        help='build whatever the config that a gallery carries names, and import '
-                        'what it wants imported: for a gallery of your own, or of somebody whom '
-                        'you trust to run code here')
+                        help='build whatever the config that a gallery or bundle carries names, '
+                        'and import what it wants imported: for one of your own, or of somebody '
+                        'whom you trust to run code here')
     parser.add_argument('--no-cache', action='store_true',
                         help='encode a folder anew, and keep nothing')
     parser.add_argument('--strict', action='store_true',
@@ -43,29 +47,85 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
         ValueError: only one of config and checkpoint was given, or the folder holds no image.
         ImportError: the default encoder's weights are not installed.
     """
-    from ..runs.config import load_config
     from ..search import ImageRetrievalInferencer, cache_beside
 
-    config, name = None, 'default'
-    changes = arguments.cfg_options
-    if arguments.config is not None or arguments.checkpoint is not None:
-        if arguments.config is None or arguments.checkpoint is None:
-            raise ValueError('A folder is encoded with the model of --config and --checkpoint '
-                             'together, or, with neither, with the default pretrained encoder.')
-        config = load_config(arguments.config, changes)
-        name = f'{Path(arguments.config).stem}-{Path(arguments.checkpoint).stem}'
-    elif changes:
-        raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
-    cache = None if arguments.no_cache else cache_beside(folder, name)
+    model = folder_encoder(arguments)
+    cache = None if arguments.no_cache else cache_beside(folder, model.name)
+    if options.get('calibration') is None:
+        options['calibration'] = model.calibration
     with _ends_in_order():
         inferencer = ImageRetrievalInferencer(
-            config, folder, cache, num_workers=2, checkpoint=arguments.checkpoint,
+            model.config, folder, cache, num_workers=2, checkpoint=model.checkpoint,
             on_unreadable='raise' if arguments.strict else 'skip', **options)
     if inferencer.cache_report is not None:
         done = inferencer.cache_report
         print(f'{folder}: {done.kept} images as before, {done.new} new, {done.changed} changed, '
               f'{done.removed} gone, {len(done.skipped)} not readable; kept in {cache}')
     return inferencer
+
+
+def cache_name(*given: str | None) -> str:
+    """The name under which is kept what the encoder that is named so has encoded.
+
+    Example:
+        >>> cache_name('owner/model', None)
+        'owner-model'
+    """
+    return '-'.join(Path(part).stem if os.path.exists(part) else part.replace('/', '-')
+                    for part in given if part)
+
+
+class FolderEncoder(NamedTuple):
+    """The model that encodes a folder.
+
+    Attributes:
+        config: its config, None for the default encoder.
+        checkpoint: its weights, where the config has not got them.
+        calibration: of the bundle, where it is one that has one.
+        name: under which what it encodes is kept.
+    """
+
+    config: Any = None
+    checkpoint: str | None = None
+    calibration: Path | None = None
+    name: str = 'default'
+
+
+def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
+    """The model that the options name for a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: the options name no model, or do not go together.
+    """
+    from ..encoders.presets import DEFAULT_NAME
+    from ..runs.bundle import CALIBRATION, Bundle
+    from ..runs.named_model import is_bundle_name, named_model
+
+    given = [arguments.encoder, arguments.config, arguments.checkpoint]
+    if not any(given) or given == [DEFAULT_NAME, None, None]:
+        if arguments.cfg_options:
+            raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
+        return FolderEncoder()
+    config, checkpoint = given[1:]
+    if arguments.encoder is None and (config is None or checkpoint is None
+                                      and not is_bundle_name(config)):
+        raise ValueError('A folder is encoded with the model of --config and --checkpoint '
+                         'together, of --encoder, or, with none of them, with the default '
+                         'pretrained encoder.')
+    bundle = arguments.encoder or config
+    name = cache_name(*given)
+    return FolderEncoder(
+        *named_model(config, checkpoint, arguments.encoder, options=arguments.cfg_options,
+                     trust=arguments.trust),
+        Bundle.open(bundle).file(CALIBRATION) if is_bundle_name(bundle) else None, name)
+
+
+def is_folder(path: str) -> bool:
+    """True for a folder of images, and for none that is a gallery store or a bundle."""
+    from ..gallery import is_gallery
+    from ..runs.bundle import is_bundle
+
+    return Path(path).is_dir() and not is_gallery(path) and not is_bundle(path)
 
 
 @contextmanager
@@ -142,13 +202,13 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
         FileNotFoundError: there is neither.
         ValueError: it cannot be read.
     """
-    from ..gallery import Gallery, is_gallery
+    from ..gallery import Gallery
 
     check_exists(path)
-    if Path(path).is_dir() and not is_gallery(path):
+    if is_folder(path):
         inferencer = open_folder(os.path.abspath(path), arguments)
         return inferencer.model.gallery, inferencer.gallery_dataset
-    gallery = Gallery.load(path)
+    gallery = Gallery.load(gallery_file(path))
     if arguments.config is None and not gallery.source.get('settings'):
         return gallery, None  # ids that are paths are drawn all the same
     try:
@@ -157,6 +217,23 @@ def open_vectors(path: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
         if arguments.config is not None or arguments.trust:
             raise
         return gallery, None
+
+
+def gallery_file(path: str) -> str:
+    """The path of a gallery, which may be in a bundle.
+
+    Raises:
+        ValueError: the bundle has none.
+    """
+    from ..runs.bundle import GALLERY, Bundle, is_bundle
+
+    if not is_bundle(path):
+        return path
+    found = Bundle.open(path).file(GALLERY)
+    if found is None:
+        raise ValueError(f'The bundle {path!r} holds no gallery: give a folder of images and '
+                         f'--encoder {path}, or write the bundle with --gallery.')
+    return str(found)
 
 
 def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> Any:
@@ -168,27 +245,21 @@ def gallery_config(gallery: Any, path: str, arguments: argparse.Namespace) -> An
         FileNotFoundError: there is no such config.
         ValueError: it cannot be read, or the gallery carries none from which data may build.
     """
-    from ..config.options import merge_options
-    from ..config.own_names import check_option_names
-    from ..config.reading import expand_home
-    from ..config.settings import check_settings
     from ..runs.carried_config import carried_config
-    from ..runs.config import load_config
+    from ..runs.named_model import named_config, named_model, with_options
 
+    if arguments.encoder is not None:
+        return named_model(None, arguments.checkpoint, arguments.encoder,
+                           options=arguments.cfg_options, trust=arguments.trust)[0]
     if arguments.config is not None:
-        return load_config(arguments.config, arguments.cfg_options)
+        return named_config(arguments.config, arguments.cfg_options, arguments.trust)
     text = gallery.source.get('settings')
     if text is None:
         named = gallery.source.get('config_file')
         beside = f' It names {named!r}, a program: give that where you know it.' if named else ''
         raise ValueError(f'{path!r} does not say as data which config made it: give --config and '
                          f'--checkpoint.{beside}')
-    config = carried_config(text, arguments.trust)
-    options = arguments.cfg_options or {}
-    check_option_names(config, options)
-    merge_options(config, options)
-    check_settings(expand_home(config))
-    return config
+    return with_options(carried_config(text, arguments.trust), arguments.cfg_options)
 
 
 def config_dataset(config: Any) -> Any:
@@ -206,13 +277,27 @@ def config_dataset(config: Any) -> Any:
         return None
 
 
-def named_checkpoint(source: dict[str, Any], folder: Path) -> str | None:
-    """The checkpoint that a gallery names, as it is named or beside the gallery."""
-    named = source.get('checkpoint')
+def gallery_checkpoint(gallery: Any, path: str, arguments: argparse.Namespace) -> str | None:
+    """The weights of the model that made a gallery: of the options, else those that it names, as
+    they are named or beside the gallery; None of a preset, which has its own.
+
+    Raises:
+        FileNotFoundError: what it names is not there.
+        ValueError: it names none.
+    """
+    from ..runs.named_model import is_bundle_name, named_model, weights_of
+
+    if arguments.encoder is not None or arguments.config and is_bundle_name(arguments.config):
+        return named_model(arguments.config, arguments.checkpoint, arguments.encoder,
+                           trust=arguments.trust)[1]
+    if arguments.checkpoint is not None:
+        return weights_of(arguments.checkpoint, arguments.trust)
+    folder = Path(path).resolve().parent  # of what a link leads to
+    named = gallery.source.get('checkpoint')
     if not named:
-        return None
-    for path in (folder / named, Path(named), folder / Path(named).name):
-        if path.is_file():
-            return str(path)
+        raise ValueError(f'{path!r} does not say which checkpoint made it: give --checkpoint.')
+    for file in (folder / named, Path(named), folder / Path(named).name):
+        if file.is_file():
+            return str(file)
     raise FileNotFoundError(f'The gallery names {named!r}, which is not there any more. Give it '
                             'with --checkpoint.')

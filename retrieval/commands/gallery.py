@@ -42,6 +42,21 @@ def parser() -> argparse.ArgumentParser:
     _add_dtype(filtered)
     _add_dtype(command(_export, 'gallery', 'out',
                        text='Write a gallery as one file, or as a new store.'))
+    imported = command(_import, text='Write embeddings that another model made, with the table '
+                       'that goes with them, as a gallery.')
+    imported.add_argument('vectors', help='embeddings (N, D): .npy, .npz, .pth, .safetensors or '
+                          '.parquet')
+    imported.add_argument('out', nargs='?', help=_NAMES['out'] + ' (default: the name of the '
+                          'embeddings, with .safetensors)')
+    imported.add_argument('--table', metavar='FILE', help='a CSV or Parquet file with a row for '
+                          'each embedding, in their order; its columns become metadata')
+    imported.add_argument('--id', metavar='COLUMN', help='the column of the ids')
+    imported.add_argument('--label', metavar='COLUMN', help='the column of the labels')
+    imported.add_argument('--embedding', metavar='NAME',
+                          help='of a file with several parts, the one of the embeddings')
+    imported.add_argument('--numbers', nargs='+', default=[], metavar='COLUMN',
+                          help='columns of text to be kept as fractions, such as prices')
+    _add_dtype(imported)
     command(_append, 'store', text='Add the rows of galleries to a store.', many=True)
     command(_update, 'store', text='Replace rows of a store by those of the same ids.', many=True)
     _add_ids(command(_remove, 'store', text='Remove rows from a store.'),
@@ -69,9 +84,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from ..gallery.shards import is_store
+
     print('\n'.join(f'{name + ":":16}{value}'
                     for name, value in facts(_load(arguments.gallery)).items()))
-    if Path(arguments.gallery).is_dir():
+    if is_store(arguments.gallery):
         state = _store(arguments.gallery).state
         dead = sum(shard.rows - shard.live for shard in state.shards)
         print(f'{"store:":16}{len(state.shards)} shards, {dead} removed rows in them, '
@@ -119,6 +136,20 @@ def _filter(arguments: argparse.Namespace) -> None:
     if arguments.ids is not None:
         gallery = gallery.subset(gallery.find(_read_ids(arguments.ids)))
     _write(gallery.filter(None, **wanted), arguments)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from ..gallery import import_gallery
+
+    if arguments.out is None:
+        arguments.out = str(Path(arguments.vectors).with_suffix('.safetensors'))
+        if Path(arguments.out).exists():
+            raise FileExistsError(f'There is {arguments.out!r} already: name what to write.')
+    gallery = import_gallery(arguments.vectors, arguments.table, arguments.id, arguments.label,
+                             arguments.embedding, arguments.numbers)
+    _write(gallery, arguments)
+    print('\n'.join(f'{name + ":":16}{value}' for name, value in facts(gallery).items()
+                    if name in ('dimension', 'ids', 'labels', 'metadata')))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -135,8 +135,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Any, Any, str | None]:
     path, changes = arguments.config, arguments.cfg_options
     check_exists(path)
     options = argparse.Namespace(
-        gallery=path, config=None, checkpoint=arguments.checkpoint, trust=False, topk=100,
-        no_cache=False, strict=False, ignore_fingerprint=False, calibration=None,
+        gallery=path, config=None, checkpoint=arguments.checkpoint, encoder=None, trust=False,
+        topk=100, no_cache=False, strict=False, ignore_fingerprint=False, calibration=None,
         cfg_options=changes)
     if os.path.isdir(path) and not is_gallery(path):
         folder = os.path.abspath(path)

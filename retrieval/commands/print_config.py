@@ -10,7 +10,7 @@ from .command_line import add_config_options, reports_errors
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('print_config', description=__doc__)
-    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     add_config_options(arguments)
     return arguments
 
@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    from ..runs.config import load_config
-    print(load_config(arguments.config, arguments.cfg_options).pretty_text)
+    from ..runs.named_model import named_config
+    print(named_config(arguments.config, arguments.cfg_options).pretty_text)
 
 
 if __name__ == '__main__':

@@ -10,11 +10,14 @@ from typing import Any
 from .command_line import reports_errors
 from .folders import (
     add_folder_options,
+    cache_name,
     check_exists,
     config_dataset,
+    gallery_checkpoint,
     gallery_config,
+    gallery_file,
+    is_folder,
     list_unreadable,
-    named_checkpoint,
     open_folder,
 )
 
@@ -23,9 +26,10 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
-                           'or a folder of images. A folder is encoded with the default '
-                           'pretrained encoder, or with --config and --checkpoint; what was '
-                           'encoded is kept in it, under .retrieval, and only what changed is '
+                           'a bundle with a gallery, or a folder of images. A folder is encoded '
+                           'with the default pretrained encoder, with --encoder, or with --config '
+                           'and --checkpoint; what was encoded is kept in it, under .retrieval, '
+                           'and only what changed is '
                            'encoded again')
     arguments.add_argument('query', nargs='+', help='images, or folders of images')
     arguments.add_argument('--topk', type=int, default=10, help='results a query (default: 10)')
@@ -45,14 +49,21 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..answers import expand
     from ..checks import whole_number
-    from ..gallery import is_gallery
-    from ..search import expand
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
     images = expand(arguments.query)
-    if Path(arguments.gallery).is_dir() and not is_gallery(arguments.gallery):
+    on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
+    quick = search_without_torch(arguments)
+    if quick is not None:
+        answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
+        write(answers, out, arguments.topk, [], quick.gallery.ids)
+        report(answers, out)
+        refuse_unreadable(answers)
+        return
+    if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
         inferencer = open_folder(arguments.gallery, arguments, topk=arguments.topk,
@@ -61,15 +72,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
-    answers = search(inferencer, images, Path(arguments.out), arguments.topk,
-                     'raise' if arguments.strict else 'skip', datasets)
-    report(answers, Path(arguments.out))
+    answers = inferencer(images, arguments.topk, on_unreadable)
+    write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
+    report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The inferencer over a gallery file, and its config.
+    """The inferencer over a gallery file or the gallery of a bundle, and its config.
 
     Raises:
         FileNotFoundError: the gallery, or the checkpoint that it names, is missing.
@@ -78,16 +89,21 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     from ..gallery import Gallery
     from ..retrievers import build_retriever
+    from ..runs.bundle import Bundle, is_bundle
     from ..runs.config import test_pipeline
+    from ..runs.named_model import with_options
     from ..search import ImageRetrievalInferencer
 
+    own = arguments.encoder is None and arguments.config is None and arguments.checkpoint is None
+    if own and is_bundle(arguments.gallery):
+        bundle = Bundle.open(arguments.gallery, arguments.trust)
+        config = with_options(bundle.config, arguments.cfg_options)
+        config.model.topk = arguments.topk
+        return bundle.inferencer(config=config, calibration=arguments.calibration), config
+    arguments.gallery = gallery_file(arguments.gallery)
     gallery = Gallery.load(arguments.gallery)
     config = gallery_config(gallery, arguments.gallery, arguments)
-    beside = Path(arguments.gallery).resolve().parent  # of what a link leads to
-    checkpoint = arguments.checkpoint or named_checkpoint(gallery.source, beside)
-    if checkpoint is None:
-        raise ValueError(f'{arguments.gallery!r} does not say which checkpoint made it: give '
-                         '--checkpoint.')
+    checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)
@@ -95,22 +111,45 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
                                     calibration=arguments.calibration), config
 
 
-def search(inferencer: Any, images: list[Any], out: Path, topk: int, on_unreadable: str,
-           datasets: list[Any]) -> list[dict[str, Any]]:
-    """Search for images, and write ``results.json`` and ``rankings.png`` into ``out``."""
+def search_without_torch(arguments: argparse.Namespace) -> Any:
+    """The search of a folder that an exported encoder has encoded as it is now; None for any other
+    gallery, where something is to be encoded first, and where more is asked for than a search.
+    """
+    from ..exported_encoder import is_export
+
+    named = arguments.encoder is not None and is_export(arguments.encoder)
+    if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options:
+        return None
+    from ..encoded_folder import cache_beside
+    from ..export.folder_search import FolderSearch
+
+    folder = os.path.abspath(arguments.gallery)
+    cache = cache_beside(folder, cache_name(arguments.encoder))
+    found = FolderSearch.open(folder, cache, arguments.encoder)
+    if found is not None:
+        print(f'{folder}: {len(found.gallery)} images as before; kept in {cache}')
+    return found
+
+
+def write(answers: list[dict[str, Any]], out: Path, topk: int, datasets: list[Any],
+          ids: Sequence[str]) -> None:
+    """Write ``results.json`` and ``rankings.png`` into ``out``.
+
+    Args:
+        datasets: where the pictures are looked for.
+        ids: of the whole gallery.
+    """
+    from ..answers import ranking_rows
     from ..files import write_json
-    from ..search.inferencer import ranking_rows
     from ..visualization import Pictures, draw_ranking_grid
 
-    answers = inferencer(images, topk, on_unreadable)
     write_json(out / 'results.json', answers)
     readable = [answer for answer in answers if 'error' not in answer]
-    rows = ranking_rows(readable[:50], Pictures(datasets), inferencer.model.gallery.ids)
+    rows = ranking_rows(readable[:50], Pictures(datasets), ids)
     if rows:
         draw_ranking_grid(rows, out / 'rankings.png', columns=topk)
     else:
         (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
-    return answers
 
 
 def report(answers: list[dict[str, Any]], out: Path) -> None:

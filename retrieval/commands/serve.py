@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import reports_errors
-from .folders import add_folder_options, check_exists, config_dataset
+from .folders import add_folder_options, check_exists, config_dataset, folder_encoder, is_folder
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('serve', description=__doc__)
     arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
-                           'gallery file or store; the file of an index; or a config, whose '
-                           'gallery is served')
+                           'gallery file or store; a bundle with a gallery; the file of an '
+                           'index; or a config, whose gallery is served')
     arguments.add_argument('weights', nargs='?', metavar='CHECKPOINT',
                            help="the checkpoint, where the source is a config")
     arguments.add_argument('--host', default='127.0.0.1',
@@ -136,7 +136,6 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     Raises:
         FileNotFoundError, ValueError: it cannot be served; the message says why.
     """
-    from ..gallery import is_gallery
     from ..index import Index
     from ..search.inferencer import _as_calibration
     from ..server.follow import follow_folder, follow_store
@@ -145,29 +144,30 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     path = os.path.abspath(arguments.gallery)
     name = os.path.basename(path.rstrip('/')) or path
-    is_folder = os.path.isdir(path) and not is_gallery(path)
-    served, dataset = folder_model(path, arguments) if is_folder else gallery_model(arguments)
+    of_folder = is_folder(path)
+    served, dataset = folder_model(path, arguments) if of_folder else gallery_model(arguments)
     is_index = isinstance(served.model.prototype, Index)
     kept = (served.cache or Path(path, '.retrieval', 'default')).with_suffix('.serve') \
-        if is_folder else Path(f'{path}.serve')
-    served.calibration = _as_calibration(arguments.calibration, served.model)
-    if is_folder and arguments.no_cache:
+        if of_folder else Path(f'{path}.serve')
+    served.calibration = _as_calibration(arguments.calibration, served.model) \
+        or served.calibration
+    if of_folder and arguments.no_cache:
         served.cache = None
     if arguments.state is not None:
         kept = Path(arguments.state)
         kept.mkdir(parents=True, exist_ok=True)
-    source = Source(name, writable(kept), folder=path if is_folder else None,
-                    datasets=[] if is_folder else [dataset])
+    source = Source(name, writable(kept), folder=path if of_folder else None,
+                    datasets=[] if of_folder else [dataset])
     service = Service(served, source, read_only=arguments.read_only,
                       show_paths=arguments.show_paths)
-    follower = follow_folder(service) if is_folder else \
+    follower = follow_folder(service) if of_folder else \
         follow_store(service) if served.store is not None else None
-    other = None if is_index else other_model(arguments, is_folder)
+    other = None if is_index else other_model(arguments, of_folder)
 
     def load() -> Any:
         assert other is not None
-        found = (folder_model(path, other) if is_folder else gallery_model(other))[0]
-        if is_folder and found.cache is not None:
+        found = (folder_model(path, other) if of_folder else gallery_model(other))[0]
+        if of_folder and found.cache is not None:
             taken, found.spare = service.served.cache, found.cache.with_suffix('.new.safetensors')
             if taken == found.cache:
                 found.cache, found.spare = found.spare, found.cache
@@ -181,20 +181,21 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     return service, follower, Reload(service, load if other else None, missing)
 
 
-def other_model(arguments: argparse.Namespace, is_folder: bool) -> argparse.Namespace | None:
+def other_model(arguments: argparse.Namespace, of_folder: bool) -> argparse.Namespace | None:
     """The arguments of the model that is loaded beside the served one; None where there is none.
 
     Raises:
         ValueError: --reload has the wrong number of paths.
     """
     other, given = argparse.Namespace(**vars(arguments)), arguments.reload or []
-    takes_config = is_folder or arguments.gallery.endswith('.py')
+    takes_config = of_folder or arguments.gallery.endswith('.py')
     if len(given) > (2 if takes_config else 1):
         raise ValueError('--reload takes ' + ('[CONFIG] CHECKPOINT' if takes_config else
                                               'one GALLERY') + f', got {" ".join(given)}.')
-    if is_folder:
+    if of_folder:
         if given:
             other.config, other.checkpoint = ([arguments.config] + given)[-2:]
+            other.encoder = None
         return other if other.config is not None and other.checkpoint is not None else None
     if takes_config:
         other.gallery, other.weights = ([arguments.gallery] + (given or [arguments.weights]))[-2:]
@@ -212,22 +213,25 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
     path, store = os.path.abspath(arguments.gallery), None
     if path.endswith('.py'):
-        from ..runs.config import load_config, test_pipeline
+        from ..runs.config import test_pipeline
+        from ..runs.named_model import named_config, weights_of
         from ..search import ImageRetrievalInferencer
 
-        config = load_config(path, arguments.cfg_options)
+        config = named_config(path, arguments.cfg_options)
+        weights = arguments.weights and weights_of(arguments.weights)
         pipeline = test_pipeline(config)
         index = filled_index(config)
         if index is not None:  # nothing is encoded, and every server sees the same rows
             from ..retrievers import build_retriever
-            return Served(build_retriever(config, arguments.weights, index, arguments.device),
+            return Served(build_retriever(config, weights, index, arguments.device),
                           pipeline), config_dataset(config)
-        inferencer = ImageRetrievalInferencer(config, checkpoint=arguments.weights,
+        inferencer = ImageRetrievalInferencer(config, checkpoint=weights,
                                               device=arguments.device)
     elif index_type(path) is not None:
         return index_model(path, arguments), None
     else:
         from ..gallery import GalleryStore
+        from ..gallery.shards import is_store
         from .search import open_gallery
 
         options = argparse.Namespace(**vars(arguments))
@@ -236,9 +240,10 @@ def gallery_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
         inferencer, config = open_gallery(options)
         if arguments.device is not None:
             inferencer.model.to(arguments.device)
-        store = GalleryStore.open(path) if os.path.isdir(path) else None
+        store = GalleryStore.open(path) if is_store(path) else None
         pipeline = inferencer.pipeline
-    return Served(inferencer.model, pipeline, store=store), config_dataset(config)
+    return Served(inferencer.model, pipeline, inferencer.calibration, store=store), \
+        config_dataset(config)
 
 
 def filled_index(config: Any) -> Any:
@@ -272,7 +277,8 @@ def index_model(path: str, arguments: argparse.Namespace) -> Any:
 
     from ..index import open_index
     from ..retrievers import ImageToImageRetriever, build_retriever
-    from ..runs.config import load_config, test_pipeline
+    from ..runs.config import test_pipeline
+    from ..runs.named_model import named_config, weights_of
     from ..server.served import Served
 
     config, checkpoint = arguments.config, arguments.checkpoint
@@ -283,8 +289,8 @@ def index_model(path: str, arguments: argparse.Namespace) -> Any:
     if config is None:
         return Served(ImageToImageRetriever(nn.Identity(), index, topk=10,
                                             similarity_fn=index.similarity.name).eval(), [])
-    config = load_config(config, arguments.cfg_options)
-    model = build_retriever(config, checkpoint, index, arguments.device)
+    config = named_config(config, arguments.cfg_options)
+    model = build_retriever(config, weights_of(checkpoint), index, arguments.device)
     if model.similarity.name != index.similarity.name:
         raise ValueError(f'The index {path!r} searches by {index.similarity.name}, the model by '
                          f'{model.similarity.name}: give the config that the index was built for.')
@@ -294,28 +300,18 @@ def index_model(path: str, arguments: argparse.Namespace) -> Any:
 def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model that encodes a folder, with its cache; and no dataset."""
     from ..retrievers.build import as_retriever
-    from ..runs.config import load_config
     from ..search import cache_beside
+    from ..search.inferencer import _as_calibration
     from ..server.served import Served
 
-    config, checkpoint = arguments.config, arguments.checkpoint
-    if (config is None) != (checkpoint is None):
-        raise ValueError('A folder is encoded with the model of --config and --checkpoint '
-                         'together, or, with neither, with the default pretrained encoder.')
-    if config is None:
-        if arguments.cfg_options:
-            raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
-        model, pipeline = as_retriever(None, device=arguments.device)
-        name = 'default'
-    else:
-        model, pipeline = as_retriever(load_config(config, arguments.cfg_options), checkpoint,
-                                       arguments.device)
-        name = f'{Path(config).stem}-{Path(checkpoint).stem}'
+    named = folder_encoder(arguments)
+    model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
     model.prototype = None
     assert pipeline is not None
-    cache = cache_beside(folder, name)
+    cache = cache_beside(folder, named.name)
     spare = cache.with_suffix('.new.safetensors')
-    return Served(model, pipeline, cache=cache, spare=spare if spare.exists() else None), None
+    return Served(model, pipeline, _as_calibration(named.calibration, model), cache=cache,
+                  spare=spare if spare.exists() else None), None
 
 
 def writable(state: Path) -> Path:

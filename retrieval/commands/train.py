@@ -12,7 +12,7 @@ from .command_line import add_config_options, add_launcher, reports_errors
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('train', description=__doc__)
-    arguments.add_argument('config', help='the config file')
+    arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('--work-dir', help='where logs and checkpoints go '
                            '(default: work_dirs/ and the name of the config)')
     arguments.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',

@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('train_on_embeddings', description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument('config', help='the config file, or a folder of class folders; '
-                           'with --marks also any folder, or a gallery')
+    arguments.add_argument('config', help='a config file, the name of a shipped one, or a folder '
+                           'of class folders; with --marks also any folder, or a gallery')
     arguments.add_argument('checkpoint', nargs='?', help='weights to start from; its projection '
                            'and head are used too, where they fit (default: those that the config '
                            'gives its backbone)')
@@ -69,12 +69,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..encoders import start_at_components
     from ..runs import feature_training as training
     from ..runs.features import FeatureSets
+    from ..runs.named_model import weights_of
 
     config = _config(arguments)
     training.check_trainable(config)
     training.set_projection(config, arguments.projection, arguments.hidden)
     training.set_schedule(config, arguments.epochs, arguments.lr)
-    model, projected = _model(config, arguments.checkpoint)
+    model, projected = _model(config, arguments.checkpoint and weights_of(arguments.checkpoint))
     if config.model.image_encoder.get('multi_scale'):
         print('The results here are of one size of the image; multi_scale acts in test and search.')
     sets = FeatureSets(model, config, config.work_dir, arguments.anew)

@@ -5,18 +5,14 @@ import ast
 import os
 import re
 import traceback
-from collections.abc import Iterable
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ..foreign_files import refuse_special
-from ..registry import nearest_names
+from .shipped import find_config, missing
 
-_SHIPPED = Path(__file__).parents[2] / 'configs'
 _WIDTH = 100
 _SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
@@ -33,7 +29,7 @@ class PlainConfig(Config):
 
 
 def read_config(path: str | os.PathLike[str]) -> Any:
-    """The config in a file.
+    """The config in a file, or a shipped one by its name.
 
     Raises:
         FileNotFoundError: there is none, or none of its bases; the nearest names are given.
@@ -47,10 +43,10 @@ def read_config(path: str | os.PathLike[str]) -> Any:
         >>> read_config(file).topk
         10
     """
-    path = os.path.expanduser(path)
+    path = find_config(path)
     refuse_special(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(_missing(path))
+    if os.path.isdir(path):
+        raise FileNotFoundError(missing(path))
     if not path.endswith(_SUFFIXES):
         raise ValueError(f'A config is a file that ends in {", ".join(_SUFFIXES)}; got {path!r}.')
     try:
@@ -61,33 +57,6 @@ def read_config(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # a config may run anything
         raise _described(error, path) from error
     return config
-
-
-def _missing(path: str) -> str:
-    """The message for a config that is not there, with the nearest that are."""
-    if os.path.isdir(path):
-        near = [str(one) for one in sorted(Path(path).glob('*.py'))[:3]]
-        return f'{path!r} is a folder, and no config.' + _suggest(near)
-    folder = Path(path).parent
-    while not folder.is_dir():
-        folder = folder.parent
-    beside = sorted(map(str, folder.glob('*.py')))
-    # from the root of a file system a search would go through all of it, and through /proc
-    if folder.parent != folder or folder.joinpath('configs').is_dir():
-        with suppress(OSError):
-            beside += map(str, islice(folder.rglob('*/*.py'), 2000))
-    near = nearest_names(path, beside, alike=0.6)
-    if not near and _SHIPPED.is_dir():
-        shipped = {one.stem: min(str(one), os.path.relpath(one), key=len)
-                   for one in _SHIPPED.rglob('*.py') if '_base_' not in one.parts}
-        near = [shipped[name] for name in nearest_names(Path(path).stem, shipped)]
-    return (f'There is no config {path!r}.' + _suggest(near)
-            + ' The shipped ones are under configs/.')
-
-
-def _suggest(near: Iterable[str]) -> str:
-    names = ' or '.join(map(repr, near))
-    return f' Did you mean {names}?' if names else ''
 
 
 def _described(error: Exception, path: str) -> Exception:
@@ -101,8 +70,8 @@ def _described(error: Exception, path: str) -> Exception:
                 file, line = os.path.abspath(given), None
             else:
                 searched = os.path.basename(given)
-                error = FileNotFoundError(_missing(os.path.relpath(given)).partition(
-                    ' The shipped')[0])
+                error = FileNotFoundError(missing(os.path.relpath(given)).partition(
+                    ' `retrieval configs`')[0])
         elif name == '_substitute_base_vars' and isinstance(error, KeyError):
             searched = f'_base_.{known["base_var_dict"].get(known.get("v") or known["cfg"], "")}'
         elif os.path.abspath(frame.f_code.co_filename) == file:
@@ -114,7 +83,7 @@ def _described(error: Exception, path: str) -> Exception:
     elif searched.startswith('_base_'):
         reason = f'no base has {searched.removeprefix("_base_.")!r}'
     elif isinstance(error, FileNotFoundError):
-        reason = str(error)
+        searched, reason = searched or '_base_', str(error)
     elif str(error).startswith('Failed to import custom modules'):
         searched = 'custom_imports'
         reason = f'{error.__cause__}. Is its folder on PYTHONPATH?'

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from ..image_files import MissingImageError, UnreadableImageError, find_images
+from ..image_io import read_image
 from .base import RetrievalDataset, build_pipeline
 from .benchmarks.base import BenchmarkDataset, Listing, ReidentificationDataset
 from .benchmarks.cars196 import Cars196
@@ -17,7 +18,6 @@ from .collate import image_collate
 from .csv_dataset import CSVDataset
 from .glyphs.dataset import Glyphs
 from .image_folder import ImageFolder, ImageList, split_classes
-from .image_io import read_image
 from .randomness import DrawIndex, seed_datasets, set_epoch_of_datasets
 from .samplers import (
     HierarchicalBatchSampler,

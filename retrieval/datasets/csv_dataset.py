@@ -4,16 +4,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ..checks import some_of
 from ..foreign_files import refuse_special
 from ..labels import as_written, written
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ('train', 'validation', 'test', 'query', 'gallery')
 BOX = ('x_1', 'y_1', 'x_2', 'y_2')
@@ -52,6 +54,8 @@ def read_labels(column: pd.Series, wanted: pd.Series) -> pd.Series:
     Raises:
         ValueError: a wanted label is missing or a fraction.
     """
+    import pandas as pd
+
     labels = column.map(written)
     missing = wanted & labels.str.lower().isin(('', 'nan'))
     if missing.any():
@@ -154,6 +158,8 @@ class CSVDataset(RetrievalDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """One entry a row of the split, in the order of the file."""
+        import pandas as pd
+
         table = self._read_table()
         label_rows, rows = self._select(table)
         labels = read_labels(table['label'], label_rows)
@@ -174,6 +180,8 @@ class CSVDataset(RetrievalDataset):
         return entries
 
     def _read_table(self) -> pd.DataFrame:
+        import pandas as pd
+
         try:
             table = pd.read_csv(self.ann_file, dtype=object, keep_default_na=False,
                                 skipinitialspace=True, encoding='utf-8-sig',
@@ -261,6 +269,8 @@ class CSVDataset(RetrievalDataset):
 
     def _boxes(self, table: pd.DataFrame, rows: pd.Series) -> list[tuple[Any, ...] | None]:
         """``(x_1, y_1, x_2, y_2)`` of every row, None where all four cells are empty."""
+        import pandas as pd
+
         if 'x_1' not in table:
             return [None] * int(rows.sum())
         cells = table[list(BOX)].apply(lambda column: column.str.strip())

@@ -15,9 +15,9 @@ from PIL import Image
 
 from ..checks import real_number
 from ..image_files import EXTENSIONS, describe_passed_over, is_hidden, list_images
+from ..image_io import as_image_array
 from ..registry import DATASETS, unknown_name
 from .base import RetrievalDataset
-from .image_io import as_image_array
 
 SPLITS = ('train', 'test')
 

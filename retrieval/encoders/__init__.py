@@ -27,6 +27,7 @@ from .classifier import (
     update_classifier,
 )
 from .image_encoder import ImageEncoder, MultiScale, MultiScaleEncoder
+from .onnx_encoder import OnnxEncoder
 from .pooling import (
     RMAC,
     AttentionPooling,
@@ -39,6 +40,7 @@ from .pooling import (
     SPoC,
 )
 from .preprocessor import RetrievalDataPreprocessor
+from .presets import PRESETS, preset
 from .projection import BatchNormNeck, Projection, start_at_components
 from .weights import Checkpoint, WeightReport, load_weights, read_weights
 from .whitening import (
@@ -56,11 +58,12 @@ __all__ = [
     'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0',
     'GeMPlus', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
     'HuggingFaceBackbone', 'ImageEncoder', 'Mixup', 'MultiScale', 'MultiScaleEncoder',
-    'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer', 'RegionalGeM', 'ResizeMix',
+    'OnnxEncoder', 'PRESETS', 'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer',
+    'RegionalGeM', 'ResizeMix',
     'RetrievalDataPreprocessor', 'SPoC', 'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone',
     'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening',
     'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening', 'get_module_at_path',
     'get_path_to_ultimate_classifier', 'get_ultimate_classifier', 'load_weights',
-    'principal_components', 'read_weights', 'set_module_at_path', 'split_backbone_classifier',
-    'start_at_components', 'update_classifier',
+    'preset', 'principal_components', 'read_weights', 'set_module_at_path',
+    'split_backbone_classifier', 'start_at_components', 'update_classifier',
 ]

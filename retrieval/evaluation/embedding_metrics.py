@@ -97,6 +97,8 @@ class EmbeddingMetrics(GatheredMetric):
         self.per_class_file = per_class_file
         self.precision = precision
         self.empty_queries = check_empty_queries(empty_queries)
+        self.keep_tasks = False  # set by who wants to look closer at an evaluation
+        self.tasks: dict[str, EvaluationTask] = {}
         super().__init__(collect_device=collect_device, prefix=prefix)
 
     def result_names(self) -> list[str]:
@@ -131,10 +133,13 @@ class EmbeddingMetrics(GatheredMetric):
 
     def compute_metrics(self, columns: Columns) -> dict[str, float]:
         """The means in percent, with the level before each name where the protocol has levels."""
+        tasks = self._tasks(columns)
+        if self.keep_tasks:
+            self.tasks = tasks
         results = {level: rank_queries(task, self.metrics, sharded=True,
                                        precision=self.precision,
                                        empty_queries=self.empty_queries)
-                   for level, task in self._tasks(columns).items()}
+                   for level, task in tasks.items()}
         if self.per_class_file is not None and distributed.rank() == 0:
             write_per_class(results, self.per_class_file)
         return with_levels({level: self._summary(one) for level, one in results.items()})

@@ -144,6 +144,23 @@ def parse_metric(name: Any) -> Metric:
     return Metric(name, depth(k) if callable(depth) else depth, lambda given: function(given, k))
 
 
+def metric_definition(name: str) -> str:
+    """The first sentence of a metric's definition.
+
+    Raises:
+        TypeError, ValueError: as :func:`parse_metric`.
+
+    Example:
+        >>> metric_definition('Recall@10')
+        '1 where a relevant row is among the first k, else 0: the hit rate.'
+    """
+    stem = re.sub(r'@(.*=)?[^@=]*$', lambda found: f'@{found[1]}R' if found[1] else '@K',
+                  parse_metric(name).name)
+    function = _REGISTERED[name if name in _REGISTERED else stem][0]
+    paragraph = (function.__doc__ or '').strip().partition('\n\n')[0]
+    return re.split(r'(?<=\.)\s', ' '.join(paragraph.split()))[0]
+
+
 def parse_metrics(names: str | Iterable[Any]) -> list[Metric]:
     """The metrics of those names, each once.
 

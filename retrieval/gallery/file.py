@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor_file import Container, Format, Pieces, write_container
+from ..tensor_file import GALLERY_FILE, Container, Pieces, write_container
 from .columns import Column
 from .fingerprint import Fingerprint
 from .vectors import ArrayVectors, Vectors, check_dtype
-
-GALLERY_FILE = Format('retrieval-gallery', 2, 'Dump the prototype again.',
-                      finite=('embeddings', 'embeddings.scale'))
 
 
 @dataclass

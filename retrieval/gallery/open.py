@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..files import kind_of_file, sync_folder
 from ..foreign_files import available_memory, refuse_oversized, refuse_special
-from ..tensor_file import DamagedError, StringColumn, map_file, read_header
-from .file import GALLERY_FILE, Contents, open_gallery_file
+from ..tensor_file import GALLERY_FILE, DamagedError, StringColumn, map_file, read_header
+from .file import Contents, open_gallery_file
 from .fingerprint import Fingerprint
 from .shards import is_store, open_shards
 
@@ -35,27 +35,39 @@ _NAMES = {
 
 
 def is_gallery(path: str | os.PathLike[str]) -> bool:
-    """True where there is a gallery file or a gallery store at ``path``, and no folder of images.
+    """True where there is a gallery at ``path``: a file, a store, or in a bundle; and no folder of
+    images.
 
     Example:
         >>> is_gallery('no/such/file')
         False
     """
-    return Path(path).is_file() or is_store(path)
+    return Path(path).is_file() or is_store(path) or in_bundle(path) is not None
+
+
+def in_bundle(path: str | os.PathLike[str]) -> Path | None:
+    """The gallery file in the folder of a bundle, None where there is none.
+
+    Example:
+        >>> in_bundle('no/such/folder') is None
+        True
+    """
+    file = Path(path) / 'gallery.safetensors'
+    return file if file.is_file() and file.with_name('config.json').is_file() else None
 
 
 def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | dict[str, Any]:
     """Open ``path``: the contents of a gallery, or arguments of :class:`Gallery`.
 
     Args:
-        path: a file or a store.
+        path: a file, a store, or a bundle with a gallery.
         copy: read a gallery into memory now, instead of mapping it.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder is no store.
         ValueError: it is damaged, or something else.
     """
-    path = Path(path)
+    path = in_bundle(path) or Path(path)
     refuse_special(path)
     if path.is_dir():
         return open_shards(Path(os.path.realpath(path)), copy)
@@ -81,7 +93,7 @@ def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | di
                 loaded = {'embeddings': loaded}
         else:
             raise ValueError('nothing that holds embeddings')
-    return _parts_of(loaded, path)
+    return parts_of(loaded, path)
 
 
 @contextmanager
@@ -104,7 +116,7 @@ def readable(path: str | os.PathLike[str]) -> Iterator[None]:
             ) from error
 
 
-def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
+def parts_of(loaded: Any, path: Path) -> dict[str, Any]:
     """The embeddings of a dict and, where it has them, ids, labels and label names.
 
     Raises:

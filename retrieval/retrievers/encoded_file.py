@@ -7,7 +7,6 @@ its three uses.
 """
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader
 from ..checks import first_repeated, whole_number
 from ..datasets import labels_of
 from ..distributed import Meeting, all_gather_list, rank
-from ..foreign_files import open_regular
+from ..encoded_folder import COMPARE, STATE, file_state, relative_id
 from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
 from ..progress import progress_bar
@@ -46,9 +45,6 @@ from .encoded_parts import Part, PartsFolder, assemble, missing_rows, rows_of
 from .prototype import build_loader, is_encoded, settings_hash
 
 SHARD_ROWS = 4096
-COMPARE = ('stat', 'content')
-STATE = 'file_state'  # the column that says which content of a file was encoded
-_ROOT = '<folder>'
 # What a kill may cost: a share of the time so far, between these numbers of seconds.
 _LOST_SHARE, _LOST_SECONDS = 0.02, (1, 60)
 
@@ -223,7 +219,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         raise ValueError(unknown_name('comparison of files', compare, COMPARE))
     dataset, folder, meeting = loader.dataset, PartsFolder.of(path), Meeting()
     names = identities(dataset)
-    kept_names = [_relative(name, root) for name in names]
+    kept_names = [relative_id(name, root) for name in names]
     states = [file_state(file, compare) for file in files_of(dataset)]
     keys = list(map(_key, kept_names, states))
     row_of = {key: row for row, key in enumerate(keys)}
@@ -396,34 +392,8 @@ def files_of(dataset: Any) -> Iterator[str | None]:
         yield dataset.get_data_info(row).get('img_path') if tells else None
 
 
-def file_state(path: str | None, compare: str = 'stat') -> str:
-    """A text that stands for the content of a file; empty where there is none, as of an array,
-    whose identity is its content already.
-    """
-    if path is None:
-        return ''
-    try:
-        if compare == 'content':
-            digest = hashlib.sha256()
-            with open_regular(path) as opened:
-                while block := opened.read(1 << 20):
-                    digest.update(block)
-            return f'sha256 {digest.hexdigest()}'
-        status = os.stat(path)
-        return f'{status.st_size} bytes at {status.st_mtime_ns}'
-    except OSError:
-        return 'unreadable'
-
-
 def _key(name: str, state: str) -> str:
     return f'{name}\n{state}'
-
-
-def _relative(name: str, root: str | None) -> str:
-    """An id as it is kept: below ``root`` without it, any other as it is."""
-    if root is None or not name.startswith(os.path.join(root, '')):
-        return name
-    return os.path.join(_ROOT, name[len(os.path.join(root, '')):])
 
 
 def _usable(path: str | os.PathLike[str], fingerprint: Fingerprint, settings: str,

@@ -1,1 +1,6 @@
-"""Runs: from a config file to a model and a Runner, and training on extracted features."""
+"""Runs: from a config, or a bundle, to a model and to MMEngine's Runner."""
+from __future__ import annotations
+
+from .bundle import load
+
+__all__ = ['load']

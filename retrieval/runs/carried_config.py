@@ -26,7 +26,7 @@ _REFUSED = _SOURCES | {
     'path', 'uri', 'token', 'on_disk', 'backend_args', 'file_client_args', 'data_root',
     'trust_remote_code', '_scope_', '_delete_', 'resize_type'}
 # they fetch, load or write what their arguments name, or hand them on to code that does
-_EFFECTFUL = {'HuggingFaceBackbone', 'MilvusIndex', 'LoadCachedFeatures'}
+_EFFECTFUL = {'HuggingFaceBackbone', 'MilvusIndex', 'LoadCachedFeatures', 'OnnxEncoder'}
 _OF_MMCV = {'CenterCrop', 'Normalize', 'Pad', 'RandomFlip', 'Resize'}
 _PACKAGES = ('retrieval', 'pytorch_metric_learning')
 _HARMLESS = re.compile(r'[\w+\-,.() \[\]#]*', re.ASCII)  # no path, no address, no name on a hub
@@ -71,6 +71,8 @@ def _without_sources(value: Any) -> Any:
     if isinstance(value.get('weights'), str) and value.get('model_name') in (
             'googlenet', 'inception_v3'):
         left.setdefault('transform_input', True)  # as torchvision does with its weights
+    if str(value.get('type')).rpartition('.')[2] == 'EfficientNetLite0':
+        left['pretrained'] = False  # its weights are a package, which need not be there
     return left
 
 
@@ -164,7 +166,7 @@ def _check(model: dict[str, Any], pipeline: Any, parts: dict[str, Any]) -> None:
     """Refuse what data may not have built. Raises ValueError."""
     scope = parts.get('default_scope', 'retrieval')
     if scope != 'retrieval':
-        raise _refused(f'default_scope={scope!r}')
+        raise RefusedConfigError(f'default_scope={scope!r}')
     models = {*_own(MODELS), *(f'PML.{name}' for name in _own(PML)), *_own(PML)}
     inner = {key: value for key, value in model.items() if key not in ('index', 'rerank')}
     for part, names, where in (
@@ -197,19 +199,19 @@ def _walk(value: Any, path: str) -> Iterator[tuple[Any, str]]:
 
 def _check_value(value: Any, path: str, names: Collection[str]) -> None:
     if isinstance(value, str) and not _HARMLESS.fullmatch(value):
-        raise _refused(f'{value!r} in {path}')
+        raise RefusedConfigError(f'{value!r} in {path}')
     if not isinstance(value, dict):
         return
     for key in value:
-        if key in _REFUSED and value[key] is not None or (
+        if key in _REFUSED and value[key] not in (None, False) or (
                 key == 'weights' and isinstance(value[key], str)):
-            raise _refused(f'{key!r} in {path}')
+            raise RefusedConfigError(f'{key!r} in {path}')
     if 'type' not in value:
         return
     kind = value['type']
     if not isinstance(kind, str) or kind.removeprefix('retrieval.') not in names and not (
             _is_layer(kind)):
-        raise _refused(f'type={kind!r} in {path}')
+        raise RefusedConfigError(f'type={kind!r} in {path}')
 
 
 def _is_layer(kind: str) -> bool:
@@ -219,8 +221,17 @@ def _is_layer(kind: str) -> bool:
     return isinstance(found, type) and issubclass(found, nn.Module)
 
 
-def _refused(what: str) -> ValueError:
-    return ValueError(f'The config that the gallery carries has {what}, and a file of data may '
-                      'name only types of this package that read, fetch and write nothing. Give '
-                      'the config that you know with --config; or, where the gallery is your own '
-                      'or of somebody whom you trust, --trust builds what it names.')
+class RefusedConfigError(ValueError):
+    """A config that came as data names what data may not have built.
+
+    Args:
+        what: it names, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f'The config that the gallery carries has {what}, and a file of data may name only '
+            'types of this package that read, fetch and write nothing. Give the config that you '
+            'know with --config; or, where the gallery is your own or of somebody whom you trust, '
+            '--trust builds what it names.')

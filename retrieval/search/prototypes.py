@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,11 +93,3 @@ def _described(prototype: Any) -> str:
                        if not isinstance(one, (str, os.PathLike, Image.Image, np.ndarray)))
         return f'a list with a {type(strange).__name__} in it'
     return type(prototype).__name__
-
-
-def file_of(sample_id: str) -> str | None:
-    """The file that an identity names, without a box behind it, where it is there."""
-    for name in (sample_id, sample_id.rpartition('#')[0]):
-        if name and Path(name).is_file():
-            return name
-    return None

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..search import cluster
+from ..visualization import components, two_dimensions
 from .background import Background, Progress
 from .service import Service
 
-_TSNE = 5000  # rows whose neighbours are kept together by t-SNE; the others are put between them
-_NEAREST = 5  # rows of t-SNE that another one is put between
 _CLUSTERS = 12  # at most, as many as there are colours that can be told apart
-_COMPONENTS = 50
-_FITTED = 20_000  # rows that the principal components are found on
 
 
 class EmbeddingMap:
@@ -94,72 +91,6 @@ class EmbeddingMap:
                                   codes)
         return dict(generation=snapshot.generation, rows=snapshot.handles, points=points,
                     colours=colours, ids=[snapshot.name(row) for row in range(len(snapshot))])
-
-
-def components(vectors: np.ndarray) -> np.ndarray:
-    """The principal components ``(N, min(50, N, D))`` float32 of vectors ``(N, D)``.
-
-    Example:
-        >>> components(np.eye(8, 4, dtype=np.float32)).shape
-        (8, 4)
-    """
-    from sklearn.decomposition import PCA
-
-    count, width = vectors.shape
-    step = max(1, count // _FITTED)
-    made = PCA(min(_COMPONENTS, len(vectors[::step]), width), random_state=0)
-    return np.asarray(made.fit(vectors[::step]).transform(vectors), dtype=np.float32)
-
-
-def two_dimensions(vectors: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-    """Vectors ``(N, D)``, the main directions first, as points ``(N, 2)`` float32 in [-1, 1].
-
-    t-SNE of up to 5,000 of them; each other one is put between the five of these that it is
-    nearest to. Fewer than eight are shown by their first two numbers.
-
-    Example:
-        >>> two_dimensions(components(np.random.default_rng(0).random((20, 4)))).shape
-        (20, 2)
-    """
-    from sklearn.manifold import TSNE
-
-    progress = progress or Progress()
-    count, width = vectors.shape
-    if min(count, width) < 2:
-        return np.zeros((count, 2), dtype=np.float32)
-    if count < 8 or not vectors[:, :2].std() > 0:
-        points = vectors[:, :2]
-    else:
-        chosen = np.arange(count) if count <= _TSNE else np.sort(
-            np.random.default_rng(0).choice(count, _TSNE, replace=False))
-        progress.begin(f't-SNE of {len(chosen):,} pictures')
-        drawn = TSNE(2, init='pca', perplexity=min(30, (len(chosen) - 1) / 3), max_iter=500,
-                     random_state=0).fit_transform(vectors[chosen])
-        points = np.empty((count, 2), dtype=np.float32)
-        points[chosen] = drawn
-        others = np.setdiff1d(np.arange(count), chosen)
-        if len(others):
-            progress.begin('placing the others', len(others))
-            points[others] = _between(vectors, chosen, others, drawn, progress)
-    middle = (points.max(0) + points.min(0)) / 2
-    points = points - middle
-    return np.ascontiguousarray(points / max(float(np.abs(points).max()), 1e-12), dtype='<f4')
-
-
-def _between(vectors: np.ndarray, chosen: np.ndarray, others: np.ndarray, drawn: np.ndarray,
-             progress: Progress) -> np.ndarray:
-    """The points ``(M, 2)`` of other rows: the mean of the nearest chosen ones, by nearness."""
-    from sklearn.neighbors import NearestNeighbors
-
-    found = NearestNeighbors(n_neighbors=_NEAREST, algorithm='brute').fit(vectors[chosen])
-    points = np.empty((len(others), 2), dtype=np.float32)
-    for start in range(0, len(others), 2000):
-        distances, near = found.kneighbors(vectors[others[start:start + 2000]])
-        weights = 1 / (distances ** 2 + 1e-9)
-        weights /= weights.sum(1, keepdims=True)
-        points[start:start + 2000] = (drawn[near] * weights[:, :, None]).sum(1)
-        progress.advance(len(near))
-    return points
 
 
 def _base64(values: np.ndarray, kind: str) -> str:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..datasets.image_io import read_image
 from ..files import kind_of_file
+from ..image_io import read_image
 from ..ranking.threads import single_threaded_blas
 from .pictures import Pictures
 from .service import cut

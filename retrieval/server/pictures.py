@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..datasets.image_io import as_image_array, read_image
 from ..files import write_bytes
 from ..image_files import UnreadableImageError, open_image
+from ..image_io import as_image_array, read_image
 from .facts import read_facts
 
 DECODED_AT_ONCE = max(2, os.cpu_count() or 1)  # a large picture takes hundreds of megabytes

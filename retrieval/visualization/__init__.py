@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from .drawing import Pictures
+from .embedding_map import components, two_dimensions
 from .grids import RankedQuery, RankedResult, draw_image_grid, draw_ranking_grid
 from .plots import plot_curves, plot_trade_off
 from .text import distinct_names
 
 __all__ = [
-    'Pictures', 'RankedQuery', 'RankedResult', 'distinct_names', 'draw_image_grid',
-    'draw_ranking_grid', 'plot_curves', 'plot_trade_off',
+    'Pictures', 'RankedQuery', 'RankedResult', 'components', 'distinct_names', 'draw_image_grid',
+    'draw_ranking_grid', 'plot_curves', 'plot_trade_off', 'two_dimensions',
 ]

@@ -5,10 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from ..files import write_atomically
 from .text import plot_fonts
 
@@ -27,6 +23,9 @@ def plot_curves(series: Mapping[str, Sequence[tuple[float, float]]], path: str |
     if not any(len(points) for points in series.values()):
         raise ValueError(f'There is nothing to draw for {str(path)!r}: the curves '
                          f'{list(series)} have no points.')
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     with plot_fonts([*series, xlabel, ylabel, title]):
         figure = Figure(figsize=(7, 4.2), dpi=120, layout='constrained')
         FigureCanvasAgg(figure)
@@ -66,6 +65,10 @@ def plot_trade_off(series: Mapping[str, Sequence[tuple[float, float]]],
     points = [point for line in series.values() for point in line]
     if not points:
         raise ValueError(f'There is nothing to draw for {str(path)!r}: no index was measured.')
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     with plot_fonts([*series, title]):
         figure = Figure(figsize=(9.5, 5), dpi=120, layout='constrained')
         FigureCanvasAgg(figure)

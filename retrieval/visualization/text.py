@@ -7,12 +7,13 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
-import matplotlib
 from PIL import ImageDraw, ImageFont
 
 _SEPARATORS = '/_- .'
+_LATIN = 0x20, 0x7E  # DejaVu has all of them, so it need not be asked
 
 
 class Face:
@@ -29,8 +30,7 @@ class Face:
 
     def __init__(self, size: int, bold: bool = False) -> None:
         self.size = size
-        folder = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf')
-        self.main = os.path.join(folder, 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf')
+        self.main = _dejavu('DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf')
         self.ascent = _opened(self.main, size).getmetrics()[0]
 
     def getlength(self, text: str) -> float:
@@ -105,6 +105,17 @@ def _joins(character: str) -> bool:
     return unicodedata.category(character) in ('Mn', 'Me', 'Mc', 'Cf')
 
 
+def _dejavu(name: str) -> str:
+    """A font's file in the package matplotlib, which is not imported for it: that takes as long as
+    the drawing.
+    """
+    spec = find_spec('matplotlib')
+    if spec is None or not spec.origin:
+        raise ImportError('Text is drawn in a font that comes with matplotlib: pip install '
+                          'matplotlib')
+    return os.path.join(os.path.dirname(spec.origin), 'mpl-data', 'fonts', 'ttf', name)
+
+
 @lru_cache(maxsize=64)
 def _opened(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
@@ -128,6 +139,8 @@ def _font_for(character: str, main: str, last: str) -> str:
     is; ``main`` where none has it.
     """
     code = ord(character)
+    if _LATIN[0] <= code <= _LATIN[1]:
+        return main
     paths = (main, last) if code in _characters(main) else (last, *_by_page().get(code >> 8, ()))
     return next((path for path in paths if code in _characters(path)), main)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.datasets import LoadImage, UnreadableImageError, image_io, read_image
-from retrieval.datasets.image_io import DECODERS
+from retrieval.datasets import LoadImage, UnreadableImageError, read_image
+from retrieval.image_io import DECODERS
 
 from .photos import jpeg, photo
 
@@ -29,7 +29,7 @@ def counted(monkeypatch):
         calls.append(1)
         return decode(*arguments)
 
-    monkeypatch.setattr(image_io.cv2, 'imdecode', imdecode)
+    monkeypatch.setattr(cv2, 'imdecode', imdecode)
     return calls
 
 
@@ -65,7 +65,7 @@ def test_grey_files(tmp_path, color, counted):
 def test_without_the_flag_of_newer_opencv(tmp_path, monkeypatch):
     path = written(tmp_path, jpeg(photo()))
     want = read_image(path, decoder='pillow')
-    monkeypatch.delattr(image_io.cv2, 'IMREAD_COLOR_RGB', raising=False)
+    monkeypatch.delattr(cv2, 'IMREAD_COLOR_RGB', raising=False)
     np.testing.assert_allclose(read_image(path), want, atol=2)
 
 
@@ -158,7 +158,7 @@ def test_where_opencv_fails_pillow_decides(tmp_path, monkeypatch):
         raise cv2.error('no')
 
     for stand_in in (broken, lambda *a: None, lambda *a: want[:5]):
-        monkeypatch.setattr(image_io.cv2, 'imdecode', stand_in)
+        monkeypatch.setattr(cv2, 'imdecode', stand_in)
         np.testing.assert_array_equal(read_image(path), want)
 
 

@@ -155,3 +155,15 @@ def test_bad_samples():
         run(EmbeddingMetrics(), made)
     with pytest.raises(ValueError, match='no label in common'):
         run(EmbeddingMetrics(), samples(vectors, labels), gallery_of(vectors, labels.long() + 5))
+
+
+def test_tasks_are_kept_where_somebody_asks():
+    vectors, labels = torch.randn(10, 4), torch.arange(10) % 3
+    metric = EmbeddingMetrics(NAMES)
+    run(metric, samples(vectors, labels))
+    assert metric.tasks == {}  # embeddings are not held by default
+    metric.keep_tasks = True
+    run(metric, samples(vectors, labels), gallery_of(vectors, labels))
+    task = metric.tasks['']
+    assert task.shape == (10, 10) and list(task.queries.ids) == [f'a{row}' for row in range(10)]
+    torch.testing.assert_close(task.query_vectors, vectors)

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from retrieval.evaluation import EmbeddingMetrics, evaluate, metric, metric_names, per_query
 from retrieval.evaluation import metrics as functions
-from retrieval.evaluation.metrics import parse_metric, parse_metrics
+from retrieval.evaluation.metrics import metric_definition, parse_metric, parse_metrics
 from retrieval.ranking import RelevantRanks
 from retrieval.registry import METRICS
 
@@ -247,3 +247,9 @@ def test_every_metric_stands_in_the_page_and_in_the_help():
     assert len(names) > 8 and names <= set(metric_names())
     assert {f'`{name}`' for name in names} <= set(re.findall(r'`[^`\n]+`', page))
     assert names <= set(re.split(r'\s+|\.\s', parser().epilog))
+
+
+@pytest.mark.parametrize('name', [*metric_names(), 'FNMR@FMR=1e-3'])
+def test_every_metric_has_a_definition(name):
+    said = metric_definition(name.replace('@K', '@7').replace('=R', '=0.1'))
+    assert said.endswith('.') and said.count('\n') == 0 and len(said) > 20

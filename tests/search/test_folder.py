@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from retrieval.encoded_folder import STATE, file_state
 from retrieval.gallery import Gallery
-from retrieval.retrievers.encoded_file import STATE, file_state
 from retrieval.search import ImageRetrievalInferencer, cache_beside
 from retrieval.structures import sample_id_of
 

@@ -6,25 +6,10 @@ import numpy as np
 import pytest
 
 from retrieval.gallery import Gallery
-from retrieval.server import map as map_module
-from retrieval.server.map import components, two_dimensions
 from retrieval.server.service import Source
 
+from ..visualization.test_embedding_map import nearest_is_of_its_kind, three_heaps
 from .conftest import ask
-
-
-def three_heaps(each=20, width=16):
-    """Rows in three heaps far apart, and which heap each is in."""
-    generator = np.random.default_rng(0)
-    kinds = np.arange(3 * each) % 3
-    return (np.eye(width)[kinds] * 4 + generator.normal(size=(len(kinds), width)) * 0.2).astype(
-        np.float32), kinds
-
-
-def nearest_is_of_its_kind(points, kinds):
-    apart = ((points[:, None] - points) ** 2).sum(2)
-    np.fill_diagonal(apart, np.inf)
-    return (kinds[apart.argmin(1)] == kinds).mean()
 
 
 def decoded(text, kind):
@@ -69,16 +54,3 @@ def test_parquet_is_the_map(service):
     assert table['id'][:2] == ['a/0.png', 'b/1.png'] and table['name'][1] == '1.png'
     assert table['label'][:3] == ['x', 'y', 'z']
     np.testing.assert_array_equal(np.c_[table['x'], table['y']], points)
-
-
-def test_rows_beyond_those_of_tsne_stand_beside_their_like(monkeypatch):
-    monkeypatch.setattr(map_module, '_TSNE', 60)
-    vectors, kinds = three_heaps(each=50)
-    points = two_dimensions(components(vectors))
-    assert len(points) == 150 and nearest_is_of_its_kind(points, kinds) == 1
-
-
-@pytest.mark.parametrize('vectors', [np.zeros((1, 4)), np.ones((20, 3)), np.eye(5), np.eye(2, 1)])
-def test_few_and_equal_rows(vectors):
-    points = two_dimensions(components(vectors.astype(np.float32)))
-    assert points.shape == (len(vectors), 2) and np.isfinite(points).all()

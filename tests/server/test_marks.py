@@ -60,11 +60,19 @@ def test_pairs_of_rows_uploads_and_parts(tmp_path):
         pairs.check()
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures('one_thread')
 def test_the_gradient_is_that_of_torch():
     """The same loss by autograd and torch's Adam, in float64."""
     from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-    torch.set_num_threads(1)
     queries, results = (normalize(torch.randn(24, 40).double()) for _ in 'qr')
     right = (torch.arange(24) % 3 == 0).double()
     generator = torch.Generator().manual_seed(0)
@@ -96,6 +104,8 @@ def test_held_out_marks_are_not_trained_on():
     right = torch.tensor([float(labels[one] == labels[other]) for one, other in pairs])
     taught = held_out(MarkedPairs(marks, ones, others, right))
     assert taught.ordered_after > taught.ordered_before + 0.1
-    chance = torch.randint(2, (len(pairs),), generator=torch.Generator().manual_seed(0)).float()
-    noise = held_out(MarkedPairs(marks, ones, others, chance))
-    assert abs(noise.ordered_after - 0.5) < 0.12
+    # of random pairs a training can learn all by heart, and nothing of the others
+    queries, results = (torch.nn.functional.normalize(torch.randn(160, 200)) for _ in 'qr')
+    chance = (torch.rand(160) < 0.5).float()
+    noise = held_out(MarkedPairs(marks, queries, results, chance))
+    assert abs(noise.ordered_after - 0.5) < 0.15

@@ -577,6 +577,8 @@ def test_no_serious_finding_of_axe(browser, address, scheme):
         for fragment in ('', '#q=i:kind0/picture0.jpg', '#open=kind0/picture0.jpg',
                          '#view=duplicates', '#view=map', '#view=marks'):
             go(shown, address, fragment)
+            shown.wait_for_selector({'#view=duplicates': '.group', '#view=map': '.legend'}.get(
+                fragment, 'main'), timeout=60000)
             shown.wait_for_timeout(700)
             found = axe.run(shown).response['violations']
             serious = [(one['id'], one['nodes'][0]['html']) for one in found

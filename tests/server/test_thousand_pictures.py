@@ -22,7 +22,7 @@ from retrieval.server import Client
 from .test_page import PASTE, browser, names, opened, pytestmark  # noqa: F401  (used by pytest)
 
 ICONS = Path('/usr/share/icons')
-COUNT, EDGE = 1000, 160
+COUNT, EDGES = 1000, (48, 240)
 
 
 def photographs():
@@ -57,9 +57,10 @@ def test_a_picture_is_dropped_on_the_page(browser, tmp_path):  # noqa: F811
         (folder / f'icon{number:03}.png').write_bytes(data)
     for number in range(COUNT - len(small)):
         photo = photos[number % len(photos)]
-        left, top = (int(draw.integers(0, edge - EDGE)) for edge in photo.size)
-        photo.crop((left, top, left + EDGE, top + EDGE)).save(
-            folder / f'part{number:03}.jpg', quality=92)
+        size = int(draw.integers(*EDGES))
+        left, top = (int(draw.integers(0, edge - size)) for edge in photo.size)
+        photo.crop((left, top, left + size, top + size)).save(
+            folder / f'part{number:03}.jpg', quality=95)
     assert len(list(folder.iterdir())) == COUNT
 
     root = str(Path(__file__).parents[2])
@@ -75,9 +76,9 @@ def test_a_picture_is_dropped_on_the_page(browser, tmp_path):  # noqa: F811
                 assert time.monotonic() < end, info['encoding']
                 time.sleep(0.5)
         with opened(browser, address) as page:
-            for number in (7, 200, 499):  # smaller and saved anew: other bytes, the same picture
+            for number in (7, 200, 499):  # saved anew: other bytes, the same picture
                 out, name = io.BytesIO(), f'part{number:03}.jpg'
-                Image.open(folder / name).resize((128, 128)).save(out, 'JPEG', quality=75)
+                Image.open(folder / name).save(out, 'JPEG', quality=85)
                 page.goto('about:blank')
                 page.goto(address)
                 page.wait_for_selector('.card')

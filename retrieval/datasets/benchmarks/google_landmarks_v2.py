@@ -7,14 +7,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ...registry import DATASETS, unknown_name
 from .base import ACTIONS, JudgedRowsDataset, compare_counts
 from .layout import malformed, require, require_images
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ('train', 'train_clean', 'query', 'gallery')
 USAGES = ('Public', 'Private')
@@ -237,6 +239,8 @@ def read_table(path: str, tree: str, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         ValueError: a column is missing, the file is no CSV in UTF-8, or a landmark is no integer.
     """
+    import pandas as pd
+
     header = _header(path, tree)
     missing = [name for name in columns if name not in header]
     if missing:
@@ -251,6 +255,8 @@ def read_table(path: str, tree: str, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _header(path: str, tree: str) -> list[str]:
+    import pandas as pd
+
     try:
         return [str(name) for name in pd.read_csv(path, nrows=0, encoding='utf-8-sig').columns]
     except ValueError as error:
@@ -280,6 +286,8 @@ def split_ids(column: pd.Series, path: str, tree: str) -> tuple[np.ndarray, np.n
     Raises:
         ValueError: a cell lists none, or an id is malformed.
     """
+    import pandas as pd
+
     lists = [cell.split() for cell in column.tolist()]
     counts = np.array([len(names) for names in lists], dtype=np.int64)
     if not counts.all():
@@ -321,6 +329,8 @@ def rows_of(wanted: np.ndarray, listed: np.ndarray, path: str, tree: str) -> np.
     Raises:
         ValueError: an id is listed twice.
     """
+    import pandas as pd
+
     index = pd.Index(_numbers(listed))
     if not index.is_unique:
         twice = listed[index.duplicated()][0].decode('ascii')

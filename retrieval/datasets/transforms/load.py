@@ -17,9 +17,9 @@ from torch import Tensor
 from ...checks import real_number
 from ...gallery import Gallery
 from ...image_files import UnreadableImageError, open_image
+from ...image_io import as_image_array, check_reading, convert_color, decode_file
 from ...registry import TRANSFORMS
 from ...structures import RetrievalDataSample, sample_id_of
-from ..image_io import as_image_array, check_reading, convert_color, decode_file
 
 META_KEYS = ('sample_idx', 'sample_id', 'img_path', 'box', 'ori_shape', 'img_shape')
 

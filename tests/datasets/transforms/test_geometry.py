@@ -84,6 +84,13 @@ def test_resize_is_pillows_bilinear(size, shape):
     assert as_float.dtype == np.float32 and np.abs(as_float - want).max() < 1.01
 
 
+def test_bicubic_resizing_can_be_pillows(size=(31, 17)):
+    image = noise((40, 60, 3))
+    want = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    assert np.abs(resize(image, *size, 'auto-bicubic').astype(int) - want).max() <= 1
+    assert np.abs(resize(image, *size, 'bicubic').astype(int) - want).max() > 20
+
+
 def test_resize_keeps_what_fits_and_the_channel_axis():
     image = noise((40, 60))
     assert resize(image, 60, 40) is image

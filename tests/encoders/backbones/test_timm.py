@@ -32,6 +32,22 @@ def test_features_come_channels_first_and_without_the_head(name, options, shape,
     assert backbone.num_prefix_tokens == prefix and backbone.has_class_token == (prefix > 0)
 
 
+@pytest.mark.parametrize('name, options', [
+    ('test_resnet', {}), ('test_convnext', {}), ('test_vit', {'img_size': 64}),
+    ('vit_base_patch16_siglip_224', dict(img_size=64, depth=1, embed_dim=24, num_heads=2)),
+    ('mobilenetv4_conv_small_035', {}),
+])
+def test_a_models_own_pooled_output(name, options):
+    backbone = TimmBackbone(name, pooled=True, **options).eval()
+    whole = timm.create_model(name, num_classes=0, **options).eval()
+    whole.load_state_dict(backbone.model.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        pooled, expected = backbone(images), whole(images)
+    torch.testing.assert_close(pooled, expected)
+    assert pooled.shape == (2, backbone.num_features)
+
+
 def test_pooling_of_tokens_leaves_the_class_token_out():
     encoder = ImageEncoder(dict(type='TimmBackbone', model_name='test_vit', img_size=64),
                            normalize=False).eval()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval import image_files
-from retrieval.datasets import MissingImageError, UnreadableImageError, image_io, read_image
-from retrieval.datasets.image_io import as_image_array, convert_color
+from retrieval import image_files, image_io
+from retrieval.datasets import MissingImageError, UnreadableImageError, read_image
+from retrieval.image_io import as_image_array, convert_color
 
 RED, GREEN = (255, 0, 0), (0, 128, 0)
 

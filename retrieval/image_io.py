@@ -4,13 +4,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from ..checks import whole_number
-from ..image_files import open_image
-from ..registry import unknown_name
+from .checks import unknown_name, whole_number
+from .image_files import open_image
 
 COLORS = ('rgb', 'bgr', 'gray')
 DECODERS = ('opencv', 'pillow')
@@ -120,6 +118,8 @@ def _decode_with_opencv(data: bytes, image: Image.Image, color: str) -> np.ndarr
     plain = image.format == 'JPEG' and image.mode in ('L', 'RGB') and data.endswith(_END_OF_IMAGE)
     if not plain or _turn(image) is not None:
         return None
+    import cv2
+
     if color == 'bgr':
         flag = cv2.IMREAD_COLOR
     elif color == 'gray' and image.mode == 'L':

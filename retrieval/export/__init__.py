@@ -1,0 +1,1 @@
+"""Exported encoders: ONNX, OpenVINO and TorchScript, checked on pictures before they are kept."""

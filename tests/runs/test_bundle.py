@@ -1,0 +1,311 @@
+"""A bundle is written, read back, and refused where it is not sound or would run something."""
+import json
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval import load
+from retrieval.evaluation import MatchCalibration, evaluate
+from retrieval.gallery import Gallery
+from retrieval.index import FaissIndex, gallery_digest
+from retrieval.registry import MODELS
+from retrieval.retrievers import build_retriever
+from retrieval.runs.bundle import Bundle, is_bundle, is_hub_name
+from retrieval.runs.write_bundle import write_bundle
+
+STEPS = [dict(type='LoadImage'), dict(type='Resize', scale=(24, 24)), dict(type='PackInputs')]
+ENCODER = dict(type='ImageEncoder', projection=8, whitening=dict(out_features=4), backbone=dict(
+    type='TimmBackbone', model_name='resnet10t', stem_width=8, channels=(8, 8, 8, 8)))
+CONFIG = dict(
+    model=dict(type='ImageToImageRetriever', image_encoder=ENCODER, topk=3,
+               head=dict(type='ClassificationHead', num_classes=4, in_features=8),
+               data_preprocessor=dict(mean=[127.] * 3, std=[60.] * 3)),
+    test_dataloader=dict(dataset=dict(type='ImageFolder', data_root='/a/path/of/this/machine',
+                                      pipeline=STEPS)))
+PICTURES = list(np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
+# nearly the same: a picture does not find itself
+ASKED = [np.clip(picture, 1, 255) for picture in PICTURES]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A checkpoint with a whitening, a gallery that it made, a calibration and an index."""
+    from retrieval.encoders import fit_pca_whitening
+    from retrieval.search import ImageRetrievalInferencer
+
+    folder = tmp_path_factory.mktemp('trained')
+    torch.manual_seed(0)
+    model = build_retriever(CONFIG, device='cpu')
+    model.image_encoder.whitening.set(fit_pca_whitening(torch.randn(40, 8), dim=4))
+    torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
+    find = ImageRetrievalInferencer(model, PICTURES, pipeline=STEPS, progress=False)
+    made = find.model.gallery
+    gallery = Gallery(made.embeddings, list('abcdef'), [0, 0, 1, 1, 2, 2], ['x', 'y', 'z'],
+                      fingerprint=made.fingerprint, similarity=made.similarity,
+                      source=dict(checkpoint='/secret/path.pth', config='/secret'))
+    gallery.save(folder / 'gallery.safetensors')
+    MatchCalibration(0.5, method='platt', slope=9.).save(folder / 'calibration.json')
+    index = FaissIndex()
+    index.add(gallery.embeddings, gallery.ids)
+    index.gallery_digest = gallery_digest(gallery.embeddings, gallery.ids)
+    index.save(folder / 'index.safetensors')
+    return folder
+
+
+@pytest.fixture(scope='module', params=['folder', 'zip'])
+def whole(request, trained, tmp_path_factory):
+    """A bundle with everything in it."""
+    out = tmp_path_factory.mktemp('out') / ('mine' if request.param == 'folder' else 'mine.zip')
+    write_bundle(out, CONFIG, trained / 'weights.pth', gallery=trained / 'gallery.safetensors',
+                 calibration=trained / 'calibration.json', index=trained / 'index.safetensors')
+    return out
+
+
+@pytest.fixture(scope='module')
+def plain(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp('plain') / 'mine'
+    write_bundle(out, CONFIG, trained / 'weights.pth')
+    return out
+
+
+@pytest.fixture
+def copied(plain, tmp_path):
+    """A copy of a bundle, and a function that changes its config.json."""
+    shutil.copytree(plain, tmp_path / 'copy')
+
+    def change(edit):
+        path = tmp_path / 'copy' / 'config.json'
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+        return path.parent
+
+    return change
+
+
+def test_it_finds_what_the_model_finds(whole, trained):
+    find = load(whole, device='cpu', progress=False)
+    assert isinstance(find.model._ready()[1], FaissIndex) and find.calibration.slope == 9.
+    model = build_retriever(CONFIG, trained / 'weights.pth', device='cpu')
+    for row, answer in enumerate(find(PICTURES)):
+        best = answer['results'][0]
+        assert best['id'] == 'abcdef'[row] and best['label'] == 'xyz'[row // 2]
+        assert best['score'] == pytest.approx(1, abs=1e-5) and best['probability'] > 0.9
+    assert find.model.fingerprint() == Gallery.load(trained / 'gallery.safetensors').fingerprint
+    ours, own = find.model.state_dict(), model.state_dict()
+    assert set(own) - set(ours) == {name for name in own if name.startswith('head.')} != set()
+    assert all(torch.equal(value, own[name]) for name, value in ours.items())
+    assert bool(ours['image_encoder.whitening.fitted'])
+
+
+def test_what_it_holds(whole, trained):
+    bundle = Bundle.open(whole)
+    assert {path.name for path in bundle.folder.iterdir()} == {
+        'config.json', 'model.safetensors', 'README.md', 'gallery.safetensors',
+        'calibration.json', 'index.safetensors'}
+    gallery = Gallery.load(bundle.file('gallery.safetensors'))
+    assert gallery.source['checkpoint'] == 'model.safetensors'
+    held = b''.join(path.read_bytes() for path in bundle.folder.iterdir())
+    assert b'/secret' not in held and b'of/this/machine' not in held
+    made = bundle.manifest
+    assert made['embedding_size'] == 4 and made['fingerprint'] == gallery.fingerprint.as_dict()
+    expected = evaluate(gallery.embeddings, gallery.labels, metrics=['Recall@1', 'MAP@R', 'mAP'])
+    assert made['metrics'] == {name: expected[name] for name in ('Recall@1', 'MAP@R', 'mAP')}
+
+
+def test_another_prototype_is_searched_without_its_gallery(whole):
+    find = load(whole, PICTURES[:2], device='cpu', progress=False, topk=1)
+    assert [hit['row'] for answer in find(ASKED[:2]) for hit in answer['results']] == [0, 1]
+
+
+def test_the_hub_reads_the_card(whole):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(Bundle.open(whole).folder / 'README.md')
+    assert card.data.library_name == 'retrieval' and 'image-retrieval' in card.data.tags
+    results = {one.metric_type: one.metric_value for one in card.data.eval_results}
+    assert set(results) == {'recall_at_1', 'map_at_r', 'map'}
+    assert card.data.model_name == 'mine' and '| Recall@1 | ' in card.text
+
+
+def test_a_bundle_without_a_gallery_wants_to_be_told_what_is_searched(plain):
+    with pytest.raises(ValueError, match='holds no gallery: give what is to be searched'):
+        load(plain)
+    found = load(plain, PICTURES, device='cpu', progress=False)(ASKED[3])
+    assert found[0]['results'][0]['row'] == 3
+
+
+@pytest.mark.parametrize('kind', ['os.system', 'HuggingFaceBackbone', 'NoSuchBackbone'])
+def test_data_names_no_code(copied, kind):
+    def edit(content):
+        content['retrieval']['model']['image_encoder']['backbone']['type'] = kind
+    with pytest.raises(ValueError, match=rf"has type='{kind}' in model.image_encoder.*trust"):
+        load(copied(edit), PICTURES)
+
+
+def test_weights_are_fetched_from_nowhere(copied):
+    def edit(content):
+        content['retrieval']['model']['image_encoder']['backbone']['pretrained'] = True
+    with pytest.raises(ValueError, match="has 'pretrained' in model"):
+        load(copied(edit), PICTURES)
+
+
+@MODELS.register_module()
+class OwnEncoder(torch.nn.Module):
+    """A type that this package has not registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return images.mean((2, 3)) * self.scale
+
+
+def test_types_of_others_want_trust_on_both_sides(tmp_path):
+    config = dict(CONFIG, model=dict(type='ImageToImageRetriever',
+                                     image_encoder=dict(type='OwnEncoder')))
+    with pytest.raises(ValueError, match="type='OwnEncoder' in model.image_encoder"):
+        write_bundle(tmp_path / 'own', config)
+    assert not list(tmp_path.iterdir())
+    write_bundle(tmp_path / 'own', config, trust=True)
+    with pytest.raises(ValueError, match='OwnEncoder'):
+        load(tmp_path / 'own', PICTURES)
+    find = load(tmp_path / 'own', PICTURES, trust=True, progress=False)
+    assert len(find(ASKED[2])[0]['results']) == 6
+
+
+def test_changed_weights_are_noticed(copied):
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(lambda content: None)
+    state = load_file(folder / 'model.safetensors')
+    state['image_encoder.projection.linear.weight'] += 1e-3
+    save_file(state, folder / 'model.safetensors')
+    with pytest.raises(ValueError, match="damaged, or was changed.*the encoder's weights"):
+        load(folder, PICTURES)
+
+
+def test_changed_preprocessing_is_noticed(copied):
+    def edit(content):
+        content['retrieval']['pipeline'][1]['scale'] = [20, 20]
+    with pytest.raises(ValueError, match='the test pipeline differ'):
+        load(copied(edit), PICTURES)
+
+
+@pytest.mark.parametrize(('edit', 'message'), [
+    (lambda content: content.update(version=99), 'is of version 99.*install a later one'),
+    (lambda content: content.update(format='other'), 'is no bundle of this package'),
+    (lambda content: content.pop('retrieval'), 'cannot be read'),
+])
+def test_other_configs_are_refused(copied, edit, message):
+    with pytest.raises(ValueError, match=message):
+        load(copied(edit), PICTURES)
+
+
+def test_what_is_no_bundle(tmp_path, copied):
+    with pytest.raises(FileNotFoundError, match='There is no bundle'):
+        load(tmp_path / 'nothing')
+    with pytest.raises(ValueError, match='is no bundle: it has no config.json'):
+        load(tmp_path)
+    (tmp_path / 'text.zip').write_text('text')
+    with pytest.raises(ValueError, match='is no bundle: give a folder or .zip'):
+        load(tmp_path / 'text.zip')
+    folder = copied(lambda content: None)
+    (folder / 'model.safetensors').unlink()
+    with pytest.raises(ValueError, match='is not whole'):
+        load(folder)
+    assert is_bundle(folder) and not is_bundle(tmp_path)
+
+
+def test_an_archive_writes_only_the_files_of_a_bundle(plain, tmp_path):
+    path = tmp_path / 'evil.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for file in plain.iterdir():
+            archive.write(file, file.name)
+        archive.writestr('../outside.txt', 'x')
+        archive.writestr('hook.py', 'raise SystemExit')
+    folder = Bundle.open(path).folder
+    assert {one.name for one in folder.iterdir()} == {
+        'config.json', 'model.safetensors', 'README.md'}
+    assert not (folder.parent / 'outside.txt').exists() and Bundle.open(path).folder == folder
+
+
+def test_names_on_the_hub(monkeypatch, plain):
+    assert is_hub_name('some-body/model.v2') and is_hub_name('a/b@main')
+    assert not any(map(is_hub_name, ('a', 'a/b/c', 'a/b.py', '../b/c', str(plain), 'x/y.zip',
+                                          'work_dirs/epoch_5.pth')))
+    asked = {}
+
+    def fetch(repository, revision, allow_patterns):
+        asked.update(repository=repository, revision=revision, files=allow_patterns)
+        if repository == 'no/network':
+            raise OSError('not reached')
+        return str(plain)
+
+    monkeypatch.setattr('huggingface_hub.snapshot_download', fetch)
+    monkeypatch.setattr('retrieval.encoders.backbones.hub._reachable', lambda *_: False)
+    assert Bundle.open('somebody/glyphs@v1').folder == plain
+    assert asked['repository'] == 'somebody/glyphs' and asked['revision'] == 'v1'
+    assert 'model.safetensors' in asked['files'] and not any('*' in one for one in asked['files'])
+    with pytest.raises(ConnectionError, match="There is no folder 'no/network', and no bundle.*"
+                                              'Check the name; without a network'):
+        load('no/network')
+
+
+def test_parts_of_another_model_are_refused_and_nothing_is_left(trained, tmp_path):
+    torch.manual_seed(5)
+    other = dict(CONFIG, model=dict(CONFIG['model']))
+    out = tmp_path / 'new' / 'bundle'
+    with pytest.raises(ValueError, match='made by another model'):
+        write_bundle(out, other, gallery=trained / 'gallery.safetensors')
+    MatchCalibration(0.5, similarity='euclidean').save(tmp_path / 'other.json')
+    with pytest.raises(ValueError, match="similarity 'euclidean'"):
+        write_bundle(out, CONFIG, trained / 'weights.pth', calibration=tmp_path / 'other.json')
+    index = FaissIndex()
+    index.add(torch.eye(4), list('abcd'))
+    index.gallery_digest = gallery_digest(torch.eye(4), list('abcd'))
+    index.save(tmp_path / 'other.index')
+    with pytest.raises(ValueError, match='gallery'):
+        write_bundle(out, CONFIG, trained / 'weights.pth', index=tmp_path / 'other.index',
+                     gallery=trained / 'gallery.safetensors')
+    with pytest.raises(ValueError, match='give the gallery too'):
+        write_bundle(out, CONFIG, index=tmp_path / 'other.index')
+    with pytest.raises(FileNotFoundError, match='gone'):
+        write_bundle(out, CONFIG, trained / 'weights.pth', calibration=tmp_path / 'gone.json')
+    assert list(out.parent.iterdir()) == []
+
+
+def test_nothing_is_overwritten(trained, tmp_path):
+    (tmp_path / 'taken').mkdir()
+    (tmp_path / 'taken' / 'file').write_text('mine')
+    with pytest.raises(FileExistsError, match='is there already'):
+        write_bundle(tmp_path / 'taken', CONFIG, trained / 'weights.pth')
+    (tmp_path / 'empty').mkdir()
+    write_bundle(tmp_path / 'empty', CONFIG, trained / 'weights.pth')
+    assert is_bundle(tmp_path / 'empty')
+
+
+def test_a_config_that_json_has_not_is_refused(tmp_path):
+    config = dict(CONFIG, model=dict(CONFIG['model'], similarity_fn=torch.cdist))
+    with pytest.raises(ValueError, match='values that JSON has not'):
+        write_bundle(tmp_path / 'out', config)
+
+
+def test_a_setting_that_is_not_carried_is_noticed(monkeypatch, tmp_path):
+    import retrieval.runs.write_bundle as module
+
+    given = module._settings
+
+    def without_normalisation(config, trust):
+        parts = json.loads(given(config, trust))
+        parts['model']['image_encoder']['normalize'] = False
+        return json.dumps(parts)
+
+    monkeypatch.setattr(module, '_settings', without_normalisation)
+    with pytest.raises(ValueError, match=re.escape('encodes a picture to other numbers')):
+        write_bundle(tmp_path / 'out', CONFIG)
