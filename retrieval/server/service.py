@@ -446,7 +446,7 @@ class Service:
         raise BusyError('Rows are added and removed faster than they can be searched: try again.')
 
     def _searched(self, snapshot: Snapshot, queries: Sequence[Query], k: int, offset: int,
-                  filter: Mapping[str, Any] | None, among: Collection[int] | None,
+                  filter: Mapping[str, Any] | str | None, among: Collection[int] | None,
                   rerank: bool | None, stack: bool, sort: str, start: float) -> dict[str, Any]:
         """The answer of one snapshot. Raises RowsChangedError where that is over."""
         mask = snapshot.mask(filter or {})
