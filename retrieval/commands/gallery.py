@@ -35,13 +35,28 @@ def parser() -> argparse.ArgumentParser:
     _add_dtype(command(_merge, 'out', text='Write the rows of several galleries as one.',
                        many=True))
     filtered = command(_filter, 'gallery', 'out', text='Write the rows that fit.')
-    filtered.add_argument('--where', action='append', default=[], metavar='COLUMN=VALUE',
-                          help='a value that a metadata column, `label` (by name) or `id` must '
-                          'have; of one column several times: one of the values')
+    filtered.add_argument('--where', action='append', default=[], metavar='FILTER',
+                          help='which rows, by metadata columns, `label` (by name) and `id`, such '
+                          'as "price<20 and brand in (a, b)"; several must all hold')
     _add_ids(filtered, 'only the rows with these ids')
     _add_dtype(filtered)
     _add_dtype(command(_export, 'gallery', 'out',
                        text='Write a gallery as one file, or as a new store.'))
+    imported = command(_import, text='Write embeddings that another model made, with the table '
+                       'that goes with them, as a gallery.')
+    imported.add_argument('vectors', help='embeddings (N, D): .npy, .npz, .pth, .safetensors or '
+                          '.parquet')
+    imported.add_argument('out', nargs='?', help=_NAMES['out'] + ' (default: the name of the '
+                          'embeddings, with .safetensors)')
+    imported.add_argument('--table', metavar='FILE', help='a CSV or Parquet file with a row for '
+                          'each embedding, in their order; its columns become metadata')
+    imported.add_argument('--id', metavar='COLUMN', help='the column of the ids')
+    imported.add_argument('--label', metavar='COLUMN', help='the column of the labels')
+    imported.add_argument('--embedding', metavar='NAME',
+                          help='of a file with several parts, the one of the embeddings')
+    imported.add_argument('--numbers', nargs='+', default=[], metavar='COLUMN',
+                          help='columns of text to be kept as fractions, such as prices')
+    _add_dtype(imported)
     command(_append, 'store', text='Add the rows of galleries to a store.', many=True)
     command(_update, 'store', text='Replace rows of a store by those of the same ids.', many=True)
     _add_ids(command(_remove, 'store', text='Remove rows from a store.'),
@@ -112,15 +127,25 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _filter(arguments: argparse.Namespace) -> None:
     gallery = _load(arguments.gallery)
-    wanted: dict[str, list[str]] = {}
-    for condition in arguments.where:
-        name, equals, value = condition.partition('=')
-        if not equals:
-            raise ValueError(f'--where takes COLUMN=VALUE, got {condition!r}.')
-        wanted.setdefault(name, []).append(value)
     if arguments.ids is not None:
         gallery = gallery.subset(gallery.find(_read_ids(arguments.ids)))
-    _write(gallery.filter(None, **wanted), arguments)
+    for text in arguments.where:
+        gallery = gallery.filter(text)
+    _write(gallery, arguments)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from ..gallery import import_gallery
+
+    if arguments.out is None:
+        arguments.out = str(Path(arguments.vectors).with_suffix('.safetensors'))
+        if Path(arguments.out).exists():
+            raise FileExistsError(f'There is {arguments.out!r} already: name what to write.')
+    gallery = import_gallery(arguments.vectors, arguments.table, arguments.id, arguments.label,
+                             arguments.embedding, arguments.numbers)
+    _write(gallery, arguments)
+    print('\n'.join(f'{name + ":":16}{value}' for name, value in facts(gallery).items()
+                    if name in ('dimension', 'ids', 'labels', 'metadata')))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from .command_line import reports_errors
@@ -19,19 +20,28 @@ from .folders import (
     is_folder,
     list_unreadable,
     open_folder,
+    open_vectors,
 )
+
+_VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     arguments = argparse.ArgumentParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
-                           'a bundle with a gallery, or a folder of images. A folder is encoded '
+                           'a bundle with a gallery, an index file (images are searched in it with '
+                           '--encoder, or --config and --checkpoint), or a folder of images. A '
+                           'folder is encoded '
                            'with the default pretrained encoder, with --encoder, or with --config '
                            'and --checkpoint; what was encoded is kept in it, under .retrieval, '
                            'and only what changed is '
                            'encoded again')
-    arguments.add_argument('query', nargs='+', help='images, or folders of images')
+    arguments.add_argument('query', nargs='+', help='images, or folders of images; or files of '
+                           'embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
+                           'needed')
+    arguments.add_argument('--filter', metavar='FILTER', help='which rows may be found, by '
+                           'metadata, `label` and `id`, such as "price<20 and brand in (a, b)"')
     arguments.add_argument('--topk', type=int, default=10, help='results a query (default: 10)')
     arguments.add_argument('--out', default='work_dirs/search', metavar='DIR',
                            help='where results.json and rankings.png go '
@@ -54,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
+    vectors = [Path(query).suffix.lower() in _VECTORS for query in arguments.query]
+    if any(vectors):
+        if not all(vectors):
+            raise ValueError('The queries are embeddings or images, not both: search twice.')
+        answers, datasets, ids = search_vectors(arguments)
+        write(answers, Path(arguments.out), arguments.topk, datasets, ids)
+        report(answers, Path(arguments.out))
+        return
     images = expand(arguments.query)
     on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
     quick = search_without_torch(arguments)
@@ -72,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
-    answers = inferencer(images, arguments.topk, on_unreadable)
+    answers = inferencer(images, arguments.topk, on_unreadable, filter=arguments.filter)
     write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
     report(answers, out)
     list_unreadable(inferencer.model.gallery)
@@ -88,6 +106,7 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
             or the config names what data may not have built.
     """
     from ..gallery import Gallery
+    from ..index import index_type, open_index
     from ..retrievers import build_retriever
     from ..runs.bundle import Bundle, is_bundle
     from ..runs.config import test_pipeline
@@ -100,15 +119,62 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         config = with_options(bundle.config, arguments.cfg_options)
         config.model.topk = arguments.topk
         return bundle.inferencer(config=config, calibration=arguments.calibration), config
-    arguments.gallery = gallery_file(arguments.gallery)
-    gallery = Gallery.load(arguments.gallery)
-    config = gallery_config(gallery, arguments.gallery, arguments)
-    checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
+    gallery: Any
+    if index_type(arguments.gallery) is not None:
+        gallery = open_index(arguments.gallery)
+        unnamed = SimpleNamespace(source={})  # an index does not say which model made its rows
+        config = gallery_config(unnamed, arguments.gallery, arguments)
+        checkpoint = gallery_checkpoint(unnamed, arguments.gallery, arguments)
+    else:
+        arguments.gallery = gallery_file(arguments.gallery)
+        gallery = Gallery.load(arguments.gallery)
+        config = gallery_config(gallery, arguments.gallery, arguments)
+        checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)
     return ImageRetrievalInferencer(model, test_pipeline(config),
                                     calibration=arguments.calibration), config
+
+
+def search_vectors(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Any], Any]:
+    """The answers for files of embeddings, the datasets of the gallery's pictures where they are
+    known, and the gallery's ids. A query with an id does not find the row of that id.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: it holds no embeddings, or such of another width.
+    """
+    from ..answers import described
+    from ..evaluation import MatchCalibration
+    from ..gallery import Gallery
+    from ..index import ExactIndex, index_type, open_index
+    from ..retrievers.prototype import IndexGallery
+
+    gallery: Any
+    if index_type(arguments.gallery) is not None:
+        index, datasets = open_index(arguments.gallery), []
+        gallery, chosen = IndexGallery(index), arguments.filter
+    else:
+        gallery, dataset = open_vectors(arguments.gallery, arguments)
+        datasets = [] if dataset is None else [dataset]
+        index = ExactIndex(gallery.similarity or 'cosine_similarity')
+        index.add(gallery.embeddings, gallery.ids)
+        chosen = None if arguments.filter is None else gallery.where(arguments.filter)
+    calibration = None if arguments.calibration is None else \
+        MatchCalibration.load(arguments.calibration)
+    answers = []
+    for path in arguments.query:
+        queries = Gallery.load(path)
+        names = list(queries.ids) if queries.identified else [
+            f'{path}:{row}' for row in range(len(queries))]
+        found = index.search(queries.embeddings, min(arguments.topk, len(index)),
+                             exclude=names if queries.identified else None, filter=chosen)
+        for row, name in enumerate(names):
+            length = int(found.lengths[row])
+            answers.append(described(name, found.indices[row, :length].tolist(),
+                                     found.scores[row, :length].tolist(), gallery, calibration))
+    return answers, datasets, gallery.ids
 
 
 def search_without_torch(arguments: argparse.Namespace) -> Any:
@@ -118,7 +184,8 @@ def search_without_torch(arguments: argparse.Namespace) -> Any:
     from ..exported_encoder import is_export
 
     named = arguments.encoder is not None and is_export(arguments.encoder)
-    if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options:
+    if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options \
+            or arguments.filter:
         return None
     from ..encoded_folder import cache_beside
     from ..export.folder_search import FolderSearch

@@ -76,6 +76,38 @@ def read_column(path: str | os.PathLike[str], what: str = 'labels') -> Any:
     return found
 
 
+def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The columns of a table by name: of a CSV file lists of text, of a Parquet file arrays.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no table.
+        ImportError: Parquet is read by pyarrow, which is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(f'{folder}/t.csv').write_text('id,price\\na,1.50\\n')
+        ...     read_table(f'{folder}/t.csv')
+        {'id': ['a'], 'price': ['1.50']}
+    """
+    file = Path(os.path.expanduser(os.fspath(path)))
+    if not file.exists():
+        raise FileNotFoundError(f'There is no table {str(file)!r}.')
+    refuse_special(file)
+    kind = kind_of_file(file)
+    try:
+        if 'Parquet' in kind:
+            return dict(_read(file, kind, 'a table', None))
+        if kind.startswith(('a table (CSV)', 'a text file')) and 'UTF-16' not in kind:
+            return _of_table(file, _decoded(file, 'a table'), 'a table', '')
+    except (ImportError, RefusedColumnError):
+        raise
+    except Exception as error:  # not in the words of a library
+        raise _refused(file, 'a table', 'it is damaged, or holds objects') from error
+    raise _refused(file, 'a table', 'a table is a CSV or Parquet file')
+
+
 class RefusedColumnError(ValueError):
     """A file that holds no column as it is wanted."""
 

@@ -72,6 +72,17 @@ def column(values: Any) -> Column:
     return string_column(values)
 
 
+def as_number(text: str) -> float | None:
+    """The number that a text is, None where it is another text.
+
+    Example:
+        >>> as_number('-0.5'), as_number('1e3'), as_number('1_000')
+        (-0.5, 1000.0, None)
+    """
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
 def value_at(values: Column, row: int) -> Any:
     """One value of a column as plain Python."""
     return values[row] if isinstance(values, StringColumn) else values[row].item()

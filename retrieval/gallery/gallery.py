@@ -18,6 +18,7 @@ from ..tensor_file import Container, StringColumn
 from . import columns
 from .columns import Column, LazyColumns, column, string_column, value_at
 from .file import Contents, write_gallery_file
+from .filters import parse_filter
 from .fingerprint import Fingerprint, FingerprintError
 from .open import open_path, readable
 from .vectors import ArrayVectors, JoinedVectors, Vectors, checked_embeddings, checked_shape
@@ -312,8 +313,9 @@ class Gallery:
         """The rows that pass a test.
 
         Args:
-            keep: a mask ``(N,)`` bool, or a function of a row's description (``id``, ``label``
-                by name, and its metadata) to bool.
+            keep: a filter as text (:mod:`retrieval.gallery.filters`), a mask ``(N,)`` bool, or a
+                function of a row's description (``id``, ``label`` by name, and its metadata) to
+                bool.
             wanted: a value, or a list of values, that a metadata column, ``id`` or ``label``
                 must have.
 
@@ -326,6 +328,8 @@ class Gallery:
                 mask &= columns.equal_to(self._named_column(name), values)
             except ValueError as error:
                 raise ValueError(f'{name}: {error}') from error
+        if isinstance(keep, str):
+            keep = self.where(keep)
         if callable(keep):
             keep = np.fromiter((bool(keep(dict(self.describe(row), id=self.ids[row],
                                                label=self.label_name(row))))
@@ -337,6 +341,21 @@ class Gallery:
                                  f'got {given.dtype} of shape {given.shape}.')
             mask &= given
         return self.subset(mask)
+
+    def where(self, text: str) -> np.ndarray:
+        """The rows that a filter as text lets through, ``(N,)`` bool, as ``filter=`` of an index
+        takes it; see :mod:`retrieval.gallery.filters`.
+
+        Raises:
+            ValueError: it cannot be read, names no column, or compares one with what is none of
+                its type.
+
+        Example:
+            >>> gallery = Gallery(np.eye(3), metadata=dict(price=[5, 30, 12], brand=list('aba')))
+            >>> gallery.where('price<20 and brand in (a, c)').tolist()
+            [True, False, True]
+        """
+        return parse_filter(text).mask(self._named_column)
 
     def _named_column(self, name: str) -> Column:
         """The column of that name; ``id``, and ``label`` by the names of the classes."""

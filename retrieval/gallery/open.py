@@ -93,7 +93,7 @@ def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | di
                 loaded = {'embeddings': loaded}
         else:
             raise ValueError('nothing that holds embeddings')
-    return _parts_of(loaded, path)
+    return parts_of(loaded, path)
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def readable(path: str | os.PathLike[str]) -> Iterator[None]:
             ) from error
 
 
-def _parts_of(loaded: Any, path: Path) -> dict[str, Any]:
+def parts_of(loaded: Any, path: Path) -> dict[str, Any]:
     """The embeddings of a dict and, where it has them, ids, labels and label names.
 
     Raises:

@@ -353,6 +353,9 @@ class RowIds:
         """
         if chosen is None:
             return None
+        if isinstance(chosen, str):
+            raise TypeError(f'This index knows no columns: give the filter {chosen!r} to the '
+                            f'gallery, as filter=gallery.where({chosen!r}).')
         if callable(chosen) and not isinstance(chosen, Tensor):
             return torch.tensor([bool(chosen(name)) for name in self.names], dtype=torch.bool)
         try:

@@ -172,7 +172,8 @@ class ImageToImageRetriever(BaseRetriever):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[RetrievalDataSample] | None = None,
-                topk: int | None = None, **kwargs: Any) -> list[RetrievalDataSample]:
+                topk: int | None = None, filter: Filter | None = None,
+                **kwargs: Any) -> list[RetrievalDataSample]:
         """Search the index for images ``(B, C, H, W)``.
 
         Args:
@@ -180,6 +181,7 @@ class ImageToImageRetriever(BaseRetriever):
             data_samples: filled and returned, where given; a query that is in the gallery, by
                 its ``sample_id``, does not find itself.
             topk: how many results each gets, in the place of the retriever's own number.
+            filter: what may be found at all; see :meth:`search`.
             kwargs: handed to ``head.predict(feats, data_samples, **kwargs)``, which may annotate
                 the samples, or return other embeddings ``(B, D)`` to search with.
 
@@ -189,7 +191,7 @@ class ImageToImageRetriever(BaseRetriever):
         embeddings = self._query_embeddings(inputs, data_samples)
         if kwargs:
             embeddings = self._head_predict(embeddings, data_samples, kwargs)
-        return self.search(embeddings, data_samples, topk)
+        return self.search(embeddings, data_samples, topk, filter)
 
     @torch.no_grad()
     def search(self, embeddings: Tensor, data_samples: list[RetrievalDataSample] | None = None,
@@ -197,9 +199,13 @@ class ImageToImageRetriever(BaseRetriever):
         """Search the index, and rerank, for embeddings ``(Q, D)``; see :meth:`predict`.
 
         Args:
-            filter: what the index may find at all; see :meth:`retrieval.index.Index.search`.
+            filter: what the index may find at all: a text such as ``'price<20'`` over the columns
+                of the gallery (:mod:`retrieval.gallery.filters`), or as
+                :meth:`retrieval.index.Index.search` takes it.
         """
         gallery, index = self._ready()
+        if isinstance(filter, str) and not index.capabilities.expressions:
+            filter = gallery.where(filter)
         self._check_width(embeddings, gallery)
         exclude = None
         if data_samples is not None and gallery.identified:

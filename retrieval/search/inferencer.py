@@ -15,6 +15,7 @@ from ..checks import whole_number
 from ..datasets import ImageList, RetrievalDataset
 from ..encoders.preprocessor import parts_of_one_size
 from ..evaluation import MatchCalibration
+from ..gallery import Gallery
 from ..progress import progress_bar
 from ..ranking.range_search import checked_threshold
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
@@ -149,7 +150,8 @@ class ImageRetrievalInferencer:
 
     def __call__(self, images: Any, topk: int | None = None, on_unreadable: str = 'raise',
                  threshold: float | None = None,
-                 draw_dir: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
+                 draw_dir: str | os.PathLike[str] | None = None,
+                 filter: Any = None) -> list[dict[str, Any]]:
         """Search.
 
         Args:
@@ -160,6 +162,8 @@ class ImageRetrievalInferencer:
             threshold: leave results with a lower score out, in place of the calibration's
                 threshold.
             draw_dir: a folder for a picture of each query and its results.
+            filter: which rows may be found, a text such as ``'price<20'``
+                (:mod:`retrieval.gallery.filters`) or a mask ``(N,)`` bool.
 
         Returns:
             For each image a dict with ``query`` and ``results``, a list, best first, of dicts with
@@ -175,7 +179,7 @@ class ImageRetrievalInferencer:
         """
         topk = self.topk if topk is None else whole_number('topk', topk)
         self._check_threshold(threshold)
-        dataset, samples = self._searched(images, on_unreadable, topk)
+        dataset, samples = self._searched(images, on_unreadable, topk, filter)
         found = [self.answer(sample, topk, threshold) for sample in samples]
         if draw_dir is not None:
             draw(found, [dataset, self.gallery_dataset], draw_dir, self.model.gallery.ids)
@@ -202,15 +206,19 @@ class ImageRetrievalInferencer:
                          self.calibration, threshold)
 
     @torch.no_grad()
-    def _searched(self, images: Any, on_unreadable: str,
-                  topk: int | None) -> tuple[ImageList, list[RetrievalDataSample]]:
+    def _searched(self, images: Any, on_unreadable: str, topk: int | None, filter: Any = None) \
+            -> tuple[ImageList, list[RetrievalDataSample]]:
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         dataset = ImageList(images, pipeline=self.pipeline, on_unreadable=on_unreadable,
                             lazy_init=not images)
         loader: Any = DataLoader(dataset, batch_size=self.batch_size,
                                  num_workers=self.num_workers, collate_fn=pseudo_collate)
         title = 'Searching' if self.progress and len(loader) > 1 else None
-        options = {} if topk is None else dict(topk=topk)
+        options: dict[str, Any] = {} if topk is None else dict(topk=topk)
+        if isinstance(filter, str) and isinstance(self.model.gallery, Gallery):
+            filter = self.model.gallery.where(filter)  # once for all batches
+        if filter is not None:
+            options['filter'] = filter
         answered: list[RetrievalDataSample] = []
         with evaluation_mode(self.model), progress_bar(title, len(dataset)) as bar:
             for batch in loader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -86,7 +86,9 @@ class Search(_Strict):
     queries: list[QueryPart] = Field([], max_length=32)
     k: int = Field(50, ge=1, le=1000)
     offset: int = Field(0, ge=0, le=10_000_000)
-    filter: dict[str, Any] = Field({}, description='By field a list of values, or {min, max}.')
+    filter: dict[str, Any] | Annotated[str, Field(max_length=10_000)] = Field(
+        {}, description='By field a list of values, or {min, max}; or a text such as '
+        '`price<20 and brand in (a, b)`.')
     rows: list[Handle] | None = Field(None, max_length=1_000_000,
                                       description='Only these, such as a part of the map.')
     rerank: bool | None = Field(None, description='By default as the model is configured.')
@@ -160,7 +162,7 @@ class Export(_Strict):
 def create_app(service: Service, host: str = '127.0.0.1', token: str | None = None,
                read_token: str | None = None,
                on_start: Callable[[], None] | None = None,
-               reload: Reload | None = None) -> Guard:
+               reload: Reload | None = None, names: Collection[str] = ()) -> Guard:
     """The app of a service, behind its guard.
 
     Args:
@@ -170,6 +172,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
         read_token: is enough for reading.
         on_start: is called when the server starts.
         reload: loads another model.
+        names: further host names under which it is reached, such as that of a proxy.
 
     Raises:
         ValueError: it listens beyond this machine, and there is no token.
@@ -215,7 +218,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     _add_state(app, service, metrics)
     if PAGE.is_dir():
         app.mount('/', StaticFiles(directory=PAGE, html=True), name='page')
-    return Guard(app, host, token, read_token, metrics)
+    return Guard(app, host, token, read_token, metrics, names)
 
 
 _PROBLEM = {'application/problem+json': {'schema': {'$ref': '#/components/schemas/Problem'}}}
@@ -312,7 +315,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
             pictures, fields, form = await _form(request)
             values: dict[str, Any] = dict(fields)
             for name in ('filter', 'queries'):
-                if name in values:
+                if name in values and (name != 'filter' or values[name].lstrip()[:1] == '{'):
                     values[name] = _parsed(values[name], name)
             wanted = Search.model_validate(values)
             names = [(await run_in_threadpool(service.uploads.add, await one.read()))[0]

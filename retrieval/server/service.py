@@ -265,8 +265,7 @@ class Service:
         wait.
         """
         snapshot = self.snapshot
-        index = None if snapshot is None else snapshot.gallery.index
-        if index is None or not index.is_current():
+        if snapshot is None or not snapshot.gallery.is_current():
             view = items[0].view()
             if len(view):
                 self.publish(SharedRows(view))
@@ -410,7 +409,7 @@ class Service:
         return found if snapshot.projection is None else found @ snapshot.projection
 
     def search(self, queries: Sequence[Query] = (), k: int = 50, offset: int = 0,
-               filter: Mapping[str, Any] | None = None, among: Collection[int] | None = None,
+               filter: Mapping[str, Any] | str | None = None, among: Collection[int] | None = None,
                rerank: bool | None = None, stack: bool = False,
                sort: str = 'score') -> dict[str, Any]:
         """Search, or, without queries, list what there is.

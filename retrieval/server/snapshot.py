@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..gallery import Gallery
+from ..gallery.filters import parse_filter
 from ..labels import whole_number_in
 from ..registry import unknown_name
 from ..similarity import normalize
@@ -222,20 +223,38 @@ class Snapshot:
             self._facets = (columns, self.facets(np.arange(len(self))))
         return self._facets[1]
 
-    def mask(self, wanted: Mapping[str, Any]) -> np.ndarray | None:
+    def mask(self, wanted: Mapping[str, Any] | str) -> np.ndarray | None:
         """``(N,)`` bool: the rows that pass a filter; None where there is none.
+
+        Args:
+            wanted: what each column must have, see :meth:`Column.passing`; or a filter as text
+                over these columns, the gallery's and ``id`` (:mod:`retrieval.gallery.filters`).
 
         Raises:
             ValueError: there is no such column, or its filter cannot be read.
         """
         if not wanted:
             return None
+        if isinstance(wanted, str):
+            return parse_filter(wanted).mask(self._held)
         mask, columns = np.ones(len(self), dtype=bool), self.columns
         for name, values in wanted.items():
             if name not in columns:
                 raise ValueError(unknown_name('field to filter by', name, columns))
             mask &= columns[name].passing(values, name)
         return mask
+
+
+    def _held(self, name: str) -> Any:
+        """A column by its name, as a filter as text takes it."""
+        if name in self.columns:
+            return self.columns[name].values
+        if name == 'id':
+            return np.array([self.name(row) for row in range(len(self))])
+        if name in self.gallery.metadata:  # one that names rows, and is no facet
+            return self.gallery.metadata[name]
+        raise ValueError(unknown_name('field to filter by', name,
+                                      {*self.columns, 'id', *self.gallery.metadata}))
 
 
 def _as_column(values: Any) -> Column | None:

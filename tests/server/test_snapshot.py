@@ -55,3 +55,16 @@ def test_numbers_stay_with_their_ids():
     (['/a/b/1', '/a/c/2'], '/a/'), (['/1', '/2'], '/'), (['a/1', '/b/2'], None)])
 def test_paths_are_shown_from_where_they_differ(ids, root):
     assert display_root(Gallery(torch.eye(2), ids)) == root
+
+
+def test_a_filter_as_text_finds_what_the_dict_does(store_service):
+    client = ask(store_service)
+
+    def said(filter):
+        return [hit['id'] for hit in client.post(
+            '/v1/search', json=dict(filter=filter)).json()['results']]
+    assert said('year>=2020 and year<=2022') == said(dict(year=dict(min=2020, max=2022)))
+    assert said('year in (2019, 2023) and label=x') == ['a']
+    assert said('id=b or id=c') == ['b', 'c']
+    refused = client.post('/v1/search', json=dict(filter='yeer>2020'))
+    assert refused.status_code == 422 and "'year'" in refused.text

@@ -250,17 +250,20 @@ class MilvusIndex(Index):
             queries: ``(Q, D)`` floats.
             k: how many; with the ids that a query excludes at most 16,384, Milvus's limit.
             exclude: for every query an id, a list of ids or None.
-            filter: a Milvus expression over the metadata, such as ``'label in [3, 5]'``; or
-                ``(N,)`` bool; or a callable from an id to bool.
+            filter: a text over the metadata, such as ``'label in (3, 5) and price<20'``
+                (:mod:`retrieval.gallery.filters`); or ``(N,)`` bool; or a callable from an id to
+                bool.
 
         Raises:
-            ValueError: also an expression that Milvus does not understand, or a larger k.
+            ValueError: also a text that cannot be read, or a larger k.
         """
         number = whole_number('k', k)
 
+        columns = self._columns()
+
         def nearest(searcher: Searcher, vectors: np.ndarray) -> Neighbors:
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
-            expressions, rows = searching.expressions_of(filter, searcher.table)
+            expressions, rows = searching.expressions_of(filter, searcher, columns)
             wanted = min(number, rows)
             searching.check_limit(wanted, max(map(len, excluded), default=0), rows)
             found = searcher.nearest(vectors, wanted, excluded, expressions)
@@ -276,13 +279,19 @@ class MilvusIndex(Index):
         """
         least = checked_threshold(threshold, self.similarity)
 
+        columns = self._columns()
+
         def within(searcher: Searcher, vectors: np.ndarray) -> RangeNeighbors:
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
-            expressions, _ = searching.expressions_of(filter, searcher.table)
+            expressions, _ = searching.expressions_of(filter, searcher, columns)
             found = searcher.within(vectors, least, excluded, expressions)
             return as_range(found, searcher.table.ids.names)
 
         return self._search(queries, within)
+
+    def _columns(self) -> Mapping[str, str]:
+        """The kind of every metadata column."""
+        return {} if self._store.layout is None else self._store.layout.columns
 
     def _search(self, queries: Any, search: Callable[[Searcher, np.ndarray], _Answer]) -> _Answer:
         for _ in range(3):

@@ -6,17 +6,18 @@ alike.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from ...gallery.filters import parse_filter
 from ...structures import Neighbors
 from ..base import Exclude, Filter, Found, exclusions
-from .collection import BY_METRIC, EMBEDDING, ID, MOST_RESULTS, ROW
+from .collection import BY_METRIC, EMBEDDING, ID, MOST_RESULTS, ROW, field_name
 from .connection import Connection
-from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_vectors
+from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_metadata, read_vectors
 
 _MOST_HITS = 200_000  # in one answer
 _EMBEDDED_BYTES = 256 * 2 ** 20  # that the embedded server may spend on one request
@@ -210,14 +211,36 @@ def excluded_rows(exclude: Exclude | None, table: RowTable, num_queries: int) ->
             for names in exclusions(exclude, num_queries)]
 
 
-def expressions_of(chosen: Filter | None, table: RowTable) -> tuple[list[str], int]:
+def expressions_of(chosen: Filter | None, searcher: Searcher,
+                   kinds: Mapping[str, str]) -> tuple[list[str], int]:
     """A filter as Milvus expressions that no row meets twice, and how many rows meet one at most.
 
+    Args:
+        chosen: a text over the columns, a mask, or a callable.
+        searcher: of the collection.
+        kinds: the kind of every metadata column, by its field.
+
     Raises:
-        TypeError, ValueError: a mask or callable is wrong.
+        TypeError, ValueError: a mask, callable or text is wrong.
     """
+    table = searcher.table
     if isinstance(chosen, str):
-        return [chosen], len(table)
+        read = parse_filter(chosen)
+        fields = {name: (name, kind) for name, kind in kinds.items()}
+        fields['id'] = (ID, 'str')
+        if 'label_name' in fields:  # as the gallery's label is compared
+            fields['label'] = fields['label_name']
+        for name in read.names():  # as it is called where the rows come from
+            if name not in fields and field_name(name) in fields:
+                fields[name] = fields[field_name(name)]
+        expression = read.to_milvus(fields)
+        if expression is not None:
+            return [expression], len(table)
+        rows = read_metadata(searcher.connection, searcher.own,
+                             [fields[name][0] for name in read.names()], table.serials)
+        chosen = read.mask(lambda name: np.array(
+            [row[fields[name][0]] for row in rows],
+            dtype=object if fields[name][1] == 'str' else None))
     mask = table.ids.allowed(chosen)
     if mask is None:
         return [''], len(table)

@@ -314,7 +314,7 @@ def test_what_a_server_cannot_parse_is_a_value_error(new_milvus, monkeypatch, co
 
     monkeypatch.setattr(MilvusClient, 'search', search)
     with pytest.raises(kind, match=text[:20]) as caught:
-        index.search(np.eye(3), 1, filter='n ==')
+        index.search(np.eye(3), 1, filter='n == 1')
     assert len(calls) == 1 and type(caught.value) is kind
 
 

@@ -79,11 +79,11 @@ METADATA = {
 
 @pytest.mark.parametrize(('expression', 'allowed'), [
     ('label == 3', lambda row: row % 7 == 3),
-    ('label in [1, 5] and not sold', lambda row: row % 7 in (1, 5) and row % 3),
+    ('label in [1, 5] and not sold=True', lambda row: row % 7 in (1, 5) and row % 3),
     ('weight > 0.5', lambda row: row / 59 > 0.5),
     ('sold == true or label == 2', lambda row: row % 3 == 0 or row % 7 == 2),
     ('the_split == "train"', lambda row: row % 2),
-    ('the_split like "tést%" and id_ != "sku-4"', lambda row: row % 2 == 0 and row != 4),
+    ('"the split" = "tést \\"q\\"" and id_ != "sku-4"', lambda row: row % 2 == 0 and row != 4),
     ('label > 100', lambda row: False),
 ])
 def test_a_filter_over_metadata(new_milvus, vectors, expression, allowed):
