@@ -5,9 +5,9 @@
 
 Searches, additions, replacements and removals of rows of a store, pictures, bodies that are broken,
 and clients that hang up; every ``--kill-every`` seconds the server is ended by SIGKILL and started
-again over the same store. Checked: a row whose addition was acknowledged is found by its own vector
-with a similarity of 1, until its removal was acknowledged, and never after; scores are those of the
-vectors that were sent, and fall; a broken body is refused, and nothing is answered with 500.
+again over the same store. Checked: a row whose addition was acknowledged is the first result of
+its own vector until its removal was acknowledged, and never found after; scores are those of the
+vectors that were sent, and fall; a body that is broken is refused; nothing is answered with 500.
 What was asked for and not answered, because of a kill, may have happened or not. Prints the counts,
 the memory over time, and ends with status 1 where an answer was wrong.
 """

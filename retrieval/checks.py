@@ -132,8 +132,8 @@ def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:
     """The message for a name that is not among the valid ones: what, why, and what to write.
 
     Example:
-        >>> unknown_name('colour', 'gren', ['green', 'red'])
-        "Unknown colour 'gren'. Did you mean 'green'? Valid names: green, red."
+        >>> unknown_name('colour', 'gren', ['green', 'pink'])
+        "Unknown colour 'gren'. Did you mean 'green'? Valid names: green, pink."
     """
     valid = sorted(valid)
     near = nearest_names(str(given), valid)

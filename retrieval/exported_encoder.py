@@ -197,7 +197,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: it is of something else or of a later release.
 
     Example:
-        >>> read_manifest('absent')
+        >>> read_manifest('absent')  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         FileNotFoundError: 'absent' holds no exported encoder: it has no export.json. ...
     """

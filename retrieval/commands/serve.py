@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--host', default='127.0.0.1',
                            help='where to listen (default: 127.0.0.1, which only this machine '
                            'reaches; any other asks for --token)')
+    arguments.add_argument('--allow-host', nargs='+', metavar='NAME', default=(),
+                           help='further host names that lead here, such as that of a proxy')
     arguments.add_argument('--port', type=int, default=8000,
                            help='the port; 0 for a free one (default: 8000, or a free one where '
                            'that is taken)')
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 webbrowser.open(url + (f'?token={arguments.token}' if arguments.token else ''))
 
         app = create_app(service, arguments.host, arguments.token, arguments.read_token, begin,
-                         reload)
+                         reload, arguments.allow_host)
         server = uvicorn.Server(uvicorn.Config(
             app, log_level='warning', access_log=False, server_header=False,
             timeout_keep_alive=15, limit_concurrency=512, timeout_graceful_shutdown=5))

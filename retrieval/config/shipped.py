@@ -47,6 +47,17 @@ def config_names() -> list[str]:
                   for path in folder.rglob('*.py') if '_base_' not in path.parts)
 
 
+def is_config_name(name: str) -> bool:
+    """True for a name in one of the folders of shipped configs, though it be mistyped.
+
+    Example:
+        >>> is_config_name('arcface/mistyped'), is_config_name('somebody/model')
+        (True, False)
+    """
+    folder = os.path.dirname(_plain(name))
+    return bool(folder) and (shipped_folder() / folder).is_dir()
+
+
 def find_config(given: str | os.PathLike[str]) -> str:
     """The path of a config: a file of one's own, else a shipped one by its name.
 

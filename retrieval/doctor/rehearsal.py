@@ -67,6 +67,7 @@ class Rehearsal:
 
         self.config = load_config(path, options, folder)
         self.config.log_level = 'ERROR'
+        self.config.experiment_name = os.path.basename(folder)  # the engine keeps one of each name
         self.config.visualizer = self.config.vis_backends = None
         self.config.resume, self.config.load_from = False, self.config.get('load_from')
         self.runner = build_runner(self.config, 'none')

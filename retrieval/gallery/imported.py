@@ -60,16 +60,15 @@ def import_gallery(vectors: str | os.PathLike[str], table: str | os.PathLike[str
         for name, values in read.items():
             same_length(f'The column {name!r} of {os.fspath(table)!r}', values, rows, 'embeddings')
         columns |= read
-    for part, name in (('ids', id), ('labels', label)):
-        if name is None:
-            continue
+    named = {part: name for part, name in (('ids', id), ('labels', label)) if name is not None}
+    for part, name in named.items():
         if name not in columns:
             raise ValueError(unknown_name('column', name, columns))
         parts[part] = columns[name]
         if part == 'labels':
             parts['label_names'] = None
-    for name in (id, label):
-        columns.pop(name, None)  # type: ignore[arg-type]
+    for name in named.values():
+        columns.pop(name, None)
     for name in numbers:
         if name not in columns:
             raise ValueError(unknown_name('column', name, columns))

@@ -169,14 +169,17 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 def is_hub_name(name: str) -> bool:
     """True for what may be a model on the hub: ``owner/name``, with ``@revision`` or without, where
-    there is no such path.
+    there is no such path, and which is not named as the shipped configs are.
 
     Example:
         >>> is_hub_name('somebody/glyphs@v2'), is_hub_name('configs/mine.py')
         (True, False)
     """
-    return (_HUB_NAME.fullmatch(name) is not None and not os.path.exists(name)
-            and not name.lower().endswith(_OF_FILES))
+    if (_HUB_NAME.fullmatch(name) is None or os.path.exists(name)
+            or name.lower().endswith(_OF_FILES)):
+        return False
+    from ..config.shipped import is_config_name
+    return not is_config_name(name)
 
 
 def load(source: str | os.PathLike[str], prototype: Any = None, *, trust: bool = False,

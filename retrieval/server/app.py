@@ -4,7 +4,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -162,7 +162,7 @@ class Export(_Strict):
 def create_app(service: Service, host: str = '127.0.0.1', token: str | None = None,
                read_token: str | None = None,
                on_start: Callable[[], None] | None = None,
-               reload: Reload | None = None) -> Guard:
+               reload: Reload | None = None, names: Collection[str] = ()) -> Guard:
     """The app of a service, behind its guard.
 
     Args:
@@ -172,6 +172,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
         read_token: is enough for reading.
         on_start: is called when the server starts.
         reload: loads another model.
+        names: further host names under which it is reached, such as that of a proxy.
 
     Raises:
         ValueError: it listens beyond this machine, and there is no token.
@@ -217,7 +218,7 @@ def create_app(service: Service, host: str = '127.0.0.1', token: str | None = No
     _add_state(app, service, metrics)
     if PAGE.is_dir():
         app.mount('/', StaticFiles(directory=PAGE, html=True), name='page')
-    return Guard(app, host, token, read_token, metrics)
+    return Guard(app, host, token, read_token, metrics, names)
 
 
 _PROBLEM = {'application/problem+json': {'schema': {'$ref': '#/components/schemas/Problem'}}}

@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -75,10 +75,13 @@ class Guard:
         token: what writing, and reading where ``read_token`` is None, asks for; None on loopback.
         read_token: what is enough for reading.
         metrics: counts what is asked.
+        names: further host names under which it is reached.
     """
 
     def __init__(self, app: Any, host: str = '127.0.0.1', token: str | None = None,
-                 read_token: str | None = None, metrics: Metrics | None = None) -> None:
+                 read_token: str | None = None, metrics: Metrics | None = None,
+                 names: Collection[str] = ()) -> None:
+        self.names = {'localhost', '127.0.0.1', '::1', host.lower(), *map(str.lower, names)}
         self.app, self.host, self.token, self.read_token = app, host, token, read_token
         self.metrics = metrics or Metrics()
 
@@ -153,7 +156,7 @@ class Guard:
             name = urlsplit(f'//{host}').hostname or ''
         except ValueError:
             return False
-        if name in ('localhost', '127.0.0.1', '::1') or name == self.host.lower():
+        if name in self.names:
             return True
         if self.host in ('0.0.0.0', '::', ''):  # noqa: S104  (what it listens on is compared)
             try:

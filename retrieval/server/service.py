@@ -265,8 +265,7 @@ class Service:
         wait.
         """
         snapshot = self.snapshot
-        index = None if snapshot is None else snapshot.gallery.index
-        if index is None or not index.is_current():
+        if snapshot is None or not snapshot.gallery.is_current():
             view = items[0].view()
             if len(view):
                 self.publish(SharedRows(view))
@@ -447,7 +446,7 @@ class Service:
         raise BusyError('Rows are added and removed faster than they can be searched: try again.')
 
     def _searched(self, snapshot: Snapshot, queries: Sequence[Query], k: int, offset: int,
-                  filter: Mapping[str, Any] | None, among: Collection[int] | None,
+                  filter: Mapping[str, Any] | str | None, among: Collection[int] | None,
                   rerank: bool | None, stack: bool, sort: str, start: float) -> dict[str, Any]:
         """The answer of one snapshot. Raises RowsChangedError where that is over."""
         mask = snapshot.mask(filter or {})

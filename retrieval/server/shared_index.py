@@ -43,6 +43,10 @@ class SharedRows:
         """There are none. Raises ValueError."""
         return self._alone.embeddings
 
+    def is_current(self) -> bool:
+        """True where these are the rows as they are in Milvus."""
+        return self.index.ids is self.ids and self.index.is_current()
+
     def check(self) -> None:
         """Raise RowsChangedError where the index has read its rows anew."""
         if self.index.ids is not self.ids:

@@ -34,7 +34,8 @@ def whole(config, tmp_path_factory):
     process.wait()
 
 
-@pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [0, 2])
 def test_killed_and_resumed_training_ends_with_the_same_weights(config, whole, tmp_path, workers):
     killed = start(config, tmp_path, workers)
     deadline = time.monotonic() + 120

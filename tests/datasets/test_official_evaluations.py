@@ -94,7 +94,8 @@ def revisited(ranks, wanted, junk):
     return [100 * np.mean(areas), *(100 * np.mean(precisions, axis=0))]
 
 
-@pytest.mark.parametrize('name', ['revisited_oxford', 'revisited_paris'])
+@pytest.mark.parametrize('name', [
+    pytest.param('revisited_oxford', marks=pytest.mark.slow), 'revisited_paris'])
 def test_revisited(evaluated, name):
     run, truth = evaluated(name, f'{name}_1024')
     easy, hard, junk = ([set(map(int, query[key])) for query in truth['gnd']]

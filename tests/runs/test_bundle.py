@@ -237,6 +237,8 @@ def test_an_archive_writes_only_the_files_of_a_bundle(plain, tmp_path):
 
 def test_names_on_the_hub(monkeypatch, plain):
     assert is_hub_name('some-body/model.v2') and is_hub_name('a/b@main')
+    for name in ('arcface/resnet50-arcface_100e_inshop', 'arcface/mistyped'):
+        assert not is_hub_name(name)  # of shipped configs
     assert not any(map(is_hub_name, ('a', 'a/b/c', 'a/b.py', '../b/c', str(plain), 'x/y.zip',
                                           'work_dirs/epoch_5.pth')))
     asked = {}
