@@ -306,7 +306,8 @@ class IndexContract:
         ({'exclude': 'picture 1'}, TypeError, 'sequence'),
         ({'filter': np.ones(3, dtype=bool)}, ValueError, '9 rows'),
         ({'filter': np.ones(9)}, TypeError, 'booleans'),
-        ({'filter': 'picture'}, TypeError, 'callable'),
+        ({'filter': object()}, TypeError, 'callable'),
+        ({'filter': 'picture'}, TypeError, 'gallery.where'),
     ])
     def test_bad_search(self, index, vectors, options, error, says):
         index.add(vectors[:9], names(9))
