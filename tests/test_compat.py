@@ -128,7 +128,8 @@ sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_Torchvisio
     pytest.param('import torchvision; import retrieval.registry; import timm',
                  marks=pytest.mark.slow),
     pytest.param('from torchvision.transforms import v2', marks=pytest.mark.slow),
-    NO_MEND_AT_START + 'import retrieval.registry; import timm',
+    pytest.param(NO_MEND_AT_START + 'import retrieval.registry; import timm',
+                 marks=pytest.mark.slow),
 ])
 def test_this_environment_imports_torchvision_in_any_order(program):
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)

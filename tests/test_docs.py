@@ -32,13 +32,9 @@ def test_a_block_runs(code, tmp_path, monkeypatch):
     exec(compile(code, 'page', 'exec'), {'__name__': 'page'})
 
 
-# A fresh process takes seconds to import; the default run has those that import before retrieval
-# what retrieval mends.
+@pytest.mark.slow
 @pytest.mark.parametrize('code', [
-    pytest.param(*block.values, id=block.id,
-                 marks=[] if re.search(r'^(import|from) (timm|torchvision)', block.values[0], re.M)
-                 else pytest.mark.slow)
-    for block in BLOCKS if '_base_' not in block.values[0]])
+    block for block in BLOCKS if '_base_' not in block.values[0]])
 def test_a_block_runs_in_a_fresh_process(code, tmp_path):
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True,

@@ -123,8 +123,7 @@ def kill_midway(config, checkpoint, out, options, count, rng):
 
 
 @pytest.mark.parametrize('count, kills', [
-    pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), pytest.param(1, 4, marks=pytest.mark.slow),
-    pytest.param(2, 4, marks=pytest.mark.slow)])
+    (1, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (1, 4), (2, 4)))])
 def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_path, count, kills):
     rng, out = random.Random(kills), tmp_path / 'g.safetensors'
     hidden = {}

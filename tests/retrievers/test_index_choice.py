@@ -46,6 +46,7 @@ def test_a_runner_searches_the_index_of_the_config(index, tmp_path, monkeypatch)
     assert all(row not in hits for row, hits in enumerate(found)), 'a picture found itself'
 
 
+@pytest.mark.slow
 def test_a_runner_opens_an_index_file(tmp_path):
     _, wanted, model = run_test(tmp_path / 'exact', dict(type='retrieval.ExactIndex'))
     gallery, weights = model.gallery, model.state_dict()

@@ -69,6 +69,7 @@ def test_a_server_that_is_down_is_seen_before_the_encoding():
     assert not any(images.reads)
 
 
+@pytest.mark.slow
 def test_evaluations_of_a_runner(tmp_path):
     """Each epoch's evaluation, and two tests after it, with the figures of the exact index."""
     figures = []

@@ -42,6 +42,7 @@ def test_photographs_are_recognised(prepared):
     assert backbone.num_features == 1280
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_features_retrieve_better_than_those_of_random_weights():
     """Glyphs turned, shifted and resized, which random features follow less well."""
