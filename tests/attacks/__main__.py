@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-MODULES = ('threads', 'mixed')
+MODULES = ('plain_loops', 'damaged_files', 'threads', 'mixed')
 PAGE = Path(__file__).parents[2] / 'docs' / 'reliability.md'
 BEGIN, END = '<!-- attacks -->', '<!-- end of attacks -->'
 HEAD = ('| attack | done | of | failed | seconds | seed | day | |\n'
@@ -36,6 +37,7 @@ def run(name: str, seconds: float, seed: int, scale: float = 1.0) -> dict[str, o
     from .attack import ATTACKS, Tally
     one = ATTACKS[name]
     tally = Tally(max(1, round(one.least * scale)), seconds, seed)
+    logging.disable(logging.CRITICAL)  # what is damaged warns thousands of times
     one.run(tally)
     return dict(attack=name, done=tally.done, what=one.what, failed=len(tally.failures),
                 seconds=round(time.monotonic() - tally.begin), seed=seed,
