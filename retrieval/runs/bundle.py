@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
         >>> is_bundle('no/such/folder')
         False
     """
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, *_DAMAGED):
         if os.path.isdir(path):
             return _is_manifest(_read_json(Path(path) / CONFIG))
         if os.path.isfile(path) and zipfile.is_zipfile(path):
@@ -259,6 +260,8 @@ def _is_manifest(content: Any) -> bool:
     return isinstance(content, dict) and content.get('format') == FORMAT
 
 
+# what a damaged archive leads its reader to
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error)
 _FOLDERS: dict[tuple[Any, ...], Any] = {}  # of the archives that were unpacked
 
 
@@ -283,7 +286,7 @@ def _unpacked(path: Path) -> Path:
         try:
             for part in parts:
                 archive.extract(part, folder.name)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise ValueError(f'The bundle {str(path)!r} is damaged: {error}.') from error
     _FOLDERS[key] = folder
     return Path(folder.name)
