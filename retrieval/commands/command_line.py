@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..config.options import ReadOptions
 
@@ -54,6 +54,8 @@ class Command(Protocol):
 def reports_errors(command: Command) -> Command:
     """Turn an error of the user's input into one message and exit status 2.
 
+    So is, on several processes, the end of another one.
+
     Ctrl-C is one line and status 130; a command that knows what it has reached says so as the
     interruption's message.
 
@@ -89,10 +91,25 @@ def reports_errors(command: Command) -> Command:
                   'see where.)', file=sys.stderr)
             sys.stdout.flush()
             raise SystemExit(2) from error
+        except RuntimeError as error:
+            if os.environ.get(TRACEBACK) or not _lost_process(error):
+                raise
+            print('ConnectionError: another process of this run has ended, and this one ends with '
+                  'it. What that one printed last says why; start all of them again (train with '
+                  f'--resume).\n(Set {TRACEBACK}=1 to see where.)', file=sys.stderr)
+            sys.stdout.flush()
+            raise SystemExit(2) from error
         finally:
             if not joined_before and _in_group():
                 sys.modules['torch.distributed'].destroy_process_group()
     return wrapped
+
+
+def _lost_process(error: RuntimeError) -> bool:
+    """True for what gloo, NCCL and the store say where another process of the group has ended."""
+    distributed = sys.modules.get('torch.distributed')
+    kinds: Any = getattr(distributed, 'DistError', ())
+    return isinstance(error, kinds) or 'gloo/transport' in str(error)
 
 
 def _print_any_name() -> None:
