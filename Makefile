@@ -8,7 +8,7 @@ WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow lint check-newest check-oldest test-matrix clean
+.PHONY: demo test test-slow attack mutants coverage lint check-newest check-oldest test-matrix clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -18,6 +18,17 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PYTEST) tests -m "slow or not slow"
+
+# Half an hour: kills, damaged files, full disks, drawn cases; writes the table of docs/reliability.md.
+attack: $(STAMP)
+	$(BIN)/python -m tests.attacks
+
+# Two hundred small changes of the code, of which the tests must notice nine in ten.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.attacks.mutants
+
+coverage: $(STAMP)
+	$(PYTEST) tests --cov=retrieval --cov-report=term
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
