@@ -91,6 +91,11 @@ class BestOfTiles:
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
 
+def best_of_tiles(gallery: PreparedGallery, queries: Tensor, k: int) -> BestOfTiles:
+    """What collects the k best rows of a block of queries; see the protocol."""
+    return BestOfTiles(len(queries), k)
+
+
 def best_columns(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best columns of ``(B, T)`` float32, the lower one first among equals.
 
