@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import distributed
 from . import rounded
 from .cpu import LOWEST, best_columns, lower_bound
-from .lists import best_keys, best_of_lists, from_keys, keys_of
+from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
 from .prepared import PreparedGallery
 from .row_sets import RowSets
 from .threads import in_order, shares
@@ -26,6 +26,7 @@ DEEPEST = 64      # beyond that many rows for each query the lists cost more tha
 _STRIP = 768      # rows of a tile
 _TILE_SHARE = 2   # a tile is passed over twice: half of the budget stays nearer
 _PENDING = 2 ** 17
+_AHEAD = 24       # tiles of each thread that wait while the bars are raised
 _BLOCK = 2048     # queries whose candidates are scored again together
 
 
@@ -118,23 +119,23 @@ class NearRows(BestRows):
         return Found(query + top, keys_of(scores[query, other], other + left))
 
     def settle(self) -> None:
-        parts = self._parts()
-        worst = best_keys(parts, self.num_queries, self.k, ordered=False).max(axis=1)
+        queries, keys = (np.concatenate(part) for part in zip(self._kept, *self._pending,
+                                                              strict=True))
+        order = np.argsort(queries, kind='stable')  # mostly in order as they are
+        queries, keys = queries[order], keys[order]
+        worst = best_keys([(queries, keys)], self.num_queries, self.k, ordered=False).max(axis=1)
         with np.errstate(over='ignore'):  # from the lowest to -inf
-            below = np.nextafter(self.reach.below(from_keys(worst)[0]), np.float32(-np.inf))
+            below = np.nextafter(self.reach.below(scores_of(worst)), np.float32(-np.inf))
         self.bar = np.where(self.bar == rounded.LOST, self.bar, below)
-        self.bar[rounded.too_many(self._near(parts), self.num_queries, self.k)] = rounded.LOST
-        parts = self._near(parts)
-        queries, keys = (np.concatenate(part) for part in zip(*parts, strict=True))
-        order = np.argsort(queries, kind='stable')
-        self._kept = Found(queries[order], keys[order])
-        self._pending, self._count = [], 0
-        self._limit = max(self._limit, len(order))
-
-    def _near(self, parts: list[tuple[np.ndarray, np.ndarray]]
-              ) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [(queries[keep], keys[keep]) for queries, keys in parts
-                for keep in [from_keys(keys)[0] > self.bar[queries]]]
+        for _ in range(2):  # the second time without those that are lost
+            near = scores_of(keys) > self.bar[queries]
+            queries, keys = queries[near], keys[near]
+            lost = rounded.too_many([(queries, keys)], self.num_queries, self.k)
+            if not lost.any():
+                break
+            self.bar[lost] = rounded.LOST
+        self._kept, self._pending, self._count = Found(queries, keys), [], 0
+        self._limit = max(self._limit, len(queries))
 
     def result(self) -> tuple[Tensor, Tensor]:
         queries, rows = self._kept.queries, from_keys(self._kept.keys)[1]
@@ -188,10 +189,9 @@ def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 
             np.fill_diagonal(scores, -np.inf)
         return list(_above(best, scores, top, left, bottom))
 
-    in_turn = rounded.in_order if by_halves else in_order
     strips = _strips(gallery, tile_budget, part, parts)
     for tiles in (next(strips, []), chain.from_iterable(strips)):
-        for found in in_turn(work, tiles):
+        for found in in_order(work, tiles, torch_alone=by_halves, ahead=_AHEAD):
             for pairs in found:
                 best.offer(pairs)
         best.settle()  # the first strip gives every query a bar

@@ -27,7 +27,7 @@ from ..files import write_json
 from .cpu import LOWEST, lower_bound
 from .cpu import num_threads as num_threads  # a part of the protocol
 from .half_precision import UNIT, rescored
-from .lists import best_keys, best_of_lists, from_keys, keys_of
+from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
 from .prepared import PreparedGallery
 from .threads import Result, Task, shares
 from .threads import in_order as in_threads
@@ -170,7 +170,7 @@ class _Candidates:
 
     def _cut(self) -> None:
         worst = best_keys(self._parts, len(self.queries), self.k, ordered=False).max(axis=1)
-        self._raise(from_keys(worst)[0])
+        self._raise(scores_of(worst))
         self._drop()
         lost = too_many(self._parts, len(self.bar), self.k)
         if lost.any():
@@ -181,7 +181,7 @@ class _Candidates:
 
     def _drop(self) -> None:
         self._parts = [(query[keep], keys[keep]) for query, keys in self._parts
-                       for keep in [from_keys(keys)[0] >= self.bar[query]]]
+                       for keep in [scores_of(keys) >= self.bar[query]]]
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores float32 and rows int64 ``(B, k)``, filled with ``-inf`` and -1; the best score of
