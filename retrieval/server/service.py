@@ -308,7 +308,9 @@ class Service:
                         for name, why in list(skipped.items())[:1000]],
             threshold=None if calibration is None or projection is not None
             else calibration.threshold,
-            encodes=bool(served.encoder.pipeline), words=bool(getattr(served.model, 'has_words', False)), calibrated=calibration is not None,
+            encodes=bool(served.encoder.pipeline),
+            words=bool(getattr(served.model, 'has_words', False)),
+            calibrated=calibration is not None,
             rerank=bool(served.model.rerankers),
             projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),

@@ -43,7 +43,8 @@ def test_a_name_stands_for_weights_that_there_are(name):
         assert pipeline[2]['crop_size'] == wanted['input_size'][:0:-1]
 
 
-@pytest.mark.parametrize('name', ['resnet50', 'vit_base_patch16_siglip_224.v2_webli', 'dinov3-small', 'convnext-base',
+@pytest.mark.parametrize('name', ['resnet50', 'vit_base_patch16_siglip_224.v2_webli',
+                                  'dinov3-small', 'convnext-base',
                                   'convnext_tiny.fb_in22k_ft_in1k_384'])
 def test_images_are_prepared_as_the_weights_want_them(name):
     """Against timm's own transform, which resizes by Pillow: within two grey values, where the
