@@ -1,8 +1,9 @@
-"""Find the most similar images of a gallery: JSON, and a picture of the rankings."""
+"""Find the images of a gallery that pictures or words describe: JSON, and a picture of them."""
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,9 +38,14 @@ def parser() -> argparse.ArgumentParser:
                            'and --checkpoint; what was encoded is kept in it, under .retrieval, '
                            'and only what changed is '
                            'encoded again')
-    arguments.add_argument('query', nargs='+', help='images, or folders of images; or files of '
-                           'embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
+    arguments.add_argument('query', nargs='+', help='images, or folders of images; words, where '
+                           'the encoder has a text tower, such as --encoder siglip2-base; or files '
+                           'of embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
                            'needed')
+    for sign, name in (('+', '--plus'), ('-', '--minus')):
+        arguments.add_argument(name, action='append', default=[], metavar='[WEIGHT:]QUERY',
+                               help='an image or words that are added to each query' if sign == '+'
+                               else 'an image or words for what is not wanted, such as 0.5:snow')
     arguments.add_argument('--filter', metavar='FILTER', help='which rows may be found, by '
                            'metadata, `label` and `id`, such as "price<20 and brand in (a, b)"')
     arguments.add_argument('--topk', type=int, default=10, help='results a query (default: 10)')
@@ -64,17 +70,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
+    added = [*arguments.plus, *arguments.minus]
     vectors = [Path(query).suffix.lower() in _VECTORS for query in arguments.query]
     if any(vectors):
-        if not all(vectors):
-            raise ValueError('The queries are embeddings or images, not both: search twice.')
+        if not all(vectors) or added:
+            raise ValueError('The queries are embeddings, or images and words, not both: search '
+                             'twice.')
         answers, datasets, ids = search_vectors(arguments)
         write(answers, Path(arguments.out), arguments.topk, datasets, ids)
         report(answers, Path(arguments.out))
         return
-    images = expand(arguments.query)
+    words = list(filter(is_words, arguments.query))
+    images = expand([query for query in arguments.query if query not in words])
     on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
-    quick = search_without_torch(arguments)
+    quick = None if words or added else search_without_torch(arguments)
     if quick is not None:
         answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
         write(answers, out, arguments.topk, [], quick.gallery.ids)
@@ -90,11 +99,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
-    answers = inferencer(images, arguments.topk, on_unreadable, filter=arguments.filter)
+    if added:
+        answers = inferencer.composed(*composed_queries([*images, *words], arguments),
+                                      filter=arguments.filter)
+    else:
+        answers = inferencer.composed(*([dict(text=text)] for text in words),
+                                      filter=arguments.filter)
+        answers += inferencer(images, arguments.topk, on_unreadable,
+                              filter=arguments.filter) if images else []
     write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
     report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
+
+
+def is_words(query: str) -> bool:
+    """True for a query that is neither a file nor seems to be the path of one.
+
+    Example:
+        >>> is_words('a red bicycle'), is_words('bicycle.jgp'), is_words('pictures/red')
+        (True, False, False)
+    """
+    path = os.path.expanduser(query)
+    return not (os.path.lexists(path) or os.sep in query
+                or re.search(r'\w\.\w{2,5}$', query) is not None)
+
+
+def composed_queries(queries: list[str], arguments: argparse.Namespace) -> list[list[Any]]:
+    """The parts of each query, with those of ``--plus`` and ``--minus``.
+
+    Raises:
+        FileNotFoundError: what seems to be a file is not there.
+    """
+    from ..answers import expand
+    from ..search.composed import QueryPart, weighted
+
+    def part(given: str, sign: float = 1.0) -> QueryPart:
+        weight, query = weighted(given, sign) if not os.path.exists(given) else (sign, given)
+        if is_words(query):
+            return QueryPart(text=query, weight=weight)
+        image, = expand([query])[:1]
+        return QueryPart(image=os.path.abspath(image), weight=weight)
+
+    rest = [*map(part, arguments.plus), *(part(one, -1.0) for one in arguments.minus)]
+    return [[QueryPart(text=one) if is_words(one) else QueryPart(image=one), *rest]
+            for one in queries]
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:

@@ -131,7 +131,27 @@ class ImageEncoder(BaseModule):
             TypeError: the images are not floating point.
         """
         _check_images(images)
-        described = self.describe(images)
+        return self._whitened(self.describe(images))
+
+    @property
+    def has_words(self) -> bool:
+        """True where the backbone has a text tower too (:class:`DualEncoder`)."""
+        return bool(getattr(self.backbone, 'has_words', False))
+
+    def embed_words(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings ``(B, D)`` float32 of texts, which go the way of images from the projection
+        on.
+
+        Raises:
+            ValueError: the backbone has no text tower.
+        """
+        if not self.has_words:
+            name = getattr(self.backbone, 'model_name', type(self.backbone).__name__)
+            raise ValueError(f'The encoder {name} has no text tower, so it cannot take words.')
+        found = self.backbone.embed_words(texts)
+        return self._whitened(self._scaled(self.projection(found).float()))
+
+    def _whitened(self, described: Tensor) -> Tensor:
         if isinstance(self.whitening, nn.Identity):
             return described
         return self._scaled(self.whitening(described).float())

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ..checks import whole_number
 from ..datasets.base import plain_config
 from ..distributed import rank
-from ..encoders import ImageEncoder, build_encoder
+from ..encoders import WORD_PRESETS, ImageEncoder, build_encoder
 from ..files import write_atomically
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
 from ..index import Index, check_gallery
@@ -104,6 +104,7 @@ class ImageToImageRetriever(BaseRetriever):
         self.check_fingerprint = check_fingerprint
         self.query_pipeline: str | None = None
         self.holder = PrototypeHolder(check_prototype(prototype))
+        self._words_hash: tuple[Any, str | None] = (None, None)
         if pretrained is not None:
             load_pretrained(self, pretrained)
 
@@ -153,6 +154,40 @@ class ImageToImageRetriever(BaseRetriever):
             raise ValueError(f'The image encoder must return embeddings (B, D), got {got}. Does it '
                              'want a pooling (`GlobalAveragePooling`) after its backbone?')
         return feats
+
+    @property
+    def has_words(self) -> bool:
+        """True where the encoder has a text tower too."""
+        return bool(getattr(self.image_encoder, 'has_words', False))
+
+    @torch.no_grad()
+    def embed_words(self, texts: Sequence[str]) -> Tensor:
+        """The embeddings ``(B, D)`` of texts, to search with.
+
+        Raises:
+            FingerprintError: a ``ValueError``; the gallery belongs to another text tower.
+            ValueError: the encoder has none, or a text is empty.
+        """
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f'Words to search for are text, and not empty; got {list(texts)!r}.')
+        if not self.has_words:
+            encoder = getattr(self.image_encoder, 'backbone', self.image_encoder)
+            name = getattr(encoder, 'model_name', type(encoder).__name__)
+            raise ValueError(f'The encoder {name} has no text tower, so it cannot search for words '
+                             f'({texts[0]!r}). These have one: {", ".join(WORD_PRESETS)}; take '
+                             'one, as --encoder, and the gallery is encoded with it.')
+        made = None if self.holder.gallery is None else self.holder.gallery.fingerprint.words
+        if self.check_fingerprint and made and made != self._words_fingerprint():
+            raise FingerprintError('The gallery belongs to another text tower or tokenizer than '
+                                   'that of the words, so their similarities would mean nothing. '
+                                   'Search it by pictures, or encode it with this model.')
+        return self.image_encoder.embed_words(list(texts))
+
+    def _words_fingerprint(self) -> str | None:
+        version = weights_version(self.image_encoder)
+        if self._words_hash[0] != version:
+            self._words_hash = (version, self.fingerprint().words)
+        return self._words_hash[1]
 
     def loss(self, inputs: Tensor,
              data_samples: list[RetrievalDataSample] | None) -> dict[str, Tensor]:

@@ -219,9 +219,13 @@ def fingerprint_of(encoder: nn.Module, data_preprocessor: Any,
     """The fingerprint of an encoder behind a data preprocessor and a pipeline of that hash."""
     settings = getattr(data_preprocessor, 'settings', None)
     preprocessor = settings() if callable(settings) else type(data_preprocessor).__name__
-    return Fingerprint(hash_weights(encoder), hash_settings(preprocessor), pipeline,
+    words = {f'{name}.{part}' if name else part for name, module in encoder.named_modules()
+             if hasattr(module, 'word_state') for part in module.word_state()}
+    images = set(encoder.state_dict()) - words if words else None
+    return Fingerprint(hash_weights(encoder, images), hash_settings(preprocessor), pipeline,
                        _part_hash(encoder, 'pooling', 'multi_scale'),
-                       _part_hash(encoder, 'whitening'))
+                       _part_hash(encoder, 'whitening'),
+                       hash_weights(encoder, words) if words else None)
 
 
 def _part_hash(encoder: nn.Module, *parts: str) -> str | None:

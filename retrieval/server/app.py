@@ -64,12 +64,14 @@ class _Strict(BaseModel):
 
 
 class QueryPart(_Strict):
-    """One of row, id, upload and vector."""
+    """One of row, id, upload, vector and text."""
 
     row: Handle | None = None
     id: str | None = None
     upload: str | None = None
     vector: Annotated[list[FiniteFloat], Field(max_length=65536)] | None = None
+    text: Annotated[str, Field(min_length=1, max_length=2000, description='Words, where the '
+                               'encoder has a text tower (`words` of /v1/info).')] | None = None
     box: Annotated[list[FiniteFloat], Field(
         min_length=4, max_length=4,
         description='[left, top, width, height] in shares of the picture.')] | None = None
@@ -309,7 +311,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post('/v1/search', response_model=dict[str, Any], openapi_extra=_either(
         Search, 'Pictures as queries; k, offset, stack and the others as fields.'))
     async def search(request: Request) -> JSONResponse:
-        """Search with rows, uploads, vectors and parts of pictures; or list the rows."""
+        """Search with rows, uploads, words, vectors and parts of pictures; or list the rows."""
         if _is_form(request):
             service.encoder.check()
             pictures, fields, form = await _form(request)

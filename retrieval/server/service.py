@@ -38,13 +38,14 @@ class UnknownRowError(LookupError):
 
 @dataclass
 class Query:
-    """A part of a query: one of ``row``, ``id``, ``upload`` and ``vector``.
+    """A part of a query: one of ``row``, ``id``, ``upload``, ``vector`` and ``text``.
 
     Args:
         row: the number of a row, as results have it.
         id: the id of a row.
         upload: the name of an upload.
         vector: an embedding ``(D,)``.
+        text: words, where the encoder has a text tower.
         box: left, top, width and height of the part of the picture to search with, as shares of
             the whole in [0, 1].
         weight: below 0 what is not wanted.
@@ -54,6 +55,7 @@ class Query:
     id: str | None = None
     upload: str | None = None
     vector: Sequence[float] | None = None
+    text: str | None = None
     box: Sequence[float] | None = None
     weight: float = 1.0
 
@@ -306,7 +308,9 @@ class Service:
                         for name, why in list(skipped.items())[:1000]],
             threshold=None if calibration is None or projection is not None
             else calibration.threshold,
-            encodes=bool(served.encoder.pipeline), calibrated=calibration is not None,
+            encodes=bool(served.encoder.pipeline),
+            words=bool(getattr(served.model, 'has_words', False)),
+            calibrated=calibration is not None,
             rerank=bool(served.model.rerankers),
             projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),
@@ -383,10 +387,10 @@ class Service:
             UnreadableImageError: the picture cannot be read.
             ValueError: it names none, or several; the box lies outside; the vector is no embedding.
         """
-        given = [name for name in ('row', 'id', 'upload', 'vector')
+        given = [name for name in ('row', 'id', 'upload', 'vector', 'text')
                  if getattr(query, name) is not None]
         if len(given) != 1:
-            raise ValueError('A query names one of row, id, upload and vector, got '
+            raise ValueError('A query names one of row, id, upload, vector and text, got '
                              f'{" and ".join(given) or "none"}.')
         if query.vector is not None:
             if query.box is not None:
@@ -396,6 +400,11 @@ class Service:
             if vector.ndim != 1 or len(vector) != width or not bool(vector.isfinite().all()):
                 raise ValueError(f'A vector has {width} finite numbers here, got {len(vector)}.')
             return vector if snapshot.projection is None else vector @ snapshot.projection
+        if query.text is not None:
+            if query.box is not None:
+                raise ValueError('A box is a part of a picture, and words have none.')
+            found = snapshot.served.encoder.words(query.text)
+            return found if snapshot.projection is None else found @ snapshot.projection
         row = self.row_of(snapshot, query)
         if row is not None and query.box is None:
             return snapshot.vectors([row])[0]
@@ -477,6 +486,10 @@ class Service:
                  for row in rows[offset:offset + k]]
         asked = [None if row is None else self.described(snapshot, row)
                  for row in (self.row_of(snapshot, query) for query in queries)]
+        if any(query.text is not None for query in queries):  # the calibration is of pictures
+            shown = [one | dict(probability=None, match=None) for one in shown]
+            return self._answer(snapshot, shown, stacked, total, None, facets, start) \
+                | dict(queries=asked, threshold=None)
         return self._answer(snapshot, shown, stacked, total, best, facets, start) \
             | dict(queries=asked)
 

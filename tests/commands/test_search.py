@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -266,3 +267,50 @@ def test_a_program_that_a_gallery_names_is_not_run(gallery, folder, tmp_path, na
     assert status == 2 and "type='os.system' in model.head" in err and '--trust' in err
     assert run('cluster', path, '--k', 2, '--out', tmp_path)[0] == 0
     assert not mark.exists()
+
+
+@pytest.fixture(scope='module')
+def dual_bundle(tmp_path_factory):
+    """A bundle of a tiny encoder of images and words."""
+    pytest.importorskip('transformers')
+    from retrieval.runs.write_bundle import write_bundle
+
+    from ..dual_models import make_dual
+
+    root = tmp_path_factory.mktemp('dual')
+    make_dual(root / 'hub', 'siglip')
+    encoder = dict(type='ImageEncoder', pooling=None, backbone=dict(
+        type='DualEncoder', weights=str(root / 'hub')))
+    steps = [dict(type='LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+    write_bundle(root / 'dual', dict(
+        model=dict(type='ImageToImageRetriever', image_encoder=encoder),
+        test_dataloader=dict(dataset=dict(pipeline=steps))))
+    return root / 'dual'
+
+
+def test_words_search_a_folder(folder, dual_bundle, tmp_path):
+    def asked(*arguments):
+        status, printed, err = run('search', folder, *arguments, '--encoder', dual_bundle,
+                                   '--topk', 3, '--out', tmp_path, '--no-cache')
+        assert status == 0, err
+        return json.loads((tmp_path / 'results.json').read_text()), printed
+
+    image = folder / 'class1' / '0.png'
+    (words, picture), printed = asked('a red bicycle', image)
+    assert words['query'] == '"a red bicycle"' and len(words['results']) == 3
+    assert picture['query'] == str(image) and '"a red bicycle": ' in printed
+    assert (tmp_path / 'rankings.png').is_file()
+    (mixed,), _ = asked(image, '--plus', 'at night', '--minus', '0.5:snow')
+    assert mixed['query'] == f'{image} + "at night" - 0.5 "snow"'
+    assert str(image) not in [hit['id'] for hit in mixed['results']]
+    (again,), _ = asked('a red bicycle', '--minus', f'2:{image}')
+    assert [hit['id'] for hit in again['results']] != [hit['id'] for hit in words['results']]
+
+
+@pytest.mark.parametrize(('query', 'message'), [
+    ('a red bicycle', r"resnet10t has no text tower.*\('a red bicycle'\).*siglip2-base"),
+    ('bicycle.jgp', "There is no image 'bicycle.jgp'"), ('some/where', 'There is no image or')])
+def test_words_want_an_encoder_of_words(folder, config, checkpoint, tmp_path, query, message):
+    status, _, err = run('search', folder, query, '--config', config, '--checkpoint', checkpoint,
+                         '--out', tmp_path, '--no-cache')
+    assert status == 2 and re.search(message, err), err

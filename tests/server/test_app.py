@@ -243,3 +243,44 @@ def test_an_empty_server_says_so(services, tmp_path):
     assert search(client)['results'] == []
     assert client.get('/v1/info').json()['images'] == 0
     assert client.post('/v1/search', json=dict(queries=[dict(row=0)])).status_code == 404
+
+
+def test_words(client, services, folder, tmp_path):
+    """Against the encoder's own vectors; the calibration, which is of pictures, does not count."""
+    from retrieval.evaluation import MatchCalibration
+    from retrieval.server.follow import follow_folder
+    from retrieval.server.service import Source
+
+    class Words(torch.nn.Module):
+        has_words = True
+
+        def forward(self, images):
+            return images.mean((2, 3))
+
+        def embed_words(self, texts):
+            return torch.tensor([COLOURS[text] for text in texts], dtype=torch.float32)
+
+        def word_state(self):
+            return []
+
+    assert client.get('/v1/info').json()['words'] is False
+    refused = client.post('/v1/search', json=dict(queries=[dict(text='red')]))
+    assert refused.status_code == 422 and 'has no text tower' in refused.json()['detail']
+    service = services(Source('pictures', tmp_path / 'words', str(folder)),
+                       calibration=MatchCalibration(0.9999, method='platt', slope=9.))
+    service.model.image_encoder = Words()
+    follow_folder(service)
+    service.refresh()
+    asked = ask(service)
+    assert asked.get('/v1/info').json()['words'] is True
+    found = search(asked, queries=[dict(text='red')], k=4, stack=False)
+    assert {hit['folder'] for hit in found['results']} == {'red'} and found['queries'] == [None]
+    assert found['threshold'] is None and not found['no_match']
+    assert {hit['match'] for hit in found['results']} == {None}
+    mixed = search(asked, queries=[dict(text='green'), dict(id='red/0.png', weight=-2)], k=12,
+                   stack=False)['results']
+    assert mixed[0]['folder'] == 'green' and mixed[-1]['folder'] == 'red'
+    for wrong in (dict(text=''), dict(text='red', box=[0, 0, 1, 1]), dict(text='red', id='x')):
+        assert asked.post('/v1/search', json=dict(queries=[wrong])).status_code == 422
+    assert np.allclose(asked.post('/v1/embed', json=dict(text='blue')).json()['embedding'],
+                       COLOURS['blue'])

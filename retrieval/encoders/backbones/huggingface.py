@@ -124,13 +124,13 @@ def checked(build: Any, name: str) -> Any:
                          ) from error
 
 
-def fetched(fetch: Any, name: str) -> Any:
+def fetched(fetch: Any, name: str,
+            hint: str = f"{HINT}: model_name='vit' with its settings") -> Any:
     try:
         return fetch()
     except OSError as error:
         reason = str(error).split('\n')[0]
-        raise ConnectionError(f'{name!r} could not be fetched ({reason}). {HINT}: '
-                              "model_name='vit' with its settings.") from error
+        raise ConnectionError(f'{name!r} could not be fetched ({reason}). {hint}.') from error
 
 
 def build_options(config: Any, pooled: bool) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class HuggingFaceBackbone(BaseModule):
         options = build_options(config, pooled)
         self.model: Any = _build(source, config, options) if pretrained else _draw(config, options)
         if checkpoint is not None:
-            self.model = _load_file(self.model, Checkpoint.of(checkpoint), options)
+            self.model = load_file(self.model, Checkpoint.of(checkpoint), options)
         # transformers' models have an init_weights, which MMEngine must not run after loading.
         self.model.is_init = True
         self._freeze_unused()
@@ -300,7 +300,7 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
     return model.float()
 
 
-def _load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
+def load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
     """The model with a file's weights, by transformers' own loader: it knows under which names
     releases of the past have written them.
     """

@@ -1,24 +1,26 @@
 // What the page shows stands in the fragment of its address, so that back, reload and a sent link work.
 // Pictures of the gallery stand in it by their ids, which outlast a restart of the server, unlike numbers of rows.
-//   #q=i:cats/tom.jpg&q=-0.5@0.1,0.2,0.5,0.5u:3fa9…&f.label=cat&r.date=2020..2021&sort=date&open=cats/tim.jpg
+//   #q=i:cats/tom.jpg&q=-0.5@0.1,0.2,0.5,0.5u:3fa9…&q=t:a+red+bicycle&f.label=cat&r.date=2020..2021&sort=date&open=cats/tim.jpg
 import {useState, useEffect, useCallback} from './ui.js';
 
 const DEFAULTS = {view: 'search', queries: [], filter: {}, sort: 'score', stack: true, rerank: true, open: null, lasso: null, threshold: 0.95, colour: ''};
 export const SORTS = ['score', 'date', 'folder'];
 const VIEWS = ['search', 'duplicates', 'map', 'marks'];
 
-/** `[weight][@box]i:id` or `…u:upload` as {id or upload, weight, box}; null where it is none. */
+const KINDS = {i: 'id', u: 'upload', t: 'text'};
+
+/** `[weight][@box]i:id`, `…u:upload` or `[weight]t:words` as {id, upload or text, weight, box}; null where it is none. */
 function parseQuery(text) {
-  const parts = /^(-?[\d.]+)?(?:@([\d.,]+))?([iu]):(.+)$/s.exec(text);
+  const parts = /^(-?[\d.]+)?(?:@([\d.,]+))?([iut]):(.+)$/s.exec(text);
   if (!parts) return null;
-  const query = {[parts[3] === 'i' ? 'id' : 'upload']: parts[4], weight: Number(parts[1] ?? 1)};
+  const query = {[KINDS[parts[3]]]: parts[4], weight: Number(parts[1] ?? 1)};
   if (parts[2]) query.box = parts[2].split(',').map(Number);
   return Number.isFinite(query.weight) && (!query.box || query.box.length === 4 && query.box.every(Number.isFinite)) ? query : null;
 }
 
-export function formatQuery({id, upload, weight = 1, box}) {
+export function formatQuery({id, upload, text, weight = 1, box}) {
   return (weight === 1 ? '' : weight) + (box ? `@${box.map((x) => Number(x.toFixed(4))).join(',')}` : '')
-    + (id === undefined ? `u:${upload}` : `i:${id}`);
+    + (text !== undefined ? `t:${text}` : id === undefined ? `u:${upload}` : `i:${id}`);
 }
 
 export function parse(fragment) {
