@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import (
     add_folder_options,
     cache_name,
@@ -28,7 +28,7 @@ _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('search', description=__doc__)
+    arguments = CommandParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
                            'a bundle with a gallery, an index file (images are searched in it with '
                            '--encoder, or --config and --checkpoint), or a folder of images. A '
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..answers import expand
@@ -70,17 +70,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError('The queries are embeddings or images, not both: search twice.')
         answers, datasets, ids = search_vectors(arguments)
         write(answers, Path(arguments.out), arguments.topk, datasets, ids)
-        report(answers, Path(arguments.out))
-        return
+        return report(answers, Path(arguments.out))
     images = expand(arguments.query)
     on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
     quick = search_without_torch(arguments)
     if quick is not None:
         answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
         write(answers, out, arguments.topk, [], quick.gallery.ids)
-        report(answers, out)
+        outcome = report(answers, out)
         refuse_unreadable(answers)
-        return
+        return outcome
     if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
@@ -92,9 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         datasets = [config_dataset(config)]
     answers = inferencer(images, arguments.topk, on_unreadable, filter=arguments.filter)
     write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
-    report(answers, out)
+    outcome = report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
+    return outcome | dict(skipped=inferencer.model.gallery.skipped)
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -219,7 +219,7 @@ def write(answers: list[dict[str, Any]], out: Path, topk: int, datasets: list[An
         (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
 
 
-def report(answers: list[dict[str, Any]], out: Path) -> None:
+def report(answers: list[dict[str, Any]], out: Path) -> Outcome:
     """Print the best results of each query, and where the files are."""
     for answer in answers:
         if 'error' in answer:
@@ -227,8 +227,9 @@ def report(answers: list[dict[str, Any]], out: Path) -> None:
             continue
         best = ', '.join(f'{hit["id"]} ({hit["score"]:.3f})' for hit in answer['results'][:3])
         print(f'{answer["query"]}: {best or "no match"}')
-    drawn = f' and {out}/rankings.png' if (out / 'rankings.png').exists() else ''
-    print(f'{out}/results.json{drawn} hold{"" if drawn else "s"} the rest.')
+    files = [file for file in (out / 'results.json', out / 'rankings.png') if file.exists()]
+    print(f'{" and ".join(map(str, files))} hold{"s" * (len(files) == 1)} the rest.')
+    return dict(files=files, queries=answers)
 
 
 def refuse_unreadable(answers: list[dict[str, Any]]) -> None:
