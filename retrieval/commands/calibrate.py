@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import add_folder_options, list_unreadable, open_vectors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('calibrate', description=__doc__, epilog='Search with it: '
-                                        'search GALLERY QUERY --calibration OUT.json')
+    arguments = CommandParser('calibrate', description=__doc__, epilog='Search with it: '
+                              'search GALLERY QUERY --calibration OUT.json')
     arguments.add_argument('gallery', help='a gallery file with labels, or a folder with one '
                            'sub-folder a class; with --marks, any gallery or folder')
     arguments.add_argument('out', metavar='OUT.json', help='the calibration to write')
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..evaluation import tar_at_far
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
               f'{min(thresholds):.4f} to {max(thresholds):.4f}')
     print(f'written to {arguments.out}')
     list_unreadable(gallery)
+    return dict(files=[arguments.out], threshold=made.threshold, measured=measured, rates=rates,
+                class_thresholds=made.class_thresholds, skipped=gallery.skipped)
 
 
 def _from_labels(gallery: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:

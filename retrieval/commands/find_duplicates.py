@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import add_folder_options, list_unreadable, open_vectors, write_sheet
 
 _SHOWN, _COLUMNS = 40, 8
@@ -14,7 +14,7 @@ _SHOWN, _COLUMNS = 40, 8
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'find_duplicates', description=__doc__, epilog='What a near-duplicate is depends on the '
         'encoder: look at the groups at the end of duplicates.png, whose weakest link is nearest '
         'to the threshold, and move it.')
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..ranking.range_search import checked_threshold
@@ -55,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'{len(found.links)} images are links to others, and are no duplicates of them')
     files = 'duplicates.json, duplicates.csv and duplicates.png' if drawn \
         else 'duplicates.json and duplicates.csv'
+    names = ['duplicates.json', 'duplicates.csv', *['duplicates.png'] * drawn]
     print(f'{out}/{files} hold them.' if len(found) else f'{out}/duplicates.json says so.')
     list_unreadable(gallery, other)
+    return dict(files=[out / name for name in names], groups=len(found.groups), images=images,
+                pairs=len(found), links=len(found.links),
+                skipped={**gallery.skipped, **({} if other is None else other.skipped)})
 
 
 def write(found: Any, arguments: argparse.Namespace, out: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import (
     add_folder_options,
     cache_name,
@@ -29,7 +29,7 @@ _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('search', description=__doc__)
+    arguments = CommandParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
                            'a bundle with a gallery, an index file (images are searched in it with '
                            '--encoder, or --config and --checkpoint), or a folder of images. A '
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..answers import expand
@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                              'twice.')
         answers, datasets, ids = search_vectors(arguments)
         write(answers, Path(arguments.out), arguments.topk, datasets, ids)
-        report(answers, Path(arguments.out))
-        return
+        return report(answers, Path(arguments.out))
     words = list(filter(is_words, arguments.query))
     images = expand([query for query in arguments.query if query not in words])
     on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
@@ -87,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if quick is not None:
         answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
         write(answers, out, arguments.topk, [], quick.gallery.ids)
-        report(answers, out)
+        outcome = report(answers, out)
         refuse_unreadable(answers)
-        return
+        return outcome
     if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
@@ -108,9 +107,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         answers += inferencer(images, arguments.topk, on_unreadable,
                               filter=arguments.filter) if images else []
     write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
-    report(answers, out)
+    outcome = report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
+    return outcome | dict(skipped=inferencer.model.gallery.skipped)
 
 
 def is_words(query: str) -> bool:
@@ -268,7 +268,7 @@ def write(answers: list[dict[str, Any]], out: Path, topk: int, datasets: list[An
         (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
 
 
-def report(answers: list[dict[str, Any]], out: Path) -> None:
+def report(answers: list[dict[str, Any]], out: Path) -> Outcome:
     """Print the best results of each query, and where the files are."""
     for answer in answers:
         if 'error' in answer:
@@ -276,8 +276,9 @@ def report(answers: list[dict[str, Any]], out: Path) -> None:
             continue
         best = ', '.join(f'{hit["id"]} ({hit["score"]:.3f})' for hit in answer['results'][:3])
         print(f'{answer["query"]}: {best or "no match"}')
-    drawn = f' and {out}/rankings.png' if (out / 'rankings.png').exists() else ''
-    print(f'{out}/results.json{drawn} hold{"" if drawn else "s"} the rest.')
+    files = [file for file in (out / 'results.json', out / 'rankings.png') if file.exists()]
+    print(f'{" and ".join(map(str, files))} hold{"s" * (len(files) == 1)} the rest.')
+    return dict(files=files, queries=answers)
 
 
 def refuse_unreadable(answers: list[dict[str, Any]]) -> None:
