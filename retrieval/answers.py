@@ -53,7 +53,7 @@ def described(query: str | None, rows: Sequence[int], scores: Sequence[float], g
         rows: of the gallery, best first.
         scores: the score of each.
         gallery: what they are rows of.
-        calibration: a :class:`retrieval.MatchCalibration`, or None.
+        calibration: a :class:`retrieval.MatchCalibration` for the query, or None.
         threshold: leaves lower scores out, in the place of the calibration's.
     """
     results: list[dict[str, Any]] = []

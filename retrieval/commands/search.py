@@ -55,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--calibration', metavar='FILE.json',
                            help='a calibration: results get a probability, and those below its '
                            'threshold are left out')
+    arguments.add_argument('--cut', metavar='auto|SHARE', help='leave out what does not match, '
+                           'without labels: each query has a threshold of its own, from the scores '
+                           'that the gallery gives it. auto: where fewer than one result that does '
+                           'not match is to be expected; a share such as 0.05: so many of the '
+                           'queries without a match get a result all the same')
+    arguments.add_argument('--beside', metavar='NEW', help='the store of a migration that is not '
+                           'done: its rows, and those that only the gallery has, in one ranking')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
     add_folder_options(arguments)
@@ -98,6 +105,11 @@ def main(argv: Sequence[str]) -> Outcome:
     else:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
+    if arguments.beside is not None:
+        inferencer = with_both(inferencer, arguments)
+    if arguments.cut is not None:
+        gallery = inferencer.model.gallery
+        inferencer.calibration = cut_of(arguments, gallery, inferencer.model.similarity)
     if added:
         answers = inferencer.composed(*composed_queries([*images, *words], arguments),
                                       filter=arguments.filter)
@@ -186,6 +198,33 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
                                     calibration=arguments.calibration), config
 
 
+def with_both(old: Any, arguments: argparse.Namespace) -> Any:
+    """The inferencer over a gallery of which a part is encoded by a new model.
+
+    Args:
+        old: over the whole gallery, by the old model.
+        arguments: ``--beside`` names the new model's store.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be searched, or has too few rows.
+    """
+    from ..gallery import Gallery
+    from ..retrievers.model_change import ModelChange, changing_retriever
+    from ..search import ImageRetrievalInferencer
+
+    if not isinstance(old.model.gallery, Gallery):
+        raise ValueError('--beside reads the embeddings of the gallery, and an index alone has '
+                         'none: give the gallery.')
+    given = {**vars(arguments), 'gallery': arguments.beside, 'calibration': None,
+             'config': None, 'checkpoint': None, 'encoder': None, 'cfg_options': None}
+    new, _ = open_gallery(argparse.Namespace(**given))
+    change = ModelChange(old.model.gallery, new.model.gallery)
+    model = changing_retriever(change, new.model,
+                               old.model if old.pipeline == new.pipeline else None)
+    return ImageRetrievalInferencer(model, pipeline=new.pipeline, topk=arguments.topk,
+                                    calibration=arguments.calibration)
+
+
 def search_vectors(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Any], Any]:
     """The answers for files of embeddings, the datasets of the gallery's pictures where they are
     known, and the gallery's ids. A query with an id does not find the row of that id.
@@ -210,20 +249,56 @@ def search_vectors(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]],
         index = ExactIndex(gallery.similarity or 'cosine_similarity')
         index.add(gallery.embeddings, gallery.ids)
         chosen = None if arguments.filter is None else gallery.where(arguments.filter)
-    calibration = None if arguments.calibration is None else \
-        MatchCalibration.load(arguments.calibration)
+    if arguments.cut is not None:
+        calibration = cut_of(arguments, gallery, index.similarity)
+    elif arguments.calibration is not None:
+        calibration = MatchCalibration.load(arguments.calibration)
+    else:
+        calibration = None
+    depth = max(arguments.topk, 0 if calibration is None else calibration.depth)
     answers = []
     for path in arguments.query:
         queries = Gallery.load(path)
         names = list(queries.ids) if queries.identified else [
             f'{path}:{row}' for row in range(len(queries))]
-        found = index.search(queries.embeddings, min(arguments.topk, len(index)),
+        found = index.search(queries.embeddings, min(depth, len(index)),
                              exclude=names if queries.identified else None, filter=chosen)
         for row, name in enumerate(names):
-            length = int(found.lengths[row])
-            answers.append(described(name, found.indices[row, :length].tolist(),
-                                     found.scores[row, :length].tolist(), gallery, calibration))
+            scores = found.scores[row, :int(found.lengths[row])].tolist()
+            own = None if calibration is None else calibration.of_query(scores)
+            shown = scores[:arguments.topk]
+            answers.append(described(name, found.indices[row, :len(shown)].tolist(), shown,
+                                     gallery, own))
     return answers, datasets, gallery.ids
+
+
+def cut_of(arguments: argparse.Namespace, gallery: Any, similarity: Any) -> Any:
+    """The calibration of ``--cut`` for a gallery.
+
+    Raises:
+        ValueError: it is neither ``auto`` nor a share, stands beside ``--calibration``, or the
+            gallery has no embeddings or too few.
+    """
+    from ..evaluation import calibrate_without_labels
+    from ..gallery import Gallery
+
+    if arguments.calibration is not None:
+        raise ValueError('--cut and --calibration both say where to cut: give one of them.')
+    if not isinstance(gallery, Gallery):
+        raise ValueError('--cut reads the embeddings of the gallery, and an index alone has none: '
+                         'give the gallery, or a --calibration.')
+    share = None
+    if arguments.cut != 'auto':
+        try:
+            share = float(arguments.cut)
+        except ValueError:
+            share = -1.
+        if not 0 < share < 1:
+            raise ValueError('--cut is auto, or a share between 0 and 1 such as 0.05; got '
+                             f'{arguments.cut!r}.')
+    return calibrate_without_labels(gallery.embeddings,
+                                    'expected' if share is None else 'no_match', share,
+                                    similarity=similarity)
 
 
 def search_without_torch(arguments: argparse.Namespace) -> Any:
@@ -234,7 +309,7 @@ def search_without_torch(arguments: argparse.Namespace) -> Any:
 
     named = arguments.encoder is not None and is_export(arguments.encoder)
     if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options \
-            or arguments.filter:
+            or arguments.filter or arguments.cut or arguments.beside:
         return None
     from ..encoded_folder import cache_beside
     from ..export.folder_search import FolderSearch

@@ -180,6 +180,8 @@ class ImageRetrievalInferencer:
             OSError: an image cannot be read.
         """
         topk = self.topk if topk is None else whole_number('topk', topk)
+        if topk is None and self.calibration is not None and self.model.topk != -1:
+            topk = self.model.topk
         self._check_threshold(threshold)
         dataset, samples = self._searched(images, on_unreadable, topk, filter)
         found = [self.answer(sample, topk, threshold) for sample in samples]
@@ -280,9 +282,10 @@ class ImageRetrievalInferencer:
         """The answer of :meth:`__call__` for one of :meth:`samples`."""
         if sample.get('unreadable', None):
             return dict(query=sample_id_of(sample), error=sample.unreadable)
-        return described(sample_id_of(sample), sample.pred_label.tolist()[:topk],
-                         sample.pred_score.tolist()[:topk], self.model.gallery,
-                         self.calibration, threshold)
+        scores = sample.pred_score.tolist()
+        calibration = None if self.calibration is None else self.calibration.of_query(scores)
+        return described(sample_id_of(sample), sample.pred_label.tolist()[:topk], scores[:topk],
+                         self.model.gallery, calibration, threshold)
 
     @torch.no_grad()
     def _searched(self, images: Any, on_unreadable: str, topk: int | None, filter: Any = None) \
@@ -293,7 +296,8 @@ class ImageRetrievalInferencer:
         loader: Any = DataLoader(dataset, batch_size=self.batch_size,
                                  num_workers=self.num_workers, collate_fn=pseudo_collate)
         title = 'Searching' if self.progress and len(loader) > 1 else None
-        options: dict[str, Any] = {} if topk is None else dict(topk=topk)
+        options: dict[str, Any] = {} if topk is None else dict(
+            topk=max(topk, 0 if self.calibration is None else self.calibration.depth))
         if isinstance(filter, str) and isinstance(self.model.gallery, Gallery):
             filter = self.model.gallery.where(filter)  # once for all batches
         if filter is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..checks import whole_number
+from ..evaluation import MatchCalibration
 from ..gallery import Gallery
 from ..index import Index, MilvusIndex
 from ..structures import RetrievalDataSample
@@ -307,7 +308,7 @@ class Service:
                              reason=why.replace(root, '') if root else why)
                         for name, why in list(skipped.items())[:1000]],
             threshold=None if calibration is None or projection is not None
-            else calibration.threshold,
+            or calibration.method == 'tail' else calibration.threshold,
             encodes=bool(served.encoder.pipeline),
             words=bool(getattr(served.model, 'has_words', False)),
             calibrated=calibration is not None,
@@ -341,11 +342,11 @@ class Service:
             raise UnknownRowError(f'There is no {named}: it was removed, or never there.')
         return row
 
-    def described(self, snapshot: Snapshot, row: int, score: float | None = None) -> dict[str, Any]:
-        """A row as a result."""
+    def described(self, snapshot: Snapshot, row: int, score: float | None = None,
+                  calibration: MatchCalibration | None = None) -> dict[str, Any]:
+        """A row as a result, with the calibration of the query."""
         name, label = snapshot.name(row), snapshot.gallery.label_name(row)
         facts = self.facts.of(snapshot.ids[row])
-        calibration = snapshot.calibration
         found = dict(
             row=int(snapshot.handles[row]), id=name, name=os.path.basename(name) or name,
             folder=os.path.dirname(name), label=label,
@@ -446,7 +447,7 @@ class Service:
             if snapshot is None:
                 if queries:
                     self.current()
-                return self._answer(None, [], {}, 0, None, [], start)
+                return self._answer(None, [], None, 0, None, [], start)
             try:
                 return self._searched(snapshot, queries, k, offset, filter, among, rerank, stack,
                                       sort, start)
@@ -463,14 +464,19 @@ class Service:
             inside = np.isin(snapshot.handles, list(among))
             mask = inside if mask is None else mask & inside
         scores: dict[int, float] = {}
+        calibration = snapshot.calibration
         if queries:
-            depth = max(offset + (2 if stack else 1) * k,
+            depth = max(calibration.depth if calibration else 0,
+                        offset + (2 if stack else 1) * k,
                         _DEPTH if snapshot.columns or sort != 'score' else 0)
             rows, scores = self._ranked(snapshot, queries, depth, mask, rerank)
             best = scores[rows[0]] if rows else None
         else:
             rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
             best = None
+        if calibration is not None:  # of one that judges rankings, none where there is too little
+            calibration = None if len(scores) < calibration.fewest else calibration.of_query(
+                [scores[row] for row in rows])
         counted = np.asarray(rows, dtype=np.int64)
         facets = snapshot.facets(None if not queries and mask is None else
                                  counted[:_DEPTH] if queries else counted)
@@ -481,22 +487,21 @@ class Service:
         stacked: dict[int, list[int]] = {}
         if stack and queries and sort == 'score':
             rows, stacked = _stacks(snapshot, rows, offset + 2 * k)
-        shown = [self.described(snapshot, int(row), scores.get(int(row)))
+        shown = [self.described(snapshot, int(row), scores.get(int(row)), calibration)
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
                  for row in rows[offset:offset + k]]
         asked = [None if row is None else self.described(snapshot, row)
                  for row in (self.row_of(snapshot, query) for query in queries)]
         if any(query.text is not None for query in queries):  # the calibration is of pictures
             shown = [one | dict(probability=None, match=None) for one in shown]
-            return self._answer(snapshot, shown, stacked, total, None, facets, start) \
-                | dict(queries=asked, threshold=None)
-        return self._answer(snapshot, shown, stacked, total, best, facets, start) \
+            return self._answer(snapshot, shown, None, total, None, facets, start) \
+                | dict(queries=asked)
+        return self._answer(snapshot, shown, calibration, total, best, facets, start) \
             | dict(queries=asked)
 
     def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
-                stacked: Mapping[int, list[int]], total: int, best: float | None,
+                calibration: MatchCalibration | None, total: int, best: float | None,
                 facets: list[Any], start: float) -> dict[str, Any]:
-        calibration = None if snapshot is None else snapshot.calibration
         threshold = None if calibration is None else calibration.threshold
         return dict(results=shown, threshold=threshold,
                     no_match=best is not None and threshold is not None and best < threshold,

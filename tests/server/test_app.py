@@ -235,6 +235,26 @@ def test_a_calibration_draws_a_line(services, store_service, tmp_path):
     assert opposite['results'][0]['match'] == (not opposite['no_match'])
 
 
+def test_a_calibration_without_labels_draws_a_line_for_each_query(services, tmp_path):
+    import torch
+
+    from retrieval.evaluation import MatchCalibration
+    from retrieval.gallery import Gallery
+    from retrieval.server.service import Source
+    rows = torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
+    rows[1] = rows[0] + 0.05 * rows[1]
+    service = services(Source('g', tmp_path / 'other'), Gallery(rows, list(map(str, range(400)))),
+                       calibration=MatchCalibration(4., method='tail'))
+    client = ask(service)
+    asked = [search(client, queries=[dict(row=row)], k=5) for row in (0, 2)]
+    assert [hit['match'] for hit in asked[0]['results']] == [True] + 4 * [False]
+    assert asked[1]['no_match'] and asked[0]['threshold'] != asked[1]['threshold']
+    assert asked[0]['results'][0]['probability'] > 0.99
+    assert search(client)['threshold'] is None and client.get('/v1/info').json()['calibrated']
+    few = search(client, queries=[dict(row=0)], rows=list(range(6)))
+    assert few['threshold'] is None and few['results'][0]['match'] is None
+
+
 def test_an_empty_server_says_so(services, tmp_path):
     from retrieval.server.service import Source
     client = ask(services(Source('empty', tmp_path / 'state', str(tmp_path))))

@@ -5,7 +5,7 @@ import {useState, useEffect, useCallback} from './ui.js';
 
 const DEFAULTS = {view: 'search', queries: [], filter: {}, sort: 'score', stack: true, rerank: true, open: null, lasso: null, threshold: 0.95, colour: ''};
 export const SORTS = ['score', 'date', 'folder'];
-const VIEWS = ['search', 'duplicates', 'map', 'marks'];
+const VIEWS = ['search', 'duplicates', 'map', 'marks', 'model'];
 
 const KINDS = {i: 'id', u: 'upload', t: 'text'};
 
