@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 EDGE = 512  # pixels of the long edge at which features are found
+SMALL = 192  # pixels of the long edge at which they are compared
 FEATURES = 800  # of a picture, the strongest
-LEAST_INLIERS = 12  # matches that agree on one homography; unrelated photographs have up to 9
+LEAST_INLIERS = 8  # matches that agree on one homography; unrelated photographs have up to 5
 _RATIO = 0.85  # a match's distance to that of the second best (Lowe's test)
 _REACH = 3.0  # pixels that a match may be off
-_PIXELS = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])
+_WINDOW, _DETAIL, _ALIKE = 9, 3.0, 0.5
+_CORNERS = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])
 
 Box = tuple[float, float, float, float]  # left, top, width and height as shares of the picture
 
@@ -30,16 +32,18 @@ class LocalFeatures:
         points: ``(n, 2)`` float32, x and y in pixels of the reduced picture.
         descriptors: ``(n, 128)`` uint8.
         size: width and height of the reduced picture.
+        small: its grey values ``(h, w)`` uint8, still smaller.
     """
 
     points: np.ndarray
     descriptors: np.ndarray
     size: tuple[int, int]
+    small: np.ndarray
 
     @property
     def nbytes(self) -> int:
         """Bytes of points and descriptors."""
-        return self.points.nbytes + self.descriptors.nbytes
+        return self.points.nbytes + self.descriptors.nbytes + self.small.nbytes
 
 
 def grey(picture: np.ndarray, edge: int = EDGE) -> np.ndarray:
@@ -84,4 +88,198 @@ def local_features(single: np.ndarray, most: int = FEATURES) -> LocalFeatures:
     # the square root of shares, in bytes: a cosine of these is the Hellinger kernel of SIFT
     shares = descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6)
     return LocalFeatures(points, np.rint(255 * np.sqrt(shares)).astype(np.uint8),
-                         (single.shape[1], single.shape[0]))
+                         (single.shape[1], single.shape[0]), grey(single, SMALL))
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where a picture lies in another.
+
+    Args:
+        transform: ``(3, 3)`` float64, from shares of one picture (x and y from 0 to 1) to shares of
+            the other; of the mirrored one where ``mirrored``.
+        matches: how many features of the two are alike.
+        inliers: how many of them lie where the transform says.
+        box: the part of the other picture in which the one was found.
+        own_box: the part of the one that was found there.
+        mirrored: whether the one was mirrored.
+    """
+
+    transform: np.ndarray
+    matches: int
+    inliers: int
+    box: Box
+    own_box: Box
+    mirrored: bool = False
+
+
+def register(one: LocalFeatures, other: LocalFeatures, mirrored: bool = False,
+             least_inliers: int = LEAST_INLIERS) -> Registration | None:
+    """Where one picture lies in another by its local features; None where no part of it does.
+
+    Args:
+        one, other: their features.
+        mirrored: the features of ``one`` are those of its mirror image.
+        least_inliers: so many matches must agree on one homography.
+
+    Example:
+        >>> from PIL import Image
+        >>> noise = np.random.default_rng(0).integers(0, 256, (12, 16), np.uint8)
+        >>> picture = np.asarray(Image.fromarray(noise).resize((400, 300)))
+        >>> part = register(local_features(picture[60:210, 40:240]), local_features(picture))
+        >>> [round(share, 1) for share in part.box]
+        [0.1, 0.2, 0.5, 0.5]
+    """
+    import cv2
+
+    pairs = _mutual(one.descriptors, other.descriptors)
+    if len(pairs) < least_inliers:
+        return None
+    source, target = one.points[pairs[:, 0]], other.points[pairs[:, 1]]
+    found, mask = cv2.findHomography(source, target, cv2.USAC_MAGSAC, _REACH, maxIters=2000,
+                                     confidence=0.999)
+    if found is None:
+        return None
+    inside = mask.ravel().astype(bool)
+    # features at one place are one witness
+    inliers = len(np.unique(np.rint(target[inside] / _REACH), axis=0))
+    if inliers < least_inliers or not _plausible(found, source[inside]):
+        return None
+    shares = np.diag([1 / other.size[0], 1 / other.size[1], 1]) @ found @ np.diag(
+        [one.size[0], one.size[1], 1])
+    box, own = _boxes(shares, one, other, pairs[inside])
+    if mirrored:
+        own = (1 - own[0] - own[2], *own[1:])
+    return Registration(shares, len(pairs), inliers, box, own, mirrored)
+
+
+def _mutual(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Rows ``(M, 2)`` of descriptors that are nearest to each other, and by far."""
+    if min(len(one), len(other)) < 2:
+        return np.zeros((0, 2), np.int64)
+    products = one.astype(np.float32) @ other.astype(np.float32).T
+    rows = np.arange(len(one))
+    nearest = products.argmax(1)
+    best = products[rows, nearest]
+    back = products.argmax(0)
+    products[rows, nearest] = -1
+    second = products.max(1)
+    # of vectors of one length a distance is the root of what the product lacks
+    length = 255.0 ** 2
+    clear = np.maximum(length - best, 0) < _RATIO ** 2 * np.maximum(length - second, 1e-3)
+    keep = clear & (back[nearest] == rows)
+    return np.stack([rows[keep], nearest[keep]], 1)
+
+
+def _plausible(transform: np.ndarray, points: np.ndarray) -> bool:
+    """Whether a homography, near the points ``(n, 2)`` that it is of, is a view of a picture:
+    neither folded nor turned over, and stretched by less than three.
+    """
+    corners = np.array([points.min(0), points.max(0), points.mean(0)])
+    for x, y in (*corners, (corners[0, 0], corners[1, 1]), (corners[1, 0], corners[0, 1])):
+        u, v, w = transform @ (x, y, 1)
+        if abs(w) < 1e-9:
+            return False
+        local = (transform[:2, :2] - np.outer((u / w, v / w), transform[2, :2])) / w
+        stretch = np.linalg.svd(local, compute_uv=False)
+        if np.linalg.det(local) <= 0 or stretch[0] > 3 * stretch[1] or not 1 / 40 < stretch[0] < 40:
+            return False
+    return True
+
+
+def alike(one: np.ndarray, other: np.ndarray, transform: np.ndarray,
+          mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Where in ``other`` a picture looks as ``one`` does when that is laid over it.
+
+    Both are compared by the correlation of brightness within small windows, which neither a change
+    of brightness, contrast or colour nor coarse coding takes away.
+
+    Args:
+        one, other: grey values ``(h, w)`` uint8 of small pictures.
+        transform: from shares of ``one`` to shares of ``other``.
+        mirrored: the transform is of the mirror image of ``one``.
+
+    Returns:
+        The correlation ``(h, w)`` float32 in [-1, 1], and ``(h, w)`` bool: where the two overlap
+        and one of them shows something.
+
+    Example:
+        >>> picture = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+        >>> correlation, seen = alike(picture, picture, np.eye(3))
+        >>> bool(seen.all()), float(correlation.min()) > 0.99
+        (True, True)
+    """
+    import cv2
+
+    height, width = other.shape
+    one = np.ascontiguousarray(one[:, ::-1]) if mirrored else one
+    moved = np.diag([width, height, 1]) @ transform @ np.diag(
+        [1 / one.shape[1], 1 / one.shape[0], 1])
+    scale = abs(np.linalg.det(transform[:2, :2] - np.outer(
+        transform[:2, 2], transform[2, :2]))) ** .5 * (
+            width * height / one.size) ** .5 if transform[2, 2] else 1.0
+    # the finer of the two is made as coarse as the other
+    first, second = one.astype(np.float32), other.astype(np.float32)
+    if scale < 0.8:
+        first = cv2.GaussianBlur(first, (0, 0), 0.4 / max(scale, 0.02))
+    elif scale > 1.25:
+        second = cv2.GaussianBlur(second, (0, 0), 0.4 * min(scale, 50))
+    centre = np.array([[1, 0, -.5], [0, 1, -.5], [0, 0, 1]])  # whole numbers are pixels' centres
+    moved = centre @ moved @ np.linalg.inv(centre)
+    inside = cv2.warpPerspective(np.ones_like(first), moved, (width, height)) > 0.99
+    first = cv2.warpPerspective(first, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(values, -1, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT)
+    one_mean, other_mean = mean(first), mean(second)
+    one_spread = np.maximum(mean(first * first) - one_mean ** 2, 0)
+    other_spread = np.maximum(mean(second * second) - other_mean ** 2, 0)
+    together = mean(first * second) - one_mean * other_mean
+    correlation = together / np.sqrt((one_spread + 1) * (other_spread + 1))
+    return correlation, inside & (np.maximum(one_spread, other_spread) > _DETAIL ** 2)
+
+
+def _boxes(transform: np.ndarray, one: LocalFeatures, other: LocalFeatures,
+           pairs: np.ndarray) -> tuple[Box, Box]:
+    """The box of the one in the other, and of the other in the one, in shares: as far as the two
+    pictures reach and look alike.
+    """
+    return (_extent(transform, one.small, other.small, other.points[pairs[:, 1]] / other.size),
+            _extent(np.linalg.inv(transform), other.small, one.small,
+                    one.points[pairs[:, 0]] / one.size))
+
+
+def _extent(transform: np.ndarray, one: np.ndarray, other: np.ndarray, points: np.ndarray) -> Box:
+    """The box ``one`` takes up in ``other``, grown from the points ``(n, 2)`` that are in both."""
+    corners = _moved(transform, _CORNERS)
+    correlation, seen = alike(one, other, transform)
+    size = np.array(other.shape[::-1])
+    low, high = corners.min(0).clip(0, 1) * size, corners.max(0).clip(0, 1) * size
+    first, last = np.percentile(points, (2, 98), axis=0) * size
+    first, last = np.maximum(np.floor(first), np.floor(low)), np.minimum(np.ceil(last), np.ceil(high))
+    edges = [low.copy(), high.copy()]
+    for axis in (0, 1):
+        across = slice(int(first[1 - axis]), max(int(last[1 - axis]), int(first[1 - axis]) + 1))
+        good = (correlation > _ALIKE) & seen
+        there, agree = (part[across].sum(0) if axis == 0 else part[:, across].sum(1)
+                        for part in (seen, good))
+        for side, begin, end, step in ((0, int(first[axis]) - 1, int(low[axis]), -1),
+                                       (1, int(last[axis]), int(np.ceil(high[axis])), 1)):
+            run = slice(end, begin + 1) if step < 0 else slice(begin, end)
+            lines, fit = there[run], agree[run]
+            if step < 0:
+                lines, fit = lines[::-1], fit[::-1]
+            # up to here lines agree, and behind it they do so by chance: a third is between both
+            gain = np.cumsum(3.0 * fit - lines)
+            best = 0 if not len(gain) or gain.max() <= 0 else int(gain.argmax()) + 1
+            if len(gain) and (best >= len(gain) - _WINDOW // 2 or lines[best:].sum() < _WINDOW ** 2):
+                continue
+            edge = begin + 1 - best if step < 0 else begin + best
+            edges[side][axis] = edge
+    low, high = edges[0] / size, np.maximum(edges[1], edges[0] + 1) / size
+    return (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
+
+
+def _moved(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
+    moved = np.c_[points, np.ones(len(points))] @ transform.T
+    return moved[:, :2] / moved[:, 2:]

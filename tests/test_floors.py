@@ -11,7 +11,7 @@ FLOORS = [
     {'registry', 'compat', 'arguments', 'checks', 'distributed', 'files', 'foreign_files',
      'labels'},
     {'structures', 'similarity', 'tensor_file', 'progress', 'image_files', 'exported_encoder'},
-    {'gallery', 'ranking', 'image_io', 'encoded_folder'},
+    {'gallery', 'ranking', 'image_io', 'encoded_folder', 'registration'},
     {'datasets', 'encoders', 'losses', 'index', 'rerank', 'evaluation', 'visualization'},
     {'heads', 'config', 'answers'},
     {'retrievers'},

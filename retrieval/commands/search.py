@@ -21,6 +21,7 @@ from .folders import (
     list_unreadable,
     open_folder,
     open_vectors,
+    with_local_rerank,
 )
 
 _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
@@ -117,6 +118,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if own and is_bundle(arguments.gallery):
         bundle = Bundle.open(arguments.gallery, arguments.trust)
         config = with_options(bundle.config, arguments.cfg_options)
+        if arguments.rerank:
+            with_local_rerank(config)
         config.model.topk = arguments.topk
         return bundle.inferencer(config=config, calibration=arguments.calibration), config
     gallery: Any
@@ -130,6 +133,11 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         gallery = Gallery.load(arguments.gallery)
         config = gallery_config(gallery, arguments.gallery, arguments)
         checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
+    if arguments.parts:
+        raise ValueError('--parts is for a folder, which is encoded by parts: the rows of '
+                         f'{arguments.gallery!r} are made already.')
+    if arguments.rerank:
+        with_local_rerank(config)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)
@@ -185,7 +193,7 @@ def search_without_torch(arguments: argparse.Namespace) -> Any:
 
     named = arguments.encoder is not None and is_export(arguments.encoder)
     if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options \
-            or arguments.filter:
+            or arguments.filter or arguments.parts or arguments.rerank:
         return None
     from ..encoded_folder import cache_beside
     from ..export.folder_search import FolderSearch
