@@ -135,8 +135,8 @@ def ranking_rows(answers: Sequence[dict[str, Any]], pictures: Any,
                             (answer['query'], *(hit['id'] for hit in answer['results']))], ids)
     rows, seen = [], 0
     for answer in answers:
-        results = [(_boxed(pictures.of(hit['id']), hit.get('box')), hit['score'], None, _caption(hit, names[hit['id']]))
-                   for hit in answer['results']]
+        results = [(_boxed(pictures.of(hit['id']), hit.get('box')), hit['score'], None,
+                    _caption(hit, names[hit['id']])) for hit in answer['results']]
         seen += sum(picture is not None for picture, *_ in results)
         nothing = '' if results else '\nno match'
         rows.append(((pictures.of(answer['query']), names[answer['query']] + nothing), results))

@@ -19,7 +19,7 @@ LEAST_INLIERS = 8  # matches that agree on one homography; unrelated photographs
 _RATIO = 0.85  # a match's distance to that of the second best (Lowe's test)
 _REACH = 3.0  # pixels that a match may be off
 _WINDOW, _DETAIL, _ALIKE = 9, 3.0, 0.5
-_CORNERS = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])
+_CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
 
 Box = tuple[float, float, float, float]  # left, top, width and height as shares of the picture
 
@@ -79,14 +79,14 @@ def local_features(single: np.ndarray, most: int = FEATURES) -> LocalFeatures:
 
     # a dark picture has as many features as a bright one
     low, high = np.percentile(single, (1, 99))
-    stretched = cv2.convertScaleAbs(single.astype(np.float32) - low, alpha=255 / max(high - low, 8)) \
-        if high - low < 200 else single
+    stretched = single if high - low >= 200 else ((single.astype(np.float32) - low) * (
+        255 / max(high - low, 8))).clip(0, 255).astype(np.uint8)
     found, descriptors = cv2.SIFT_create(most, contrastThreshold=0.02).detectAndCompute(
         stretched, None)
-    points = np.float32([point.pt for point in found]).reshape(-1, 2)[:most]
-    descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors[:most]
+    points = np.array([point.pt for point in found], np.float32).reshape(-1, 2)[:most]
+    given: Any = np.zeros((0, 128), np.float32) if descriptors is None else descriptors[:most]
     # the square root of shares, in bytes: a cosine of these is the Hellinger kernel of SIFT
-    shares = descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6)
+    shares = given / np.maximum(given.sum(1, keepdims=True), 1e-6)
     return LocalFeatures(points, np.rint(255 * np.sqrt(shares)).astype(np.uint8),
                          (single.shape[1], single.shape[0]), grey(single, SMALL))
 
@@ -211,25 +211,10 @@ def alike(one: np.ndarray, other: np.ndarray, transform: np.ndarray,
     """
     import cv2
 
-    height, width = other.shape
-    one = np.ascontiguousarray(one[:, ::-1]) if mirrored else one
-    moved = np.diag([width, height, 1]) @ transform @ np.diag(
-        [1 / one.shape[1], 1 / one.shape[0], 1])
-    scale = abs(np.linalg.det(transform[:2, :2] - np.outer(
-        transform[:2, 2], transform[2, :2]))) ** .5 * (
-            width * height / one.size) ** .5 if transform[2, 2] else 1.0
-    # the finer of the two is made as coarse as the other
-    first, second = one.astype(np.float32), other.astype(np.float32)
-    if scale < 0.8:
-        first = cv2.GaussianBlur(first, (0, 0), 0.4 / max(scale, 0.02))
-    elif scale > 1.25:
-        second = cv2.GaussianBlur(second, (0, 0), 0.4 * min(scale, 50))
-    centre = np.array([[1, 0, -.5], [0, 1, -.5], [0, 0, 1]])  # whole numbers are pixels' centres
-    moved = centre @ moved @ np.linalg.inv(centre)
-    inside = cv2.warpPerspective(np.ones_like(first), moved, (width, height)) > 0.99
-    first = cv2.warpPerspective(first, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    first, inside = laid_over(one, other, transform, mirrored)
+    second = coarsened(other.astype(np.float32), 1 / enlarged(one, other, transform))
 
-    def mean(values: np.ndarray) -> np.ndarray:
+    def mean(values: Any) -> Any:
         return cv2.boxFilter(values, -1, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT)
     one_mean, other_mean = mean(first), mean(second)
     one_spread = np.maximum(mean(first * first) - one_mean ** 2, 0)
@@ -237,6 +222,61 @@ def alike(one: np.ndarray, other: np.ndarray, transform: np.ndarray,
     together = mean(first * second) - one_mean * other_mean
     correlation = together / np.sqrt((one_spread + 1) * (other_spread + 1))
     return correlation, inside & (np.maximum(one_spread, other_spread) > _DETAIL ** 2)
+
+
+def laid_over(one: np.ndarray, other: np.ndarray, transform: np.ndarray,
+              mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A picture where it lies in another: float32 of the other's height and width, and ``(h, w)``
+    bool, where it is.
+
+    Args:
+        one, other: ``(h, w)`` or ``(h, w, 3)`` uint8.
+        transform: from shares of ``one`` to shares of ``other``.
+        mirrored: the transform is of the mirror image of ``one``.
+
+    Example:
+        >>> half = np.diag([0.5, 1, 1])
+        >>> laid_over(np.ones((4, 8), np.uint8), np.ones((4, 8), np.uint8), half)[1][2].tolist()
+        [True, True, True, True, False, False, False, False]
+    """
+    import cv2
+
+    height, width = other.shape[:2]
+    flipped = np.ascontiguousarray(one[:, ::-1]) if mirrored else one
+    moved = np.diag([width, height, 1]) @ transform @ np.diag(
+        [1 / one.shape[1], 1 / one.shape[0], 1])
+    centre = np.array([[1, 0, -.5], [0, 1, -.5], [0, 0, 1]])  # whole numbers are pixels' centres
+    moved = centre @ moved @ np.linalg.inv(centre)
+    first = coarsened(flipped.astype(np.float32), enlarged(one, other, transform))
+    inside = cv2.warpPerspective(np.ones(first.shape[:2], np.float32), moved, (width, height)) > .5
+    return cv2.warpPerspective(first, moved, (width, height),
+                               borderMode=cv2.BORDER_REPLICATE), inside
+
+
+def enlarged(one: np.ndarray, other: np.ndarray, transform: np.ndarray) -> float:
+    """By how much ``one`` is enlarged, along an edge, where it is laid over ``other``.
+
+    Example:
+        >>> enlarged(np.zeros((4, 4)), np.zeros((8, 8)), np.eye(3))
+        2.0
+    """
+    moved = _moved(transform, _CORNERS)
+    following = np.roll(moved, -1, 0)
+    area = abs(float((moved[:, 0] * following[:, 1] - following[:, 0] * moved[:, 1]).sum())) / 2
+    return float(np.clip((area * other.shape[0] * other.shape[1] / one.shape[0] / one.shape[1])
+                         ** .5, 0.02, 50))
+
+
+def coarsened(picture: np.ndarray, scale: float) -> np.ndarray:
+    """A picture without the detail that it loses when it is resized by ``scale``.
+
+    Example:
+        >>> bool(coarsened(np.float32([[0, 9, 0, 9]]), 0.2).std() < 2)
+        True
+    """
+    import cv2
+
+    return cv2.GaussianBlur(picture, (0, 0), 0.4 / scale) if scale < 0.8 else picture
 
 
 def _boxes(transform: np.ndarray, one: LocalFeatures, other: LocalFeatures,
@@ -256,7 +296,8 @@ def _extent(transform: np.ndarray, one: np.ndarray, other: np.ndarray, points: n
     size = np.array(other.shape[::-1])
     low, high = corners.min(0).clip(0, 1) * size, corners.max(0).clip(0, 1) * size
     first, last = np.percentile(points, (2, 98), axis=0) * size
-    first, last = np.maximum(np.floor(first), np.floor(low)), np.minimum(np.ceil(last), np.ceil(high))
+    first = np.maximum(np.floor(first), np.floor(low))
+    last = np.minimum(np.ceil(last), np.ceil(high))
     edges = [low.copy(), high.copy()]
     for axis in (0, 1):
         across = slice(int(first[1 - axis]), max(int(last[1 - axis]), int(first[1 - axis]) + 1))
@@ -269,14 +310,26 @@ def _extent(transform: np.ndarray, one: np.ndarray, other: np.ndarray, points: n
             lines, fit = there[run], agree[run]
             if step < 0:
                 lines, fit = lines[::-1], fit[::-1]
-            # up to here lines agree, and behind it they do so by chance: a third is between both
-            gain = np.cumsum(3.0 * fit - lines)
+            # up to here lines agree, and behind it they do so by chance: a quarter is between both
+            gain = np.cumsum(4.0 * fit - lines)
             best = 0 if not len(gain) or gain.max() <= 0 else int(gain.argmax()) + 1
-            if len(gain) and (best >= len(gain) - _WINDOW // 2 or lines[best:].sum() < _WINDOW ** 2):
+            if best >= len(gain) - _WINDOW // 2 or lines[best:].sum() < _WINDOW ** 2:
                 continue
             edge = begin + 1 - best if step < 0 else begin + best
             edges[side][axis] = edge
     low, high = edges[0] / size, np.maximum(edges[1], edges[0] + 1) / size
+    return (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
+
+
+def footprint(transform: np.ndarray) -> Box:
+    """The box that a picture laid over another covers, whether or not it looks alike there.
+
+    Example:
+        >>> footprint(np.array([[2, 0, -.5], [0, .5, 0], [0, 0, 1]]))
+        (0.0, 0.0, 1.0, 0.5)
+    """
+    corners = _moved(transform, _CORNERS)
+    low, high = corners.min(0).clip(0, 1), corners.max(0).clip(0, 1)
     return (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
 
 

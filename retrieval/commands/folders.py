@@ -27,18 +27,24 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
                         help='build whatever the config that a gallery or bundle carries names, '
                         'and import what it wants imported: for one of your own, or of somebody '
                         'whom you trust to run code here')
-    parser.add_argument('--parts', action='store_true',
-                        help='several vectors a picture, of its whole and of its parts, so that a '
-                        'crop finds the whole, and a picture those that it is a part of')
-    parser.add_argument('--rerank', choices=['local'],
-                        help='local: look for the query in the first hundred results by local '
-                        'features; those that it is found in come first, with its box')
     parser.add_argument('--no-cache', action='store_true',
                         help='encode a folder anew, and keep nothing')
     parser.add_argument('--strict', action='store_true',
                         help='stop at the first image that cannot be read (default: leave it out, '
                         'and list it at the end)')
     add_config_options(parser)
+
+
+def add_parts_options(parser: argparse.ArgumentParser, rerank: bool = True) -> None:
+    """Add what a command needs to search by the parts of pictures."""
+    parser.add_argument('--parts', action='store_true',
+                        help='encode a folder by several vectors a picture, of its whole and of '
+                        'its parts, so that a crop finds the whole, and a picture what was pasted '
+                        'into it')
+    if rerank:
+        parser.add_argument('--rerank', choices=['local'],
+                            help='local: look for the query in the first hundred results by local '
+                            'features; those that it is found in come first, with its box')
 
 
 def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> Any:
@@ -109,7 +115,8 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
 
     given = [arguments.encoder, arguments.config, arguments.checkpoint]
     default = not any(given) or given == [DEFAULT_NAME, None, None]
-    if default and (arguments.parts or arguments.rerank):
+    parts, rerank = (getattr(arguments, name, None) for name in ('parts', 'rerank'))
+    if default and (parts or rerank):
         arguments.encoder = DEFAULT_NAME
     elif default:
         if arguments.cfg_options:
@@ -126,10 +133,10 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
                                 options=arguments.cfg_options, trust=arguments.trust)
     calibration = Bundle.open(bundle).file(CALIBRATION) if is_bundle_name(bundle) else None
     name = 'default' if default else cache_name(*given)
-    if arguments.parts:
+    if parts:
         with_parts(made, whole_pictures=default)
         name, calibration = f'{name}-parts', None
-    if arguments.rerank:
+    if rerank:
         with_local_rerank(made)
     return FolderEncoder(made, weights, calibration, name)
 

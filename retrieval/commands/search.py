@@ -11,6 +11,7 @@ from typing import Any
 from .command_line import reports_errors
 from .folders import (
     add_folder_options,
+    add_parts_options,
     cache_name,
     check_exists,
     config_dataset,
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
                            'threshold are left out')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
+    add_parts_options(arguments)
     add_folder_options(arguments)
     return arguments
 

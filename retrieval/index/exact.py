@@ -192,7 +192,7 @@ class ExactIndex(Index):
         named = SIMILARITIES.get(self.similarity.name) is self.similarity
         rows = torch.zeros((0, 0), dtype=self.dtype) if self._rows is None else \
             self._rows[:len(self)]
-        columns = dict(rows=rows, ids=self._ids.column())
+        columns: dict[str, Any] = dict(rows=rows, ids=self._ids.column())
         if self._scales is not None:
             columns['scales'] = self._scales[:len(self)]
         write_container(path, _FORMAT, columns,

@@ -156,7 +156,8 @@ class PartsIndex(Index):
         found = self._whole.search(
             vectors.flatten(0, 1), k, [one.tolist() for one in left_out for _ in range(self.parts)],
             allowed)
-        lists = [(one.reshape(len(vectors), -1) for one in found)]
+        lists: list[tuple[Tensor, ...]] = [
+            tuple(one.reshape(len(vectors), -1) for one in found)]
         if self.parts > 1:
             lists.append(self._by_part(vectors[:, 0], k, most, left_out, allowed))
         scores, rows = (torch.cat([one.cpu() for one in side], 1)

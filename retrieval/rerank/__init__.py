@@ -10,6 +10,6 @@ from .super_global import SuperGlobalReranking
 
 __all__ = [
     'AlphaQueryExpansion', 'AverageQueryExpansion', 'DatabaseAugmentation', 'Diffusion',
-    'KReciprocal', 'LocalRerank', 'Reranker', 'SearchState', 'SuperGlobalReranking', 'apply_rerankers',
-    'build_rerankers', 'first_state', 'rerank',
+    'KReciprocal', 'LocalRerank', 'Reranker', 'SearchState', 'SuperGlobalReranking',
+    'apply_rerankers', 'build_rerankers', 'first_state', 'rerank',
 ]

@@ -14,8 +14,15 @@ import torch
 from ..checks import whole_number
 from ..image_files import UnreadableImageError
 from ..ranking.lists import best_of_lists
+from ..registration import (
+    LEAST_INLIERS,
+    LocalFeatures,
+    Registration,
+    grey,
+    local_features,
+    register,
+)
 from ..registry import RERANKERS
-from ..registration import LEAST_INLIERS, LocalFeatures, Registration, grey, local_features, register
 from .base import Reranker, SearchState
 
 _HALF = 50  # so many inliers raise a score by a half

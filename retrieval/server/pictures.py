@@ -18,7 +18,7 @@ from PIL import Image
 from ..files import write_bytes
 from ..image_files import UnreadableImageError, open_image
 from ..image_io import as_image_array, read_image
-from .facts import read_facts
+from ..picture_facts import read_facts
 
 DECODED_AT_ONCE = max(2, os.cpu_count() or 1)  # a large picture takes hundreds of megabytes
 SIZES = (128, 256, 512, 1024)  # the heights of thumbnails
