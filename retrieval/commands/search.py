@@ -120,7 +120,7 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if own and is_bundle(arguments.gallery):
         bundle = Bundle.open(arguments.gallery, arguments.trust)
         config = with_options(bundle.config, arguments.cfg_options)
-        if arguments.rerank:
+        if getattr(arguments, 'rerank', None):
             with_local_rerank(config)
         config.model.topk = arguments.topk
         return bundle.inferencer(config=config, calibration=arguments.calibration), config
@@ -135,10 +135,10 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         gallery = Gallery.load(arguments.gallery)
         config = gallery_config(gallery, arguments.gallery, arguments)
         checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
-    if arguments.parts:
+    if getattr(arguments, 'parts', False):
         raise ValueError('--parts is for a folder, which is encoded by parts: the rows of '
                          f'{arguments.gallery!r} are made already.')
-    if arguments.rerank:
+    if getattr(arguments, 'rerank', None):
         with_local_rerank(config)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint

@@ -102,6 +102,15 @@ class Pictures:
             picture = picture[top:bottom, left:right]
         return picture
 
+    def file_or_part(self, name: str) -> str | np.ndarray:
+        """The file of an id, or the picture where it is none or a part of one.
+
+        Raises:
+            NoPictureError, UnreadableImageError: as :meth:`read`.
+        """
+        path, _, box = self._found(name)
+        return path if path is not None and box is None else self.read(name)
+
     def keep(self, name: str, data: bytes) -> None:
         """Keep the picture of an id that was added."""
         write_bytes(self.folder / 'added' / _digest(name), data)
