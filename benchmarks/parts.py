@@ -21,20 +21,31 @@ import argparse
 import time
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from retrieval import Gallery, ImageRetrievalInferencer
 from retrieval.commands.folders import with_local_rerank, with_parts
 from retrieval.ranking import topk
 from retrieval.runs.named_model import named_model
-from retrieval.search import ImageRetrievalInferencer
 from retrieval.search.proof import COPIES, KINDS, Evidence, prove, prove_duplicates
+from retrieval.structures import RetrievalDataSample
 
 CUT = ('crop-80', 'crop-50', 'crop-20', 'framed', 'screenshot', 'pasted-50', 'pasted-20', 'several')
 NEGATIVES = 10_000
+BENEATH: dict[str, dict[str, Any]] = {
+    'int8': dict(type='retrieval.ExactIndex', dtype='int8'),
+    'faiss SQ8': dict(type='retrieval.FaissIndex', factory='SQ8'),
+    'faiss PCA256,SQ8': dict(type='retrieval.FaissIndex', factory='PCA256,SQ8')}
+ENCODERS = {
+    'one vector': [('', False), ('', True)],
+    'one vector of the whole': [('', False)],
+    'parts': [('int8', False), ('faiss SQ8', False), ('faiss PCA256,SQ8', False), ('int8', True)]}
+SHOWN = ('one vector', 'one vector, checked', 'parts, int8', 'parts, int8, checked')
 
 
 class Copies:
@@ -42,9 +53,10 @@ class Copies:
 
     Args:
         folder: its path.
+        every: take the copies of every so-manieth photograph alone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, every: int = 1) -> None:
         table = pd.read_csv(folder / 'copies.csv', dtype=str, keep_default_na=False)
         table['path'] = [str(folder / path) for path in table.path]
         self.queries = table[table.is_query == 'True'].reset_index(drop=True)
@@ -53,6 +65,7 @@ class Copies:
         self.photograph = {path.stem: str(path) for path in photographs}
         # each is pasted into the seventh behind it, see retrieval.commands.prepare_copies
         names = [path.stem for path in photographs]
+        self.queries = self.queries[self.queries.label.isin(names[::every])]
         self.behind = {name: names[(number + 7) % len(names)] for number, name in enumerate(names)}
 
     def related(self, label: str, alteration: str) -> set[str]:
@@ -85,79 +98,76 @@ def iou(one: list[float] | None, other: list[float]) -> float:
     return both / (one[2] * one[3] + other[2] * other[3] - both)
 
 
-def search(copies: Copies) -> None:
+def search(copies: Copies, cache: Path) -> None:
     """Print what is found and shown of parts."""
     queries = copies.queries[copies.queries.alteration.isin(CUT)
                              & copies.queries.label.isin(copies.gallery.label)]
-    paths = list(copies.gallery.path)
+    tables: dict[str, pd.DataFrame] = {}
     print('| search | mAP | crops | in other pictures | first right | IoU in the result '
-          '| IoU in the query | ms a query | ms a picture, encoding | bytes a picture |\n'
-          + '|---' * 10 + '|')
-    base = named_model(None, encoder='efficientnet-lite0')[0]
-    beneath = {'one vector': None, 'one vector, 256 pixels, whole': 'whole',
-               'parts': dict(type='retrieval.ExactIndex', dtype='int8'),
-               'parts, faiss SQ8': dict(type='retrieval.FaissIndex', factory='SQ8'),
-               'parts, faiss PCA256,SQ8': dict(type='retrieval.FaissIndex', factory='PCA256,SQ8')}
-    galleries: dict[str, Any] = {}
-    tables = {}
-    for name, index in beneath.items():
-        for checked in (False, True):
-            if checked and name not in ('one vector', 'parts'):
-                continue
-            config = base.copy()
-            config = type(base)(config._cfg_dict.to_dict())
-            if isinstance(index, dict):
-                with_parts(config, whole_pictures=True)
-                config.model.index = dict(type='retrieval.PartsIndex', index=index)
-            elif index:
-                pooling = config.model.image_encoder.pooling
-                with_parts(config, whole_pictures=True)
-                config.model.image_encoder.pooling = pooling
-                config.model.index = dict(type='retrieval.ExactIndex')
-            if checked:
-                with_local_rerank(config)
-            kind = 'parts' if isinstance(index, dict) else str(index)
-            began = time.monotonic()
+          '| IoU in the query | ms a query | bytes a picture |\n' + '|---' * 9 + '|')
+    for name, indexes in ENCODERS.items():
+        for beneath, checked in indexes:
+            title = ', '.join(filter(None, (name, beneath, 'checked' if checked else '')))
+            config = configured(name, beneath, checked)
+            gallery, asked = (encoded(config, list(paths), cache / f'{name}-{kind}')
+                              for kind, paths in (('gallery', copies.gallery.path),
+                                                  ('queries', queries.path)))
             inferencer = ImageRetrievalInferencer(
-                config, galleries.get(kind, paths), topk=len(paths), progress=False,
-                pipeline=config.test_dataloader.dataset.pipeline)
-            if kind not in galleries:
-                encoding = 1000 * (time.monotonic() - began) / len(paths)
-            galleries[kind] = inferencer.model.gallery
-            answers, samples = [], inferencer.samples(list(queries.path[:1]))
-            model = inferencer.model
-            asked = ImageRetrievalInferencer(model, None, pipeline=inferencer.pipeline,
-                                             progress=False)
-            asked = ImageRetrievalInferencer(config, list(queries.path), progress=False,
-                                             pipeline=inferencer.pipeline).model.gallery
-            from retrieval.structures import RetrievalDataSample
-            began = time.monotonic()
-            for row, path in enumerate(queries.path):
+                config, gallery, pipeline=config.test_dataloader.dataset.pipeline, progress=False)
+            model, answers, began = inferencer.model, [], time.monotonic()
+            for path, vector in zip(queries.path, asked.embeddings, strict=True):
                 sample = RetrievalDataSample(metainfo=dict(img_path=path, sample_id=path))
-                model.search(asked.embeddings[row][None], [sample], len(paths))
-                samples.append(sample)
+                model.search(vector[None], [sample], len(copies.gallery))
                 answers.append(inferencer.answer(sample, None))
             each = 1000 * (time.monotonic() - began) / len(queries)
             frame = scored(copies, queries, answers)
-            tables[name + (', checked' if checked else '')] = frame.groupby('alteration').mean()
+            tables[title] = frame.groupby('alteration').mean()
             crops, pasted = (frame[frame.alteration.str.startswith(part)].ap.mean()
                              for part in ('crop', 'pasted'))
-            shown = [f'{100 * value:.1f}' for value in (
-                frame.ap.mean(), crops, pasted, frame['first'].mean())]
-            boxes = [f'{value:.2f}' if checked else '' for value in (
+            cells = [f'{100 * value:.1f}' for value in (frame.ap.mean(), crops, pasted,
+                                                        frame['first'].mean())]
+            cells += [f'{value:.2f}' if checked else '' for value in (
                 frame.iou.mean(), frame.own_iou.mean())]
-            size = getattr(model.holder.index, 'nbytes', 0) / len(paths)
-            print(f'| {name}{", checked" if checked else ""} | '
-                  + ' | '.join([*shown, *boxes, f'{each:.1f}', f'{encoding:.0f}', f'{size:.0f}'])
-                  + ' |', flush=True)
-    last = list(tables)
-    print('\n| alteration | ' + ' | '.join(f'{name}: mAP' for name in last)
-          + ' | IoU in the result | IoU in the query |\n' + '|---' * (len(last) + 3) + '|')
+            size = model.holder.index.nbytes / len(copies.gallery)
+            print(f'| {title} | {" | ".join(cells)} | {each:.1f} | {size:,.0f} |', flush=True)
+    shown = [title for title in tables if title in SHOWN]
+    print(f'\n{len(queries)} queries, {len(copies.gallery)} pictures\n\n| alteration | '
+          + ' | '.join(f'{title}: mAP' for title in shown)
+          + ' | IoU in the result | IoU in the query |\n' + '|---' * (len(shown) + 3) + '|')
     for alteration in CUT:
-        frame = tables['parts, checked'].loc[alteration]
+        frame = tables[shown[-1]].loc[alteration]
         print(f'| {alteration} | ' + ' | '.join(
-            f'{100 * tables[name].loc[alteration].ap:.1f}' for name in last)
-            + f' | {frame.iou:.2f} | {frame.own_iou:.2f} |')
+            f'{100 * tables[title].loc[alteration].ap:.1f}' for title in shown)
+            + f' | {frame.iou:.2f} | {frame.own_iou:.2f} |', flush=True)
+
+
+def encoded(config: Any, paths: list[str], cache: Path) -> Any:
+    """The gallery of some pictures, from its file where there is one."""
+    path = cache.with_suffix('.safetensors')
+    if not path.exists():
+        began = time.monotonic()
+        made = ImageRetrievalInferencer(config, paths, progress=False,
+                                        pipeline=config.test_dataloader.dataset.pipeline)
+        made.model.gallery.save(path)
+        print(f'<!-- {cache.name}: {1000 * (time.monotonic() - began) / len(paths):.0f} ms a '
+              'picture to encode -->', flush=True)
+    return Gallery.load(path)
+
+
+def configured(name: str, beneath: str, checked: bool) -> Any:
+    """The config of a search of :data:`ENCODERS`."""
+    config = named_model(None, encoder='efficientnet-lite0')[0]
+    if name != 'one vector':
+        pooling = config.model.image_encoder.pooling
+        with_parts(config, whole_pictures=True)
+        if name == 'parts':
+            config.model.index.index = BENEATH[beneath]
+        else:
+            config.model.image_encoder.pooling = pooling
+            config.model.index = dict(type='retrieval.ExactIndex')
+    if checked:
+        with_local_rerank(config)
+    return config
 
 
 def scored(copies: Copies, queries: pd.DataFrame, answers: list[dict[str, Any]]) -> pd.DataFrame:
@@ -174,29 +184,32 @@ def scored(copies: Copies, queries: pd.DataFrame, answers: list[dict[str, Any]])
     return pd.DataFrame(lines)
 
 
-def proof(copies: Copies) -> None:
+def proof(copies: Copies, cache: Path) -> None:
     """Print what is proved of copies, and of pictures that are merely similar."""
     read = lru_cache(4000)(Evidence)
-    lines, began = [], time.monotonic()
+    lines: list[dict[str, Any]] = []
+    began = time.monotonic()
     for query in copies.queries.itertuples():
         found = prove(read(query.path), read(copies.photograph[query.label]))
         lines.append(dict(alteration=query.alteration, kind=found.kind))
     pairs = pd.DataFrame(lines)
     print(f'{len(pairs)} copies against their photographs, '
-          f'{1000 * (time.monotonic() - began) / len(pairs):.0f} ms a pair with reading\n')
+          f'{1000 * (time.monotonic() - began) / len(pairs):.0f} ms a pair with reading\n',
+          flush=True)
     table = pd.crosstab(pairs.alteration, pairs.kind, normalize='index') * 100
     kinds = [kind for kind in KINDS if kind in table]
 
     everything = [*copies.queries.path, *copies.gallery.path]
     labels = [*copies.queries.label, *copies.gallery.label]
     alterations = [*copies.queries.alteration, *[''] * len(copies.gallery)]
-    gallery = ImageRetrievalInferencer(None, everything, progress=False).model.gallery
-    found = prove_duplicates(gallery)
+    config = named_model(None, encoder='efficientnet-lite0')[0]
+    gallery = encoded(config, everything, cache / 'everything')
+    found = prove_duplicates(gallery, read)
     group_of: dict[str, int] = {}
     for number, group in enumerate(found.groups):
         for row in group.rows:
             group_of[everything[row]] = number
-    reached = {}
+    reached: dict[str, list[bool]] = {}
     for path, label, alteration in zip(everything, labels, alterations, strict=True):
         photograph = copies.photograph.get(label)
         if alteration and photograph in everything:
@@ -241,7 +254,8 @@ def hard_negatives(copies: Copies, vectors: torch.Tensor, labels: list[str],
         for score, other in zip(scores, others, strict=True):
             if other >= 0 and not related[row] & related[other]:
                 pairs[min(row, other), max(row, other)] = score
-    chosen, times = [], {}
+    chosen: list[tuple[int, int, float]] = []
+    times: dict[frozenset[str], int] = {}
     for (one, other), score in sorted(pairs.items(), key=lambda pair: -pair[1]):
         both = frozenset((labels[one], labels[other]))
         times[both] = times.get(both, 0) + 1
@@ -256,8 +270,13 @@ def main() -> None:
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('what', choices=['search', 'proof'])
     arguments.add_argument('folder', type=Path, help='what prepare_copies wrote')
+    arguments.add_argument('--every', type=int, default=1, metavar='N',
+                           help='the copies of every Nth photograph alone')
+    arguments.add_argument('--cache', type=Path, help='where encoded pictures are kept')
     given = arguments.parse_args()
-    dict(search=search, proof=proof)[given.what](Copies(given.folder))
+    with TemporaryDirectory() as folder:
+        dict(search=search, proof=proof)[given.what](
+            Copies(given.folder, given.every), given.cache or Path(folder))
 
 
 if __name__ == '__main__':

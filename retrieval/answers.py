@@ -152,9 +152,9 @@ def _boxed(picture: Any, box: Sequence[float] | None) -> Any:
     picture, (left, top, width, height) = picture.copy(), box
     wide, high = picture.size
     edges = (left * wide, top * high, (left + width) * wide, (top + height) * high)
-    for colour, thick in (('black', 5), ('yellow', 3)):
-        ImageDraw.Draw(picture).rectangle(edges, outline=colour,
-                                          width=max(thick, round(thick * max(picture.size) / 256)))
+    thick = max(2, round(max(picture.size) / 64))
+    for colour, share in (('black', 1.5), ('yellow', 1)):
+        ImageDraw.Draw(picture).rectangle(edges, outline=colour, width=round(share * thick))
     return picture
 
 

@@ -355,7 +355,8 @@ def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *
 
     Args:
         gallery: a gallery or its file.
-        source: from an id to its picture: a file, an array, or None; by default ids are files.
+        source: from an id to its picture: a file, an array, its :class:`Evidence`, or None; by
+            default ids are files.
         neighbors: how many of each row.
         threshold: of the similarity of candidates.
         index: an index over the gallery that finds the candidates, such as one of parts; by
@@ -521,7 +522,7 @@ class _Reader:
             return self.kept[row]
         given = self.source(str(self.ids[row]))
         try:
-            one = None if given is None else Evidence(given)
+            one = given if given is None or isinstance(given, Evidence) else Evidence(given)
         except UnreadableImageError:
             one = None
         self.kept[row] = one

@@ -114,7 +114,8 @@ def _member(service: Service, snapshot: Snapshot, row: int) -> dict[str, Any]:
 def proved_groups(service: Service, threshold: float,
                   progress: Progress | None = None) -> list[dict[str, Any]]:
     """Groups of copies and of bursts, in which each picture has a ``proof``, a word of
-    :data:`retrieval.search.proof.KINDS`, and is ``sure`` where nothing of it is lost.
+    :data:`retrieval.search.proof.KINDS`, is ``sure`` where nothing of it is lost, and has
+    ``as_name`` where that is the proof that it is another one than the best.
 
     Args:
         service: what is served.
@@ -140,10 +141,12 @@ def proved_groups(service: Service, threshold: float,
                              index=index if isinstance(index, PartsIndex) else None)
     groups = []
     for group in [*found.groups, *found.bursts]:
-        members = [_member(service, snapshot, group.keep) | dict(proof=None, sure=False),
+        members = [_member(service, snapshot, group.keep) | dict(
+            proof=None, sure=False, as_name=None),
                    *(_member(service, snapshot, row) | dict(
-                       proof=proof.kind, sure=proof.kind in SURE)
-                     for row, _, proof in group.members)]
+                       proof=proof.kind, sure=proof.kind in SURE,
+                       as_name=None if of == group.keep else snapshot.name(of))
+                     for row, of, proof in group.members)]
         groups.append(dict(rows=[member['row'] for member in members], best=members[0]['row'],
                            members=members))
     return groups

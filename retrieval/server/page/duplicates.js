@@ -34,7 +34,7 @@ function Group({group, hasPictures, number, keep, included, onKeep, onInclude, o
       <button class="picture" aria-label=${`Open ${member.name}`} onClick=${() => onOpen(member.row)}><${Thumbnail} row=${member.row} name=${member.name} pictured=${hasPictures} /></button>
       <label class="keep"><input type="radio" name=${`keep-${number}`} checked=${member.row === keep} onChange=${() => onKeep(member.row)} />
         keep${member.row === group.best ? ' (proposed)' : ''}</label>
-      ${member.proof && html`<span class=${member.sure ? 'proof' : 'proof unsure'}>${member.proof}</span>`}
+      ${member.proof && html`<span class=${member.sure ? 'proof' : 'proof unsure'}>${member.proof}${member.as_name ? ` as ${member.as_name.split('/').pop()}` : ''}</span>`}
       <span class="name" title=${member.name}>${member.name}</span>
       <span class="hint">${member.width ? `${member.width} × ${member.height}` : ''}${member.bytes ? `, ${bytes(member.bytes)}` : ''}${member.date ? html`<br />${String(member.date).slice(0, 10)}` : ''}
         ${member.row !== group.best && member.score != null ? ` score ${score(member.score)}` : ''}</span>
@@ -79,7 +79,7 @@ export function DuplicatesView({threshold, prove, change, report, onOpen, genera
       ${!prove && html`<label>Near-identical from a score of <output>${threshold.toFixed(2)}</output>
       <input type="range" min="0.7" max="1" step="0.01" value=${threshold} onChange=${(event) => change({threshold: Number(event.target.value)}, true)} /></label>`}
       <button class="primary" disabled=${!chosen.length} onClick=${plan}>Save the plan</button>
-      <span class="hint">${groups !== null && html`${plural(keyed.length, 'group')}, ${plural(surplus, 'picture')} to spare${freed ? ` (${bytes(freed)})` : ''}.
+      <span class="hint">${groups !== null && html`${plural(keyed.length, 'group')}, ${plural(surplus, 'picture')} to spare${freed ? ` (${bytes(freed)})` : ''}.${' '}
         ${prove ? 'Spared is what is the same, re-encoded or resized; the others are for you to look at. ' : ''}The plan is a file for you: nothing is deleted or moved here.`}</span></div>
     ${groups === null && html`<${Working} title="Looking for duplicates" progress=${progress} />`}
     ${generation !== seen && html`<p class="note">Pictures came or went. <button onClick=${() => setSeen(generation)}>Look again</button></p>`}
