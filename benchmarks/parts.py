@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,11 +42,10 @@ BENEATH: dict[str, dict[str, Any]] = {
     'int8': dict(type='retrieval.ExactIndex', dtype='int8'),
     'faiss SQ8': dict(type='retrieval.FaissIndex', factory='SQ8'),
     'faiss PCA256,SQ8': dict(type='retrieval.FaissIndex', factory='PCA256,SQ8')}
-ENCODERS = {
-    'one vector': [('', False), ('', True)],
-    'one vector of the whole': [('', False)],
-    'parts': [('int8', False), ('faiss SQ8', False), ('faiss PCA256,SQ8', False), ('int8', True)]}
-SHOWN = ('one vector', 'one vector, checked', 'parts, int8', 'parts, int8, checked')
+SEARCHES = [('one vector', '', False), ('one vector of the whole', '', False),
+            ('parts', 'int8', False), ('parts', 'faiss SQ8', False),
+            ('parts', 'faiss PCA256,SQ8', False), ('parts', 'int8', True), ('one vector', '', True)]
+SHOWN = ('one vector', 'parts, int8', 'one vector, checked', 'parts, int8, checked')
 
 
 class Copies:
@@ -105,32 +105,31 @@ def search(copies: Copies, cache: Path) -> None:
     tables: dict[str, pd.DataFrame] = {}
     print('| search | mAP | crops | in other pictures | first right | IoU in the result '
           '| IoU in the query | ms a query | bytes a picture |\n' + '|---' * 9 + '|')
-    for name, indexes in ENCODERS.items():
-        for beneath, checked in indexes:
-            title = ', '.join(filter(None, (name, beneath, 'checked' if checked else '')))
-            config = configured(name, beneath, checked)
-            gallery, asked = (encoded(config, list(paths), cache / f'{name}-{kind}')
-                              for kind, paths in (('gallery', copies.gallery.path),
-                                                  ('queries', queries.path)))
-            inferencer = ImageRetrievalInferencer(
-                config, gallery, pipeline=config.test_dataloader.dataset.pipeline, progress=False)
-            model, answers, began = inferencer.model, [], time.monotonic()
-            for path, vector in zip(queries.path, asked.embeddings, strict=True):
-                sample = RetrievalDataSample(metainfo=dict(img_path=path, sample_id=path))
-                model.search(vector[None], [sample], len(copies.gallery))
-                answers.append(inferencer.answer(sample, None))
-            each = 1000 * (time.monotonic() - began) / len(queries)
-            frame = scored(copies, queries, answers)
-            tables[title] = frame.groupby('alteration').mean()
-            crops, pasted = (frame[frame.alteration.str.startswith(part)].ap.mean()
-                             for part in ('crop', 'pasted'))
-            cells = [f'{100 * value:.1f}' for value in (frame.ap.mean(), crops, pasted,
-                                                        frame['first'].mean())]
-            cells += [f'{value:.2f}' if checked else '' for value in (
-                frame.iou.mean(), frame.own_iou.mean())]
-            size = model.holder.index.nbytes / len(copies.gallery)
-            print(f'| {title} | {" | ".join(cells)} | {each:.1f} | {size:,.0f} |', flush=True)
-    shown = [title for title in tables if title in SHOWN]
+    for name, beneath, checked in SEARCHES:
+        title = ', '.join(filter(None, (name, beneath, 'checked' if checked else '')))
+        config = configured(name, beneath, checked)
+        gallery, asked = (encoded(config, list(paths), cache / f'{name}-{kind}')
+                          for kind, paths in (('gallery', copies.gallery.path),
+                                              ('queries', queries.path)))
+        inferencer = ImageRetrievalInferencer(
+            config, gallery, pipeline=config.test_dataloader.dataset.pipeline, progress=False)
+        model, answers, began = inferencer.model, [], time.monotonic()
+        for path, vector in zip(queries.path, asked.embeddings, strict=True):
+            sample = RetrievalDataSample(metainfo=dict(img_path=path, sample_id=path))
+            model.search(vector[None], [sample], len(copies.gallery))
+            answers.append(inferencer.answer(sample, None))
+        each = 1000 * (time.monotonic() - began) / len(queries)
+        frame = scored(copies, queries, answers)
+        tables[title] = frame.groupby('alteration').mean()
+        crops, pasted = (frame[frame.alteration.str.startswith(part)].ap.mean()
+                         for part in ('crop', 'pasted'))
+        cells = [f'{100 * value:.1f}' for value in (frame.ap.mean(), crops, pasted,
+                                                    frame['first'].mean())]
+        cells += [f'{value:.2f}' if checked else '' for value in (
+            frame.iou.mean(), frame.own_iou.mean())]
+        size = model.holder.index.nbytes / len(copies.gallery)
+        print(f'| {title} | {" | ".join(cells)} | {each:.1f} | {size:,.0f} |', flush=True)
+    shown = [title for title in SHOWN if title in tables]
     print(f'\n{len(queries)} queries, {len(copies.gallery)} pictures\n\n| alteration | '
           + ' | '.join(f'{title}: mAP' for title in shown)
           + ' | IoU in the result | IoU in the query |\n' + '|---' * (len(shown) + 3) + '|')
@@ -142,7 +141,13 @@ def search(copies: Copies, cache: Path) -> None:
 
 
 def encoded(config: Any, paths: list[str], cache: Path) -> Any:
-    """The gallery of some pictures, from its file where there is one."""
+    """The gallery of some pictures, from its file where there is one; the vector of a whole picture
+    is the first of those of its parts.
+    """
+    if cache.name.startswith('one vector of the whole'):
+        parts = encoded(configured('parts', 'int8', False), paths,
+                        cache.with_name(cache.name.replace('one vector of the whole', 'parts')))
+        return Gallery(parts.embeddings[:, :parts.dim // 10], parts.ids)
     path = cache.with_suffix('.safetensors')
     if not path.exists():
         began = time.monotonic()
@@ -155,7 +160,7 @@ def encoded(config: Any, paths: list[str], cache: Path) -> Any:
 
 
 def configured(name: str, beneath: str, checked: bool) -> Any:
-    """The config of a search of :data:`ENCODERS`."""
+    """The config of one of :data:`SEARCHES`."""
     config = named_model(None, encoder='efficientnet-lite0')[0]
     if name != 'one vector':
         pooling = config.model.image_encoder.pooling
@@ -189,9 +194,11 @@ def proof(copies: Copies, cache: Path) -> None:
     read = lru_cache(4000)(Evidence)
     lines: list[dict[str, Any]] = []
     began = time.monotonic()
-    for query in copies.queries.itertuples():
-        found = prove(read(query.path), read(copies.photograph[query.label]))
-        lines.append(dict(alteration=query.alteration, kind=found.kind))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        proofs = pool.map(lambda query: prove(read(query.path), read(
+            copies.photograph[query.label])), copies.queries.itertuples())
+        for query, one in zip(copies.queries.itertuples(), proofs, strict=True):
+            lines.append(dict(alteration=query.alteration, kind=one.kind))
     pairs = pd.DataFrame(lines)
     print(f'{len(pairs)} copies against their photographs, '
           f'{1000 * (time.monotonic() - began) / len(pairs):.0f} ms a pair with reading\n',
@@ -203,7 +210,9 @@ def proof(copies: Copies, cache: Path) -> None:
     labels = [*copies.queries.label, *copies.gallery.label]
     alterations = [*copies.queries.alteration, *[''] * len(copies.gallery)]
     config = named_model(None, encoder='efficientnet-lite0')[0]
-    gallery = encoded(config, everything, cache / 'everything')
+    gallery = Gallery(torch.cat([
+        encoded(config, list(side.path), cache / name).embeddings for side, name in (
+            (copies.queries, 'copies'), (copies.gallery, 'one vector-gallery'))]), everything)
     found = prove_duplicates(gallery, read)
     group_of: dict[str, int] = {}
     for number, group in enumerate(found.groups):
@@ -211,7 +220,7 @@ def proof(copies: Copies, cache: Path) -> None:
             group_of[everything[row]] = number
     reached: dict[str, list[bool]] = {}
     for path, label, alteration in zip(everything, labels, alterations, strict=True):
-        photograph = copies.photograph.get(label)
+        photograph = copies.photograph.get(str(label))
         if alteration and photograph in everything:
             reached.setdefault(alteration, []).append(
                 path in group_of and group_of[path] == group_of.get(photograph))
@@ -229,15 +238,17 @@ def proof(copies: Copies, cache: Path) -> None:
 
     negatives = hard_negatives(copies, gallery.embeddings, labels, alterations)
     began, called = time.monotonic(), []
-    for one, other, score in negatives:
-        result = prove(read(everything[one]), read(everything[other]), score)
-        if result.kind != 'similar':
-            called.append((result, everything[one], everything[other]))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        proofs = pool.map(lambda pair: prove(
+            read(everything[pair[0]]), read(everything[pair[1]]), pair[2]), negatives)
+        for (first, second, _), result in zip(negatives, proofs, strict=True):
+            if result.kind != 'similar':
+                called.append((result, everything[first], everything[second]))
     print(f'{len(negatives)} pairs of different photographs, similarity '
           f'{negatives[-1][2]:.2f} to {negatives[0][2]:.2f}: {len(called)} called something else, '
           f'{1000 * (time.monotonic() - began) / len(negatives):.1f} ms a pair')
-    for result, first, second in called:
-        print(result.kind, result.inliers, result.alike, first, second)
+    for result, *pair in called:
+        print(result.kind, result.inliers, result.alike, *pair)
 
 
 def hard_negatives(copies: Copies, vectors: torch.Tensor, labels: list[str],

@@ -81,8 +81,9 @@ def local_features(single: np.ndarray, most: int = FEATURES) -> LocalFeatures:
     low, high = np.percentile(single, (1, 99))
     stretched = single if high - low >= 200 else ((single.astype(np.float32) - low) * (
         255 / max(high - low, 8))).clip(0, 255).astype(np.uint8)
-    found, descriptors = cv2.SIFT_create(most, contrastThreshold=0.02).detectAndCompute(
-        stretched, None)
+    made: Any = cv2  # whose types leave it out
+    detector = made.SIFT_create(most, contrastThreshold=0.02)
+    found, descriptors = detector.detectAndCompute(stretched, None)
     points = np.array([point.pt for point in found], np.float32).reshape(-1, 2)[:most]
     given: Any = np.zeros((0, 128), np.float32) if descriptors is None else descriptors[:most]
     # the square root of shares, in bytes: a cosine of these is the Hellinger kernel of SIFT

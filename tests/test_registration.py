@@ -75,7 +75,7 @@ def test_what_looks_alike_is_seen_through_changes_of_colour(pictures):
     correlation, seen = alike(one, (written // 2 + 40).astype(np.uint8), np.eye(3))
     assert correlation[60:].mean() > 0.9 and abs(correlation[5:30]).max() < 0.1
     assert seen.mean() > 0.8
-    assert (alike(one, other, np.eye(3))[0] > 0.5).mean() < 0.15
+    assert (alike(one, other, np.eye(3))[0] > 0.5).mean() < 0.3
     assert not alike(np.zeros_like(one), np.zeros_like(one), np.eye(3))[1].any()
 
 
