@@ -231,12 +231,16 @@ def proof(copies: Copies, cache: Path) -> None:
         proved = sum(line.get(kind, 0) for kind in (*COPIES, 'part'))
         print(f'| {alteration} | ' + ' | '.join(f'{line[kind]:.0f}' for kind in kinds)
               + f' | {proved:.0f} | {100 * np.mean(reached[alteration]):.0f} |')
-    mixed = sum(len({labels[row] for row in group.rows}) > 1
-                for group in found.groups)
+    mixed = sum(len({labels[row] for row in group.rows}) > 1 for group in found.groups
+                if all(labels[row] in copies.photograph for row in group.rows))
     print(f'\n{found.compared} pairs compared, {len(found.groups)} groups, {mixed} of them of more '
           f'than one photograph, {len(found.parts)} pairs that share a part')
 
-    negatives = hard_negatives(copies, gallery.embeddings, labels, alterations)
+    photographs = [row for row, label in enumerate(labels) if label in copies.photograph]
+    negatives = [(photographs[one], photographs[other], score) for one, other, score in
+                 hard_negatives(copies, gallery.embeddings[photographs],
+                                [labels[row] for row in photographs],
+                                [alterations[row] for row in photographs])]
     began, called = time.monotonic(), []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         proofs = pool.map(lambda pair: prove(
@@ -253,8 +257,8 @@ def proof(copies: Copies, cache: Path) -> None:
 
 def hard_negatives(copies: Copies, vectors: torch.Tensor, labels: list[str],
                    alterations: list[str]) -> list[tuple[int, int, float]]:
-    """The most similar pairs of pictures that show different photographs; no pair of photographs
-    more than a fifth of a percent of all times.
+    """The most similar pairs of pictures that show different photographs; of two photographs at most
+    a fifth of a percent of all.
     """
     related = [copies.related(label, alteration) if label in copies.behind else {label}
                for label, alteration in zip(labels, alterations, strict=True)]

@@ -41,7 +41,9 @@ COPIES = KINDS[:6]
 #: Those of which nothing is lost when the better file is kept.
 SURE = KINDS[:4]
 
-_SHARE = 0.4       # of what can be compared in the overlap must look alike
+# of what can be compared in the overlap must look alike; two pictures with one watermark reach 0.58
+_SHARE = 0.65
+_PART = 0.15       # of both pictures: what they share is more than a caption or the bar of a window
 _COVERED = 0.65    # of the overlap alike: all that is laid over it is there, with something on it
 _WHOLE = 0.94      # of a picture's width and height: all of it, up to what borders make uncertain
 _SEEN = 0.01       # of a picture must show something to compare
@@ -255,7 +257,8 @@ def _kind(one: Evidence, other: Evidence, found: Registration, shares: tuple[flo
         boxes = footprint(found.transform), footprint(np.linalg.inv(found.transform))
     whole, own = (min(box[2:]) >= _WHOLE for box in boxes)
     if not whole and not own:
-        return 'part'
+        areas = [box[2] * box[3] for box in (found.box, found.own_box)]
+        return 'part' if min(areas) >= _PART else 'similar'
     unchanged = difference[0] <= _UNCHANGED and difference[1] <= _UNTOUCHED and \
         shares[0] >= 0.8 and not found.mirrored
     moved = found.transform / found.transform[2, 2]
