@@ -257,7 +257,7 @@ def proof(copies: Copies, cache: Path) -> None:
 
 def hard_negatives(copies: Copies, vectors: torch.Tensor, labels: list[str],
                    alterations: list[str]) -> list[tuple[int, int, float]]:
-    """The most similar pairs of pictures that show different photographs; of two photographs at most
+    """The most similar pairs of pictures that show different photographs; of two of these at most
     a fifth of a percent of all.
     """
     related = [copies.related(label, alteration) if label in copies.behind else {label}
