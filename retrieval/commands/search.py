@@ -12,6 +12,7 @@ from typing import Any
 from .command_line import CommandParser, Outcome, reports_errors
 from .folders import (
     add_folder_options,
+    add_parts_options,
     cache_name,
     check_exists,
     config_dataset,
@@ -22,6 +23,7 @@ from .folders import (
     list_unreadable,
     open_folder,
     open_vectors,
+    with_local_rerank,
 )
 
 _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
                            'done: its rows, and those that only the gallery has, in one ranking')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
+    add_parts_options(arguments)
     add_folder_options(arguments)
     return arguments
 
@@ -178,6 +181,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if own and is_bundle(arguments.gallery):
         bundle = Bundle.open(arguments.gallery, arguments.trust)
         config = with_options(bundle.config, arguments.cfg_options)
+        if getattr(arguments, 'rerank', None):
+            with_local_rerank(config)
         config.model.topk = arguments.topk
         return bundle.inferencer(config=config, calibration=arguments.calibration), config
     gallery: Any
@@ -191,6 +196,11 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         gallery = Gallery.load(arguments.gallery)
         config = gallery_config(gallery, arguments.gallery, arguments)
         checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
+    if getattr(arguments, 'parts', False):
+        raise ValueError('--parts is for a folder, which is encoded by parts: the rows of '
+                         f'{arguments.gallery!r} are made already.')
+    if getattr(arguments, 'rerank', None):
+        with_local_rerank(config)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)
@@ -309,7 +319,8 @@ def search_without_torch(arguments: argparse.Namespace) -> Any:
 
     named = arguments.encoder is not None and is_export(arguments.encoder)
     if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options \
-            or arguments.filter or arguments.cut or arguments.beside:
+            or arguments.filter or arguments.cut or arguments.beside or arguments.parts \
+            or arguments.rerank:
         return None
     from ..encoded_folder import cache_beside
     from ..export.folder_search import FolderSearch

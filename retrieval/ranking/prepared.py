@@ -68,13 +68,16 @@ class PreparedGallery:
     """A gallery's vectors, made ready once for one similarity.
 
     Args:
-        vectors: ``(N, D)`` float32, or a half type, which is scored in float32 tile by tile.
+        vectors: ``(N, D)`` float32, or a half type or int8, which is scored in float32 tile by
+            tile.
         similarity: a name or a callable ``(Q, D), (N, D) -> (Q, N)``.
         prepared: the vectors are what :func:`prepared_rows` returned.
         count: N, where ``vectors`` carry further rows of zeros behind.
         precision: of the products by which :func:`retrieval.ranking.topk` searches; the scores
             are float32's all the same. ``auto`` takes the half precision for many products on
             a CPU that was measured to be faster with it; ``float32`` and ``half`` are that.
+        scales: ``(N,)`` float32, what the rows of ``vectors`` are multiplied by, for int8 of a
+            similarity that is a product; further ones are passed over.
 
     Raises:
         ValueError: the gallery is empty, a vector is too long, or the precision is unknown or not
@@ -89,8 +92,9 @@ class PreparedGallery:
     def __init__(self, vectors: Tensor,
                  similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
                  prepared: bool = False, count: int | None = None,
-                 precision: str = 'auto') -> None:
+                 precision: str = 'auto', scales: Tensor | None = None) -> None:
         self.similarity = resolve_similarity(similarity)
+        self.scales = scales
         self.count = len(vectors) if count is None else count
         if self.count == 0:
             raise ValueError('The gallery is empty: add embeddings before searching.')
@@ -103,7 +107,8 @@ class PreparedGallery:
             self.centre = centre_of(vectors[:self.count])
             self.squares = torch.cat([(part.double() - self.centre).square().sum(dim=1)
                                       for part in self.vectors.split(_CHECKED_ROWS)])
-        self.precision = checked_precision(precision, self.similarity)
+        self.precision = checked_precision(precision, self.similarity) if scales is None else \
+            'float32'
 
     @cached_property
     def half_rows(self) -> HalfRows:
@@ -138,7 +143,8 @@ class PreparedGallery:
 
     def own_queries(self) -> Tensor:
         """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
-        return self.vectors[:self.count].float()
+        rows = self.vectors[:self.count].float()
+        return rows if self.scales is None else rows * self.scales[:self.count, None]
 
     def _filled(self, vectors: Tensor) -> Tensor:
         if not self.similarity.symmetric:
@@ -183,6 +189,8 @@ class PreparedGallery:
             return (0 - distances(queries, rows, self.centre, self.squares[start:last])).float()
         if self.similarity.kind == 'product':
             product = (queries @ rows.to(queries.dtype).T)[:, :last - start]
+            if self.scales is not None:
+                product = product * self.scales[start:last]
             return self.similarity.clipped(product)
         return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
                         len(queries), self.count, self.similarity.name)
@@ -209,7 +217,10 @@ class PreparedGallery:
             _one_by_one(scores, queries, rows.float().numpy())
         else:
             np.matmul(queries, rows.float().numpy().T, out=scores)
-        return self.similarity.clipped(scores[:, :self.count - start])
+        scores = scores[:, :self.count - start]
+        if self.scales is not None:
+            scores *= self.scales[start:start + scores.shape[1]].numpy()
+        return self.similarity.clipped(scores)
 
     def _distances_into(self, scores: np.ndarray, queries: np.ndarray, start: int,
                         centre: np.ndarray, squares: np.ndarray) -> None:

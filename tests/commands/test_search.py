@@ -5,11 +5,14 @@ import re
 import shutil
 import signal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval.evaluation import MatchCalibration
 from retrieval.gallery import Gallery
 
+from ..scenes import scene
 from .conftest import run
 
 
@@ -340,3 +343,31 @@ def test_each_query_is_cut_without_labels(gallery, folder, queries, tmp_path):
         assert status == 2 and message in err
     status, _, err = run('search', gallery, queries, '--cut', 'auto', '--calibration', 'x.json')
     assert status == 2 and ('give one of them' in err or 'no calibration' in err)
+
+
+def test_a_part_finds_the_whole_and_where_it_lies(tmp_path):
+    (tmp_path / 'own').mkdir()
+    for number in range(4):
+        Image.fromarray(scene(number)).save(tmp_path / 'own' / f'{number}.png')
+    Image.fromarray(scene(2)[60:220, 90:300]).save(tmp_path / 'part.png')
+    status, printed, err = run('search', tmp_path / 'own', tmp_path / 'part.png', '--parts',
+                               '--rerank', 'local', '--topk', 2, '--out', tmp_path / 'out')
+    assert status == 0, err
+    (answer,) = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    first, second = answer['results']
+    assert first['id'].endswith('2.png') and first['score'] > 1 and first['inliers'] > 50
+    assert first['box'] == pytest.approx([.25, 60 / 270, 210 / 360, 160 / 270], abs=0.01)
+    assert first['query_box'] == pytest.approx([0, 0, 1, 1], abs=0.02)
+    assert second['box'] is None and second['score'] <= 1
+    assert (tmp_path / 'own' / '.retrieval' / 'default-parts.safetensors').exists()
+    sheet = np.asarray(Image.open(tmp_path / 'out' / 'rankings.png')).astype(int)
+    yellow = (sheet[..., 0] > 220) & (sheet[..., 1] > 220) & (sheet[..., 2] < 60)
+    assert yellow.sum() > 40, 'the box is not drawn'
+
+
+def test_parts_are_made_when_a_folder_is_encoded(gallery, folder, tmp_path):
+    status, _, err = run('search', gallery, folder, '--parts')
+    assert status == 2 and 'is for a folder' in err
+    status, _, err = run('search', folder, gallery.parent / 'x.png', '--parts', '--encoder',
+                         'resnet50')
+    assert status == 2

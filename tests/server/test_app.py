@@ -5,9 +5,15 @@ import json
 import zipfile
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from retrieval.rerank import LocalRerank
+from retrieval.server.follow import follow_folder
+from retrieval.server.service import Source
+
+from ..scenes import resized, scene
 from .conftest import COLOURS, ask, jpeg, picture
 
 
@@ -190,6 +196,46 @@ def test_info_and_state(client):
     paths = client.get('/openapi.json').json()['paths']
     docs = client.get('/docs').text
     assert '/v1/search' in paths and all(path in docs for path in paths) and '<script' not in docs
+
+
+@pytest.fixture
+def scenes_folder(services, tmp_path):
+    """A service over pictures with something to see, whose results are checked."""
+    folder = tmp_path / 'scenes'
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(scene(number)).save(folder / f'{number}.png')
+    Image.fromarray(resized(scene(0), 180, 135)).save(folder / 'small.png')
+    service = services(Source('scenes', tmp_path / 'state', str(folder)))
+    service.model.rerankers.append(LocalRerank())
+    follow_folder(service)
+    service.refresh()
+    service._fact_reader.join()
+    return service
+
+
+def test_a_result_says_where_the_query_lies_in_it(scenes_folder):
+    client = ask(scenes_folder)
+    part = Image.fromarray(scene(2)[60:220, 90:300])
+    sent = client.post('/v1/uploads', content=jpeg(part)).json()['upload']
+    first, *others = search(client, queries=[dict(upload=sent)], stack=False)['results']
+    assert first['id'] == '2.png' and first['inliers'] > 50 and first['mirrored'] is False
+    assert np.allclose(first['box'], [.25, 60 / 270, 210 / 360, 160 / 270], atol=0.02)
+    assert all(hit['box'] is None for hit in others)
+    box = [.5, .5, .5, .5]
+    first = search(client, queries=[dict(id='1.png', box=box)], stack=False)['results'][0]
+    assert first['id'] == '1.png' and np.allclose(first['box'], box, atol=0.02)
+    plain = search(client, queries=[dict(upload=sent)], rerank=False, stack=False)['results']
+    assert all('box' not in hit for hit in plain)
+
+
+def test_duplicates_are_proved(scenes_folder):
+    client = ask(scenes_folder)
+    answer = client.post('/v1/duplicates', json=dict(prove=True, threshold=-1)).json()
+    (group,) = answer['groups']
+    assert [(one['name'], one['proof'], one['sure']) for one in group['members']] == [
+        ('0.png', None, False), ('small.png', 'resized', True)]
+    assert group['best'] == group['members'][0]['row'] and group['members'][1]['as_name'] is None
 
 
 def test_duplicates_and_their_plan(client, folder_service, folder):

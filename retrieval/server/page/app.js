@@ -184,7 +184,7 @@ function App() {
     return () => removeEventListener('keydown', listen);
   }, []);
 
-  const with_ = (item, weight) => ({id: item.id, weight, ...(item.box ? {box: item.box} : {})});
+  const with_ = (item, weight) => ({id: item.id, weight, ...(item.part ? {box: item.part} : {})});
   const mark = (right) => async (item) => {
     const key = `${formatQuery(query)}>${item.row}`;
     const before = marks[key];
@@ -261,7 +261,7 @@ function App() {
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}
-    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
+    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} prove=${state.prove} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
     ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} colour=${state.colour} parquet=${info.parquet} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
       ${state.lasso && html`<${Grid} small items=${items} actions=${actions} selection=${selection} markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />`}`}
     ${state.view === 'marks' && html`<${MarksView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} />`}
