@@ -223,7 +223,7 @@ def proof(copies: Copies, cache: Path) -> None:
         photograph = copies.photograph.get(str(label))
         if alteration and photograph in everything:
             reached.setdefault(alteration, []).append(
-                path in group_of and group_of[path] == group_of.get(photograph))
+                path in group_of and group_of[path] == group_of.get(str(photograph)))
     print('| alteration | ' + ' | '.join(kinds) + ' | proved | in one group with the photograph |\n'
           + '|---' * (len(kinds) + 3) + '|')
     for alteration in table.index:
