@@ -145,7 +145,7 @@ class ImageRetrievalInferencer:
                                                         progress=title)
         self.gallery_dataset = dataset
         # Without a pipeline to compare: a prototype's dataset may have one of its own.
-        self.model.search_in(gallery)
+        self.model.search_in(gallery, dataset=dataset)
         self.model.prepare_prototype()
 
     # Searching -----------------------------------------------------------------------------------
@@ -170,7 +170,10 @@ class ImageRetrievalInferencer:
         Returns:
             For each image a dict with ``query`` and ``results``, a list, best first, of dicts with
             ``rank`` from 1, ``score``, ``row``, ``id``, ``label``, ``path`` (None where the id is
-            no file) and ``metadata``; with a calibration ``probability`` too. With a calibration
+            no file) and ``metadata``; with a calibration ``probability`` too; behind a reranker
+            that compares pictures ``box``, the part of the result in which the query was found, as
+            left, top, width and height in shares of it, or None, with ``query_box``, the part of
+            the query that is in the result, ``inliers`` and ``mirrored``. With a calibration
             or a threshold the dict also holds ``match``: False, and no result, where nothing
             reaches it. With ``draw_dir`` there is ``picture``, the file. For an image that cannot
             be read there are ``query`` and ``error``.
@@ -180,6 +183,8 @@ class ImageRetrievalInferencer:
             OSError: an image cannot be read.
         """
         topk = self.topk if topk is None else whole_number('topk', topk)
+        if topk is None and self.calibration is not None and self.model.topk != -1:
+            topk = self.model.topk
         self._check_threshold(threshold)
         dataset, samples = self._searched(images, on_unreadable, topk, filter)
         found = [self.answer(sample, topk, threshold) for sample in samples]
@@ -280,9 +285,10 @@ class ImageRetrievalInferencer:
         """The answer of :meth:`__call__` for one of :meth:`samples`."""
         if sample.get('unreadable', None):
             return dict(query=sample_id_of(sample), error=sample.unreadable)
-        return described(sample_id_of(sample), sample.pred_label.tolist()[:topk],
-                         sample.pred_score.tolist()[:topk], self.model.gallery,
-                         self.calibration, threshold)
+        scores = sample.pred_score.tolist()
+        calibration = None if self.calibration is None else self.calibration.of_query(scores)
+        return described(sample_id_of(sample), sample.pred_label.tolist()[:topk], scores[:topk],
+                         self.model.gallery, calibration, threshold, sample.get('pred_match', None))
 
     @torch.no_grad()
     def _searched(self, images: Any, on_unreadable: str, topk: int | None, filter: Any = None) \
@@ -293,17 +299,23 @@ class ImageRetrievalInferencer:
         loader: Any = DataLoader(dataset, batch_size=self.batch_size,
                                  num_workers=self.num_workers, collate_fn=pseudo_collate)
         title = 'Searching' if self.progress and len(loader) > 1 else None
-        options: dict[str, Any] = {} if topk is None else dict(topk=topk)
+        options: dict[str, Any] = {} if topk is None else dict(
+            topk=max(topk, 0 if self.calibration is None else self.calibration.depth))
         if isinstance(filter, str) and isinstance(self.model.gallery, Gallery):
             filter = self.model.gallery.where(filter)  # once for all batches
         if filter is not None:
             options['filter'] = filter
         answered: list[RetrievalDataSample] = []
+        rerankers = getattr(self.model, 'rerankers', None)
         with evaluation_mode(self.model), progress_bar(title, len(dataset)) as bar:
             for batch in loader:
                 samples = batch['data_samples']
                 readable = [i for i, sample in enumerate(samples)
                             if not sample.get('unreadable', None)]
+                for sample in samples:  # what rerankers may look at, and is no file
+                    if rerankers and sample.get('img_path', None) is None:
+                        image = dataset.get_data_info(sample.sample_idx)['img']
+                        sample.set_field(image, 'picture', field_type='metainfo')
                 parts = parts_of_one_size({key: [batch[key][i] for i in readable]
                                            for key in ('inputs', 'data_samples')})
                 for _, part in parts if readable else ():

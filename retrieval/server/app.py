@@ -27,7 +27,7 @@ from ..index import MilvusError
 from .background import Background, Progress
 from .batching import BusyError, NoEncoderError
 from .changes import Changes, NotWritableError, ReadOnlyError
-from .export import duplicate_groups, exported, plan_file
+from .export import duplicate_groups, exported, plan_file, proved_groups
 from .feedback import Feedback
 from .guard import Guard, Metrics, problem
 from .map import EmbeddingMap
@@ -123,7 +123,10 @@ class Ids(_Strict):
 class Threshold(_Strict):
     """How similar duplicates are."""
 
-    threshold: FiniteFloat = 0.95
+    threshold: Annotated[FiniteFloat | None, Field(
+        description='By default 0.95; with prove 0.5, from which pictures are compared.')] = None
+    prove: bool = Field(False, description='Compare the pictures: each is named by what it is of '
+                        'the best one, such as `resized`, and `sure` where nothing of it is lost.')
 
 
 class Group(_Strict):
@@ -487,13 +490,16 @@ def _add_reports(app: FastAPI, service: Service) -> None:
         """Everything that is known of a row."""
         return service.item(row)
 
-    grouping = Background(lambda key, progress: dict(
-        groups=duplicate_groups(service, key[1], progress)))
+    grouping = Background(lambda key, progress: dict(groups=(
+        proved_groups if key[2] else duplicate_groups)(service, key[1], progress)))
 
     @app.post('/v1/duplicates', response_model=dict[str, Any], responses=_RUNNING)
     def duplicates(given: Threshold, wait: Wait = True) -> Any:
         """Groups of near-duplicates, each with the best one; nothing is changed."""
-        return _so_far(grouping((service.current().generation, given.threshold), wait))
+        threshold = given.threshold
+        if threshold is None:
+            threshold = 0.5 if given.prove else 0.95
+        return _so_far(grouping((service.current().generation, threshold, given.prove), wait))
 
     @app.post('/v1/duplicates/plan', response_class=Response)
     def plan(given: Plan) -> Response:

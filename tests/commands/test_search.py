@@ -5,11 +5,14 @@ import re
 import shutil
 import signal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval.evaluation import MatchCalibration
 from retrieval.gallery import Gallery
 
+from ..scenes import scene
 from .conftest import run
 
 
@@ -314,3 +317,57 @@ def test_words_want_an_encoder_of_words(folder, config, checkpoint, tmp_path, qu
     status, _, err = run('search', folder, query, '--config', config, '--checkpoint', checkpoint,
                          '--out', tmp_path, '--no-cache')
     assert status == 2 and re.search(message, err), err
+
+
+def test_each_query_is_cut_without_labels(gallery, folder, queries, tmp_path):
+    """The same picture is a match for sure; the threshold follows the query, not the gallery."""
+    opened = Gallery.load(gallery)
+    opened.save(tmp_path / 'queries.safetensors')
+    answers = {}
+    for name, cut in (('auto', 'auto'), ('few', 0.05)):
+        status, _, err = run('search', gallery, queries, '--cut', cut, '--topk', 3,
+                             '--out', tmp_path / name)
+        assert status == 0, err
+        answers[name] = json.loads((tmp_path / name / 'results.json').read_text())
+        assert all(len(one['results']) <= 3 and 'match' in one for one in answers[name])
+        assert all(hit['probability'] >= 0.499 for one in answers[name] for hit in one['results'])
+    for one, few in zip(answers['auto'], answers['few'], strict=True):
+        assert one['results'][:len(few['results'])] == few['results']
+    status, _, err = run('search', gallery, tmp_path / 'queries.safetensors', '--cut', 'auto',
+                         '--topk', 4, '--out', tmp_path)
+    assert status == 0, err
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert len(found) == len(opened) and any(one['match'] for one in found)
+    for cut, message in (('none', 'auto, or a share'), ('1.5', 'auto, or a share')):
+        status, _, err = run('search', gallery, queries, '--cut', cut)
+        assert status == 2 and message in err
+    status, _, err = run('search', gallery, queries, '--cut', 'auto', '--calibration', 'x.json')
+    assert status == 2 and ('give one of them' in err or 'no calibration' in err)
+
+
+def test_a_part_finds_the_whole_and_where_it_lies(tmp_path):
+    (tmp_path / 'own').mkdir()
+    for number in range(4):
+        Image.fromarray(scene(number)).save(tmp_path / 'own' / f'{number}.png')
+    Image.fromarray(scene(2)[60:220, 90:300]).save(tmp_path / 'part.png')
+    status, printed, err = run('search', tmp_path / 'own', tmp_path / 'part.png', '--parts',
+                               '--rerank', 'local', '--topk', 2, '--out', tmp_path / 'out')
+    assert status == 0, err
+    (answer,) = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    first, second = answer['results']
+    assert first['id'].endswith('2.png') and first['score'] > 1 and first['inliers'] > 50
+    assert first['box'] == pytest.approx([.25, 60 / 270, 210 / 360, 160 / 270], abs=0.01)
+    assert first['query_box'] == pytest.approx([0, 0, 1, 1], abs=0.02)
+    assert second['box'] is None and second['score'] <= 1
+    assert (tmp_path / 'own' / '.retrieval' / 'default-parts.safetensors').exists()
+    sheet = np.asarray(Image.open(tmp_path / 'out' / 'rankings.png')).astype(int)
+    yellow = (sheet[..., 0] > 220) & (sheet[..., 1] > 220) & (sheet[..., 2] < 60)
+    assert yellow.sum() > 40, 'the box is not drawn'
+
+
+def test_parts_are_made_when_a_folder_is_encoded(gallery, folder, tmp_path):
+    status, _, err = run('search', gallery, folder, '--parts')
+    assert status == 2 and 'is for a folder' in err
+    status, _, err = run('search', folder, gallery.parent / 'x.png', '--parts', '--encoder',
+                         'resnet50')
+    assert status == 2

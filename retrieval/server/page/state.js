@@ -3,9 +3,9 @@
 //   #q=i:cats/tom.jpg&q=-0.5@0.1,0.2,0.5,0.5u:3fa9…&q=t:a+red+bicycle&f.label=cat&r.date=2020..2021&sort=date&open=cats/tim.jpg
 import {useState, useEffect, useCallback} from './ui.js';
 
-const DEFAULTS = {view: 'search', queries: [], filter: {}, sort: 'score', stack: true, rerank: true, open: null, lasso: null, threshold: 0.95, colour: ''};
+const DEFAULTS = {view: 'search', queries: [], filter: {}, sort: 'score', stack: true, rerank: true, open: null, lasso: null, threshold: 0.95, prove: false, colour: ''};
 export const SORTS = ['score', 'date', 'folder'];
-const VIEWS = ['search', 'duplicates', 'map', 'marks'];
+const VIEWS = ['search', 'duplicates', 'map', 'marks', 'model'];
 
 const KINDS = {i: 'id', u: 'upload', t: 'text'};
 
@@ -40,6 +40,7 @@ export function parse(fragment) {
   if (fields.get('rerank') === '0') state.rerank = false;
   state.open = fields.get('open') || null;
   state.colour = fields.get('colour') || '';
+  if (fields.get('prove') === '1') state.prove = true;
   if (fields.get('threshold') > 0) state.threshold = Number(fields.get('threshold'));
   const corners = (fields.get('lasso') || '').split(',').map(Number);
   if (corners.length >= 6 && corners.length % 2 === 0 && !corners.some(Number.isNaN)) state.lasso = corners;
@@ -59,6 +60,7 @@ export function format(state) {
   if (!state.rerank) fields.set('rerank', '0');
   if (state.lasso) fields.set('lasso', state.lasso.join(','));
   if (state.threshold !== DEFAULTS.threshold) fields.set('threshold', state.threshold);
+  if (state.prove) fields.set('prove', '1');
   if (state.colour) fields.set('colour', state.colour);
   if (state.open !== null) fields.set('open', state.open);
   return '#' + fields.toString().replace(/%(2C|2F|3A|40)/g, decodeURIComponent);
