@@ -26,6 +26,7 @@ import retrieval.registry  # noqa: F401
 from retrieval.datasets import ImageList, Objects
 from retrieval.encoders import DEFAULT_PREPROCESSOR, build_encoder, fit_pca_whitening
 from retrieval.evaluation import evaluate
+from retrieval.files import write_atomically
 from retrieval.progress import progress_bar
 from retrieval.registry import MODELS
 
@@ -80,6 +81,19 @@ def encode(paths: list[str], number: int, pixels: int, flip: bool) -> dict[str, 
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
+def encoded(path: Path, paths: list[str], number: int, pixels: int,
+            flip: bool) -> dict[str, np.ndarray]:
+    """What is kept in a file, else :func:`encode` and keep it."""
+    if not path.exists():
+        made = encode(paths, number, pixels, flip)
+
+        def write(name: str) -> None:
+            with open(name, 'wb') as file:  # by a name numpy would add its suffix
+                np.savez(file, **made)
+        write_atomically(path, write)
+    return dict(np.load(path))
+
+
 def metrics(parts: dict[str, np.ndarray], lists: dict[str, list[str]],
             whitened: bool) -> tuple[float, float]:
     """mAP on Objects and micro-AP on Copies, in percent."""
@@ -116,8 +130,9 @@ def main() -> None:
     arguments.add_argument('copies', type=Path)
     arguments.add_argument('--out', type=Path, default=Path('work_dirs/default_encoder'))
     arguments.add_argument('--rate', action='store_true')
+    arguments.add_argument('--threads', type=int, default=1)
     given = arguments.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     lists = listed(given.objects, given.copies)
     if given.rate:
         for number, pixels in RUNS:
@@ -127,13 +142,11 @@ def main() -> None:
     print('| encoder | pixels | pooling | Objects: mAP, whitened | Copies: micro-AP, whitened |\n'
           '|---|---|---|---|---|')
     for number, pixels, flip in [*((*run, False) for run in RUNS), (*RUNS[0], True)]:
-        path = given.out / f'lite{number}-{pixels}{"-flip" if flip else ""}.npz'
-        if not path.exists():
-            whole = encode([one for part in lists.values() for one in part], number, pixels, flip)
-            np.savez(path, **whole)
-        kept, ends = np.load(path), np.cumsum([len(part) for part in lists.values()])[:-1]
+        stem = f'lite{number}-{pixels}{"-flip" if flip else ""}'
+        kept = {part: encoded(given.out / f'{stem}-{part}.npz', paths, number, pixels, flip)
+                for part, paths in lists.items()}
         for name in POOLINGS:
-            parts = dict(zip(lists, np.split(kept[name], ends), strict=True))
+            parts = {part: vectors[name] for part, vectors in kept.items()}
             plain, white = metrics(parts, lists, False), metrics(parts, lists, True)
             print(f'| lite{number}{", flip" if flip else ""} | {pixels} | {name} | '
                   f'{plain[0]:.1f}, {white[0]:.1f} | {plain[1]:.1f}, {white[1]:.1f} |', flush=True)
