@@ -89,7 +89,7 @@ def encoded(path: Path, paths: list[str], number: int, pixels: int,
 
         def write(name: str) -> None:
             with open(name, 'wb') as file:  # by a name numpy would add its suffix
-                np.savez(file, **made)
+                np.savez(file, allow_pickle=False, **made)
         write_atomically(path, write)
     return dict(np.load(path))
 

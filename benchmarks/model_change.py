@@ -27,7 +27,7 @@ from retrieval.similarity import normalize
 
 def mean_average_precision(scores: torch.Tensor, same: torch.Tensor) -> float:
     """Over the queries with a match, in percent."""
-    ranked = same.gather(1, scores.argsort(1, descending=True, stable=True)).double()
+    ranked = same.gather(1, scores.argsort(dim=1, descending=True, stable=True)).double()
     precision = ranked.cumsum(1) / torch.arange(1, ranked.shape[1] + 1)
     found = ranked.sum(1)
     return float(100 * ((precision * ranked).sum(1) / found)[found > 0].mean())

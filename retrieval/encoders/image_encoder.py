@@ -153,7 +153,8 @@ class ImageEncoder(BaseModule):
         if not self.has_words:
             name = getattr(self.backbone, 'model_name', type(self.backbone).__name__)
             raise ValueError(f'The encoder {name} has no text tower, so it cannot take words.')
-        found = self.backbone.embed_words(texts)
+        backbone: Any = self.backbone
+        found = backbone.embed_words(texts)
         return self._whitened(self._scaled(self.projection(found).float()))
 
     def _whitened(self, described: Tensor) -> Tensor:

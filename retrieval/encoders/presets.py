@@ -146,7 +146,8 @@ def _of_words(chosen: WordPreset, checkpoint: str | None) -> tuple[dict[str, Any
     is_clip = chosen.architecture['model_type'] == 'clip'
     source = dict(weights=chosen.weights) | ({} if checkpoint is None else
                                              dict(checkpoint=checkpoint))
-    backbone = dict(type='retrieval.DualEncoder', architecture=chosen.architecture, **source)
+    backbone: dict[str, Any] = dict(type='retrieval.DualEncoder',
+                                    architecture=chosen.architecture, **source)
     if not is_clip:
         backbone['lowercase'] = True
     mean = [.48145466, .4578275, .40821073] if is_clip else [.5] * 3

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ class ImageToImageRetriever(BaseRetriever):
             raise FingerprintError('The gallery belongs to another text tower or tokenizer than '
                                    'that of the words, so their similarities would mean nothing. '
                                    'Search it by pictures, or encode it with this model.')
-        return self.image_encoder.embed_words(list(texts))
+        return cast(Tensor, cast(Any, self.image_encoder).embed_words(list(texts)))
 
     def _words_fingerprint(self) -> str | None:
         version = weights_version(self.image_encoder)

@@ -1,4 +1,4 @@
-# Fine-tuning of ResNet-50 at 224 px with weights that timm fetches; else as with EfficientNet-lite0.
+# Fine-tuning of ResNet-50 at 224 px with weights that timm fetches; else as of EfficientNet-lite0.
 _base_ = './fine_tuning.py'
 model = dict(
     image_encoder=dict(

@@ -65,6 +65,8 @@ class DualEncoder(BaseModule):
     """
 
     has_words = True
+    model: Any
+    tokenizer: Tensor  # the bytes of its file
 
     def __init__(self, architecture: Mapping[str, Any] | None = None, weights: str | None = None,
                  checkpoint: Any = None, lowercase: bool = False,
@@ -81,8 +83,9 @@ class DualEncoder(BaseModule):
         self.architecture = checked_architecture(architecture)
         config = _configuration(self.architecture)
         self.model_name = str(weights or self.architecture['model_type'])
-        self.model: Any = _built(config, source)
-        self.model.is_init = True  # MMEngine is not to draw them again
+        model: Any = _built(config, source)
+        model.is_init = True  # MMEngine is not to draw them again
+        self.model = model
         self.image_size = _image_size(config)
         self.num_features: int = _width(config)
         tokens = b'' if source is None else read_tokenizer(source, config, lowercase)

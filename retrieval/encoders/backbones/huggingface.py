@@ -89,7 +89,7 @@ def _is_vision(model_type: str) -> bool:
     """True where transformers builds a model of images for a type: of it, or of its vision part."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
     try:
-        kind = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+        kind: Any = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
         kind = kind[0] if isinstance(kind, tuple) else kind
         if getattr(kind, 'main_input_name', None) != 'pixel_values':
             return False
@@ -141,7 +141,7 @@ def build_options(config: Any, pooled: bool) -> dict[str, Any]:
     for name in ('vision_use_head', 'use_head'):  # SigLIP, AIMv2
         if hasattr(config, name):
             setattr(config, name, False)
-    kind = MODEL_MAPPING[type(config)]
+    kind: Any = MODEL_MAPPING[type(config)]
     kind = kind[0] if isinstance(kind, tuple) else kind
     if hasattr(config, 'mask_ratio'):
         config.mask_ratio = 0.0  # MAE's encoder would see a random quarter of the image
@@ -286,13 +286,13 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
         if Path(str(source)).is_dir():
             try:
                 model, report = AutoModel.from_pretrained(
-                    source, config=config, output_loading_info=True, **options)
+                    str(source), config=config, output_loading_info=True, **options)
             except (OSError, RuntimeError) as error:
                 raise ValueError(f'The folder {source!r} holds no weights that can be loaded: '
                                  f'{error}') from error
         else:
             model, report = fetched(lambda: AutoModel.from_pretrained(
-                source, config=config, output_loading_info=True, **options), str(source))
+                str(source), config=config, output_loading_info=True, **options), str(source))
     lacks = sorted(report['missing_keys'])
     if lacks:
         raise ValueError(f'{source!r} has not all weights of {type(model).__name__}: '
