@@ -104,7 +104,7 @@ def reliability(calibration: MatchCalibration, scores: np.ndarray, same: np.ndar
     """
     order = np.argsort(-scores, 1)[:, :10]
     ranked = -np.sort(-scores, 1)
-    sure = np.array([calibration.of_query(row[:30])._probability(row[:10]) for row in ranked])
+    sure = np.array([calibration.of_query(row[:30]).probability(row[:10]) for row in ranked])
     right = np.take_along_axis(same, order, 1)
     bins = np.minimum((10 * sure).astype(int), 9)
     return float(sum(abs(sure[bins == one].sum() - right[bins == one].sum())
@@ -151,7 +151,8 @@ def measured(data: Encoded, seed: int) -> dict[str, float]:
         hits = []
         for row, place in zip(others, known[unseen].tolist(), strict=True):
             ranked = -np.sort(-np.delete(row, place))[:made.depth]
-            hits.append(made.of_query(ranked).is_match(row[place]))
+            own_line = made.of_query(ranked)
+            hits.append(own_line.slope * row[place] + own_line.offset >= made.threshold)
         found[f'coverage {share}'] = float(np.mean(hits))
     return {name: float(value) for name, value in found.items()}
 

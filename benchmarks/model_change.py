@@ -1,16 +1,17 @@
 """mAP while a gallery is encoded anew, from the old model's rows to the new one's.
 
     retrieval train resnet10-arcface_4e_glyphs --work-dir work_dirs/old
-    retrieval train resnet10-arcface_4e_glyphs --work-dir work_dirs/new --cfg-options randomness.seed=1
+    retrieval train resnet10-arcface_4e_glyphs --work-dir work_dirs/new \\
+        --cfg-options randomness.seed=1
     retrieval dump_prototype CONFIG work_dirs/old/epoch_1.pth old.safetensors
     retrieval dump_prototype CONFIG work_dirs/new/epoch_4.pth new.safetensors
     python benchmarks/model_change.py old.safetensors new.safetensors
 
 A fifth of the pictures are queries (2,000 at the most), the others the gallery; rows are encoded in
-a random order. ``both``: queries are encoded with both models, rows that only the old one has are
-scored by it, the others by the mean of both, the new score at the old one's scale. ``mapped``: by
-the new model alone, old queries are mapped from new ones. ``new rows alone``: what is not encoded
-anew is not found. ``no scale``: each row by its model's own cosine.
+a random order. ``both``: queries are encoded with both models, and rows that only the old one has
+are mapped to the new one beside. ``new queries``: by the new model alone, old rows are mapped.
+``old``: the old model, which answers until the switch. ``new rows alone``: what is not encoded anew
+is not found. ``each its own``: each row by the cosine of its own model, the queries with both.
 """
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from retrieval import Gallery
-from retrieval.retrievers.model_change import ModelChange, learn_map
+from retrieval.retrievers.model_change import ModelChange
 from retrieval.similarity import normalize
 
 
@@ -39,8 +40,8 @@ def main() -> None:
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('old', type=Path)
     arguments.add_argument('new', type=Path)
-    arguments.add_argument('--rows', type=int, default=10_000, help='of the galleries that are used')
-    arguments.add_argument('--weight', type=float, default=0.5)
+    arguments.add_argument('--rows', type=int, default=10_000, help='of the galleries, at most')
+    arguments.add_argument('--paired', type=int, default=200)
     given = arguments.parse_args()
     old, new = Gallery.load(given.old), Gallery.load(given.new)
     order = np.random.default_rng(0).permutation(len(old))[:given.rows]
@@ -56,29 +57,22 @@ def main() -> None:
     scores_old, scores_new = asked_old @ rows_old.T, asked_new @ rows_new.T
     before, after = (mean_average_precision(one, same) for one in (scores_old, scores_new))
     print(f'{len(asked)} queries, {len(kept)} rows; old model {before:.2f}, new model {after:.2f}')
-    print('| encoded anew | both | mapped | new rows alone | no scale |\n|---|---|---|---|---|')
-    paired = 200  # at 0 percent the models know so many pictures together
+    print('| encoded anew | both | new queries | old | new rows alone | each its own |\n'
+          + '|---' * 6 + '|')
     for share in (0, 25, 50, 75, 100):
-        count = max(paired, len(kept) * share // 100)
-        change = ModelChange(Gallery(rows_old, ids), Gallery(rows_new[:count], ids[:count]),
-                             given.weight)
-        rows = change.gallery.embeddings
-        if share == 0:
-            rows = rows.clone()
-            rows[:count] = 0
-            rows[:, :rows_old.shape[1]] = rows_old
-        both, mapped = (mean_average_precision(change.queries(asked_new, one) @ rows.T, same)
-                        for one in (asked_old, None))
-        plain = scores_old.clone()
-        plain[:, :count * (share > 0)] = scores_new[:, :count * (share > 0)]
-        alone = scores_new.clone()
-        alone[:, count * (share > 0):] = -2
-        cells = [both, mapped, mean_average_precision(alone, same) if share else 0,
-                 mean_average_precision(plain, same)]
-        print(f'| {share} % | ' + ' | '.join(f'{cell:.2f}' for cell in cells) + ' |', flush=True)
-    learned = learn_map(rows_new[:2000], rows_old[:2000])
-    print(f'map of 2,000 rows: {learned.kind}, agreement {learned.agreement:.3f}; old queries find '
-          'what they find')
+        done = len(kept) * share // 100
+        count = max(given.paired, done)  # at 0 percent so many pictures are known to both
+        found = []
+        for weight, asked_first in ((0.5, asked_old), (1., None)):
+            change = ModelChange(Gallery(rows_old, ids), Gallery(rows_new[:count], ids[:count]),
+                                 weight)
+            found.append(change.join(asked_new, asked_first) @ change.gallery.embeddings.T)
+        alone, own = scores_new.clone(), scores_old.clone()
+        alone[:, done:], own[:, :done] = -2, scores_new[:, :done]
+        cells = [mean_average_precision(one, same) for one in (*found, scores_old, alone, own)]
+        if not done:
+            cells[3] = 0.
+        print(f'| {share} % | ' + ' | '.join(f'{cell:.1f}' for cell in cells) + ' |', flush=True)
 
 
 if __name__ == '__main__':

@@ -128,8 +128,8 @@ def _encoded(model: Any, pictures: Any, ids: list[str], old: Any, source: dict[s
     place = {name: row for row, name in enumerate(pictures.sample_ids)}
     unknown = [name for name in ids if name not in place]
     if unknown:
-        raise FileNotFoundError(f'{len(unknown)} pictures of the gallery are not in its dataset any '
-                                f'more, such as {unknown[0]!r}.')
+        raise FileNotFoundError(f'{len(unknown)} pictures of the gallery are not in its dataset '
+                                f'any more, such as {unknown[0]!r}.')
     some = pictures.get_subset([place[name] for name in ids])
     found = encode(model, DataLoader(some, batch_size=32, collate_fn=pseudo_collate), None)
     rows = old.subset(old.find(list(found.ids)))
@@ -150,10 +150,10 @@ def _report(old: Any, new: Any) -> None:
           f'{found.changed_first:.1%}')
     for name, (before, after) in found.results.items():
         print(f'{name}: {before:.2f} -> {after:.2f} ({after - before:+.2f})')
-    if len(both) >= 20:
+    if len(both) >= 10:
         learned = ModelChange(old, new).map
-        print(f'new queries mapped to old rows ({learned.kind}) find {learned.agreement:.1%} of the '
-              'first 10 that old queries find')
+        print(f'rows that are mapped ({learned.kind}) are found as when they are encoded: '
+              f'{learned.agreement:.1%} of the first 10 in common')
 
 
 if __name__ == '__main__':

@@ -219,7 +219,7 @@ def with_both(old: Any, arguments: argparse.Namespace) -> Any:
         FileNotFoundError, ValueError: it cannot be searched, or has too few rows.
     """
     from ..gallery import Gallery
-    from ..retrievers.model_change import ModelChange, changing_retriever
+    from ..retrievers.model_change import changing_retriever
     from ..search import ImageRetrievalInferencer
 
     if not isinstance(old.model.gallery, Gallery):
@@ -228,8 +228,7 @@ def with_both(old: Any, arguments: argparse.Namespace) -> Any:
     given = {**vars(arguments), 'gallery': arguments.beside, 'calibration': None,
              'config': None, 'checkpoint': None, 'encoder': None, 'cfg_options': None}
     new, _ = open_gallery(argparse.Namespace(**given))
-    change = ModelChange(old.model.gallery, new.model.gallery)
-    model = changing_retriever(change, new.model,
+    model = changing_retriever(old.model.gallery, new.model.gallery, new.model,
                                old.model if old.pipeline == new.pipeline else None)
     return ImageRetrievalInferencer(model, pipeline=new.pipeline, topk=arguments.topk,
                                     calibration=arguments.calibration)

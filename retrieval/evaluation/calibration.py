@@ -30,6 +30,7 @@ from .verification import (
 CRITERIA = ('false_match_rate', 'precision', 'f1')
 METHODS = ('platt', 'isotonic')
 RANKS = (5, 30)
+_OF_BEST = 0.5  # of the best result's evidence that another match needs: a sure one stands alone
 _FEWEST = 3  # results for each that is passed over, else a tail is not fitted
 _FORMAT = 'retrieval.MatchCalibration'
 
@@ -116,7 +117,8 @@ class MatchCalibration:
         evidence for a match; that a query's own nearest non-matches set the scale is what score
         normalisation by a cohort does for speakers (Matejka et al., Interspeech 2017). The
         probability is the logistic function of the evidence: one half where one result that does
-        not match is expected.
+        not match is expected. A match needs half of the best result's evidence too: beside a sure
+        one, what is hardly better than chance is none.
 
         Args:
             scores: of the query's results, the highest first; :attr:`depth` of them are read.
@@ -131,15 +133,16 @@ class MatchCalibration:
             >>> tail = MatchCalibration(0., method='tail')
             >>> scores = [.9, *(.5 - .05 * math.log(rank) for rank in range(1, 40))]
             >>> own = tail.of_query(scores)
-            >>> own.is_match(.9), own.is_match(.5), round(own.threshold, 2)
-            (True, False, 0.51)
+            >>> own.is_match(.9), own.is_match(.5), round(own.probability(.6), 2)
+            (True, False, 0.86)
         """
         if self.method != 'tail':
             return self
         values = np.asarray(scores, dtype=np.float64)[None]
         slope, offset = (float(part[0]) for part in tail_lines(values, self.ranks))
         slope, offset = slope / self.scale, (offset - self.location) / self.scale
-        return MatchCalibration((self.threshold - offset) / slope, method='platt', slope=slope,
+        bar = max(self.threshold, _OF_BEST * (slope * float(values[0, 0]) + offset))
+        return MatchCalibration((bar - offset) / slope, method='platt', slope=slope,
                                 offset=offset, similarity=self.similarity)
 
     def _check_flat(self) -> None:

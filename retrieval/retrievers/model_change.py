@@ -1,4 +1,4 @@
-"""From one model to another while the gallery is being encoded anew: both kinds of rows in one ranking."""
+"""One ranking of old and new rows, while a gallery is being encoded anew by another model."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .image_to_image import ImageToImageRetriever
 
 _RIDGES = (0.01, 0.1, 1.0)  # shares of the mean variance of a dimension
 _PAIRED = 4000  # rows of both models from which the map is learned
-_FEWEST = 20
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def learn_map(source: Any, target: Any, seed: int = 0) -> EmbeddingMap:
         seed: of the draw of the rows.
 
     Raises:
-        ValueError: there are fewer than 20 rows, or not as many of each.
+        ValueError: there are fewer than 10 rows, or not as many of each.
 
     Example:
         >>> rows = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
@@ -104,26 +104,26 @@ def _solved(source: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 class ModelChange:
     """A gallery of which a part is encoded by a new model already.
 
-    A row that is not is scored by the old model's embeddings, as before. One that is is scored by
-    both: the old score, and the new one moved and stretched to the old one's scale, so that the
-    rows of both kinds stand in one ranking. The old score of a query is that of its old
-    embedding, or of the new one mapped (:func:`learn_map`).
+    A row holds the old model's embedding beside the new one's, and where that is not there yet,
+    what the map makes of the old one (:func:`learn_map`, from the rows that are there). So all
+    rows are scored alike: the cosine is the mean of both models', by a weight. The rows that are
+    encoded by both teach the map what the new model tells apart, so that even a row that is not
+    encoded anew is found better than before.
 
     Args:
         old: the whole gallery, by the old model.
         new: rows of some of its ids, by the new one.
-        weight: of the new score where there are both, up to 1.
+        weight: of the new cosine, up to 1, where queries are encoded by the new model alone.
 
     Raises:
-        ValueError: ids are missing, or the new gallery has fewer than 20 rows of the old one's.
+        ValueError: ids are missing, or the new gallery has fewer than 10 rows of the old one's.
 
     Example:
         >>> rows = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
         >>> ids = list(map(str, range(100)))
-        >>> change = ModelChange(Gallery(rows, ids), Gallery(rows[:50] @ torch.eye(8)[::2].T,
-        ...                                                  ids[:50]))
+        >>> change = ModelChange(Gallery(rows, ids), Gallery(rows[:50, :4], ids[:50]))
         >>> change.share, tuple(change.gallery.embeddings.shape)
-        (0.5, (100, 13))
+        (0.5, (100, 12))
     """
 
     def __init__(self, old: Gallery, new: Gallery, weight: float = 0.5) -> None:
@@ -132,108 +132,95 @@ class ModelChange:
             raise ValueError('The rows of both galleries are matched by their ids: dump both with '
                              'ids.')
         self.old, self.new = old, new
-        place = new.ids.find(old.ids)  # row of the new gallery for each of the old one
-        self.encoded = torch.from_numpy(place >= 0)
-        if int(self.encoded.sum()) < _FEWEST:
-            raise ValueError(f'{int(self.encoded.sum())} pictures are encoded by both models, and '
-                             f'{_FEWEST} at least are needed to compare their scores.')
+        place = torch.from_numpy(new.ids.find(old.ids))  # in the new gallery, of each old row
+        self.encoded = place >= 0
+        count = int(self.encoded.sum())
+        if count < _FEWEST:
+            raise ValueError(f'{count} pictures are encoded by both models, and {_FEWEST} at least '
+                             'are needed to map the others: encode more.')
         self._old = normalize(old.embeddings.float())
-        self._new = normalize(new.embeddings.float()[torch.from_numpy(place[place >= 0])])
+        self._new = normalize(new.embeddings.float()[place[self.encoded]])
 
     @property
     def share(self) -> float:
         """Of the rows that the new model has encoded."""
-        return float(self.encoded.float().mean())
+        return float(self.encoded.double().mean())
 
     @cached_property
     def map(self) -> EmbeddingMap:
-        """From the new model's embeddings to the old one's."""
-        return learn_map(self._new, self._old[self.encoded])
-
-    @cached_property
-    def scale(self) -> tuple[float, float]:
-        """What a new score is multiplied by, and what is added, to be like an old one."""
-        some = torch.randperm(len(self._new), generator=torch.Generator().manual_seed(0))[:1000]
-        rows, columns = torch.triu_indices(len(some), len(some), 1)
-        old, new = ((one[some] @ one[some].T)[rows, columns]
-                    for one in (self._old[self.encoded], self._new))
-        factor = float(old.std() / new.std().clamp(min=1e-6))
-        return factor, float(old.mean()) - factor * float(new.mean())
+        """From the old model's embeddings to the new one's."""
+        return learn_map(self._old[self.encoded], self._new)
 
     @cached_property
     def gallery(self) -> Gallery:
-        """The rows ``(N, D + E + 1)`` that :meth:`queries` are compared with by inner product."""
-        factor, added = self.scale
-        rows = torch.zeros(len(self._old), self._old.shape[1] + self._new.shape[1] + 1)
-        rows[:, :self._old.shape[1]] = self._old
-        rows[self.encoded] = torch.cat([
-            (1 - self.weight) * self._old[self.encoded], self.weight * factor * self._new,
-            torch.full((len(self._new), 1), self.weight * added)], 1)
-        return Gallery(rows, self.old.ids, self.old.labels, self.old.label_names,
-                       self.old.metadata, skipped=self.old.skipped, similarity='inner_product')
+        """The rows ``(N, D + E)`` that :meth:`join` makes queries for; ``(N, E)`` with weight 1."""
+        new = self.map(self._old)
+        new[self.encoded] = self._new
+        return Gallery(self.join(new, self._old), self.old.ids, self.old.labels,
+                       self.old.label_names, self.old.metadata, skipped=self.old.skipped,
+                       similarity='cosine_similarity')
 
-    def queries(self, new: Tensor, old: Tensor | None = None) -> Tensor:
-        """Embeddings ``(Q, D + E + 1)`` to search :attr:`gallery` with.
+    def join(self, new: Tensor, old: Tensor | None) -> Tensor:
+        """Embeddings of the same pictures by both models as one, ``(Q, D + E)`` at length 1.
 
         Args:
             new: ``(Q, E)``, of the new model.
-            old: ``(Q, D)``, of the old one; None: the new ones are mapped.
+            old: ``(Q, D)``, of the old one; with weight 1 it is not read.
         """
-        before = self.map(new) if old is None else normalize(old.float())
-        return torch.cat([before, normalize(new.float()), new.new_ones(len(new), 1)], 1)
+        new = self.weight ** 0.5 * normalize(new.float())
+        if old is None or self.weight == 1:
+            return normalize(new)
+        return torch.cat([(1 - self.weight) ** 0.5 * normalize(old.float()), new], 1)
 
 
 class ChangingEncoder(nn.Module):
-    """The encoder of a change: images to the embeddings that :attr:`ModelChange.gallery` is
-    searched with.
+    """Images to the embeddings that :attr:`ModelChange.gallery` is searched with.
 
     Args:
         change: of the models.
         new: the new model's encoder.
-        old: the old model's, where both take the same images; None: the new embeddings are mapped.
+        old: the old one's, which takes the same images; None with weight 1.
     """
 
-    def __init__(self, change: ModelChange, new: nn.Module, old: nn.Module | None = None) -> None:
+    def __init__(self, change: ModelChange, new: nn.Module, old: nn.Module | None) -> None:
         super().__init__()
         self.change, self.new, self.old = change, new, old
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to ``(B, D + E + 1)``."""
-        new, old = (None if one is None else _last(one(images)).cpu()
-                    for one in (self.new, self.old))
-        assert new is not None
-        return self.change.queries(new, old).to(images.device)
+        """Images ``(B, C, H, W)`` to ``(B, D + E)``."""
+        old = None if self.old is None else _last(self.old(images))
+        return self.change.join(_last(self.new(images)), old)
 
 
 def _last(features: Any) -> Tensor:
     return features[-1] if isinstance(features, (tuple, list)) else features
 
 
-def changing_retriever(change: ModelChange, new: ImageToImageRetriever,
+def changing_retriever(old_gallery: Gallery, new_gallery: Gallery, new: ImageToImageRetriever,
                        old: ImageToImageRetriever | None = None) -> ImageToImageRetriever:
-    """A retriever that searches both kinds of rows.
+    """A retriever that searches the rows of both models.
 
     Args:
-        change: of the two models' galleries.
+        old_gallery, new_gallery: see :class:`ModelChange`.
         new: the new model.
-        old: the old one, which encodes every query too where its preprocessor is the same; else,
-            and where it is None, new embeddings are mapped.
+        old: the old one, where both see the same pixels, so that every query is encoded by both;
+            where it is None, or its data preprocessor another one, by the new one alone.
 
     Example:
         >>> rows = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
         >>> ids = list(map(str, range(60)))
         >>> mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> change = ModelChange(Gallery(rows, ids), Gallery(rows[:30], ids[:30]))
-        >>> model = changing_retriever(change, ImageToImageRetriever(mean, topk=1))
+        >>> model = changing_retriever(Gallery(rows, ids), Gallery(rows[:30], ids[:30]),
+        ...                            ImageToImageRetriever(mean, topk=1))
         >>> model.predict(rows[40].reshape(1, 3, 1, 1))[0].pred_label
         tensor([40])
     """
-    same = old is not None and _settings(old) == _settings(new)
-    encoder = ChangingEncoder(change, new.image_encoder,
-                              old.image_encoder if same and old is not None else None)
-    return ImageToImageRetriever(encoder, change.gallery, similarity_fn='inner_product',
-                                 data_preprocessor=new.data_preprocessor,
-                                 topk=new.topk, check_fingerprint=False).eval()
+    if old is not None and _settings(old) != _settings(new):
+        old = None
+    change = ModelChange(old_gallery, new_gallery, 1. if old is None else 0.5)
+    encoder = ChangingEncoder(change, new.image_encoder, None if old is None else old.image_encoder)
+    return ImageToImageRetriever(encoder, change.gallery, topk=new.topk, check_fingerprint=False,
+                                 data_preprocessor=new.data_preprocessor).eval()
 
 
 def _settings(model: ImageToImageRetriever) -> Any:

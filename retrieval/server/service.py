@@ -1,9 +1,11 @@
 """What is served: searches, rows and changes, over one snapshot after another."""
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from torch.nn.functional import normalize
 from ..answers import placed
 from ..checks import whole_number
 from ..evaluation import MatchCalibration
+from ..files import write_json
 from ..gallery import Gallery
 from ..index import Index, MilvusIndex
 from ..registration import EDGE
@@ -138,6 +141,8 @@ class Service:
         self._looks = Batcher(self._look, wait=0.0)
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
+        self._returned = source.state / 'returned.json'
+        self.returned = _counted(self._returned)  # how often each id was shown, for `migrate`
         self.trouble: str | None = None  # why the source could not be read lately
         self.snapshot: Snapshot | None = None
         self.refresh: Callable[[], None] = self._reload  # or that of what follows the source
@@ -289,6 +294,8 @@ class Service:
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
+        if self.returned:
+            write_json(self._returned, dict(self.returned.most_common()))
 
     @property
     def generation(self) -> int:
@@ -496,6 +503,8 @@ class Service:
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
                  | places.get(int(row), {})
                  for row in rows[offset:offset + k]]
+        if queries:
+            self.returned.update(snapshot.ids[int(row)] for row in rows[offset:offset + k])
         asked = [None if row is None else self.described(snapshot, row)
                  for row in (self.row_of(snapshot, query) for query in queries)]
         if any(query.text is not None for query in queries):  # the calibration is of pictures
@@ -660,6 +669,15 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int],
         else:
             behind.setdefault(head[leader], []).append(row)
     return [head[place] for place in first] + list(rows[depth:]), behind
+
+
+def _counted(path: Path) -> Counter[str]:
+    """The counts of an earlier server; none where there are none that can be read."""
+    try:
+        return Counter({str(name): int(count) for name, count in
+                        json.loads(path.read_text(encoding='utf-8')).items()})
+    except (OSError, ValueError, AttributeError, TypeError):
+        return Counter()
 
 
 def _model_name(model: Any) -> str:

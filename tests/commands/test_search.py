@@ -319,13 +319,13 @@ def test_words_want_an_encoder_of_words(folder, config, checkpoint, tmp_path, qu
     assert status == 2 and re.search(message, err), err
 
 
-def test_each_query_is_cut_without_labels(gallery, folder, queries, tmp_path):
+def test_each_query_is_cut_without_labels(gallery, folder, tmp_path):
     """The same picture is a match for sure; the threshold follows the query, not the gallery."""
     opened = Gallery.load(gallery)
     opened.save(tmp_path / 'queries.safetensors')
     answers = {}
     for name, cut in (('auto', 'auto'), ('few', 0.05)):
-        status, _, err = run('search', gallery, queries, '--cut', cut, '--topk', 3,
+        status, _, err = run('search', gallery, folder / 'class0', '--cut', cut, '--topk', 3,
                              '--out', tmp_path / name)
         assert status == 0, err
         answers[name] = json.loads((tmp_path / name / 'results.json').read_text())
@@ -339,9 +339,9 @@ def test_each_query_is_cut_without_labels(gallery, folder, queries, tmp_path):
     found = json.loads((tmp_path / 'results.json').read_text())
     assert len(found) == len(opened) and any(one['match'] for one in found)
     for cut, message in (('none', 'auto, or a share'), ('1.5', 'auto, or a share')):
-        status, _, err = run('search', gallery, queries, '--cut', cut)
+        status, _, err = run('search', gallery, folder, '--cut', cut)
         assert status == 2 and message in err
-    status, _, err = run('search', gallery, queries, '--cut', 'auto', '--calibration', 'x.json')
+    status, _, err = run('search', gallery, folder, '--cut', 'auto', '--calibration', 'x.json')
     assert status == 2 and ('give one of them' in err or 'no calibration' in err)
 
 

@@ -27,21 +27,35 @@ def test_evidence_counts_non_matches():
     """Where one non-match is expected, one is found on average; at a tenth of that, 0.1."""
     rng = np.random.default_rng(1)
     tail = MatchCalibration(0., method='tail')
-    strict = MatchCalibration(math.log(10), method='tail')
     lists = [ranking(rng) for _ in range(3000)]
-    for calibration, expected in ((tail, 1.), (strict, 0.1)):
-        found = np.mean([calibration.of_query(one).is_match(one).sum() for one in lists])
+    calibrations = [tail.of_query(one) for one in lists]
+    for expected in (1., 0.1):
+        found = np.mean([(own.probability(one) >= 1 / (1 + expected)).sum()
+                         for own, one in zip(calibrations, lists, strict=True)])
         assert found == pytest.approx(expected, rel=0.35)
 
 
 def test_of_query_follows_shift_and_scale():
     rng = np.random.default_rng(2)
     scores = ranking(rng)
-    tail = MatchCalibration(0.5, method='tail', location=0.1, scale=1.2)
+    tail = MatchCalibration(4., method='tail', location=0.1, scale=1.2)
     one, other = tail.of_query(scores), tail.of_query(3 * scores - 1)
     assert other.threshold == pytest.approx(3 * one.threshold - 1)
     assert other.probability(3 * 0.4 - 1) == pytest.approx(one.probability(0.4))
-    assert one.probability(one.threshold) == pytest.approx(1 / (1 + math.exp(-0.5)))
+    assert one.probability(one.threshold) == pytest.approx(1 / (1 + math.exp(-4.)))
+
+
+def test_beside_a_sure_match_a_poor_one_is_none():
+    rng = np.random.default_rng(3)
+    scores = ranking(rng)
+    tail = MatchCalibration(0., method='tail')
+    alone = tail.of_query(scores)
+    scores[0] = scores[1] + 2.
+    beside = tail.of_query(scores)
+    assert beside.slope == pytest.approx(alone.slope)
+    assert beside.is_match(scores).sum() == 1
+    middle = (scores[0] - (-beside.offset / beside.slope)) / 2 - beside.offset / beside.slope
+    assert beside.threshold == pytest.approx(middle)
 
 
 def test_flat_calibrations_are_for_every_query():
