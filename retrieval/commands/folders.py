@@ -99,7 +99,7 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
     """
     from ..encoders.presets import DEFAULT_NAME
     from ..runs.bundle import CALIBRATION, Bundle
-    from ..runs.named_model import is_bundle_name, named_model
+    from ..runs.named_model import is_bundle_name, named_model, names_bundle
 
     given = [arguments.encoder, arguments.config, arguments.checkpoint]
     if not any(given) or given == [DEFAULT_NAME, None, None]:
@@ -117,7 +117,7 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
     return FolderEncoder(
         *named_model(config, checkpoint, arguments.encoder, options=arguments.cfg_options,
                      trust=arguments.trust),
-        Bundle.open(bundle).file(CALIBRATION) if is_bundle_name(bundle) else None, name)
+        Bundle.open(bundle).file(CALIBRATION) if names_bundle(bundle) else None, name)
 
 
 def is_folder(path: str) -> bool:
