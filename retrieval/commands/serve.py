@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import CommandParser, answer, reports_errors
-from .folders import add_folder_options, check_exists, config_dataset, folder_encoder, is_folder
+from .folders import (
+    add_folder_options,
+    add_parts_options,
+    check_exists,
+    config_dataset,
+    folder_encoder,
+    is_folder,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--no-browser', action='store_true', help='do not open the browser')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='serve a gallery that another model or pipeline made')
+    add_parts_options(arguments)
     add_folder_options(arguments)
     return arguments
 
