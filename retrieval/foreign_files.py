@@ -7,9 +7,10 @@ import math
 import os
 import resource
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -189,3 +190,47 @@ def available_memory() -> int:
             pages = int(Path('/proc/self/statm').read_text().split()[0])
             bounds.append(soft - pages * resource.getpagesize())
     return max(0, min(bounds))
+
+
+_FOLDERS: dict[tuple[Any, ...], Any] = {}  # of the archives that were unpacked
+
+
+def unpacked(path: str | os.PathLike[str], names: Collection[str]) -> Path:
+    """A folder with some files of a ``.zip``, and no others. It lives as long as the process.
+
+    Args:
+        path: the archive.
+        names: of the files, as they stand in it; those that are not there are left out.
+
+    Raises:
+        ValueError: it is damaged, or there is no room for them.
+
+    Example:
+        >>> import zipfile
+        >>> with zipfile.ZipFile('two.zip', 'w') as archive:
+        ...     archive.writestr('a', 'x'), archive.writestr('b', 'y')
+        (None, None)
+        >>> os.listdir(unpacked('two.zip', ('a',)))
+        ['a']
+    """
+    import shutil
+    import tempfile
+
+    state = os.stat(path)
+    key = (os.path.realpath(path), state.st_mtime_ns, state.st_size, tuple(names))
+    if key in _FOLDERS:
+        return Path(_FOLDERS[key].name)
+    folder = tempfile.TemporaryDirectory(prefix='retrieval-')
+    with ZipFile(path) as archive:
+        parts = [part for part in archive.infolist() if part.filename in names]
+        wanted, free = sum(part.file_size for part in parts), shutil.disk_usage(folder.name).free
+        if wanted > free:
+            raise ValueError(f'{str(path)!r} unpacks to {wanted:,} bytes, and {free:,} are free in '
+                             f'{folder.name!r}: set TMPDIR to a larger disk.')
+        try:
+            for part in parts:
+                archive.extract(part, folder.name)
+        except (BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise ValueError(f'{str(path)!r} is damaged: {error}.') from error
+    _FOLDERS[key] = folder
+    return Path(folder.name)

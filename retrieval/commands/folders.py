@@ -111,7 +111,7 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
     """
     from ..encoders.presets import DEFAULT_NAME
     from ..runs.bundle import CALIBRATION, Bundle
-    from ..runs.named_model import is_bundle_name, named_model
+    from ..runs.named_model import is_bundle_name, named_model, names_bundle
 
     given = [arguments.encoder, arguments.config, arguments.checkpoint]
     default = not any(given) or given == [DEFAULT_NAME, None, None]
@@ -131,7 +131,7 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
     bundle = arguments.encoder or config
     made, weights = named_model(config, checkpoint, arguments.encoder,
                                 options=arguments.cfg_options, trust=arguments.trust)
-    calibration = Bundle.open(bundle).file(CALIBRATION) if is_bundle_name(bundle) else None
+    calibration = Bundle.open(bundle).file(CALIBRATION) if names_bundle(bundle) else None
     name = 'default' if default else cache_name(*given)
     if parts:
         with_parts(made, whole_pictures=default)

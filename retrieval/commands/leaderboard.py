@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import cache_name
 
 _HEAD = """\
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     from ..runs.leaderboard import BENCHMARKS
 
     folders = ', '.join(one.folders[0] for one in BENCHMARKS.values() if one.folders)
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'leaderboard', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Looks below the data root for\n' + _wrapped(folders) + '\nGlyphs needs no data. '
         'Writes OUT/leaderboard.md, OUT/results/ENCODER/BENCHMARK.json, and the embeddings\nunder '
@@ -49,7 +49,7 @@ def _wrapped(text: str) -> str:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..checks import whole_number
@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if failed:
         print('\n'.join(f'left out: {one}' for one in failed), file=sys.stderr)
         raise SystemExit(2)
+    return dict(files=[out / 'leaderboard.md'] if there else [], encoders=list(named),
+                benchmarks=[benchmark.name for benchmark, _ in there])
 
 
 def _write_table(out: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 from .folders import config_dataset, gallery_config
 
 _TOGETHER = 256  # rows that are encoded, and then on the disk
@@ -18,7 +18,7 @@ _TOGETHER = 256  # rows that are encoded, and then on the disk
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('migrate', description=__doc__, epilog='While it lasts, '
+    arguments = CommandParser('migrate', description=__doc__, epilog='While it lasts, '
                                         'search OLD QUERY --beside NEW ranks the rows of both.')
     arguments.add_argument('old', help='the gallery in use: a file, a store, or a link to one')
     arguments.add_argument('new', help='the store of the new model, which is made, or gone on with')
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..checks import whole_number
@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         before = switch(arguments.switch, arguments.new)
         print(f'{arguments.switch} leads to {arguments.new}; back: retrieval compare_galleries '
               f'{arguments.new} {before or arguments.old} --switch {arguments.switch}')
+    return dict(files=[arguments.new], rows=len(new), missing=missing,
+                switched=bool(arguments.switch and not missing))
 
 
 def _counts(path: str | None) -> dict[str, int]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..checks import whole_number
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'prepare_objects', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Wants pybullet (pip install pybullet). Writes DIR/images/NNN/V.jpg, which the '
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     from ..datasets.benchmarks.objects import VIEWS
     from ..datasets.object_views import ObjectRenderer, licence
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         picture.save(making / f'{view}.jpg', quality=92)
             bar.update()
     print(f'{len(numbers)} objects in {VIEWS} views each: {out}')
+    return dict(files=[out], objects=len(numbers), views=VIEWS)
 
 
 if __name__ == '__main__':

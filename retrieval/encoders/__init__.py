@@ -30,6 +30,7 @@ from .classifier import (
     update_classifier,
 )
 from .image_encoder import ImageEncoder, MultiScale, MultiScaleEncoder
+from .normalisation import fill_in, known_normalisation
 from .onnx_encoder import OnnxEncoder
 from .pooling import (
     RMAC,
@@ -67,9 +68,9 @@ __all__ = [
     'Recognizer', 'RegionalGeM', 'ResizeMix', 'RetrievalDataPreprocessor', 'SPoC',
     'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone',
     'WORD_PRESETS', 'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder',
-    'fit_learned_whitening', 'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening',
-    'get_module_at_path', 'get_path_to_ultimate_classifier', 'get_ultimate_classifier',
-    'load_weights',
+    'fill_in', 'fit_learned_whitening', 'fit_pca_whitening', 'fit_whitening',
+    'fit_zca_whitening', 'get_module_at_path', 'get_path_to_ultimate_classifier',
+    'get_ultimate_classifier', 'known_normalisation', 'load_weights',
     'preset', 'principal_components', 'read_weights', 'set_module_at_path',
     'split_backbone_classifier', 'start_at_components', 'update_classifier',
 ]

@@ -6,6 +6,13 @@ from typing import Any, NamedTuple
 
 from ..registry import nearest_names
 from .backbones.default import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+from .backbones.huggingface import (
+    check_installed,
+    is_transformers_folder,
+    read_config,
+    read_processor,
+)
+from .normalisation import processor_normalisation
 
 #: Short names, and the weights of timm that they stand for.
 PRESETS: dict[str, str] = {
@@ -82,8 +89,10 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
     518 of its last training steps.
 
     Args:
-        name: one of :data:`PRESETS` or :data:`WORD_PRESETS`, ``'efficientnet-lite0'``, or any
-            trained model of timm, such as ``'mobilenetv3_large_100.ra_in1k'``.
+        name: one of :data:`PRESETS` or :data:`WORD_PRESETS`, ``'efficientnet-lite0'``, any trained
+            model of timm, such as ``'mobilenetv3_large_100.ra_in1k'``, or a vision model of
+            transformers: its name on the hub (``'facebook/dinov2-with-registers-small'``), or the
+            folder of ``save_pretrained``.
         checkpoint: a local file with the weights, in the place of fetching them; of an encoder of
             words too, a folder, or a file with ``tokenizer.json`` beside it.
 
@@ -92,7 +101,8 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
 
     Raises:
         ValueError: no encoder of that name (the nearest are named), or a checkpoint for the
-            default encoder, whose weights are a package.
+            default encoder, whose weights are a package, or for a model of transformers.
+        ConnectionError: a model of transformers is on the hub, which is not reached.
 
     Example:
         >>> encoder, preprocessor, pipeline = preset('resnet50')
@@ -105,6 +115,12 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         return dict(DEFAULT_ENCODER), dict(DEFAULT_PREPROCESSOR), list(DEFAULT_PIPELINE)
     if name in WORD_PRESETS:
         return _of_words(WORD_PRESETS[name], checkpoint)
+    name = name.removeprefix('timm/')  # where the hub has timm's weights
+    if '/' in name or is_transformers_folder(name):
+        if checkpoint is not None:
+            raise ValueError(f'The model {name!r} of transformers has its weights: leave the '
+                             'checkpoint out.')
+        return _of_transformers(name)
     import timm
 
     model_name = PRESETS.get(name, name)
@@ -117,7 +133,8 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         near = nearest_names(name, short) or nearest_names(name, timm.list_pretrained())
         asked = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
         raise ValueError(f'There is no pretrained encoder {name!r}.{asked} The short names are '
-                         f'{", ".join(short)}; every trained model of timm has its own.')
+                         f'{", ".join(short)}; every trained model of timm has its own, '
+                         'and transformers\' models are OWNER/NAME.')
     source = dict(pretrained=True) if checkpoint is None else dict(checkpoint=checkpoint)
     backbone = dict(type='retrieval.TimmBackbone', model_name=model_name, pooled=True, **source)
     size, share = trained.input_size[1:], trained.crop_pct
@@ -128,16 +145,66 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
     preprocessor = dict(type='retrieval.RetrievalDataPreprocessor',
                         mean=[round(255 * value, 4) for value in trained.mean],
                         std=[round(255 * value, 4) for value in trained.std])
-    scale, cubic = int(min(size) / share), trained.interpolation == 'bicubic'
-    resize: list[dict[str, Any]] = [
-        dict(type='retrieval.ResizeEdge', scale=scale, edge='short',
-             interpolation='auto-bicubic' if cubic else 'auto'),
-        dict(type='CenterCrop', crop_size=tuple(reversed(size)))]
-    if trained.crop_mode == 'squash':
-        resize[0] = dict(type='torchvision/Resize', size=(scale, scale * size[1] // size[0]),
-                         interpolation=trained.interpolation)
-    return encoder, preprocessor, [dict(type='retrieval.LoadImage'), *resize,
-                                   dict(type='retrieval.PackInputs')]
+    scale = int(min(size) / share)
+    first = _squash(scale, scale * size[1] // size[0], trained.interpolation) \
+        if trained.crop_mode == 'squash' else _short_edge(scale, trained.interpolation == 'bicubic')
+    return encoder, preprocessor, _pipeline(first, _crop(*size))
+
+
+def _of_transformers(name: str) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """The configs of a model of transformers, with the preprocessing of its image processor."""
+    check_installed()
+    config = read_config(name, {})[1]
+    processor = read_processor(name) or {}
+    # classifiers of these have no weights for the pooled output, but classify the class token
+    pooled = config.model_type not in ('vit', 'deit') or \
+        not str((config.architectures or [''])[0]).endswith('ForImageClassification')
+    encoder = dict(
+        type='retrieval.ImageEncoder', pooling=None if pooled else dict(
+            type='retrieval.ClsTokenPooling'),
+        backbone=dict(type='retrieval.HuggingFaceBackbone', model_name=name, pretrained=True,
+                      pooled=pooled))
+    mean, std = processor_normalisation(processor)
+    preprocessor = dict(type='retrieval.RetrievalDataPreprocessor', mean=mean, std=std)
+    cubic, steps = processor.get('resample', 3) == 3, []
+    wanted = processor.get('size') or getattr(config, 'image_size', None) or 224
+    if isinstance(wanted, int):
+        wanted = dict(height=wanted, width=wanted)
+    if processor.get('do_resize', True):
+        # Swin's and ConvNeXt's processors resize to more than what they then cut out
+        edge = wanted.get('shortest_edge')
+        share = processor.get('crop_pct') if edge is not None and edge < 384 else None
+        if edge is None:
+            steps.append(_squash(wanted['height'], wanted['width'],
+                                 'bicubic' if cubic else 'bilinear'))
+        elif share:
+            steps += [_short_edge(int(edge / share), cubic), _crop(edge, edge)]
+        elif 'crop_pct' in processor:
+            steps.append(_squash(edge, edge, 'bicubic' if cubic else 'bilinear'))
+        else:
+            steps.append(_short_edge(edge, cubic))
+    if processor.get('do_center_crop'):
+        crop = processor['crop_size']
+        steps.append(_crop(*(crop['height'], crop['width']) if isinstance(crop, dict)
+                           else (crop, crop)))
+    return encoder, preprocessor, _pipeline(*steps)
+
+
+def _pipeline(*steps: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(type='retrieval.LoadImage'), *steps, dict(type='retrieval.PackInputs')]
+
+
+def _short_edge(length: int, cubic: bool) -> dict[str, Any]:
+    return dict(type='retrieval.ResizeEdge', scale=length, edge='short',
+                interpolation='auto-bicubic' if cubic else 'auto')
+
+
+def _squash(height: int, width: int, interpolation: str) -> dict[str, Any]:
+    return dict(type='torchvision/Resize', size=(height, width), interpolation=interpolation)
+
+
+def _crop(height: int, width: int) -> dict[str, Any]:
+    return dict(type='CenterCrop', crop_size=(width, height))
 
 
 def _of_words(chosen: WordPreset, checkpoint: str | None) -> tuple[dict[str, Any], dict[str, Any],

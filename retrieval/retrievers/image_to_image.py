@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ..checks import whole_number
 from ..datasets.base import plain_config
 from ..distributed import rank
-from ..encoders import WORD_PRESETS, ImageEncoder, build_encoder
+from ..encoders import WORD_PRESETS, ImageEncoder, build_encoder, fill_in
 from ..files import write_atomically
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
 from ..index import Index, PartsIndex, check_gallery
@@ -61,8 +61,9 @@ class ImageToImageRetriever(BaseRetriever):
         similarity_fn: ``'cosine_similarity'``, ``'inner_product'``, ``'euclidean'``, or a
             callable ``(Q, D), (N, D) -> (Q, N)``, larger for more similar.
         train_cfg: ``dict(augments=[...], probs=[...])``, batch augmentation such as Mixup.
-        data_preprocessor: config or module; by default images are stacked to float32 and
-            nothing is normalised.
+        data_preprocessor: config or module; by default images are stacked to float32. Where a
+            config gives no mean and std, bytes are normalised as the encoder's pretrained weights
+            want it, where they are known (:func:`retrieval.encoders.fill_in`).
         topk: how many results a query gets; -1 for the whole gallery.
         init_cfg: MMEngine's initialisation config.
         index: config of the index that ``predict`` searches; with ``path`` it is read from a
@@ -95,7 +96,8 @@ class ImageToImageRetriever(BaseRetriever):
             # The Runner initialises weights after this constructor; it must end with these.
             init_cfg = dict(type='Pretrained', checkpoint=str(pretrained))
         super().__init__(init_cfg=init_cfg,
-                         data_preprocessor=_preprocessor_config(data_preprocessor, train_cfg))
+                         data_preprocessor=_preprocessor_config(data_preprocessor, train_cfg,
+                                                                image_encoder))
         self.image_encoder = build_encoder(image_encoder)
         self.head: Any = MODELS.build(head) if isinstance(head, dict) else head
         _check_head(self.image_encoder, self.head)
@@ -568,9 +570,9 @@ def _check_head(encoder: nn.Module, head: Any) -> None:
 
 
 def _preprocessor_config(config: dict[str, Any] | nn.Module | None,
-                         train_cfg: dict[str, Any] | None) -> Any:
-    """The data preprocessor's config with its defaults and the batch augmentation; a module as it
-    is.
+                         train_cfg: dict[str, Any] | None, image_encoder: Any) -> Any:
+    """The data preprocessor's config with its defaults, the encoder's normalisation and the batch
+    augmentation; a module as it is.
 
     Raises:
         ValueError: ``train_cfg`` has unknown keys, or augments that a module cannot be given.
@@ -588,7 +590,7 @@ def _preprocessor_config(config: dict[str, Any] | nn.Module | None,
                          'keys: augments, probs.')
     if train_cfg and train_cfg.get('augments'):
         config['batch_augments'] = dict(train_cfg)
-    return config
+    return fill_in(config, image_encoder)
 
 
 def _as_array(picture: Any) -> np.ndarray | None:

@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,10 @@ CALLS: dict[str, tuple[str, set[str]]] = {
                       {'method', 'dimensions', 'embeddings'}),
     'gallery': ('export g.safetensors copy.safetensors', {'rows'}),
     'init': ('pictures mine.py', {'config', 'table', 'warnings'}),
+    'leaderboard': ('--encoders efficientnet-lite0', {'encoders', 'benchmarks'}),
+    'migrate': ('g.safetensors new.gallery --config config.py --checkpoint trained.pth',
+                {'rows', 'missing', 'switched'}),
+    'prepare_objects': ('objects', {'objects', 'views'}),
     'prepare_copies': ('copies --packages --samples --folders mine --distractors mine',
                        {'photographs', 'copies', 'gallery'}),
     'print_config': ('config.py', {'config'}),
@@ -88,6 +93,12 @@ def stand_in(command, monkeypatch, folder):
     """In the place of what lasts and is tested elsewhere."""
     if command == 'report':
         monkeypatch.setattr('retrieval.report.summary.two_dimensions', lambda rows: rows[:, :2])
+    elif command == 'leaderboard':
+        monkeypatch.setattr('retrieval.runs.leaderboard.benchmarks_there', lambda *_: [])
+    elif command == 'prepare_objects':
+        monkeypatch.setattr('retrieval.datasets.object_views.ObjectRenderer',
+                            lambda: SimpleNamespace(objects=[]))
+        monkeypatch.setattr('retrieval.datasets.object_views.licence', lambda: 'free')
     elif command == 'export_glyphs':
         use_few_fonts(monkeypatch)
     elif command == 'prepare_copies':

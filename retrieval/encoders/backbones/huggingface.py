@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,71 @@ from torch import Tensor, nn
 from ...registry import MODELS, nearest_names, unknown_name
 from ..weights import Checkpoint, WeightReport
 from .hub import HINT, hub
+
+
+def is_transformers_folder(name: str) -> bool:
+    """True for a folder that ``save_pretrained`` of transformers wrote.
+
+    Example:
+        >>> is_transformers_folder('.')
+        False
+    """
+    return 'model_type' in (_json_of(Path(name) / 'config.json') or {})
+
+
+def hub_config(name: str) -> dict[str, Any]:
+    """The ``config.json`` of a model on the hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
+
+    Raises:
+        ConnectionError: the hub is not reached, and its cache has not got it.
+    """
+    return _json_of(_from_hub(name, 'config.json')) or {}
+
+
+def read_processor(name: str) -> dict[str, Any] | None:
+    """The settings of the image processor in a folder or on the hub; None where there is none.
+
+    Raises:
+        ConnectionError: the hub is not reached, and its cache has not got it.
+    """
+    for file in ('preprocessor_config.json', 'processor_config.json'):
+        found = _json_of(Path(name) / file if Path(name).is_dir() else _from_hub(name, file))
+        if found is not None:
+            return found.get('image_processor', found)
+    return None
+
+
+def _from_hub(name: str, file: str) -> Path | None:
+    """A file of a model on the hub, None where the model has no such file."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        with hub():
+            repository, _, revision = name.partition('@')
+            return Path(hf_hub_download(repository, file, revision=revision or None))
+    except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError too
+        raise _unreachable(name, error) from error
+    except errors.EntryNotFoundError:
+        return None
+    except Exception as error:  # whatever the hub's client of the day raises
+        raise _unreachable(name, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f'{name!r} could not be fetched from the hub ({type(error).__name__}): '
+                           f'check the name and the network. {HINT}: a folder that transformers '
+                           'wrote by save_pretrained.')
+
+
+def _json_of(path: Path | None) -> dict[str, Any] | None:
+    """The content of a JSON file, None where there is no such file, or something else in it."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def check_installed() -> None:
