@@ -1,4 +1,4 @@
-"""Encode a gallery anew with another model, what is searched most first, while the old one answers.
+"""Encode a gallery anew with another model, while the old one answers.
 
 The old gallery stays as it is. What is encoded is kept, and a migration that was stopped goes on.
 """

@@ -486,7 +486,9 @@ class Service:
         else:
             rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
             best = None
-        if calibration is not None:  # of one that judges rankings, none where there is too little
+        if calibration is not None and calibration.depth and not queries:  # it judges rankings
+            calibration = None
+        elif calibration is not None and queries:
             calibration = None if len(scores) < calibration.fewest else calibration.of_query(
                 [scores[row] for row in rows])
         counted = np.asarray(rows, dtype=np.int64)
