@@ -50,7 +50,7 @@ def test_the_winner_is_a_config_that_meets_the_budget(gallery, tmp_path):
     assert (made['rows'], made['queries'], made['k']) == (ROWS - 100, 100, 10)
     names = {one['name'] for one in made['trials']}
     assert names == {'exact', 'IVF8,Flat', 'HNSW16', 'PQ4x4', 'PQ4x4 rescored x4',
-                     'PQ4x4 rescored x16', 'IVF5000,Flat'}
+                     'IVF5000,Flat'}  # x16 is only slower where x4 is good enough
     failed, = [one for one in made['trials'] if 'error' in one]
     assert failed['name'] == 'IVF5000,Flat' and 'at least 5000 rows' in failed['error']
     assert 'IVF5000,Flat' in out and 'failed' in out
