@@ -8,7 +8,7 @@ WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow lint check-newest check-oldest test-matrix clean
+.PHONY: demo test test-slow lint check-newest check-oldest test-matrix benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -42,6 +42,10 @@ $(STAMP): $(INSTALL_INPUTS)
 	echo 'import _retrieval_compat; _retrieval_compat.mend_torchvision_import()' \
 		> "$$site/_retrieval_compat.pth"
 	touch $(STAMP)
+
+# Ours against every peer; writes docs/benchmarks.md. On an idle machine.
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf $(VENV) .venv-newest* .venv-oldest* build dist *.egg-info

@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import add_folder_options, is_folder, list_unreadable, open_folder, open_vectors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('calibrate', description=__doc__, epilog='Search with it: '
-                                        'search GALLERY QUERY --calibration OUT.json')
+    arguments = CommandParser('calibrate', description=__doc__, epilog='Search with it: '
+                              'search GALLERY QUERY --calibration OUT.json')
     arguments.add_argument('gallery', help='a gallery file with labels, or a folder with one '
                            'sub-folder a class; with --marks or --without-labels, any')
     arguments.add_argument('out', metavar='OUT.json', help='the calibration to write')
@@ -46,14 +46,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..evaluation import tar_at_far
 
     if arguments.without_labels:
-        _without_labels(arguments)
-        return
+        return _without_labels(arguments)
     if arguments.strangers is not None:
         raise ValueError('--strangers are pictures without a match, for --without-labels: give '
                          'that too.')
@@ -74,9 +73,11 @@ def main(argv: Sequence[str] | None = None) -> None:
               f'{min(thresholds):.4f} to {max(thresholds):.4f}')
     print(f'written to {arguments.out}')
     list_unreadable(gallery)
+    return dict(files=[arguments.out], threshold=made.threshold, measured=measured, rates=rates,
+                class_thresholds=made.class_thresholds, skipped=gallery.skipped)
 
 
-def _without_labels(arguments: argparse.Namespace) -> None:
+def _without_labels(arguments: argparse.Namespace) -> Outcome:
     """Write the calibration of a gallery that has no labels, and print what is known of it."""
     from ..evaluation import calibrate_without_labels
     from ..search.alterations import encode_altered
@@ -116,6 +117,8 @@ def _without_labels(arguments: argparse.Namespace) -> None:
               'original')
     print(f'written to {arguments.out}')
     list_unreadable(gallery, strangers)
+    return dict(files=[arguments.out], threshold=made.threshold, measured=measured,
+                skipped=gallery.skipped)
 
 
 def _from_labels(gallery: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 from .evaluate import add_evaluation_options, check_arguments, read_tasks, read_truth
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _FORMS = ('a work dir of training or testing, a config with its checkpoint, or e
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'report', description=__doc__, epilog='The options from --labels to --gallery-ids are of '
         'embeddings: a config says itself how it is evaluated. The config of a work dir is a '
         'program, and is run.')
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     given = split_runs(arguments.runs)
@@ -57,9 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if kind_of(paths) == 'embeddings' else run_of_config(arguments, paths)
             for number, paths in enumerate(given)]
     if len(runs) == 1:
-        report(runs[0], out, arguments.near)
-    else:
-        compare(runs[0], runs[1], out)
+        return report(runs[0], out, arguments.near)
+    return compare(runs[0], runs[1], out)
 
 
 def split_runs(paths: Sequence[str]) -> list[list[str]]:
@@ -115,15 +114,17 @@ def default_out(given: Sequence[Sequence[str]]) -> str:
     return str(Path('work_dirs') / ('report.html' if len(given) == 1 else 'comparison.html'))
 
 
-def report(run: Run, out: str, near: float | None = None) -> None:
+def report(run: Run, out: str, near: float | None = None) -> Outcome:
     """Write the report of one run, and say where."""
     from ..report import summarize, write_report
 
-    write_report(run, summarize(run, near), out)
+    found = summarize(run, near)
+    write_report(run, found, out)
     print(f'The report of {run.name}: {out}')
+    return dict(files=[out], **found.as_dict())
 
 
-def compare(first: Run, second: Run, out: str) -> None:
+def compare(first: Run, second: Run, out: str) -> Outcome:
     """Write the comparison of two runs, and print its main lines.
 
     Raises:
@@ -148,6 +149,9 @@ def compare(first: Run, second: Run, out: str) -> None:
               f'{one.p_value:.4f}); queries: {one.wins} better, {one.losses} worse, {one.ties} '
               'the same')
     print(f'The comparison: {out}')
+    return dict(files=[out], runs=[first.name, second.name],
+                metrics=[dict(one._asdict(), difference=one.difference)
+                         for one in compared.metrics])
 
 
 def run_of_embeddings(arguments: argparse.Namespace, path: str, gallery: str | None) -> Run:

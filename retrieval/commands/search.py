@@ -1,16 +1,18 @@
-"""Find the most similar images of a gallery: JSON, and a picture of the rankings."""
+"""Find the images of a gallery that pictures or words describe: JSON, and a picture of them."""
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import (
     add_folder_options,
+    add_parts_options,
     cache_name,
     check_exists,
     config_dataset,
@@ -21,6 +23,7 @@ from .folders import (
     list_unreadable,
     open_folder,
     open_vectors,
+    with_local_rerank,
 )
 
 _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
@@ -28,7 +31,7 @@ _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('search', description=__doc__)
+    arguments = CommandParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
                            'a bundle with a gallery, an index file (images are searched in it with '
                            '--encoder, or --config and --checkpoint), or a folder of images. A '
@@ -37,9 +40,14 @@ def parser() -> argparse.ArgumentParser:
                            'and --checkpoint; what was encoded is kept in it, under .retrieval, '
                            'and only what changed is '
                            'encoded again')
-    arguments.add_argument('query', nargs='+', help='images, or folders of images; or files of '
-                           'embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
+    arguments.add_argument('query', nargs='+', help='images, or folders of images; words, where '
+                           'the encoder has a text tower, such as --encoder siglip2-base; or files '
+                           'of embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
                            'needed')
+    for sign, name in (('+', '--plus'), ('-', '--minus')):
+        arguments.add_argument(name, action='append', default=[], metavar='[WEIGHT:]QUERY',
+                               help='an image or words that are added to each query' if sign == '+'
+                               else 'an image or words for what is not wanted, such as 0.5:snow')
     arguments.add_argument('--filter', metavar='FILTER', help='which rows may be found, by '
                            'metadata, `label` and `id`, such as "price<20 and brand in (a, b)"')
     arguments.add_argument('--topk', type=int, default=10, help='results a query (default: 10)')
@@ -58,12 +66,13 @@ def parser() -> argparse.ArgumentParser:
                            'done: its rows, and those that only the gallery has, in one ranking')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
+    add_parts_options(arguments)
     add_folder_options(arguments)
     return arguments
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..answers import expand
@@ -71,23 +80,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
+    added = [*arguments.plus, *arguments.minus]
     vectors = [Path(query).suffix.lower() in _VECTORS for query in arguments.query]
     if any(vectors):
-        if not all(vectors):
-            raise ValueError('The queries are embeddings or images, not both: search twice.')
+        if not all(vectors) or added:
+            raise ValueError('The queries are embeddings, or images and words, not both: search '
+                             'twice.')
         answers, datasets, ids = search_vectors(arguments)
         write(answers, Path(arguments.out), arguments.topk, datasets, ids)
-        report(answers, Path(arguments.out))
-        return
-    images = expand(arguments.query)
+        return report(answers, Path(arguments.out))
+    words = list(filter(is_words, arguments.query))
+    images = expand([query for query in arguments.query if query not in words])
     on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
-    quick = search_without_torch(arguments)
+    quick = None if words or added else search_without_torch(arguments)
     if quick is not None:
         answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
         write(answers, out, arguments.topk, [], quick.gallery.ids)
-        report(answers, out)
+        outcome = report(answers, out)
         refuse_unreadable(answers)
-        return
+        return outcome
     if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
@@ -102,11 +113,52 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.cut is not None:
         gallery = inferencer.model.gallery
         inferencer.calibration = cut_of(arguments, gallery, inferencer.model.similarity)
-    answers = inferencer(images, arguments.topk, on_unreadable, filter=arguments.filter)
+    if added:
+        answers = inferencer.composed(*composed_queries([*images, *words], arguments),
+                                      filter=arguments.filter)
+    else:
+        answers = inferencer.composed(*([dict(text=text)] for text in words),
+                                      filter=arguments.filter)
+        answers += inferencer(images, arguments.topk, on_unreadable,
+                              filter=arguments.filter) if images else []
     write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
-    report(answers, out)
+    outcome = report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
+    return outcome | dict(skipped=inferencer.model.gallery.skipped)
+
+
+def is_words(query: str) -> bool:
+    """True for a query that is neither a file nor seems to be the path of one.
+
+    Example:
+        >>> is_words('a red bicycle'), is_words('bicycle.jgp'), is_words('pictures/red')
+        (True, False, False)
+    """
+    path = os.path.expanduser(query)
+    return not (os.path.lexists(path) or os.sep in query
+                or re.search(r'\w\.\w{2,5}$', query) is not None)
+
+
+def composed_queries(queries: list[str], arguments: argparse.Namespace) -> list[list[Any]]:
+    """The parts of each query, with those of ``--plus`` and ``--minus``.
+
+    Raises:
+        FileNotFoundError: what seems to be a file is not there.
+    """
+    from ..answers import expand
+    from ..search.composed import QueryPart, weighted
+
+    def part(given: str, sign: float = 1.0) -> QueryPart:
+        weight, query = weighted(given, sign) if not os.path.exists(given) else (sign, given)
+        if is_words(query):
+            return QueryPart(text=query, weight=weight)
+        image, = expand([query])[:1]
+        return QueryPart(image=os.path.abspath(image), weight=weight)
+
+    rest = [*map(part, arguments.plus), *(part(one, -1.0) for one in arguments.minus)]
+    return [[QueryPart(text=one) if is_words(one) else QueryPart(image=one), *rest]
+            for one in queries]
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -129,6 +181,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if own and is_bundle(arguments.gallery):
         bundle = Bundle.open(arguments.gallery, arguments.trust)
         config = with_options(bundle.config, arguments.cfg_options)
+        if getattr(arguments, 'rerank', None):
+            with_local_rerank(config)
         config.model.topk = arguments.topk
         return bundle.inferencer(config=config, calibration=arguments.calibration), config
     gallery: Any
@@ -142,6 +196,11 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         gallery = Gallery.load(arguments.gallery)
         config = gallery_config(gallery, arguments.gallery, arguments)
         checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
+    if getattr(arguments, 'parts', False):
+        raise ValueError('--parts is for a folder, which is encoded by parts: the rows of '
+                         f'{arguments.gallery!r} are made already.')
+    if getattr(arguments, 'rerank', None):
+        with_local_rerank(config)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)
@@ -259,7 +318,8 @@ def search_without_torch(arguments: argparse.Namespace) -> Any:
 
     named = arguments.encoder is not None and is_export(arguments.encoder)
     if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options \
-            or arguments.filter or arguments.cut or arguments.beside:
+            or arguments.filter or arguments.cut or arguments.beside or arguments.parts \
+            or arguments.rerank:
         return None
     from ..encoded_folder import cache_beside
     from ..export.folder_search import FolderSearch
@@ -293,7 +353,7 @@ def write(answers: list[dict[str, Any]], out: Path, topk: int, datasets: list[An
         (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
 
 
-def report(answers: list[dict[str, Any]], out: Path) -> None:
+def report(answers: list[dict[str, Any]], out: Path) -> Outcome:
     """Print the best results of each query, and where the files are."""
     for answer in answers:
         if 'error' in answer:
@@ -301,8 +361,9 @@ def report(answers: list[dict[str, Any]], out: Path) -> None:
             continue
         best = ', '.join(f'{hit["id"]} ({hit["score"]:.3f})' for hit in answer['results'][:3])
         print(f'{answer["query"]}: {best or "no match"}')
-    drawn = f' and {out}/rankings.png' if (out / 'rankings.png').exists() else ''
-    print(f'{out}/results.json{drawn} hold{"" if drawn else "s"} the rest.')
+    files = [file for file in (out / 'results.json', out / 'rankings.png') if file.exists()]
+    print(f'{" and ".join(map(str, files))} hold{"s" * (len(files) == 1)} the rest.')
+    return dict(files=files, queries=answers)
 
 
 def refuse_unreadable(answers: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..registry import nearest_names
 from .backbones.default import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
@@ -20,9 +20,54 @@ PRESETS: dict[str, str] = {
     'dinov3-base': 'vit_base_patch16_dinov3.lvd1689m',
     'dinov3-large': 'vit_large_patch16_dinov3.lvd1689m',
     'dinov3-convnext-tiny': 'convnext_tiny.dinov3_lvd1689m',
-    'siglip2-base': 'vit_base_patch16_siglip_224.v2_webli',
-    'siglip2-large': 'vit_large_patch16_siglip_256.v2_webli',
-    'siglip2-so400m': 'vit_so400m_patch14_siglip_224.v2_webli',
+}
+
+
+class WordPreset(NamedTuple):
+    """An encoder of images and words.
+
+    Args:
+        weights: their name on the hub.
+        architecture: of :class:`DualEncoder`.
+    """
+
+    weights: str
+    architecture: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of its images."""
+        return int(self.architecture['vision_config'].get('image_size', 224))
+
+
+def _clip(size: str, patch: int) -> WordPreset:
+    large = size == 'large'
+    tower = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+                 num_attention_heads=16) if large else {}
+    text = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12) if large else {}
+    width = dict(projection_dim=768 if large else 512)
+    return WordPreset(f'openai/clip-vit-{size}-patch{patch}', dict(
+        model_type='clip', **width, text_config={**text, **width},
+        vision_config=dict(tower, patch_size=patch, **width)))
+
+
+def _siglip2(size: str, patch: int, image_size: int, width: int, inner: int, layers: int,
+             heads: int) -> WordPreset:
+    tower = dict(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+                 num_attention_heads=heads)
+    return WordPreset(f'google/siglip2-{size}-patch{patch}-{image_size}', dict(
+        model_type='siglip', text_config=dict(tower, vocab_size=256000, projection_size=width),
+        vision_config=dict(tower, image_size=image_size, patch_size=patch)))
+
+
+#: Short names of encoders of images and words, whose weights transformers fetches.
+WORD_PRESETS: dict[str, WordPreset] = {
+    'clip-base-32': _clip('base', 32),
+    'clip-base-16': _clip('base', 16),
+    'clip-large-14': _clip('large', 14),
+    'siglip2-base': _siglip2('base', 16, 224, 768, 3072, 12, 12),
+    'siglip2-large': _siglip2('large', 16, 256, 1024, 4096, 24, 16),
+    'siglip2-so400m': _siglip2('so400m', 14, 224, 1152, 4304, 27, 16),
 }
 #: The default encoder, whose weights are a package.
 DEFAULT_NAME = 'efficientnet-lite0'
@@ -37,9 +82,10 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
     518 of its last training steps.
 
     Args:
-        name: one of :data:`PRESETS`, ``'efficientnet-lite0'``, or any trained model of timm, such
-            as ``'mobilenetv3_large_100.ra_in1k'``.
-        checkpoint: a local file with the weights, in the place of fetching them.
+        name: one of :data:`PRESETS` or :data:`WORD_PRESETS`, ``'efficientnet-lite0'``, or any
+            trained model of timm, such as ``'mobilenetv3_large_100.ra_in1k'``.
+        checkpoint: a local file with the weights, in the place of fetching them; of an encoder of
+            words too, a folder, or a file with ``tokenizer.json`` beside it.
 
     Returns:
         Three configs, from which nothing is built or fetched yet.
@@ -57,6 +103,8 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         if checkpoint is not None:
             raise ValueError(f'The weights of {name!r} are a package: leave the checkpoint out.')
         return dict(DEFAULT_ENCODER), dict(DEFAULT_PREPROCESSOR), list(DEFAULT_PIPELINE)
+    if name in WORD_PRESETS:
+        return _of_words(WORD_PRESETS[name], checkpoint)
     import timm
 
     model_name = PRESETS.get(name, name)
@@ -65,7 +113,7 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         with suppress(RuntimeError):  # no weights of that tag
             trained = timm.get_pretrained_cfg(model_name)
     if trained is None:
-        short = [DEFAULT_NAME, *PRESETS]
+        short = [DEFAULT_NAME, *PRESETS, *WORD_PRESETS]
         near = nearest_names(name, short) or nearest_names(name, timm.list_pretrained())
         asked = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
         raise ValueError(f'There is no pretrained encoder {name!r}.{asked} The short names are '
@@ -90,3 +138,28 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
                          interpolation=trained.interpolation)
     return encoder, preprocessor, [dict(type='retrieval.LoadImage'), *resize,
                                    dict(type='retrieval.PackInputs')]
+
+
+def _of_words(chosen: WordPreset, checkpoint: str | None) -> tuple[dict[str, Any], dict[str, Any],
+                                                                   list[dict[str, Any]]]:
+    """The configs of an encoder of images and words, with transformers' preprocessing."""
+    is_clip = chosen.architecture['model_type'] == 'clip'
+    source = dict(weights=chosen.weights) | ({} if checkpoint is None else
+                                             dict(checkpoint=checkpoint))
+    backbone: dict[str, Any] = dict(type='retrieval.DualEncoder',
+                                    architecture=chosen.architecture, **source)
+    if not is_clip:
+        backbone['lowercase'] = True
+    mean = [.48145466, .4578275, .40821073] if is_clip else [.5] * 3
+    std = [.26862954, .26130258, .27577711] if is_clip else [.5] * 3
+    size = chosen.image_size
+    if is_clip:
+        steps: list[dict[str, Any]] = [
+            dict(type='torchvision/Resize', size=size, interpolation='bicubic'),
+            dict(type='torchvision/CenterCrop', size=size)]
+    else:
+        steps = [dict(type='torchvision/Resize', size=(size, size), interpolation='bilinear')]
+    return (dict(type='retrieval.ImageEncoder', backbone=backbone, pooling=None),
+            dict(type='retrieval.RetrievalDataPreprocessor', mean=[255 * value for value in mean],
+                 std=[255 * value for value in std]),
+            [dict(type='retrieval.LoadImage'), *steps, dict(type='retrieval.PackInputs')])

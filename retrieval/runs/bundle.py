@@ -125,7 +125,10 @@ class Bundle:
         model = build_retriever(config, self.weights, prototype, device)
         model.search_in(pipeline=_pipeline(config))
         made = Fingerprint.from_dict(self.manifest.get('fingerprint') or {})
-        different = made.differences(model.fingerprint())
+        own = model.fingerprint()
+        different = made.differences(own)
+        if made.words and made.words != own.words:
+            different.append('the text tower')
         if different:
             raise ValueError(f'The bundle {self.name!r} is damaged, or was changed since it was '
                              f'made: {" and ".join(different)} differ from its fingerprint.')

@@ -71,7 +71,7 @@ def _without_sources(value: Any) -> Any:
     if isinstance(value.get('weights'), str) and value.get('model_name') in (
             'googlenet', 'inception_v3'):
         left.setdefault('transform_input', True)  # as torchvision does with its weights
-    if str(value.get('type')).rpartition('.')[2] == 'EfficientNetLite0':
+    if str(value.get('type')).rpartition('.')[2].startswith('EfficientNetLite'):
         left['pretrained'] = False  # its weights are a package, which need not be there
     return left
 

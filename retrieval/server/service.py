@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..answers import placed
 from ..checks import whole_number
 from ..evaluation import MatchCalibration
 from ..files import write_json
 from ..gallery import Gallery
 from ..index import Index, MilvusIndex
+from ..registration import EDGE
 from ..structures import RetrievalDataSample
 from .batching import Batcher, BusyError, Encoder
 from .facts import PictureFacts
-from .pictures import Pictures, Uploads
+from .pictures import NoPictureError, Pictures, Uploads
 from .served import Served
 from .shared_index import RowsChangedError, SharedRows
 from .snapshot import Snapshot, display_root, handles_of, projected
@@ -34,6 +37,7 @@ from .snapshot import Snapshot, display_root, handles_of, projected
 _DEPTH = 500  # results that are stacked, sorted and counted
 _STACKED = 0.95  # hits at least so similar to each other stand in one place
 SORTS = ('score', 'date', 'folder')
+Wanted = tuple[Any, int, np.ndarray | None]  # model, number of results, filter
 
 
 class UnknownRowError(LookupError):
@@ -42,13 +46,14 @@ class UnknownRowError(LookupError):
 
 @dataclass
 class Query:
-    """A part of a query: one of ``row``, ``id``, ``upload`` and ``vector``.
+    """A part of a query: one of ``row``, ``id``, ``upload``, ``vector`` and ``text``.
 
     Args:
         row: the number of a row, as results have it.
         id: the id of a row.
         upload: the name of an upload.
         vector: an embedding ``(D,)``.
+        text: words, where the encoder has a text tower.
         box: left, top, width and height of the part of the picture to search with, as shares of
             the whole in [0, 1].
         weight: below 0 what is not wanted.
@@ -58,6 +63,7 @@ class Query:
     id: str | None = None
     upload: str | None = None
     vector: Sequence[float] | None = None
+    text: str | None = None
     box: Sequence[float] | None = None
     weight: float = 1.0
 
@@ -131,7 +137,7 @@ class Service:
         inside = None if source.folder is None else os.path.join(source.folder, '')
         self.pictures = Pictures(source.state, source.datasets, inside)
         self.uploads = Uploads(source.state / 'uploads')
-        self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
+        self._searches = Batcher(self._search, wait=0.0)  # together is what comes while others run
         self._looks = Batcher(self._look, wait=0.0)
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
@@ -314,7 +320,9 @@ class Service:
                         for name, why in list(skipped.items())[:1000]],
             threshold=None if calibration is None or projection is not None
             or calibration.method == 'tail' else calibration.threshold,
-            encodes=bool(served.encoder.pipeline), calibrated=calibration is not None,
+            encodes=bool(served.encoder.pipeline),
+            words=bool(getattr(served.model, 'has_words', False)),
+            calibrated=calibration is not None,
             rerank=bool(served.model.rerankers),
             projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),
@@ -391,10 +399,10 @@ class Service:
             UnreadableImageError: the picture cannot be read.
             ValueError: it names none, or several; the box lies outside; the vector is no embedding.
         """
-        given = [name for name in ('row', 'id', 'upload', 'vector')
+        given = [name for name in ('row', 'id', 'upload', 'vector', 'text')
                  if getattr(query, name) is not None]
         if len(given) != 1:
-            raise ValueError('A query names one of row, id, upload and vector, got '
+            raise ValueError('A query names one of row, id, upload, vector and text, got '
                              f'{" and ".join(given) or "none"}.')
         if query.vector is not None:
             if query.box is not None:
@@ -404,6 +412,11 @@ class Service:
             if vector.ndim != 1 or len(vector) != width or not bool(vector.isfinite().all()):
                 raise ValueError(f'A vector has {width} finite numbers here, got {len(vector)}.')
             return vector if snapshot.projection is None else vector @ snapshot.projection
+        if query.text is not None:
+            if query.box is not None:
+                raise ValueError('A box is a part of a picture, and words have none.')
+            found = snapshot.served.encoder.words(query.text)
+            return found if snapshot.projection is None else found @ snapshot.projection
         row = self.row_of(snapshot, query)
         if row is not None and query.box is None:
             return snapshot.vectors([row])[0]
@@ -463,11 +476,12 @@ class Service:
             mask = inside if mask is None else mask & inside
         scores: dict[int, float] = {}
         calibration = snapshot.calibration
+        places: dict[int, dict[str, Any]] = {}
         if queries:
             depth = max(calibration.depth if calibration else 0,
                         offset + (2 if stack else 1) * k,
                         _DEPTH if snapshot.columns or sort != 'score' else 0)
-            rows, scores = self._ranked(snapshot, queries, depth, mask, rerank)
+            rows, scores, places = self._ranked(snapshot, queries, depth, mask, rerank)
             best = scores[rows[0]] if rows else None
         else:
             rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
@@ -487,11 +501,16 @@ class Service:
             rows, stacked = _stacks(snapshot, rows, offset + 2 * k)
         shown = [self.described(snapshot, int(row), scores.get(int(row)), calibration)
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
+                 | places.get(int(row), {})
                  for row in rows[offset:offset + k]]
         if queries:
             self.returned.update(snapshot.ids[int(row)] for row in rows[offset:offset + k])
         asked = [None if row is None else self.described(snapshot, row)
                  for row in (self.row_of(snapshot, query) for query in queries)]
+        if any(query.text is not None for query in queries):  # the calibration is of pictures
+            shown = [one | dict(probability=None, match=None) for one in shown]
+            return self._answer(snapshot, shown, None, total, None, facets, start) \
+                | dict(queries=asked)
         return self._answer(snapshot, shown, calibration, total, best, facets, start) \
             | dict(queries=asked)
 
@@ -507,8 +526,11 @@ class Service:
 
     def _ranked(self, snapshot: Snapshot, queries: Sequence[Query], depth: int,
                 mask: np.ndarray | None,
-                rerank: bool | None) -> tuple[list[int], dict[int, float]]:
-        """The best rows, and the score of each; the rows that a query names are left out."""
+                rerank: bool | None) -> tuple[list[int], dict[int, float],
+                                              dict[int, dict[str, Any]]]:
+        """The best rows, the score of each, and where the query lies in its picture, as far as a
+        reranker looked; the rows that a query names are left out.
+        """
         if rerank and not snapshot.model.rerankers:
             raise ValueError('The model has no rerankers: leave rerank out, or serve a config with '
                              '`model.rerank`.')
@@ -527,21 +549,56 @@ class Service:
             mask = np.ones(len(snapshot), dtype=bool) if mask is None else mask.copy()
             mask[list(named)] = False
         if mask is not None and not mask.any():
-            return [], {}
+            return [], {}, {}
         model = snapshot.plain if rerank is False else snapshot.model
+        if model.rerankers and len(queries) == 1 and queries[0].vector is None:
+            sample.set_field(partial(self._asked, snapshot, queries[0]), 'picture',
+                             field_type='metainfo')
         # a reranker may bring in rows that the filter keeps out, so it ranks all of them
         outside = mask is not None and bool(model.rerankers)
         wanted = (model, -1 if outside else depth, mask)
         if mask is None:
             self._searches((wanted, vector, sample))
         else:
-            _search([(wanted, vector, sample)])
+            self._search([(wanted, vector, sample)])
         if isinstance(snapshot.gallery, SharedRows):
             snapshot.gallery.check()  # else the rows may be counted otherwise
         pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
                                                     sample.pred_score.tolist(), strict=True)
                  if mask is None or mask[row]][:depth]
-        return [row for row, _ in pairs], dict(pairs)
+        matches = sample.get('pred_match', None)
+        places = {} if matches is None else dict(zip(
+            sample.pred_label.tolist(), map(placed, matches), strict=True))
+        return [row for row, _ in pairs], dict(pairs), places
+
+    def _asked(self, snapshot: Snapshot, query: Query) -> np.ndarray:
+        """The picture of a part of a query."""
+        if query.upload is not None:
+            picture = self.uploads.read(query.upload)
+        else:
+            row = self.row_of(snapshot, query)
+            assert row is not None
+            picture = self.pictures.read(snapshot.ids[row])
+        return picture if query.box is None else cut(picture, query.box)
+
+    def _picture(self, name: str) -> np.ndarray | None:
+        try:
+            return self.pictures.read(name, min_edge=2 * EDGE)
+        except NoPictureError:
+            return None
+
+    def _search(self, items: list[tuple[Wanted, Tensor, RetrievalDataSample]]) -> list[None]:
+        """Fill the samples of several searches; those of one model and depth are one product."""
+        left = list(items)
+        while left:
+            model, topk, mask = left[0][0]
+            same = [one for one in left if one[0][0] is model and one[0][1] == topk]
+            left = [one for one in left if one[0][0] is not model or one[0][1] != topk]
+            vectors = torch.stack([vector for _, vector, _ in same])
+            device = next(iter(model.parameters()), vectors).device
+            model.search(vectors.to(device), [sample for *_, sample in same], topk, filter=mask,
+                         pictures=self._picture)
+        return [None] * len(items)
 
     def _sorted(self, snapshot: Snapshot, rows: list[int], sort: str) -> list[int]:
         """The first rows by folder, or by date with the latest first and the unknown last."""
@@ -587,22 +644,6 @@ def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
         raise ValueError(f'The box {list(box)} holds no pixel of the picture of {width} x '
                          f'{height}.')
     return np.ascontiguousarray(part)
-
-
-Wanted = tuple[Any, int, np.ndarray | None]  # model, number of results, filter
-
-
-def _search(items: list[tuple[Wanted, Tensor, RetrievalDataSample]]) -> list[None]:
-    """Fill the samples of several searches; those of one model and depth are one product."""
-    left = list(items)
-    while left:
-        model, topk, mask = left[0][0]
-        same = [one for one in left if one[0][0] is model and one[0][1] == topk]
-        left = [one for one in left if one[0][0] is not model or one[0][1] != topk]
-        vectors = torch.stack([vector for _, vector, _ in same])
-        device = next(iter(model.parameters()), vectors).device
-        model.search(vectors.to(device), [sample for *_, sample in same], topk, filter=mask)
-    return [None] * len(items)
 
 
 def _stacks(snapshot: Snapshot, rows: Sequence[int],

@@ -39,7 +39,18 @@ EACH = 5
 
 
 class Colours(torch.nn.Module):
-    """Pictures ``(B, 3, H, W)`` as what they have above or below grey in four by four places."""
+    """Pictures ``(B, 3, H, W)`` as what they have above or below grey in four by four places, and
+    words as the colour of the kind that they name.
+    """
+
+    has_words = True
+
+    def embed_words(self, texts):
+        colours = torch.tensor([COLOURS[int(text[-1])] for text in texts]) / 255 - 0.5
+        return colours[:, :, None].expand(-1, 3, 16).flatten(1)
+
+    def word_state(self):
+        return []
 
     def forward(self, images):
         return torch.nn.functional.adaptive_avg_pool2d(images / 255 - 0.5, 4).flatten(1)
@@ -185,6 +196,23 @@ class TestQuery:
         page.goto(again)
         page.wait_for_selector('.score')
         assert names(page) == found
+
+    def test_words_are_chips_with_a_sign(self, page):
+        line = page.get_by_role('searchbox', name='Words to search for')
+        line.fill('kind 2')
+        line.press('Enter')
+        expect(page.locator('.chip .written'), 1)
+        page.wait_for_selector('.score')
+        assert names(page)[0].startswith('kind2/') and line.input_value() == ''
+        assert page.locator('.line').count() == 0, 'the threshold is of pictures'
+        line.fill('-kind 3')
+        page.get_by_role('button', name='Add', exact=True).click()
+        expect(page.locator('.chip.minus'), 1)
+        assert 't:kind' in page.url and '-1t:kind' in page.url
+        again = page.url
+        page.goto('about:blank')
+        page.goto(again)
+        expect(page.locator('.chip .written'), 2)
 
     @pytest.mark.parametrize('event', ['ClipboardEvent("paste", {clipboardData: data})',
                                        'DragEvent("drop", {dataTransfer: data})'])

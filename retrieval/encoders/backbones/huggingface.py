@@ -89,7 +89,7 @@ def _is_vision(model_type: str) -> bool:
     """True where transformers builds a model of images for a type: of it, or of its vision part."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
     try:
-        kind = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+        kind: Any = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
         kind = kind[0] if isinstance(kind, tuple) else kind
         if getattr(kind, 'main_input_name', None) != 'pixel_values':
             return False
@@ -124,13 +124,13 @@ def checked(build: Any, name: str) -> Any:
                          ) from error
 
 
-def fetched(fetch: Any, name: str) -> Any:
+def fetched(fetch: Any, name: str,
+            hint: str = f"{HINT}: model_name='vit' with its settings") -> Any:
     try:
         return fetch()
     except OSError as error:
         reason = str(error).split('\n')[0]
-        raise ConnectionError(f'{name!r} could not be fetched ({reason}). {HINT}: '
-                              "model_name='vit' with its settings.") from error
+        raise ConnectionError(f'{name!r} could not be fetched ({reason}). {hint}.') from error
 
 
 def build_options(config: Any, pooled: bool) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def build_options(config: Any, pooled: bool) -> dict[str, Any]:
     for name in ('vision_use_head', 'use_head'):  # SigLIP, AIMv2
         if hasattr(config, name):
             setattr(config, name, False)
-    kind = MODEL_MAPPING[type(config)]
+    kind: Any = MODEL_MAPPING[type(config)]
     kind = kind[0] if isinstance(kind, tuple) else kind
     if hasattr(config, 'mask_ratio'):
         config.mask_ratio = 0.0  # MAE's encoder would see a random quarter of the image
@@ -214,7 +214,7 @@ class HuggingFaceBackbone(BaseModule):
         options = build_options(config, pooled)
         self.model: Any = _build(source, config, options) if pretrained else _draw(config, options)
         if checkpoint is not None:
-            self.model = _load_file(self.model, Checkpoint.of(checkpoint), options)
+            self.model = load_file(self.model, Checkpoint.of(checkpoint), options)
         # transformers' models have an init_weights, which MMEngine must not run after loading.
         self.model.is_init = True
         self._freeze_unused()
@@ -286,13 +286,13 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
         if Path(str(source)).is_dir():
             try:
                 model, report = AutoModel.from_pretrained(
-                    source, config=config, output_loading_info=True, **options)
+                    str(source), config=config, output_loading_info=True, **options)
             except (OSError, RuntimeError) as error:
                 raise ValueError(f'The folder {source!r} holds no weights that can be loaded: '
                                  f'{error}') from error
         else:
             model, report = fetched(lambda: AutoModel.from_pretrained(
-                source, config=config, output_loading_info=True, **options), str(source))
+                str(source), config=config, output_loading_info=True, **options), str(source))
     lacks = sorted(report['missing_keys'])
     if lacks:
         raise ValueError(f'{source!r} has not all weights of {type(model).__name__}: '
@@ -300,7 +300,7 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
     return model.float()
 
 
-def _load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
+def load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
     """The model with a file's weights, by transformers' own loader: it knows under which names
     releases of the past have written them.
     """

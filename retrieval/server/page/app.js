@@ -172,7 +172,7 @@ function App() {
   const items = answer?.results || [];
   const readOnly = !!info?.read_only;
   const [query] = state.queries;
-  const canMark = state.queries.length === 1 && query.weight > 0 && !readOnly;
+  const canMark = state.queries.length === 1 && query.weight > 0 && !query.text && !readOnly;
   const markOf = (item) => (canMark ? marks[`${formatQuery(query)}>${item.row}`] : undefined);
 
   useEffect(() => { setProblem(null); }, [format({...state, open: null})]);
@@ -184,7 +184,7 @@ function App() {
     return () => removeEventListener('keydown', listen);
   }, []);
 
-  const with_ = (item, weight) => ({id: item.id, weight, ...(item.box ? {box: item.box} : {})});
+  const with_ = (item, weight) => ({id: item.id, weight, ...(item.part ? {box: item.part} : {})});
   const mark = (right) => async (item) => {
     const key = `${formatQuery(query)}>${item.row}`;
     const before = marks[key];
@@ -239,7 +239,7 @@ function App() {
     <${Troubles} info=${info} />
     <main id="main" tabindex="-1">
     ${state.view === 'search' && html`
-      <${QueryBar} queries=${state.queries} change=${change} take=${take} waiting=${waiting} hasPictures=${info.has_pictures} />
+      <${QueryBar} queries=${state.queries} change=${change} take=${take} waiting=${waiting} hasPictures=${info.has_pictures} hasWords=${info.words} />
       <div class="columns">
         <${Facets} facets=${answer?.facets || info.facets || []} all=${info.facets || []} filter=${state.filter} change=${change} />
         <section class="results" aria-label="Results" aria-busy=${busy}>
@@ -256,12 +256,12 @@ function App() {
           ${answer?.no_match && html`<p class="no-match" role="status"><strong>No match.</strong> Nothing here is probably the same; these are the nearest.</p>`}
           ${empty && html`<p class="empty">${limited ? 'Nothing fits the filter.' : info.encoding?.running ? 'The first pictures are being encoded …' : 'There are no pictures.'}
             ${limited && html` <button onClick=${() => change({filter: {}, lasso: null})}>Clear the filter</button>`}</p>`}
-          <${Grid} items=${items} threshold=${answer?.threshold} line=${state.queries.length > 0 && state.sort === 'score' && !answer?.no_match} actions=${actions} selection=${selection}
+          <${Grid} items=${items} threshold=${answer?.threshold} line=${state.queries.length > 0 && !state.queries.some((one) => one.text) && state.sort === 'score' && !answer?.no_match} actions=${actions} selection=${selection}
             markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} dated=${state.sort === 'date'} />
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}
-    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
+    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} prove=${state.prove} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
     ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} colour=${state.colour} parquet=${info.parquet} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
       ${state.lasso && html`<${Grid} small items=${items} actions=${actions} selection=${selection} markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />`}`}
     ${state.view === 'marks' && html`<${MarksView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} />`}

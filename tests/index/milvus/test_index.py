@@ -190,18 +190,19 @@ def test_a_collection_that_was_made_otherwise_is_refused(new_milvus, vectors, op
 
 
 def test_a_foreign_collection_is_left_alone(new_milvus, vectors):
-    maker = new_milvus()
+    maker = new_milvus(collection='foreign')
     call = maker._store.connection.call
-    call('create_collection', 'foreign', dimension=4)
+    foreign = maker._store.name
+    call('create_collection', foreign, dimension=4)
     index = new_milvus(collection='foreign')
     for use in (lambda: len(index), lambda: index.add(vectors[:1], ['x']),
                 lambda: index.replace(vectors[:1], ['x'])):
         with pytest.raises(ValueError, match="no MilvusIndex made"):
             use()
-    call('create_alias', 'foreign', 'led_there')
+    call('create_alias', foreign, 'led_there')
     with pytest.raises(ValueError, match='MilvusIndex has'):
         len(new_milvus(collection='led_there'))
-    assert call('has_collection', 'foreign')
+    assert call('has_collection', foreign)
 
 
 def test_an_approximate_index(new_milvus):
@@ -232,7 +233,7 @@ def test_replace_switches_when_all_is_there(new_milvus, vectors):
     reader.refresh()
     assert reader.search(vectors[30:31, :5], 1).ids == [['picture 30']]
     collections = index._store.connection.call('list_collections')
-    assert [one for one in collections if one.startswith('gallery')] == [index._store.own]
+    assert [one for one in collections if one.startswith(index._store.name)] == [index._store.own]
 
 
 def test_rows_that_changed_are_written_again(new_milvus, vectors):
