@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import Outcome, add_config_options, reports_errors
 from .folders import config_dataset, gallery_config
 
 _TOGETHER = 256  # rows that are encoded, and then on the disk
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..checks import whole_number
@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     new = store.load()
     _report(old, new)
     missing = len(old) - int((new.ids.find(old.ids) >= 0).sum()) - len(new.skipped)
+    switched = bool(arguments.switch) and not missing
     if arguments.switch and missing:
         print(f'{missing:,} are left, so {arguments.switch} was not switched: run this again')
     elif arguments.switch:
@@ -87,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         before = switch(arguments.switch, arguments.new)
         print(f'{arguments.switch} leads to {arguments.new}; back: retrieval compare_galleries '
               f'{arguments.new} {before or arguments.old} --switch {arguments.switch}')
+    return dict(files=[arguments.new, *[arguments.switch] * switched], rows=len(new), left=missing,
+                switched=switched, skipped=new.skipped)
 
 
 def _counts(path: str | None) -> dict[str, int]:
