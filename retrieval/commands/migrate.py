@@ -68,15 +68,14 @@ def main(argv: Sequence[str]) -> Outcome:
     begun = len(done & set(old.ids))
     for start in range(0, len(left), _TOGETHER):
         rows = _encoded(model, pictures, left[start:start + _TOGETHER], old, source)
-        if rows is not None and store is None:
+        if store is None:
             store = GalleryStore.create(arguments.new, rows)
-        elif rows is not None and store is not None:
+        else:
             store.append(rows)
         reached = begun + min(len(left), start + _TOGETHER)
         print(f'{reached:,} of {len(old):,} ({reached / len(old):.0%}) encoded', flush=True)
-    if store is None or not len(store):
-        raise ValueError('Not one picture could be encoded: are they where the ids of the gallery '
-                         'say?')
+    if store is None:
+        raise ValueError(f'{arguments.old!r} is empty: there is nothing to migrate.')
     new = store.load()
     _report(old, new)
     missing = len(old) - int((new.ids.find(old.ids) >= 0).sum()) - len(new.skipped)
@@ -121,7 +120,7 @@ def _pictures(old: Any, arguments: argparse.Namespace, pipeline: Any) -> Any:
 
 
 def _encoded(model: Any, pictures: Any, ids: list[str], old: Any, source: dict[str, Any]) -> Any:
-    """The rows of some ids with the old gallery's columns; None where none can be read."""
+    """The rows of some ids with the old gallery's columns."""
     from mmengine.dataset import pseudo_collate
     from torch.utils.data import DataLoader
 
