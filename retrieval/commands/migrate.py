@@ -68,18 +68,18 @@ def main(argv: Sequence[str]) -> Outcome:
     begun = len(done & set(old.ids))
     for start in range(0, len(left), _TOGETHER):
         rows = _encoded(model, pictures, left[start:start + _TOGETHER], old, source)
-        if rows is not None and store is None:
+        if store is None:
             store = GalleryStore.create(arguments.new, rows)
-        elif rows is not None and store is not None:
+        else:
             store.append(rows)
         reached = begun + min(len(left), start + _TOGETHER)
         print(f'{reached:,} of {len(old):,} ({reached / len(old):.0%}) encoded', flush=True)
-    if store is None or not len(store):
-        raise ValueError('Not one picture could be encoded: are they where the ids of the gallery '
-                         'say?')
+    if store is None:
+        raise ValueError(f'{arguments.old!r} is empty: there is nothing to migrate.')
     new = store.load()
     _report(old, new)
     missing = len(old) - int((new.ids.find(old.ids) >= 0).sum()) - len(new.skipped)
+    switched = bool(arguments.switch) and not missing
     if arguments.switch and missing:
         print(f'{missing:,} are left, so {arguments.switch} was not switched: run this again')
     elif arguments.switch:
@@ -87,8 +87,8 @@ def main(argv: Sequence[str]) -> Outcome:
         before = switch(arguments.switch, arguments.new)
         print(f'{arguments.switch} leads to {arguments.new}; back: retrieval compare_galleries '
               f'{arguments.new} {before or arguments.old} --switch {arguments.switch}')
-    return dict(files=[arguments.new], rows=len(new), missing=missing,
-                switched=bool(arguments.switch and not missing))
+    return dict(files=[arguments.new, *[arguments.switch] * switched], rows=len(new), left=missing,
+                switched=switched, skipped=new.skipped)
 
 
 def _counts(path: str | None) -> dict[str, int]:
@@ -120,7 +120,7 @@ def _pictures(old: Any, arguments: argparse.Namespace, pipeline: Any) -> Any:
 
 
 def _encoded(model: Any, pictures: Any, ids: list[str], old: Any, source: dict[str, Any]) -> Any:
-    """The rows of some ids with the old gallery's columns; None where none can be read."""
+    """The rows of some ids with the old gallery's columns."""
     from mmengine.dataset import pseudo_collate
     from torch.utils.data import DataLoader
 

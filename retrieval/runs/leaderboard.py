@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..registry import unknown_name
+from ..checks import unknown_name
 
 LEVEL = 0.95  # of the intervals
 

@@ -246,15 +246,18 @@ class ImageRetrievalInferencer:
         query = sum_of(parts, torch.stack([
             next(pictures if part.text is None else words) for part in parts]))
         wanted = self.model.topk if topk is None else topk
+        calibration = None if texts else self.calibration
+        depth = 0 if calibration is None else calibration.depth
         sample, = self.model.search(query[None], None, wanted if wanted == -1 else
-                                    wanted + len(own), filter)
+                                    max(wanted, depth) + len(own), filter)
         results = [(row, score) for row, score in zip(
             sample.pred_label.tolist(), sample.pred_score.tolist(), strict=True)
             if gallery.ids[row] not in own]
+        if calibration is not None:
+            calibration = calibration.of_query([score for _, score in results])
         results = results if wanted == -1 else results[:wanted]
         return described(name_of(parts), [row for row, _ in results],
-                         [score for _, score in results], gallery,
-                         None if texts else self.calibration, threshold)
+                         [score for _, score in results], gallery, calibration, threshold)
 
     def _embedded(self, pictures: list[Any]) -> tuple[Iterator[Tensor], set[str]]:
         """The embeddings ``(D,)`` of pictures, in turn, and their ids."""
