@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--skip-unreadable', action='store_true',
                            help='leave out images that cannot be read, and list them in the '
                            'gallery, instead of stopping at the first')
+    arguments.add_argument('--fill-index', action='store_true',
+                           help="put the gallery into the database of the config's index too, such "
+                           'as a Milvus collection, instead of what that holds')
     add_data_option(arguments)
     add_config_options(arguments)
     add_launcher(arguments)
@@ -64,8 +68,39 @@ def main(argv: Sequence[str]) -> Outcome:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
     model = build_retriever(config, checkpoint)
-    return dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
-                shard_rows=arguments.shard_rows, resume=arguments.resume)
+    if arguments.fill_index:
+        check_database(model)
+    dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
+         shard_rows=arguments.shard_rows, resume=arguments.resume)
+    if arguments.fill_index:
+        fill_database(model, arguments.out)
+
+
+def check_database(model: Any) -> None:
+    """Connect to the database of a model's index.
+
+    Raises:
+        ValueError: its index is none that outlives the process by itself.
+        OSError: the database cannot be reached.
+    """
+    index = model.new_index()
+    if not index.capabilities.persistent:
+        raise ValueError('--fill-index writes into a database, and the index of this config, '
+                         f'{type(index).__name__}, is in none: write --cfg-options '
+                         'model.index.type=retrieval.MilvusIndex model.index.uri=http://… '
+                         'model.index.collection=….')
+    index.close()
+
+
+def fill_database(model: Any, out: str) -> None:
+    """Put a gallery that all processes have written into the database of the model's index."""
+    from ..distributed import all_gather_list, rank
+    all_gather_list([])  # it is there when the first process has got so far
+    model.search_in(out)
+    model.prepare_prototype()
+    with closing(model.holder.index) as index:
+        if rank() == 0:
+            print(f'{len(index)} rows in {index!r}')
 
 
 def start_processes(launcher: str) -> None:

@@ -417,7 +417,7 @@ class ImageToImageRetriever(BaseRetriever):
             gallery = self._make_gallery(prototype)
             index = self._read_index(gallery)
         else:
-            index = self._new_index()  # before an encoding of hours: is its server up?
+            index = self.new_index()  # before an encoding of hours: is its server up?
             gallery = self._make_gallery(prototype)
             fill_index(index, gallery)
         self.holder.gallery, self.holder.index = gallery, index
@@ -446,7 +446,7 @@ class ImageToImageRetriever(BaseRetriever):
             if message:
                 raise FingerprintError(message)
 
-    def _new_index(self) -> Index:
+    def new_index(self) -> Index:
         """The empty index of the config; what that leaves open is the retriever's."""
         kind, options = self._index_options()
         options.setdefault('similarity', self.similarity_name or self.similarity.function)

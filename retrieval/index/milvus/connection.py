@@ -22,7 +22,9 @@ _CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED = 2, 8, 101
 _REFUSED_CODES = {6, 1100, 1101}  # the server found the request itself wrong
 _UNSPECIFIC = {1, 65535}  # whatever has no code of its own: only the text says what it is
 _UNPARSED = re.compile(r'parse expression|create \w+ plan|invalid expression', re.I)
-_STARTING = re.compile(r'no available \w*coord|service not ready|not healthy|is initializing', re.I)
+_STARTING = re.compile(r'no available \w*coord|service not ready|not healthy|is initializing|'
+                       r'wait for loading|nodes not enough|node not found|channel not available|'
+                       r'no available shard|shard delegator|Retry timeout', re.I)
 _GONE_CODES = {4, 100}  # there is no such collection
 _LOGGERS = ('pymilvus.decorators', 'pymilvus.client.connection_manager',
             'pymilvus.client.grpc_handler')

@@ -343,6 +343,7 @@ class Store:
             for part in id_lists([table.ids.names[row] for row in rows]):
                 self.connection.call('delete', self.own, filter=as_ids(part))
                 removed += len(part)
+            self._count(self.own)  # waits: Milvus 2.3 does not tell the time of a removal
         except (MilvusError, ValueError) as error:
             self.forget_rows()
             raise _partly(error, removed, len(rows), (

@@ -109,7 +109,8 @@ class Searcher:
         places = [rows[:len(here)][here] for (rows, _), here in zip(found, unsure, strict=True)]
         wanted = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
         vectors = read_vectors(self.connection, self.own,
-                               [self.table.ids.names[int(row)] for row in wanted], queries.shape[1])
+                               [self.table.ids.names[row] for row in wanted.tolist()],
+                               queries.shape[1])
         settled = []
         for query, (rows, scores), here, these in zip(queries, found, unsure, places, strict=True):
             rows, scores = rows[:len(here)], scores[:len(here)].copy()
