@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..foreign_files import unpacked
+from ..foreign_files import DAMAGED_ARCHIVE, unpacked
 
 FORMAT, VERSION = 'retrieval-bundle', 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
@@ -162,7 +162,7 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
         >>> is_bundle('no/such/folder')
         False
     """
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, *DAMAGED_ARCHIVE):
         if os.path.isdir(path):
             return _is_manifest(_read_json(Path(path) / CONFIG))
         if os.path.isfile(path) and zipfile.is_zipfile(path):

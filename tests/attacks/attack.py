@@ -81,8 +81,14 @@ def attack(name: str, least: int, share: float, what: str) -> Callable[[Callable
 
 
 def clean_error(error: BaseException) -> bool:
-    """An error as the package words them: of the kind that it promises, and with a message."""
-    return isinstance(error, (ValueError, TypeError, OSError)) and len(str(error)) > 10
+    """An error as the package words them: of the kind that it promises, with a message, and raised
+    by it, not by a library underneath.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    ours = frame is not None and f'{os.sep}retrieval{os.sep}' in frame.tb_frame.f_code.co_filename
+    return ours and isinstance(error, (ValueError, TypeError, OSError)) and len(str(error)) > 10
 
 
 # Children ------------------------------------------------------------------------------------

@@ -222,6 +222,18 @@ def test_what_is_no_bundle(tmp_path, copied):
     assert is_bundle(folder) and not is_bundle(tmp_path)
 
 
+@pytest.mark.parametrize('at', [b'PK\1\2', b'PK\3\4', b'"format"'])
+def test_a_damaged_archive_is_refused(plain, tmp_path, at):
+    path = tmp_path / 'mine.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for file in plain.iterdir():
+            archive.write(file, file.name)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(at, b'XX' + at[2:]))
+    with pytest.raises(ValueError, match='mine.zip'):
+        load(path)
+
+
 def test_an_archive_writes_only_the_files_of_a_bundle(plain, tmp_path):
     path = tmp_path / 'evil.zip'
     with zipfile.ZipFile(path, 'w') as archive:
