@@ -275,9 +275,9 @@ def read_apart(read: Callable[[], Any]) -> Any:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not text or code:
         raise ValueError('its reader crashes on it')
-    found, error = json.loads(text)
-    if error is not None:
-        raise ValueError(error)
+    found, refused = json.loads(text)
+    if refused is not None:
+        raise ValueError(refused)
     return found
 
 

@@ -70,10 +70,11 @@ def main(argv: Sequence[str]) -> Outcome:
     model = build_retriever(config, checkpoint)
     if arguments.fill_index:
         check_database(model)
-    dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
-         shard_rows=arguments.shard_rows, resume=arguments.resume)
+    outcome = dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
+                   shard_rows=arguments.shard_rows, resume=arguments.resume)
     if arguments.fill_index:
         fill_database(model, arguments.out)
+    return outcome
 
 
 def check_database(model: Any) -> None:
