@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-MODULES = ('plain_loops', 'damaged_files', 'kills', 'training', 'processes', 'threads', 'mixed')
+MODULES = ('plain_loops', 'state_machines', 'damaged_files', 'kills', 'training', 'processes', 'threads', 'mixed')
 PAGE = Path(__file__).parents[2] / 'docs' / 'reliability.md'
 BEGIN, END = '<!-- attacks -->', '<!-- end of attacks -->'
 HEAD = ('| attack | done | of | failed | seconds | seed | day | |\n'

@@ -142,3 +142,24 @@ def test_threads_that_wait_do_not_spin():
         done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                               env=environment)
         assert done.stdout.split() == [expected], done.stderr
+
+
+def test_the_end_of_another_process_is_one_message(capsys, monkeypatch):
+    import torch.distributed
+
+    said = 'gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:54444'
+    for error in (RuntimeError(said), torch.distributed.DistNetworkError('recv, got 0 bytes')):
+        @reports_errors
+        def command(argv=None, error=error):
+            raise error
+        monkeypatch.delenv('RETRIEVAL_TRACEBACK', raising=False)
+        with pytest.raises(SystemExit) as end:
+            command([])
+        printed = capsys.readouterr().err
+        assert end.value.code == 2 and 'another process of this run has ended' in printed
+
+    @reports_errors
+    def other(argv=None):
+        raise RuntimeError('a fault of ours')
+    with pytest.raises(RuntimeError, match='of ours'):
+        other([])
