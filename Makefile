@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pyth
 MILVUS_TESTS := -k 'not Faiss and not Exact and not OfThePage' tests/index/milvus tests/index/test_contract.py tests/retrievers/test_milvus_gallery.py
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow test-milvus test-milvus-slow lint check-newest check-oldest test-matrix benchmark clean
+.PHONY: demo test test-slow test-milvus test-milvus-slow attack mutants coverage lint check-newest check-oldest test-matrix benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -31,6 +31,17 @@ test-milvus-slow: $(STAMP)
 	$(BIN)/python tests/index/milvus/server.py .milvus \
 		$(BIN)/python -m pytest -m "slow or not slow" $(MILVUS_TESTS) tests/server/test_shared_index.py \
 		tests/commands/test_dump_prototype.py::test_two_processes_killed_midway_fill_a_collection
+
+# Half an hour: kills, damaged files, full disks, drawn cases; writes the table of docs/reliability.md.
+attack: $(STAMP)
+	$(BIN)/python -m tests.attacks
+
+# Two hundred small changes of the code, of which the tests must notice nine in ten.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.attacks.mutants
+
+coverage: $(STAMP)
+	$(PYTEST) tests --cov=retrieval --cov-report=term
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -304,7 +304,7 @@ class Client(threading.Thread):
                 if not any(abs(found @ one / np.linalg.norm(found) - 1) < 1e-4
                            for one in possible):
                     self.fail(f'{name} holds what nobody sent')
-            elif None not in states:
+            elif all(one is not None for one in states):
                 self.fail(f'{name} was acknowledged and is lost: {status}')
         for name in self.gone:
             if name not in self.held and name not in self.unsure and self.server.ask(

@@ -11,17 +11,12 @@ import os
 import re
 import signal
 import sys
-<<<<<<< HEAD
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
-=======
-from collections.abc import Sequence
-from typing import Any, Protocol
->>>>>>> attack
 
 from ..config.options import ReadOptions
 
@@ -93,31 +88,16 @@ def reports_errors(command: Callable[[Sequence[str]], Outcome | None]) -> Callab
     - With ``--json`` the outcome is printed as one JSON document, with ``seconds``, and whatever
       else is printed goes to the error output.
     - An error of the user's input is one message and exit status 2. With the environment variable
-      RETRIEVAL_TRACEBACK set the traceback is shown.
+      RETRIEVAL_TRACEBACK set the traceback is shown. So is, on several processes, the end of
+      another one.
     - Ctrl-C is one line and status 130; what knows how far it has come says so as the
       interruption's message.
     - Warnings of the libraries beneath, which a user can do nothing about, are not shown.
 
-<<<<<<< HEAD
     A process group that the command joined is left at its end, and a process that has nothing left
     to do but to end ends without the destructors of C++: with torch 2.13 they abort one process in
     some twenty that took part in a gloo group, after its work is done, and the launcher calls that
     a failure.
-=======
-
-def reports_errors(command: Command) -> Command:
-    """Turn an error of the user's input into one message and exit status 2.
-
-    So is, on several processes, the end of another one.
-
-    Ctrl-C is one line and status 130; a command that knows what it has reached says so as the
-    interruption's message.
-
-    With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
-    that the command joined is left at its end, and a process that has nothing left to do but to
-    end ends without the destructors of C++: with torch 2.13 they abort one process in some twenty
-    that took part in a gloo group, after its work is done, and the launcher calls that a failure.
->>>>>>> attack
     """
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> None:
@@ -169,7 +149,13 @@ def reports_errors(command: Command) -> Command:
     return wrapped
 
 
-<<<<<<< HEAD
+def _lost_process(error: RuntimeError) -> bool:
+    """True for what gloo, NCCL and the store say where another process of the group has ended."""
+    distributed = sys.modules.get('torch.distributed')
+    kinds: Any = getattr(distributed, 'DistError', ())
+    return isinstance(error, kinds) or 'gloo/transport' in str(error)
+
+
 def answer(outcome: Outcome) -> None:
     """Print the answer of the running command where ``--json`` was given: for one that answers
     before it ends, such as a server. Of several processes the first answers.
@@ -255,13 +241,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', module=rf'({"|".join(_NO_NEWS_OF)})(\.|$)')
         yield
-=======
-def _lost_process(error: RuntimeError) -> bool:
-    """True for what gloo, NCCL and the store say where another process of the group has ended."""
-    distributed = sys.modules.get('torch.distributed')
-    kinds: Any = getattr(distributed, 'DistError', ())
-    return isinstance(error, kinds) or 'gloo/transport' in str(error)
->>>>>>> attack
 
 
 def _print_any_name() -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-MODULES = ('plain_loops', 'state_machines', 'damaged_files', 'kills', 'training', 'processes', 'threads', 'mixed')
+MODULES = ('plain_loops', 'state_machines', 'damaged_files', 'hostile', 'kills', 'training', 'processes', 'threads', 'mixed')
 PAGE = Path(__file__).parents[2] / 'docs' / 'reliability.md'
 BEGIN, END = '<!-- attacks -->', '<!-- end of attacks -->'
 HEAD = ('| attack | done | of | failed | seconds | seed | day | |\n'
@@ -55,7 +55,10 @@ def write_table(rows: list[dict[str, object]]) -> None:
         lines[str(row['attack'])] = (
             f'| {row["attack"]} | {row["done"]:,} | {row["what"]} | {row["failed"]} | '
             f'{row["seconds"]:,} | {row["seed"]} | {row["day"]} | {row["notes"]} |')
-    PAGE.write_text(f'{before}{BEGIN}\n\n{HEAD}' + '\n'.join(lines.values()) + f'\n\n{END}{after}')
+    from .attack import ATTACKS
+    order = [*ATTACKS, *lines]
+    kept = sorted(lines, key=order.index)
+    PAGE.write_text(f'{before}{BEGIN}\n\n{HEAD}' + '\n'.join(lines[name] for name in kept) + f'\n\n{END}{after}')
 
 
 def main() -> None:
@@ -104,8 +107,7 @@ def main() -> None:
         rows = list(pool.map(lambda one: start(one.name, one.share),
                              sorted(chosen, key=lambda one: -one.share)))
     if not given.no_table:
-        order = list(ATTACKS)
-        write_table(sorted(rows, key=lambda row: order.index(str(row['attack']))))
+        write_table(rows)
     short = [row['attack'] for row in rows if row['done'] < row['least']]
     if short:
         print(f'fewer than asked for: {", ".join(map(str, short))}')

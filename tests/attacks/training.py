@@ -69,7 +69,7 @@ def run(kind: str, folder: Path, processes: int) -> list[int | None]:
 def _attack(tally: Tally, processes: int) -> None:
     kinds = list(KINDS) if processes == 1 else ON_TWO
     wanted: dict[str, tuple[Any, float]] = {}
-    number = 0
+    number, last = 0, {1: ITERATIONS, 2: 4}[processes]  # of 12 images in two epochs
     with tempfile.TemporaryDirectory(prefix='retrieval-attack-') as name:
         while tally.goes_on():
             kind = kinds[number % len(kinds)]
@@ -80,7 +80,7 @@ def _attack(tally: Tally, processes: int) -> None:
                 if codes != [0] * processes:
                     tally.count(f'{kind}: a run that nothing disturbs ends with {codes}')
                     continue
-                wanted[kind] = (essence(checkpoint(Path(name, f'whole {kind}'), ITERATIONS)),
+                wanted[kind] = (essence(checkpoint(Path(name, f'whole {kind}'), last)),
                                 time.monotonic() - begin)
             folder, (whole, seconds) = Path(name, f'killed {number}'), wanted[kind]
             for _ in range(3):  # kills of one run
@@ -88,14 +88,14 @@ def _attack(tally: Tally, processes: int) -> None:
                 time.sleep(tally.rng.uniform(0.2, 1.0) * seconds)
                 for child in children:
                     end(child)
-                if (folder / f'iter_{ITERATIONS}.pth').exists():
+                if (folder / f'iter_{last}.pth').exists():
                     break
                 tally.done += 1
             codes = run(kind, folder, processes)
             if codes != [0] * processes:
                 tally.count(f'{kind}: resumed, it ended with {codes}', 0)
                 continue
-            found = essence(checkpoint(folder, ITERATIONS))
+            found = essence(checkpoint(folder, last))
             apart = differences(whole, found)
             tally.count(f'{kind}: other in the end: {apart[:5]}' if apart else None, 0)
     tally.notes.append(f'{number} runs of {len(set(wanted))} kinds')
