@@ -70,6 +70,9 @@ class Server:
     def start(self, patience: float = 120) -> None:
         """Start it and wait until it answers. Raises RuntimeError where it does not."""
         self.data.mkdir(parents=True, exist_ok=True)
+        (self.home / 'bin').mkdir(exist_ok=True)  # is unpacked once, which takes half a minute
+        if not (self.data / 'bin').exists():
+            (self.data / 'bin').symlink_to(self.home / 'bin')
         client, peer = self._etcd
         etcd = self.data / 'etcd.yaml'
         etcd.write_text(f'''
