@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pyth
 MILVUS_TESTS := -k 'not Faiss and not Exact and not OfThePage' tests/index/milvus tests/index/test_contract.py tests/retrievers/test_milvus_gallery.py
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow test-milvus test-milvus-slow lint check-newest check-oldest test-matrix clean
+.PHONY: demo test test-slow test-milvus test-milvus-slow lint check-newest check-oldest test-matrix benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -55,6 +55,10 @@ $(STAMP): $(INSTALL_INPUTS)
 	echo 'import _retrieval_compat; _retrieval_compat.mend_torchvision_import()' \
 		> "$$site/_retrieval_compat.pth"
 	touch $(STAMP)
+
+# Ours against every peer; writes docs/benchmarks.md. On an idle machine.
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf $(VENV) .venv-newest* .venv-oldest* build dist *.egg-info

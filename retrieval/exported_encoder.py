@@ -19,6 +19,7 @@ from .foreign_files import open_regular
 
 FORMAT, VERSION = 'retrieval-export', 1
 MANIFEST, ONNX_FILE, SCRIPT = 'export.json', 'encoder.onnx', 'search.py'
+_FACTS = {'runtime', 'sha256', 'pipeline', 'similarity', 'geometry'}
 _MOST_JSON = 4_000_000  # bytes; a manifest has some thousands
 _LONGEST = 32           # as ResizeEdge cuts longer strips
 _FILTERS = {'auto': 'BILINEAR', 'bilinear': 'SAMPLE'}
@@ -216,6 +217,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if manifest.get('version') != VERSION:
         raise ValueError(f'{path!r} is of version {manifest.get("version")!r}, and this release '
                          f'reads version {VERSION}.')
+    missing = sorted(_FACTS - set(manifest))
+    if missing:
+        raise ValueError(f'{path!r} is damaged: it lacks {", ".join(missing)}. Export the encoder '
+                         'again.')
     return manifest
 
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 
 import ast
 import errno
+import faulthandler
+import json
 import math
 import os
 import resource
 import stat
+import zlib
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -134,7 +138,8 @@ def refuse_oversized(path: str | os.PathLike[str]) -> None:
                         if part.filename.endswith('.npy'):
                             with archive.open(part) as member:
                                 _check_array(path, member, part.file_size)
-        except (BadZipFile, SyntaxError, UnicodeDecodeError, NotImplementedError):
+        except (BadZipFile, SyntaxError, UnicodeDecodeError, NotImplementedError, OSError,
+                EOFError, zlib.error):
             return  # who reads it says what is wrong
 
 
@@ -189,3 +194,92 @@ def available_memory() -> int:
             pages = int(Path('/proc/self/statm').read_text().split()[0])
             bounds.append(soft - pages * resource.getpagesize())
     return max(0, min(bounds))
+
+
+# What a damaged archive leads its reader to.
+DAMAGED_ARCHIVE = (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error)
+_FOLDERS: dict[tuple[Any, ...], Any] = {}  # of the archives that were unpacked
+
+
+def unpacked(path: str | os.PathLike[str], names: Collection[str]) -> Path:
+    """A folder with some files of a ``.zip``, and no others. It lives as long as the process.
+
+    Args:
+        path: the archive.
+        names: of the files, as they stand in it; those that are not there are left out.
+
+    Raises:
+        ValueError: it is damaged, or there is no room for them.
+
+    Example:
+        >>> import zipfile
+        >>> with zipfile.ZipFile('two.zip', 'w') as archive:
+        ...     archive.writestr('a', 'x'), archive.writestr('b', 'y')
+        (None, None)
+        >>> os.listdir(unpacked('two.zip', ('a',)))
+        ['a']
+    """
+    import shutil
+    import tempfile
+
+    state = os.stat(path)
+    key = (os.path.realpath(path), state.st_mtime_ns, state.st_size, tuple(names))
+    if key in _FOLDERS:
+        return Path(_FOLDERS[key].name)
+    folder = tempfile.TemporaryDirectory(prefix='retrieval-')
+    with ZipFile(path) as archive:
+        parts = [part for part in archive.infolist() if part.filename in names]
+        wanted, free = sum(part.file_size for part in parts), shutil.disk_usage(folder.name).free
+        if wanted > free:
+            raise ValueError(f'{str(path)!r} unpacks to {wanted:,} bytes, and {free:,} are free in '
+                             f'{folder.name!r}: set TMPDIR to a larger disk.')
+        try:
+            for part in parts:
+                archive.extract(part, folder.name)
+        except DAMAGED_ARCHIVE as error:
+            raise ValueError(f'{str(path)!r} is damaged: {error}.') from error
+    _FOLDERS[key] = folder
+    return Path(folder.name)
+
+
+def read_apart(read: Callable[[], Any]) -> Any:
+    """What a reader returns, called in a fork of this process: some readers crash on a damaged
+    file, and the process with them.
+
+    Args:
+        read: returns what JSON has, or arrays, which become lists.
+
+    Raises:
+        ValueError: the reader raised an error, which the message names, or crashed.
+
+    Example:
+        >>> read_apart(lambda: {'rows': [1, 2]})
+        {'rows': [1, 2]}
+    """
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            faulthandler.disable()
+            try:
+                said = json.dumps([read(), None], default=_as_list)
+            except Exception as error:
+                said = json.dumps([None, f'{type(error).__name__}: {error}'])
+            with open(into, 'w') as pipe:
+                pipe.write(said)
+        finally:
+            os._exit(0)
+    os.close(into)
+    with open(out) as pipe:
+        text = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not text or code:
+        raise ValueError('its reader crashes on it')
+    found, refused = json.loads(text)
+    if refused is not None:
+        raise ValueError(refused)
+    return found
+
+
+def _as_list(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)

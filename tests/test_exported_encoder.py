@@ -146,6 +146,9 @@ def test_a_manifest_that_cannot_be_read(tmp_path):
     (tmp_path / 'export.json').write_text('{')
     with pytest.raises(ValueError, match='cannot be read'):
         read_manifest(tmp_path)
+    (tmp_path / 'export.json').write_text('{"format": "retrieval-export", "version": 1}')
+    with pytest.raises(ValueError, match='it lacks geometry, pipeline, runtime, sha256'):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.slow

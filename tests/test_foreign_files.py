@@ -11,7 +11,13 @@ import torch
 from retrieval import foreign_files
 from retrieval.datasets import CSVDataset
 from retrieval.encoders import read_weights
-from retrieval.foreign_files import SpecialFileError, open_regular, refuse_oversized, refuse_special
+from retrieval.foreign_files import (
+    SpecialFileError,
+    open_regular,
+    read_apart,
+    refuse_oversized,
+    refuse_special,
+)
 from retrieval.gallery import Gallery, GalleryStore
 from retrieval.gallery.column_file import read_column
 from retrieval.inference import FaissKNN
@@ -143,3 +149,12 @@ def test_available_memory_heeds_the_own_limit():
         assert foreign_files.available_memory() <= 2 ** 24 < before
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_a_reader_that_crashes_takes_nobody_with_it():
+    import ctypes
+    assert read_apart(lambda: {'a': np.arange(3)}) == {'a': [0, 1, 2]}
+    with pytest.raises(ValueError, match='KeyError: .absent'):
+        read_apart(lambda: {}['absent'])
+    with pytest.raises(ValueError, match='crashes'):
+        read_apart(lambda: ctypes.string_at(0))

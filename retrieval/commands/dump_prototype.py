@@ -11,13 +11,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, add_data_option, add_launcher, reports_errors
+from .command_line import (
+    CommandParser,
+    Outcome,
+    add_config_options,
+    add_data_option,
+    add_launcher,
+    reports_errors,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('dump_prototype', description=__doc__,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = CommandParser('dump_prototype', description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
@@ -44,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_intermixed_args(argv)
     from ..retrievers import build_retriever, check_target
@@ -63,10 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = build_retriever(config, checkpoint)
     if arguments.fill_index:
         check_database(model)
-    dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
-         shard_rows=arguments.shard_rows, resume=arguments.resume)
+    outcome = dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
+                   shard_rows=arguments.shard_rows, resume=arguments.resume)
     if arguments.fill_index:
         fill_database(model, arguments.out)
+    return outcome
 
 
 def check_database(model: Any) -> None:
@@ -107,11 +115,14 @@ def start_processes(launcher: str) -> None:
         init_dist(launcher)
 
 
-def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> None:
+def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> Outcome:
     """Write the gallery, with the config that searches it as data, and beside it the whole config.
 
     Args:
         options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
+
+    Returns:
+        What was written, on the first process.
     """
     from ..distributed import rank
     from ..files import write_text
@@ -127,12 +138,15 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
                       **options)
     except RefusedElsewhere:
         raise SystemExit(2) from None  # the first process says why
-    if rank() == 0:
-        write_text(beside, config.pretty_text)
-        gallery = Gallery.load(out)
-        print(f'{len(gallery)} x {gallery.dim} embeddings in {out}; its config is {beside}')
-        for image, reason in gallery.skipped.items():
-            print(f'skipped {image}: {reason}')
+    if rank() != 0:
+        return {}
+    write_text(beside, config.pretty_text)
+    gallery = Gallery.load(out)
+    print(f'{len(gallery)} x {gallery.dim} embeddings in {out}; its config is {beside}')
+    for image, reason in gallery.skipped.items():
+        print(f'skipped {image}: {reason}')
+    return dict(files=[out, beside], rows=len(gallery), dimension=gallery.dim,
+                skipped=gallery.skipped)
 
 
 if __name__ == '__main__':

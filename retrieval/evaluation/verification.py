@@ -177,6 +177,9 @@ def false_non_match_rate(task: EvaluationTask, rate: float) -> float:
     ISO/IEC 19795-1. Open Metric Learning's ``fnmr@fmr`` takes the rate's quantile of the other
     pairs as threshold, which lies between two of their scores where ours lies on one.
 
+    Raises:
+        ValueError: there are no matching pairs, or no others.
+
     Example:
         >>> from retrieval.evaluation import EmbeddingSet
         >>> task = EvaluationTask(EmbeddingSet([[1., 0.], [.9, .1], [0., 1.]], [7, 7, 8]))
@@ -184,6 +187,7 @@ def false_non_match_rate(task: EvaluationTask, rate: float) -> float:
         0.0
     """
     pairs = pairs_of(task)
+    _check_both(pairs)
     return 1 - results_at(pairs, threshold_at_far(pairs, rate)).tar
 
 

@@ -336,6 +336,9 @@ def shared_weights(encoded: sparse.csr_matrix, columns: sparse.csc_matrix) -> np
     shared = np.empty((encoded.shape[0], columns.shape[0]), np.float32)
     begins, ends = columns.indptr[:-1].tolist(), columns.indptr[1:].tolist()
     for query, (first, last) in enumerate(pairwise(encoded.indptr.tolist())):
+        if first == last:  # a query without reciprocal neighbours shares nothing
+            shared[query] = 0
+            continue
         members = encoded.indices[first:last]
         bounds = [slice(begins[member], ends[member]) for member in members.tolist()]
         holders = np.concatenate([columns.indices[bound] for bound in bounds])

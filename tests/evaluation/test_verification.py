@@ -8,6 +8,7 @@ from torch.nn import functional
 from retrieval.evaluation import (
     count_pairs,
     equal_error_rate,
+    evaluate,
     pairs_within,
     precision_recall_curve,
     results_at,
@@ -213,7 +214,6 @@ def test_threshold_wrong_input(call, says):
 
 @pytest.mark.parametrize('rate', [0.0, 0.1, 0.5, 1.0])
 def test_fnmr_at_fmr_is_one_less_tar_at_far_of_what_is_ranked(rate):
-    from retrieval.evaluation import evaluate
     torch.manual_seed(3)
     queries, gallery = torch.randn(7, 4), torch.randn(20, 4)
     labels, theirs = torch.arange(7) % 3, torch.arange(20) % 3
@@ -229,3 +229,10 @@ def test_fnmr_at_fmr_is_one_less_tar_at_far_of_what_is_ranked(rate):
                 if sum(score >= threshold for score in others) <= rate * len(others)])
     found = evaluate(queries, labels, gallery, theirs, junk=junk, metrics=f'FNMR@FMR={rate:g}')
     assert found[f'FNMR@FMR={rate:g}'] == pytest.approx(100 * best)
+
+
+def test_no_rate_without_pairs_that_match():
+    """A NaN among the results would be compared with nothing, and refused nowhere."""
+    with pytest.raises(ValueError, match='there are 0 and 4'):
+        evaluate(np.eye(2), [0, 1], np.eye(2), [5, 6], metrics='FNMR@FMR=0.1',
+                 empty_queries='zero')

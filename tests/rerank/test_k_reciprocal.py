@@ -76,7 +76,7 @@ def outside(query, gallery, k1, k2, weight, own=-1):
     return (1 - weight) * (1 - shared / (2 - shared)) + weight * scaled_query[:total]
 
 
-@pytest.mark.parametrize('k1, k2', [(12, 4), (5, 1)])
+@pytest.mark.parametrize('k1, k2', [(12, 4), (5, 1), (1, 1)])  # in the last some have no neighbour
 def test_queries_outside_the_gallery(k1, k2):
     queries, gallery = clustered(24, seed=1)[0], clustered(130, seed=2)[0]
     found = rerank(queries, gallery, KReciprocal(k1, k2, 0.3), 130)

@@ -222,6 +222,18 @@ def test_what_is_no_bundle(tmp_path, copied):
     assert is_bundle(folder) and not is_bundle(tmp_path)
 
 
+@pytest.mark.parametrize('at', [b'PK\1\2', b'PK\3\4', b'"format"'])
+def test_a_damaged_archive_is_refused(plain, tmp_path, at):
+    path = tmp_path / 'mine.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for file in plain.iterdir():
+            archive.write(file, file.name)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(at, b'XX' + at[2:]))
+    with pytest.raises(ValueError, match='mine.zip'):
+        load(path)
+
+
 def test_an_archive_writes_only_the_files_of_a_bundle(plain, tmp_path):
     path = tmp_path / 'evil.zip'
     with zipfile.ZipFile(path, 'w') as archive:
@@ -311,3 +323,26 @@ def test_a_setting_that_is_not_carried_is_noticed(monkeypatch, tmp_path):
     monkeypatch.setattr(module, '_settings', without_normalisation)
     with pytest.raises(ValueError, match=re.escape('encodes a picture to other numbers')):
         write_bundle(tmp_path / 'out', CONFIG)
+
+
+def test_a_bundle_of_images_and_words_searches_by_both(tmp_path):
+    """The text tower and its tokenizer are among the weights; the folder they came from is gone."""
+    pytest.importorskip('transformers')
+    from ..dual_models import make_dual
+
+    make_dual(tmp_path / 'hub', 'clip')
+    encoder = dict(type='ImageEncoder', pooling=None, backbone=dict(
+        type='DualEncoder', weights=str(tmp_path / 'hub')))
+    steps = [STEPS[0], dict(type='Resize', scale=(32, 32)), STEPS[2]]
+    config = dict(model=dict(type='ImageToImageRetriever', image_encoder=encoder),
+                  test_dataloader=dict(dataset=dict(pipeline=steps)))
+    made = build_retriever(config, device='cpu')
+    write_bundle(tmp_path / 'mine.zip', config)
+    shutil.rmtree(tmp_path / 'hub')
+    find = load(tmp_path / 'mine.zip', PICTURES, device='cpu', progress=False)
+    words, = find.composed([dict(text='a red bicycle')], topk=6)
+    expected = find.model.gallery.embeddings @ made.embed_words(['a red bicycle'])[0]
+    scores = {hit['row']: hit['score'] for hit in words['results']}
+    assert [scores[row] for row in range(6)] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert find(ASKED[2])[0]['results'][0]['row'] == 2
+    assert find.model.gallery.fingerprint.words == made.fingerprint().words is not None

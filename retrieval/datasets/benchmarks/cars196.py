@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...foreign_files import read_apart
 from ...registry import DATASETS
 from .base import BenchmarkDataset, Listing
 from .layout import malformed, require
@@ -28,7 +29,8 @@ class Cars196(BenchmarkDataset):
     - test: 8,131 images, 98 classes (Kim et al., Proxy Anchor Loss, CVPR 2020, section 4.1).
 
     Labels count from 0 in the order of the class numbers; the names are those of ``class_names``.
-    The file is read by ``scipy.io.loadmat``, which executes nothing.
+    The file is read by ``scipy.io.loadmat``, which executes nothing, in a process of its own,
+    since it crashes on some damaged ones.
 
     Args:
         data_root: the folder of ``cars_annos.mat`` and ``car_ims/``.
@@ -81,17 +83,24 @@ cars196/             <- data_root
 
     def _annotations(self, path: str) -> tuple[list[str], list[list[Any]]]:
         """The class names, and the columns of ``FIELDS``."""
-        from scipy.io import loadmat
+        import scipy.io
+
+        def read() -> dict[str, Any]:
+            content = scipy.io.loadmat(path, squeeze_me=True,
+                                       variable_names=['annotations', 'class_names'])
+            return {name: {field: np.atleast_1d(value)[field] for field in value.dtype.names}
+                    if getattr(value, 'dtype', np.dtype('O')).names else np.atleast_1d(value)
+                    for name, value in content.items() if not name.startswith('__')}
         try:
-            content = loadmat(path, squeeze_me=True, variable_names=['annotations', 'class_names'])
-        except Exception as error:  # the reader raises whatever a damaged byte leads it to
-            raise malformed(path, self.tree, 'it cannot be read as a MATLAB file '
-                            f'({type(error).__name__}: {error}).') from error
+            content = read_apart(read)
+        except ValueError as error:  # the reader raises whatever a damaged byte leads it to
+            raise malformed(path, self.tree, f'it cannot be read as a MATLAB file ({error}).') \
+                from error
         missing = [name for name in ('annotations', 'class_names') if name not in content]
         if missing:
             raise malformed(path, self.tree, f'it has no variable {" and no ".join(missing)}.')
-        table = np.atleast_1d(content['annotations'])
-        fields = table.dtype.names or ()
+        table = content['annotations']
+        fields = list(table) if isinstance(table, dict) else []
         if set(FIELDS) - set(fields):
             raise malformed(path, self.tree, f'its annotations have the fields {", ".join(fields)} '
                             f'and not {", ".join(FIELDS)}.')
@@ -101,4 +110,4 @@ cars196/             <- data_root
         except (TypeError, ValueError) as error:
             raise malformed(path, self.tree, f'a class or an edge is no integer ({error}).') \
                 from error
-        return [str(name) for name in np.atleast_1d(content['class_names'])], columns
+        return [str(name) for name in content['class_names']], columns
