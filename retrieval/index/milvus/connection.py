@@ -115,8 +115,12 @@ class Connection:
         """True where :meth:`close` was called."""
         return not self._finalizer.alive
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, method: str, *args: Any, again: str | None = None, **kwargs: Any) -> Any:
         """The result of ``MilvusClient.<method>``. The method must be one that may be repeated.
+
+        Args:
+            again: the method of further attempts, where it must not: the first may have come
+                through, and only its answer have been lost.
 
         Raises:
             MilvusUnavailable: the server is down, slow or lost the connection each time.
@@ -133,7 +137,8 @@ class Connection:
             try:
                 client = self._client(limit)
                 with _quiet():
-                    return getattr(client, method)(*args, timeout=limit, **kwargs)
+                    chosen = method if attempt == 1 else again or method
+                    return getattr(client, chosen)(*args, timeout=limit, **kwargs)
             except Exception as error:
                 left = client is not None and client not in self._clients
                 if not (_passes(error) or left and isinstance(error, ValueError)):

@@ -153,7 +153,7 @@ class MilvusIndex(Index):
             table = self._store.rows()
             vectors, names, columns = self._checked_rows(embeddings, ids, metadata,
                                                          self._store.layout)
-            self._store.write(vectors, table.ids.new(names, len(vectors)), columns)
+            self._store.write(vectors, table.ids.new(names, len(vectors)), columns, new=True)
 
     def upsert(self, embeddings: Any, ids: Iterable[Any],
                metadata: Mapping[str, Any] | None = None) -> None:

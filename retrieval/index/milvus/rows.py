@@ -295,8 +295,11 @@ class Store:
                                                   columns.items()},
                       self.wanted.id_length, self.wanted.index_type, self.wanted.index_params)
 
-    def write(self, vectors: np.ndarray, names: list[str], columns: Columns) -> None:
-        """Append new rows and replace the content of those that are there."""
+    def write(self, vectors: np.ndarray, names: list[str], columns: Columns,
+              new: bool = False) -> None:
+        """Append new rows and replace the content of those that are there, where not all are
+        ``new``.
+        """
         table = self.rows()
         if not names:
             return
@@ -309,15 +312,18 @@ class Store:
             row = table.ids.row(name)
             serials.append(serial if row is None else table.serials[row])
             serial += row is None
-        self._send(self.own, table, vectors, names, serials, columns)
+        self._send(self.own, table, vectors, names, serials, columns, new)
 
     def _send(self, own: str, table: RowTable, vectors: np.ndarray, names: list[str],
-              serials: list[int], columns: Columns) -> None:
-        """Write by id, batch by batch: a batch that is sent again doubles nothing."""
+              serials: list[int], columns: Columns, new: bool = True) -> None:
+        """Write batch by batch. What is sent again is written by id, and doubles nothing; what is
+        new is inserted, since a server that looks for what it replaces writes and searches slower.
+        """
+        method = 'insert' if new else 'upsert'
         written = 0
         try:
             for batch in batches(vectors, names, serials, columns, self.batch_size):
-                self.connection.call('upsert', own, batch)
+                self.connection.call(method, own, batch, again='upsert')
                 end = written + len(batch)
                 table.append(names[written:end], serials[written:end])
                 written = end

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,6 +59,7 @@ class Server:
     def __init__(self, home: Path, data: Path, **settings: object) -> None:
         self.home, self.data, self.port = home, data, free_port()
         self.settings = {**SETTINGS, **settings}
+        self._etcd = free_port(), free_port()  # by default the same for every server
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,20 +70,32 @@ class Server:
     def start(self, patience: float = 120) -> None:
         """Start it and wait until it answers. Raises RuntimeError where it does not."""
         self.data.mkdir(parents=True, exist_ok=True)
-        extra = [part for name, value in self.settings.items()
+        (self.home / 'bin').mkdir(exist_ok=True)  # is unpacked once, which takes half a minute
+        if not (self.data / 'bin').exists():
+            (self.data / 'bin').symlink_to(self.home / 'bin')
+        client, peer = self._etcd
+        etcd = self.data / 'etcd.yaml'
+        etcd.write_text(f'''
+listen-client-urls: http://127.0.0.1:{client}
+advertise-client-urls: http://127.0.0.1:{client}
+listen-peer-urls: http://127.0.0.1:{peer}
+initial-advertise-peer-urls: http://127.0.0.1:{peer}
+initial-cluster: default=http://127.0.0.1:{peer}
+''')
+        settings = {**self.settings, 'etcd.endpoints': f'127.0.0.1:{client}'}
+        extra = [part for name, value in settings.items()
                  for part in ('--extra-config', f'{name}={value}')]
         with (self.data / 'server.log').open('ab') as log:
             self._process = subprocess.Popen(
                 [str(install(self.home)), '--data', str(self.data), '--proxy-port', str(self.port),
                  *extra], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.data,
-                start_new_session=True)
+                start_new_session=True, env=os.environ | {'ETCD_CONFIG_PATH': str(etcd)})
         from pymilvus import MilvusClient, MilvusException
         end = time.monotonic() + patience
         while self._process.poll() is None and time.monotonic() < end:
             try:
-                client = MilvusClient(self.uri, timeout=5)
-                client.list_collections(timeout=5)
-                client.close()
+                with closing(MilvusClient(self.uri, timeout=5)) as connected:
+                    connected.list_collections(timeout=5)
                 return
             except MilvusException:
                 time.sleep(0.2)

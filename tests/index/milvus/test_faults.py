@@ -247,7 +247,7 @@ def test_a_replacement_that_fails_leaves_the_old_rows(proxy, server, opened, vec
 
 @pytest.mark.parametrize('method', [
     'create_collection', 'create_index', 'create_alias', 'alter_alias', 'drop_alias',
-    'drop_collection', 'load_collection', 'upsert', 'delete', 'flush'])
+    'drop_collection', 'load_collection', 'insert', 'delete', 'flush'])
 def test_an_answer_that_is_lost(new_milvus, vectors, monkeypatch, method):
     """Each step was carried out, and its repetition, which Milvus may refuse, is no error."""
     from pymilvus import MilvusClient, MilvusException

@@ -50,6 +50,7 @@ def content(uri, name):
         return dict(zip(ids, index.reconstruct(range(len(ids))).numpy(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_server_killed_during_every_kind_of_work(server):
     """Nothing that was acknowledged is lost, no id is there twice, and the work goes on."""
     names = {work: f'{work}_{uuid.uuid4().hex[:8]}' for work in ('add', 'upsert', 'remove')}
