@@ -210,7 +210,8 @@ class ImageRetrievalInferencer:
             topk, threshold, filter: as of :meth:`__call__`.
 
         Returns:
-            As :meth:`__call__`; ``query`` is the query in words.
+            As :meth:`__call__`; ``query`` is the query in words, ``picture_of`` its first picture
+            where it has a file among several parts.
 
         Raises:
             ValueError: a query has no parts or these take each other away, or the encoder has no
@@ -252,9 +253,12 @@ class ImageRetrievalInferencer:
             sample.pred_label.tolist(), sample.pred_score.tolist(), strict=True)
             if gallery.ids[row] not in own]
         results = results if wanted == -1 else results[:wanted]
-        return described(name_of(parts), [row for row, _ in results],
-                         [score for _, score in results], gallery,
-                         None if texts else self.calibration, threshold)
+        answer = described(name_of(parts), [row for row, _ in results],
+                           [score for _, score in results], gallery,
+                           None if texts else self.calibration, threshold)
+        files = [os.fspath(part.image) for part in parts
+                 if isinstance(part.image, (str, os.PathLike))]
+        return answer | (dict(picture_of=files[0]) if files and len(parts) > 1 else {})
 
     def _embedded(self, pictures: list[Any]) -> tuple[Iterator[Tensor], set[str]]:
         """The embeddings ``(D,)`` of pictures, in turn, and their ids."""
