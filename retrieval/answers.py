@@ -139,7 +139,8 @@ def ranking_rows(answers: Sequence[dict[str, Any]], pictures: Any,
                     _caption(hit, names[hit['id']])) for hit in answer['results']]
         seen += sum(picture is not None for picture, *_ in results)
         nothing = '' if results else '\nno match'
-        rows.append(((pictures.of(answer['query']), names[answer['query']] + nothing), results))
+        asked = pictures.of(answer.get('picture_of', answer['query']))
+        rows.append(((asked, names[answer['query']] + nothing), results))
     return rows if seen or not any(results for _, results in rows) else []
 
 

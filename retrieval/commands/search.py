@@ -16,6 +16,7 @@ from .folders import (
     cache_name,
     check_exists,
     config_dataset,
+    folder_encoder,
     gallery_checkpoint,
     gallery_config,
     gallery_file,
@@ -102,6 +103,9 @@ def main(argv: Sequence[str]) -> Outcome:
     if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
+        if words and folder_encoder(arguments).config is None:  # before the folder is encoded
+            from ..encoders.presets import DEFAULT_NAME, no_words
+            raise no_words(DEFAULT_NAME, words[0])
         inferencer = open_folder(arguments.gallery, arguments, topk=arguments.topk,
                                  calibration=arguments.calibration)
         datasets = [inferencer.gallery_dataset]

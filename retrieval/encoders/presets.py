@@ -207,6 +207,18 @@ def _crop(height: int, width: int) -> dict[str, Any]:
     return dict(type='CenterCrop', crop_size=(width, height))
 
 
+def no_words(encoder: str, text: str) -> ValueError:
+    """The error for words that an encoder cannot take; to be raised.
+
+    Example:
+        >>> str(no_words('resnet50', 'a red bicycle')).split(',')[0]
+        'The encoder resnet50 has no text tower'
+    """
+    return ValueError(f'The encoder {encoder} has no text tower, so it cannot search for words '
+                      f'({text!r}). These have one: {", ".join(WORD_PRESETS)}; take one, as '
+                      '--encoder, and the gallery is encoded with it.')
+
+
 def _of_words(chosen: WordPreset, checkpoint: str | None) -> tuple[dict[str, Any], dict[str, Any],
                                                                    list[dict[str, Any]]]:
     """The configs of an encoder of images and words, with transformers' preprocessing."""

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from ..checks import whole_number
 from ..datasets.base import plain_config
 from ..distributed import rank
-from ..encoders import WORD_PRESETS, ImageEncoder, build_encoder, fill_in
+from ..encoders import ImageEncoder, build_encoder, fill_in
+from ..encoders.presets import no_words
 from ..files import write_atomically
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
 from ..index import Index, PartsIndex, check_gallery
@@ -177,9 +178,7 @@ class ImageToImageRetriever(BaseRetriever):
         if not self.has_words:
             encoder = getattr(self.image_encoder, 'backbone', self.image_encoder)
             name = getattr(encoder, 'model_name', type(encoder).__name__)
-            raise ValueError(f'The encoder {name} has no text tower, so it cannot search for words '
-                             f'({texts[0]!r}). These have one: {", ".join(WORD_PRESETS)}; take '
-                             'one, as --encoder, and the gallery is encoded with it.')
+            raise no_words(name, texts[0])
         made = None if self.holder.gallery is None else self.holder.gallery.fingerprint.words
         if self.check_fingerprint and made and made != self._words_fingerprint():
             raise FingerprintError('The gallery belongs to another text tower or tokenizer than '

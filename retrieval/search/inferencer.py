@@ -210,7 +210,8 @@ class ImageRetrievalInferencer:
             topk, threshold, filter: as of :meth:`__call__`.
 
         Returns:
-            As :meth:`__call__`; ``query`` is the query in words.
+            As :meth:`__call__`; ``query`` is the query in words, ``picture_of`` its first picture
+            where it has a file among several parts.
 
         Raises:
             ValueError: a query has no parts or these take each other away, or the encoder has no
@@ -256,8 +257,12 @@ class ImageRetrievalInferencer:
         if calibration is not None:
             calibration = calibration.of_query([score for _, score in results])
         results = results if wanted == -1 else results[:wanted]
-        return described(name_of(parts), [row for row, _ in results],
-                         [score for _, score in results], gallery, calibration, threshold)
+        answer = described(name_of(parts), [row for row, _ in results],
+                           [score for _, score in results], gallery,
+                           calibration, threshold)
+        files = [os.fspath(part.image) for part in parts
+                 if isinstance(part.image, (str, os.PathLike))]
+        return answer | (dict(picture_of=files[0]) if files and len(parts) > 1 else {})
 
     def _embedded(self, pictures: list[Any]) -> tuple[Iterator[Tensor], set[str]]:
         """The embeddings ``(D,)`` of pictures, in turn, and their ids."""

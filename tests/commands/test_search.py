@@ -371,3 +371,10 @@ def test_parts_are_made_when_a_folder_is_encoded(gallery, folder, tmp_path):
     status, _, err = run('search', folder, gallery.parent / 'x.png', '--parts', '--encoder',
                          'resnet50')
     assert status == 2
+
+
+def test_words_are_refused_before_a_folder_is_encoded(folder, tmp_path):
+    shutil.copytree(folder / 'class1', tmp_path / 'pictures')
+    status, _, err = run('search', tmp_path / 'pictures', 'a red bicycle', '--out', tmp_path / 'o')
+    assert status == 2 and 'efficientnet-lite0 has no text tower' in err
+    assert not (tmp_path / 'pictures' / '.retrieval').exists()

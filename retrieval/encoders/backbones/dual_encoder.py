@@ -275,12 +275,19 @@ def _from(source: str, read: Any) -> Any:
 
 def _built(config: Any, source: Any) -> nn.Module:
     from transformers import AutoModel
+    from transformers.utils import logging
 
     if source is None or not isinstance(source, str) or Path(source).is_file():
         model = checked(lambda: AutoModel.from_config(config), config.model_type).float()
         return model if source is None else load_file(model, Checkpoint.of(source), {})
-    model, report = _from(source, lambda: AutoModel.from_pretrained(
-        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True))
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of a second, in the middle of a command's own lines
+    try:
+        model, report = _from(source, lambda: AutoModel.from_pretrained(
+            source, config=config, output_loading_info=True, ignore_mismatched_sizes=True))
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     wrong = sorted({*report['missing_keys'], *(entry[0] for entry in report['mismatched_keys'])})
     if wrong:
         raise ValueError(f'{source!r} is of another architecture than {config.model_type!r} as it '
