@@ -6,9 +6,10 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 3
 # A file stays in one worker, for what its tests share; files go in order, the slow ones first; a worker has one thread.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
+MILVUS_TESTS := -k 'not Faiss and not Exact and not OfThePage' tests/index/milvus tests/index/test_contract.py tests/retrievers/test_milvus_gallery.py
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow attack mutants coverage lint check-newest check-oldest test-matrix clean
+.PHONY: demo test test-slow test-milvus test-milvus-slow attack mutants coverage lint check-newest check-oldest test-matrix benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -18,6 +19,18 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PYTEST) tests -m "slow or not slow"
+
+# A real Milvus, installed into .milvus/ and started on loopback, in at most five minutes. Where its wheel cannot be had
+# (another system, no network) a line says so. Four tests at a time, since a server makes a collection in seconds.
+test-milvus: $(STAMP)
+	timeout --kill-after=20 300 $(BIN)/python tests/index/milvus/server.py .milvus --if-available \
+		$(BIN)/python -m pytest -n 4 --dist load -m "not slow" $(MILVUS_TESTS)
+
+# Also what takes minutes: the server is killed, its disk is full, two processes fill a collection.
+test-milvus-slow: $(STAMP)
+	$(BIN)/python tests/index/milvus/server.py .milvus \
+		$(BIN)/python -m pytest -m "slow or not slow" $(MILVUS_TESTS) tests/server/test_shared_index.py \
+		tests/commands/test_dump_prototype.py::test_two_processes_killed_midway_fill_a_collection
 
 # Half an hour: kills, damaged files, full disks, drawn cases; writes the table of docs/reliability.md.
 attack: $(STAMP)
@@ -53,6 +66,10 @@ $(STAMP): $(INSTALL_INPUTS)
 	echo 'import _retrieval_compat; _retrieval_compat.mend_torchvision_import()' \
 		> "$$site/_retrieval_compat.pth"
 	touch $(STAMP)
+
+# Ours against every peer; writes docs/benchmarks.md. On an idle machine.
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf $(VENV) .venv-newest* .venv-oldest* build dist *.egg-info

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image, features
 from PIL import __version__ as pillow_version
+from record import verdict
 
 import retrieval.registry  # noqa: F401  (lets torchvision's import pass beside a CPU torch)
 
@@ -172,9 +173,10 @@ def compare(case: str, options: argparse.Namespace) -> None:
             ours, theirs = (statistics.median(run['rate'] for run in found[side])
                             for side in SIDES)
             busy = [statistics.median(run['busy'] for run in found[side]) for side in SIDES]
-            print(f'{case:5} {kind:5} {workers} workers: ours {ours:6.0f} images/s, PIL + '
-                  f'torchvision {theirs:6.0f}, ratio {ours / theirs:.2f}; the main process works '
-                  f'{busy[0]:.2f} ms an image, {busy[1]:.2f}', flush=True)
+            verdict(f'reading JPEG files of {options.width} x {options.height}, {case} pipeline, '
+                    f'to {kind}, {workers} workers: rate', 'Pillow and torchvision', ours / theirs,
+                    ours=f'{ours:.0f}/s', theirs=f'{theirs:.0f}/s')
+            print(f'    the main process works {busy[0]:.2f} ms an image, {busy[1]:.2f}')
 
 
 def spawn(side: str, case: str, kind: str, workers: int,

@@ -20,6 +20,8 @@ import sys
 import time
 from typing import Any
 
+from record import verdict
+
 GOAL = 1.05
 
 
@@ -110,8 +112,12 @@ def report(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace
               f'   memory {median(side, "memory"):7.1f} MiB')
     for what in ('train', 'ask', 'together', 'memory'):
         ratio = median('ours', what) / max(median('peer', what), 1e-9)
-        goal = f'   goal {GOAL}' if what in ('together', 'memory') else ''
-        print(f'{what:8} ours / peer: {ratio:.3f}{goal}')
+        unit, scale = ('MiB', 1) if what == 'memory' else ('ms', 1e3)
+        verdict(f'InferenceModel, {options.rows:,} x {options.width}, {options.queries:,} queries: '
+                f'{what}', 'pytorch-metric-learning', ratio,
+                GOAL if what in ('together', 'memory') else None,
+                ours=f'{scale * median("ours", what):.0f} {unit}',
+                theirs=f'{scale * median("peer", what):.0f} {unit}')
 
 
 if __name__ == '__main__':

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from record import verdict
+
 
 def vectors(queries: int, rows: int, width: int) -> tuple[Any, Any]:
     """The same queries and gallery in every process."""
@@ -109,9 +111,14 @@ def report(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace
     for side in results:
         print(f'{side}: {1e3 * median(side, "seconds"):9.2f} ms   '
               f'{median(side, "memory"):9.1f} MiB extra')
-    memory = median('ours', 'memory') / max(median('peer', 'memory'), 1e-9)
-    print(f'time peer / ours: {median("peer", "seconds") / median("ours", "seconds"):.1f}   '
-          f'memory ours / peer: {memory:.4f}')
+    work, peer = f'predict, {options.queries} queries, {options.rows:,} x {options.width}, ' \
+        f'topk={options.topk}', "mmpretrain's retriever"
+    verdict(f'{work}: time', peer, median('ours', 'seconds') / median('peer', 'seconds'), 0.05,
+            ours=f'{1e3 * median("ours", "seconds"):.1f} ms',
+            theirs=f'{1e3 * median("peer", "seconds"):.0f} ms')
+    verdict(f'{work}: memory', peer, median('ours', 'memory') / max(median('peer', 'memory'), 1e-9),
+            0.05, ours=f'{median("ours", "memory"):.0f} MB',
+            theirs=f'{median("peer", "memory"):.0f} MB')
 
 
 if __name__ == '__main__':

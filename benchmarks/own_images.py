@@ -3,14 +3,16 @@
     python benchmarks/small_sets.py data/small_sets
     python benchmarks/own_images.py data/small_sets                           all sets, three seeds
     python benchmarks/own_images.py data/small_sets --sets emoji --seeds 0 --epochs 5
+    python benchmarks/own_images.py data --sets objects --config \
+        configs/multi_similarity/lite0-ms_4e_objects.py
 
 For each set (a folder of classes), with the pictures, encoder, loss and sampler of
-`configs/multi_similarity/lite0-ms_15e_image_folder.py`: ``frozen`` is the pooled
+`configs/multi_similarity/lite0-ms_15e_image_folder.py` or another config: ``frozen`` is the pooled
 features of the default encoder as they are; ``linear`` a projection to 256 that is trained on them,
 as `train_on_embeddings --epochs 20` does; ``tuned`` the config as it stands, after its last epoch
 (its best one would be chosen by the classes that it is measured on), and ``start`` the same before
 the first. Printed are the median and the range over the seeds, and the seconds of processor time
-that the training took without its validations, and that one step took.
+that the training took without its validations, and that one step took; ``--out`` has MAP@R too.
 """
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from retrieval.runs.config import build_runner, load_config
 from retrieval.runs.features import FeatureSets
 
 CONFIG = 'configs/multi_similarity/lite0-ms_15e_image_folder.py'
-METRIC = 'embedding/Recall@1'
+METRICS = {'': 'embedding/Recall@1', ' MAP@R': 'embedding/MAP@R'}  # after the column's name
 
 
 @HOOKS.register_module()
@@ -57,10 +59,10 @@ class ProcessorTime(Hook):
         self.seconds += time.process_time() - self.began
 
 
-def configured(folder: Path, seed: int, work_dir: Path, epochs: int | None) -> Any:
+def configured(path: str, folder: Path, seed: int, work_dir: Path, epochs: int | None) -> Any:
     """The config for a set; pictures are read by the same process, so that its time counts."""
     os.environ['DATA_ROOT'] = str(folder)
-    config = load_config(CONFIG, None, str(work_dir))
+    config = load_config(path, None, str(work_dir))
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'gallery_dataloader'):
         config[name].update(num_workers=0, persistent_workers=False)
     config.model.prototype.update(num_workers=0, persistent_workers=False)
@@ -74,7 +76,7 @@ def configured(folder: Path, seed: int, work_dir: Path, epochs: int | None) -> A
 
 
 def linear(config: Any, work_dir: Path) -> dict[str, float]:
-    """Recall@1 of the frozen features, and of a projection trained on them."""
+    """The metrics of the frozen features, and of a projection trained on them."""
     feature_training.set_schedule(config, 20, None)
     model = build_retriever(config).cpu()
     sets = FeatureSets(model, config, work_dir)
@@ -83,19 +85,24 @@ def linear(config: Any, work_dir: Path) -> dict[str, float]:
     start = feature_training.trained_weights(model.state_dict())
     frozen = feature_training.evaluate(sets.config, start, projected=False)
     trained = feature_training.evaluate(sets.config, feature_training.train(sets.config, start))
-    return dict(frozen=frozen[METRIC], linear=trained[METRIC])
+    return {**named('frozen', frozen), **named('linear', trained)}
+
+
+def named(column: str, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics of a column under its name."""
+    return {column + suffix: metrics[name] for suffix, name in METRICS.items()}
 
 
 def tuned(config: Any) -> dict[str, float]:
-    """Recall@1 of the config, before its first epoch and after its last."""
+    """The metrics of the config, before its first epoch and after its last."""
     config.default_hooks.checkpoint = None
     config.custom_hooks = [*config.custom_hooks, dict(type='ProcessorTime')]
     runner = build_runner(config, 'none')
     runner.train()
     curve = runner.message_hub.get_info('validation_curve')
     clock = next(hook for hook in runner.hooks if isinstance(hook, ProcessorTime))
-    return dict(start=curve[0][METRIC], tuned=curve[-1][METRIC], steps=runner.iter,
-                seconds=clock.seconds, step=clock.seconds / runner.iter)
+    return {**named('start', curve[0]), **named('tuned', curve[-1]), 'steps': runner.iter,
+            'seconds': clock.seconds, 'step': clock.seconds / runner.iter}
 
 
 def shown(name: str, runs: list[dict[str, float]]) -> str:
@@ -116,6 +123,7 @@ def main() -> None:
     arguments.add_argument('folder', type=Path)
     arguments.add_argument('--sets', nargs='*', default=[])
     arguments.add_argument('--seeds', nargs='*', type=int, default=[0, 1, 2])
+    arguments.add_argument('--config', default=CONFIG)
     arguments.add_argument('--epochs', type=int)
     arguments.add_argument('--threads', type=int, default=1)
     arguments.add_argument('--out', type=Path, help='add each run to this file, a line of JSON')
@@ -126,8 +134,8 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
     with tempfile.TemporaryDirectory() as scratch:
         for seed, name in product(given.seeds, sets):
-            parts = [configured(given.folder / name, seed, Path(scratch, name), given.epochs)
-                     for _ in range(2)]
+            parts = [configured(given.config, given.folder / name, seed, Path(scratch, name),
+                                given.epochs) for _ in range(2)]
             run = {**linear(parts[0], Path(scratch, name)), **tuned(parts[1])}
             runs[name].append(run)
             print(name, seed, {key: round(value, 2) for key, value in run.items()}, flush=True)

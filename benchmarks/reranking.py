@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import verdict
 from torch import Tensor
 
 DEPTH = 100  # ranks that must agree
@@ -171,11 +172,12 @@ def against_dense(part: str, arguments: argparse.Namespace) -> bool:
           f'{"among" if part == "dense" else "and"} {count:,} rows of width 512')
     print(f'  first {DEPTH} the same for {same:.2%} of the queries, elsewhere rows that are '
           f'{apart:.1e} apart at the most')
-    print(f'  time   {seconds["ours"]:8.2f} s  against {seconds["dense"]:8.2f} s : {ratio:6.3f}'
-          '   goal 0.2')
-    print(f'  memory {memory["ours"]:8.0f} MB against {memory["dense"]:8.0f} MB: {share:6.3f}'
-          '   goal 0.1', flush=True)
-    return apart <= 1e-5 and ratio <= 0.2 and share <= 0.1
+    work = f'k-reciprocal of {count:,} queries, {count:,} rows x 512'
+    good = verdict(f'{work}: time', 'the published dense form', ratio, 0.2,
+                   ours=f'{seconds["ours"]:.2f} s', theirs=f'{seconds["dense"]:.2f} s')
+    good &= verdict(f'{work}: memory', 'the published dense form', share, 0.1,
+                    ours=f'{memory["ours"]:.0f} MB', theirs=f'{memory["dense"]:.0f} MB')
+    return good and apart <= 1e-5
 
 
 def pixel_gallery() -> tuple[Tensor, Tensor]:

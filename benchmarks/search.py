@@ -10,6 +10,7 @@ scikit-learn's brute force, and a product and a sort of torch.
 IndexFlatIP. The vectors are augmented Glyphs: pictures moved, turned and with noise, through the
 first 128 principal components of their pixels; or rows of ``--gallery`` with as much noise as
 brings them to the number.
+``build``: training and filling an IVF index, against bare faiss.
 ``glyphs``: all Glyphs, train and test, as embeddings of ``--gallery`` or the principal components
 of their pixels: the rate of a tuned index against that of exact search.
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import verdict
 from torch import Tensor
 
 WIDTH = 128
@@ -47,14 +49,6 @@ def interleaved(ways: Ways, repeats: int, rest: float = 0.0) -> dict[str, float]
 def unit(vectors: Tensor) -> Tensor:
     """Rows of length 1."""
     return torch.nn.functional.normalize(vectors, dim=1)
-
-
-def verdict(name: str, ratio: float, goal: float, least: bool = False) -> bool:
-    """Print a ratio beside its goal; True where the goal is met."""
-    met = ratio >= goal if least else ratio <= goal
-    print(f'  {name:44} {ratio:7.3f}   goal {">=" if least else "<="} {goal}'
-          f'   {"met" if met else "NOT MET"}')
-    return met
 
 
 def exact(options: argparse.Namespace) -> bool:
@@ -80,9 +74,11 @@ def exact(options: argparse.Namespace) -> bool:
         seconds = interleaved(ways, options.repeats)
         print(f'\nexact: top-{k}, {asked} x {rows:,} x 512; {same:.4%} of the results as faiss')
         print('  ' + '  '.join(f'{name} {took:.3f} s' for name, took in seconds.items()))
-        for peer, goal in (('IndexFlatIP', 1.05), ('scikit-learn', 0.6),
+        for peer, goal in (('IndexFlatIP', 1.0), ('scikit-learn', 0.6),
                            ('torch product and sort', 0.2)):
-            good &= verdict(f'ExactIndex / {peer}', seconds['ExactIndex'] / seconds[peer], goal)
+            good &= verdict(f'exact top-{k} of {asked:,} x {rows:,} x 512, time', peer,
+                            seconds['ExactIndex'] / seconds[peer], goal,
+                            ours=f'{seconds["ExactIndex"]:.3f} s', theirs=f'{seconds[peer]:.3f} s')
     return good
 
 
@@ -124,9 +120,37 @@ def latency(options: argparse.Namespace) -> bool:
         'tuned': lambda: tuned.search(query(), 10)}, 20 * options.repeats)
     print('  ' + '  '.join(f'{name} {1e3 * took:.3f} ms' for name, took in seconds.items()))
     reached = recall(tuned, gallery, queries)
-    good = verdict('ExactIndex / IndexFlatIP', seconds['ExactIndex'] / seconds['IndexFlatIP'], 1.05)
-    good &= verdict('tuned / IndexFlatIP', seconds['tuned'] / seconds['IndexFlatIP'], 0.05)
-    return verdict('recall@10 of the tuned index', reached, 0.95, least=True) and good
+    flat_ms, work = 1e3 * seconds['IndexFlatIP'], f'one query alone, top-10 of {rows:,} x {WIDTH}'
+    good = verdict(f'{work}, time', 'IndexFlatIP', seconds['ExactIndex'] / seconds['IndexFlatIP'],
+                   1.0, ours=f'{1e3 * seconds["ExactIndex"]:.1f} ms', theirs=f'{flat_ms:.1f} ms')
+    good &= verdict(f'{work}, tuned FaissIndex with recall {reached:.3f}, time', 'IndexFlatIP',
+                    seconds['tuned'] / seconds['IndexFlatIP'], 0.05,
+                    ours=f'{1e3 * seconds["tuned"]:.2f} ms', theirs=f'{flat_ms:.1f} ms')
+    return reached >= 0.95 and good
+
+
+def build(options: argparse.Namespace) -> bool:
+    """Training and filling an IVF index."""
+    import faiss
+
+    from retrieval.index import FaissIndex
+
+    rows, lists = int(200_000 * options.scale), 1024
+    vectors = unit(torch.randn(rows, 256, generator=torch.Generator().manual_seed(0)))
+    ids = [f'picture{row}.jpg' for row in range(rows)]
+
+    def ours() -> None:
+        FaissIndex(f'IVF{lists},Flat', 'inner_product').add(vectors, ids)
+
+    def bare() -> None:
+        index = faiss.index_factory(256, f'IVF{lists},Flat', faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors.numpy())
+        index.add(vectors.numpy())
+
+    seconds = interleaved({'ours': ours, 'bare': bare}, min(options.repeats, 3))
+    return verdict(f'building IVF{lists},Flat of {rows:,} x 256 with ids, time', 'bare faiss',
+                   seconds['ours'] / seconds['bare'], 1.1, ours=f'{seconds["ours"]:.1f} s',
+                   theirs=f'{seconds["bare"]:.1f} s')
 
 
 def glyphs(options: argparse.Namespace) -> bool:
@@ -146,9 +170,11 @@ def glyphs(options: argparse.Namespace) -> bool:
                            'tuned': lambda: tuned.search(queries, 10)}, options.repeats)
     print('  ' + '  '.join(f'{name} {asked / took:,.0f} queries/s'
                            for name, took in seconds.items()))
-    good = verdict('rate of the tuned index / exact', seconds['ExactIndex'] / seconds['tuned'],
-                   10, least=True)
-    return verdict('recall@10', recall(tuned, gallery, queries), 0.98, least=True) and good
+    reached = recall(tuned, gallery, queries)
+    return verdict(f'Glyphs, top-10 of {len(gallery):,}, tuned FaissIndex with recall '
+                   f'{reached:.3f}, rate', 'ExactIndex', seconds['ExactIndex'] / seconds['tuned'],
+                   10, least=True, ours=f'{asked / seconds["tuned"]:,.0f}/s',
+                   theirs=f'{asked / seconds["ExactIndex"]:,.0f}/s') and reached >= 0.98
 
 
 def _near(rows: int) -> list[str]:
@@ -256,7 +282,7 @@ def _changed(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return moved + 12 * torch.randn(moved.shape, generator=generator)
 
 
-CASES = {'exact': exact, 'latency': latency, 'glyphs': glyphs}
+CASES = {'exact': exact, 'latency': latency, 'build': build, 'glyphs': glyphs}
 
 
 def main() -> None:

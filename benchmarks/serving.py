@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import verdict
 
 WIDTH, CLIENTS, K = 128, 8, 10
 
@@ -170,8 +171,8 @@ def main() -> None:
         with Server('ours', store) as server:
             print(f'from the start to the first answer: {server.seconds:.1f} s')
             load(server, '/v1/search', [own[:5] for own in ours])
-            print('by vector: {:.0f} a second, median {:.1f} ms, p95 {:.1f} ms'.format(
-                *load(server, '/v1/search', ours)))
+            by_vector = load(server, '/v1/search', ours)
+            print('by vector: {:.0f} a second, median {:.1f} ms, p95 {:.1f} ms'.format(*by_vector))
             load(server, '/v1/uploads', [embedded[0][:16]])
             names = [json.loads(server.ask('POST', '/v1/uploads', data)[1])['upload']
                      for data in pictures]
@@ -180,14 +181,21 @@ def main() -> None:
             together = load(server, '/v1/search', uploads)
         with Server('peer', store) as server:
             load(server, '/v1/search', [own[:5] for own in theirs])
+            bare = load(server, '/v1/search', theirs)
             print('FastAPI around bare faiss: {:.0f} a second, median {:.1f} ms, p95 {:.1f} ms'
-                  .format(*load(server, '/v1/search', theirs)))
+                  .format(*bare))
+            size = f'{arguments.rows:,} rows x {WIDTH}, {CLIENTS} clients'
+            verdict(f'searches by vector, {size}: rate', 'FastAPI around bare faiss',
+                    by_vector[0] / bare[0], 0.8, least=True, ours=f'{by_vector[0]:.0f}/s',
+                    theirs=f'{bare[0]:.0f}/s')
         with Server('ours', store, 1) as server:
             for data in pictures:
                 server.ask('POST', '/v1/uploads', data)
             alone = load(server, '/v1/search', uploads)
-        print(f'by picture: {together[0]:.0f} a second, p95 {together[2]:.1f} ms'
-              + f'; one at a time {alone[0]:.0f} a second: {together[0] / alone[0]:.2f} x')
+        print(f'by picture: p95 {together[2]:.1f} ms')
+        verdict(f'searches by picture, {size}: rate', 'one picture at a time',
+                together[0] / alone[0], 2, least=True, ours=f'{together[0]:.0f}/s',
+                theirs=f'{alone[0]:.0f}/s')
 
 
 if __name__ == '__main__':

@@ -75,7 +75,7 @@ class Server:
         """Start the process, and wait until it answers."""
         self.process = subprocess.Popen([sys.executable, __file__, '--serve', self.store,
                                          str(self.port)], stderr=self.log)
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600  # a busy machine takes long
         while time.monotonic() < end and self.process.poll() is None:
             try:
                 if self.ask('GET', '/readyz')[0] == 200:

@@ -45,7 +45,8 @@ def expand(paths: Sequence[str]) -> list[str]:
 
 
 def described(query: str | None, rows: Sequence[int], scores: Sequence[float], gallery: Any,
-              calibration: Any = None, threshold: float | None = None) -> dict[str, Any]:
+              calibration: Any = None, threshold: float | None = None,
+              matches: Sequence[Any] | None = None) -> dict[str, Any]:
     """What was found for a query, as a dict of plain values.
 
     Args:
@@ -53,11 +54,14 @@ def described(query: str | None, rows: Sequence[int], scores: Sequence[float], g
         rows: of the gallery, best first.
         scores: the score of each.
         gallery: what they are rows of.
-        calibration: a :class:`retrieval.MatchCalibration`, or None.
+        calibration: a :class:`retrieval.MatchCalibration` for the query, or None.
         threshold: leaves lower scores out, in the place of the calibration's.
+        matches: for each row where the query lies in its picture
+            (:class:`retrieval.registration.Registration`), or None; None where that was not looked
+            at.
     """
     results: list[dict[str, Any]] = []
-    for row, score in zip(rows, scores, strict=True):
+    for place, (row, score) in enumerate(zip(rows, scores, strict=True)):
         label, name = gallery.label_name(row), gallery.ids[row]
         bar = threshold
         if bar is None and calibration is not None:
@@ -68,11 +72,26 @@ def described(query: str | None, rows: Sequence[int], scores: Sequence[float], g
                       path=file_of(name), metadata=gallery.describe(row))
         if calibration is not None and calibration.method is not None:
             result['probability'] = round(calibration.probability(score), 6)
+        if matches is not None:
+            result.update(placed(matches[place]))
         results.append(result)
     answer: dict[str, Any] = dict(query=query, results=results)
     if threshold is not None or calibration is not None:
         answer['match'] = bool(results)
     return answer
+
+
+def placed(match: Any) -> dict[str, Any]:
+    """Where a query lies in a result, as plain values; see :func:`described`.
+
+    Example:
+        >>> placed(None)['box'] is None
+        True
+    """
+    if match is None:
+        return dict(inliers=0, box=None, query_box=None, mirrored=None)
+    return dict(inliers=match.inliers, box=[round(edge, 4) for edge in match.box],
+                query_box=[round(edge, 4) for edge in match.own_box], mirrored=match.mirrored)
 
 
 def draw(answers: Sequence[dict[str, Any]], datasets: Sequence[Any],
@@ -116,12 +135,28 @@ def ranking_rows(answers: Sequence[dict[str, Any]], pictures: Any,
                             (answer['query'], *(hit['id'] for hit in answer['results']))], ids)
     rows, seen = [], 0
     for answer in answers:
-        results = [(pictures.of(hit['id']), hit['score'], None, _caption(hit, names[hit['id']]))
-                   for hit in answer['results']]
+        results = [(_boxed(pictures.of(hit['id']), hit.get('box')), hit['score'], None,
+                    _caption(hit, names[hit['id']])) for hit in answer['results']]
         seen += sum(picture is not None for picture, *_ in results)
         nothing = '' if results else '\nno match'
-        rows.append(((pictures.of(answer['query']), names[answer['query']] + nothing), results))
+        asked = pictures.of(answer.get('picture_of', answer['query']))
+        rows.append(((asked, names[answer['query']] + nothing), results))
     return rows if seen or not any(results for _, results in rows) else []
+
+
+def _boxed(picture: Any, box: Sequence[float] | None) -> Any:
+    """The picture with a frame around the part in which the query was found."""
+    if picture is None or box is None or box[2] * box[3] > 0.98:
+        return picture
+    from PIL import ImageDraw
+
+    picture, (left, top, width, height) = picture.copy(), box
+    wide, high = picture.size
+    edges = (left * wide, top * high, (left + width) * wide, (top + height) * high)
+    thick = max(2, round(max(picture.size) / 64))
+    for colour, share in (('black', 1.5), ('yellow', 1)):
+        ImageDraw.Draw(picture).rectangle(edges, outline=colour, width=round(share * thick))
+    return picture
 
 
 def _caption(hit: dict[str, Any], name: str) -> str:

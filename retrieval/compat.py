@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ _LIBRARIES: list[object] = []  # a library's definitions live as long as it does
 def install() -> None:
     """Apply every mend once. Calling it again does nothing."""
     mend_torchvision_import()
+    sys.meta_path.insert(0, _OptimizerFinder())
     allow_checkpoint_globals()
 
 
@@ -100,6 +102,54 @@ def _declare_torchvision_operators() -> None:
     for name in ('nms', 'qnms'):
         library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
     _LIBRARIES.append(library)
+
+
+class _OptimizerFinder:
+    """Lets the engine's optimisers be imported without what two of them alone are made of.
+
+    For Adafactor it imports transformers, and for ZeroRedundancyOptimizer torch's sharding, with
+    the engine's base class of every model: half as long as torch itself, for whoever only searches.
+    Both stay registered, and are imported when one is built.
+    """
+
+    _made_of = {'mmengine.optim.optimizer.builder': ('Adafactor', 'transformers'),
+                'mmengine.optim.optimizer.zero_optimizer': ('ZeroRedundancyOptimizer',
+                                                            'torch.distributed.optim')}
+
+    def find_spec(self, name: str, path: Any = None, target: object = None) -> ModuleSpec | None:
+        """As Python finds it; what executes it does without the other for now."""
+        optimizer, needed = self._made_of.get(name, ('', ''))
+        if not optimizer or needed in sys.modules:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = (  # type: ignore[method-assign]
+                lambda module: _put_off(execute, module, optimizer, needed))
+        return spec
+
+
+def _put_off(execute: Callable[[ModuleType], None], module: ModuleType, optimizer: str,
+             needed: str) -> None:
+    """Execute a module as if what it needs were missing, and register its optimiser for later."""
+    sys.modules[needed] = None  # type: ignore[assignment]
+    try:
+        execute(module)
+    finally:
+        del sys.modules[needed]
+
+    def build(params: Any, **options: Any) -> Any:
+        import_module(needed)
+        del registry.module_dict[optimizer]
+        if needed == 'transformers':
+            module.register_transformers_optimizers()
+        else:
+            execute(module)
+        return registry.get(optimizer)(params, **options)
+
+    registry = module.OPTIMIZERS
+    if find_spec(needed) is not None:
+        registry.register_module(name=optimizer, module=build, force=True)
 
 
 def allow_checkpoint_globals() -> None:

@@ -10,7 +10,7 @@ import os
 import resource
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -196,6 +196,52 @@ def available_memory() -> int:
     return max(0, min(bounds))
 
 
+# What a damaged archive leads its reader to.
+DAMAGED_ARCHIVE = (BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error)
+_FOLDERS: dict[tuple[Any, ...], Any] = {}  # of the archives that were unpacked
+
+
+def unpacked(path: str | os.PathLike[str], names: Collection[str]) -> Path:
+    """A folder with some files of a ``.zip``, and no others. It lives as long as the process.
+
+    Args:
+        path: the archive.
+        names: of the files, as they stand in it; those that are not there are left out.
+
+    Raises:
+        ValueError: it is damaged, or there is no room for them.
+
+    Example:
+        >>> import zipfile
+        >>> with zipfile.ZipFile('two.zip', 'w') as archive:
+        ...     archive.writestr('a', 'x'), archive.writestr('b', 'y')
+        (None, None)
+        >>> os.listdir(unpacked('two.zip', ('a',)))
+        ['a']
+    """
+    import shutil
+    import tempfile
+
+    state = os.stat(path)
+    key = (os.path.realpath(path), state.st_mtime_ns, state.st_size, tuple(names))
+    if key in _FOLDERS:
+        return Path(_FOLDERS[key].name)
+    folder = tempfile.TemporaryDirectory(prefix='retrieval-')
+    with ZipFile(path) as archive:
+        parts = [part for part in archive.infolist() if part.filename in names]
+        wanted, free = sum(part.file_size for part in parts), shutil.disk_usage(folder.name).free
+        if wanted > free:
+            raise ValueError(f'{str(path)!r} unpacks to {wanted:,} bytes, and {free:,} are free in '
+                             f'{folder.name!r}: set TMPDIR to a larger disk.')
+        try:
+            for part in parts:
+                archive.extract(part, folder.name)
+        except DAMAGED_ARCHIVE as error:
+            raise ValueError(f'{str(path)!r} is damaged: {error}.') from error
+    _FOLDERS[key] = folder
+    return Path(folder.name)
+
+
 def read_apart(read: Callable[[], Any]) -> Any:
     """What a reader returns, called in a fork of this process: some readers crash on a damaged
     file, and the process with them.
@@ -229,9 +275,9 @@ def read_apart(read: Callable[[], Any]) -> Any:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not text or code:
         raise ValueError('its reader crashes on it')
-    found, error = json.loads(text)
-    if error is not None:
-        raise ValueError(error)
+    found, refused = json.loads(text)
+    if refused is not None:
+        raise ValueError(refused)
     return found
 
 

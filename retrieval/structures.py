@@ -81,7 +81,9 @@ class RetrievalDataSample(BaseDataElement):
     same picture; ``img_path`` str. Data fields: ``gt_label (1,)`` int64, its class;
     ``gt_indices (R,)`` int64, the relevant rows of the gallery where the dataset names them;
     ``gt_score (C,)`` float32 when labels are mixed; ``pred_score (k,)`` float32 descending and
-    ``pred_label (k,)`` int64, rows of the gallery aligned with it; ``embedding (D,)`` float32.
+    ``pred_label (k,)`` int64, rows of the gallery aligned with it; ``embedding (D,)`` float32;
+    where pictures were compared, ``pred_match``, a list aligned with these, see
+    :class:`Neighbors`.
 
     Example:
         >>> sample = RetrievalDataSample(metainfo=dict(sample_id='a.jpg')).set_gt_label(3)
@@ -156,6 +158,9 @@ class Neighbors:
         scores: similarities ``(Q, k)`` float32, descending in every row.
         indices: rows of the gallery ``(Q, k)`` int64, aligned with the scores.
         gallery_ids: the id of every row of the gallery, ``(N,)``, or None.
+        matches: where a step compared the pictures, for every query a list with, for each of its
+            results, where the query lies in it
+            (:class:`retrieval.registration.Registration`), or None.
 
     Where the queries have different numbers of results (one was left out of its own row, or a
     filter left fewer), short rows end in entries with score ``-inf`` and index ``-1``, which
@@ -170,6 +175,7 @@ class Neighbors:
     scores: Tensor
     indices: Tensor
     gallery_ids: Sequence[str] | np.ndarray | None = None
+    matches: Sequence[Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.scores.shape != self.indices.shape or self.scores.ndim != 2:

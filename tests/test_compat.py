@@ -24,6 +24,30 @@ def test_a_checkpoint_with_histories_loads_with_weights_only(tmp_path):
     assert other.get_scalar('loss').current() == 2.0
 
 
+def test_optimisers_that_are_slow_to_import_wait_until_they_are_built():
+    code = """
+import sys
+import retrieval.registry
+import mmengine.model
+from mmengine.optim import build_optim_wrapper
+import torch
+slow = {'transformers', 'torch.distributed.optim'}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+model = torch.nn.Linear(2, 2)
+wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=dict(
+    type='Adafactor', lr=1e-3, relative_step=False)))
+assert type(wrapper.optimizer).__module__.startswith('transformers')
+torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0,
+                                     world_size=1)
+wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=dict(
+    type='ZeroRedundancyOptimizer', optimizer_type='SGD', lr=0.1)))
+assert isinstance(wrapper.optimizer, sys.modules['torch.distributed.optim'].ZeroRedundancyOptimizer)
+torch.distributed.destroy_process_group()
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize('strategy', ['cos', 'linear'])
 def test_a_checkpoint_with_a_one_cycle_schedule_loads_with_weights_only(tmp_path, strategy):
     def schedule():

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import whole_number
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 
 SPLITS = ('train', 'val', 'test', 'gallery')
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('browse_dataset', description=__doc__)
+    arguments = CommandParser('browse_dataset', description=__doc__)
     arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('--split', choices=SPLITS, default='train',
                            help='whose dataloader: train_dataloader, …, or the gallery, which is '
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     whole_number('--number', arguments.number)
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     title=f'{arguments.config}, {arguments.split}: {len(rows)} of {len(dataset)} '
                           f'images, {arguments.mode}')
     print(f'{len(images)} pictures of {len(rows)} of {len(dataset)} images: {path}')
+    return dict(files=[path], pictures=len(images), rows=rows, images=len(dataset))
 
 
 def build_dataset(config: Any, split: str) -> Any:

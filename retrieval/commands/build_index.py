@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config.options import ReadOptions
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 _OF_FAISS = ('factory', 'search_parameters', 'train_size', 'rescore', 'rescore_factor',
              'rescore_dtype', 'on_disk')
@@ -14,7 +14,7 @@ _OF_FAISS = ('factory', 'search_parameters', 'train_size', 'rescore', 'rescore_f
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'build_index', description=__doc__,
         epilog='The index is used by model.index = dict(type=…, path=OUT), and refused over '
         'another gallery.')
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     import time
     from pathlib import Path
@@ -63,9 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     index.gallery_digest = gallery_digest(gallery.embeddings, gallery.ids)
     index.save(arguments.out)
     seconds = time.perf_counter() - start
-    size = sum(file.stat().st_size for file in files_of(Path(arguments.out)))
+    files = files_of(Path(arguments.out))
+    size = sum(file.stat().st_size for file in files)
     print(f'{index!r} built and written in {seconds:.1f} s, {size / 1e6:.1f} MB\n\n'
           f'index = dict(type={type(index).__name__!r}, path={arguments.out!r})')
+    return dict(files=files, index=dict(type=type(index).__name__, path=arguments.out),
+                rows=len(index), bytes=size, build_seconds=seconds)
 
 
 def files_of(path: Any) -> list[Any]:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('bundle', description=__doc__,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = CommandParser('bundle', description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', nargs='?', help='the config file')
     arguments.add_argument('checkpoint', nargs='?', help='the checkpoint file')
     arguments.add_argument('out', metavar='OUT', help='the folder to write, or a file .zip')
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_intermixed_args(argv)
     from ..runs.named_model import named_model
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
           f'{size / 1e6:.1f} MB')
     for name, value in bundle.manifest['metrics'].items():
         print(f'{name}  {value:.2f}')
+    return dict(files=[arguments.out], embedding_size=bundle.manifest['embedding_size'],
+                bytes=size, metrics=bundle.manifest['metrics'])
 
 
 def read_metrics(path: str) -> dict[str, float]:

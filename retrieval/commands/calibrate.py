@@ -1,26 +1,36 @@
-"""Choose the threshold of a match from labels or marks, and write it with probabilities."""
+"""Choose the threshold of a match from labels, marks or neither, and write it."""
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import reports_errors
-from .folders import add_folder_options, list_unreadable, open_vectors
+from .command_line import CommandParser, Outcome, reports_errors
+from .folders import add_folder_options, is_folder, list_unreadable, open_folder, open_vectors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('calibrate', description=__doc__, epilog='Search with it: '
-                                        'search GALLERY QUERY --calibration OUT.json')
+    arguments = CommandParser('calibrate', description=__doc__, epilog='Search with it: '
+                              'search GALLERY QUERY --calibration OUT.json')
     arguments.add_argument('gallery', help='a gallery file with labels, or a folder with one '
-                           'sub-folder a class; with --marks, any gallery or folder')
+                           'sub-folder a class; with --marks or --without-labels, any')
     arguments.add_argument('out', metavar='OUT.json', help='the calibration to write')
-    arguments.add_argument('--criterion', default='f1', metavar='NAME',
-                           help='f1 (default), false_match_rate or precision')
+    arguments.add_argument('--criterion', metavar='NAME',
+                           help='f1 (default), false_match_rate or precision; without labels '
+                           'expected (default), no_match or coverage')
     arguments.add_argument('--target', type=float, help='the rate or precision that is wanted '
-                           '(default: 0.001, 0.99)')
+                           '(default: 0.001, 0.99); without labels how many results that do not '
+                           'match are expected at the threshold (1), the share of the queries '
+                           'without a match that get a result (0.05), or the share of altered '
+                           'pictures that find the original (0.95)')
+    arguments.add_argument('--without-labels', action='store_true', help='every query gets a '
+                           'threshold of its own, from the scores that do not match; the pictures '
+                           'of a folder are altered, to see how many find the original')
+    arguments.add_argument('--strangers', metavar='FOLDER', help='pictures, or a gallery of them, '
+                           'that are known to have no match, for the rate of no_match')
     arguments.add_argument('--method', default='platt', metavar='NAME',
                            help='of the probabilities: platt (default) or isotonic')
     arguments.add_argument('--per-class', action='store_true',
@@ -36,12 +46,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..evaluation import tar_at_far
 
+    if arguments.without_labels:
+        return _without_labels(arguments)
+    if arguments.strangers is not None:
+        raise ValueError('--strangers are pictures without a match, for --without-labels: give '
+                         'that too.')
     gallery, dataset = open_vectors(arguments.gallery, arguments)
+    arguments.criterion = arguments.criterion or 'f1'
     made, pairs = (_from_labels(gallery, arguments) if arguments.marks is None
                    else _from_marks(gallery, dataset, arguments))
     made.save(arguments.out)
@@ -57,6 +73,52 @@ def main(argv: Sequence[str] | None = None) -> None:
               f'{min(thresholds):.4f} to {max(thresholds):.4f}')
     print(f'written to {arguments.out}')
     list_unreadable(gallery)
+    return dict(files=[arguments.out], threshold=made.threshold, measured=measured, rates=rates,
+                class_thresholds=made.class_thresholds, skipped=gallery.skipped)
+
+
+def _without_labels(arguments: argparse.Namespace) -> Outcome:
+    """Write the calibration of a gallery that has no labels, and print what is known of it."""
+    from ..evaluation import calibrate_without_labels
+    from ..search.alterations import encode_altered
+
+    for name, given in (('--per-class', arguments.per_class), ('--marks', arguments.marks),
+                        ('--neighbors', arguments.neighbors is not None),
+                        ('--method', arguments.method != 'platt')):
+        if given:
+            raise ValueError(f'{name} is of a calibration on labels or marks: leave it out with '
+                             '--without-labels.')
+    altered = None
+    if is_folder(arguments.gallery):
+        inferencer = open_folder(os.path.abspath(arguments.gallery), arguments)
+        gallery = inferencer.model.gallery
+        found = encode_altered(inferencer.model, inferencer.gallery_dataset,
+                               progress='Encoding altered pictures')
+        altered = found.embeddings, gallery.find(found.ids)
+    else:
+        if arguments.criterion == 'coverage':
+            raise ValueError('--criterion coverage alters pictures, and encodes them: give the '
+                             'folder of pictures in the place of the gallery.')
+        gallery = open_vectors(arguments.gallery, arguments)[0]
+    strangers = None if arguments.strangers is None else \
+        open_vectors(arguments.strangers, arguments)[0]
+    made = calibrate_without_labels(
+        gallery.embeddings, arguments.criterion or 'expected', arguments.target,
+        strangers=None if strangers is None else strangers.embeddings, altered=altered,
+        similarity=arguments.similarity)
+    made.save(arguments.out)
+    measured, expected = made.measured, math.exp(-made.threshold)
+    rate = measured['target'] if measured['criterion'] == 'no_match' else -math.expm1(-expected)
+    print(f'a match where fewer than {expected:.3g} results that do not match are to be expected; '
+          f'of the queries without a match {rate:.1%} get a result, as '
+          + ('the pictures without a match say' if strangers else 'estimated from the gallery'))
+    if altered is not None:
+        print(f'of {measured["altered"]} altered pictures {measured["coverage"]:.1%} find the '
+              'original')
+    print(f'written to {arguments.out}')
+    list_unreadable(gallery, strangers)
+    return dict(files=[arguments.out], threshold=made.threshold, measured=measured,
+                skipped=gallery.skipped)
 
 
 def _from_labels(gallery: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -66,7 +128,7 @@ def _from_labels(gallery: Any, arguments: argparse.Namespace) -> tuple[Any, Any]
     if gallery.labels is None:
         raise ValueError(f'{arguments.gallery!r} has no labels, so it is not known which images '
                          'match. Dump a gallery from a dataset with labels, or give a folder with '
-                         'one sub-folder a class, or --marks.')
+                         'one sub-folder a class, or --marks, or --without-labels.')
     made = calibrate(gallery.embeddings, gallery.labels, arguments.criterion, arguments.target,
                      arguments.method, per_class=arguments.per_class,
                      similarity=arguments.similarity, neighbors=arguments.neighbors,

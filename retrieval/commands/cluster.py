@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import add_folder_options, list_unreadable, open_vectors, write_sheet
 
 _SHOWN = 24
@@ -14,7 +14,7 @@ _SHOWN = 24
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('cluster', description=__doc__)
+    arguments = CommandParser('cluster', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file, or a folder of images')
     arguments.add_argument('--method', default='kmeans', metavar='NAME',
                            help='kmeans (default), connected or hdbscan')
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..ranking.range_search import checked_threshold
@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         else 'clusters.csv and clusters.json'
     print(f'{out}/{files} hold them.')
     list_unreadable(gallery)
+    names = ['clusters.csv', 'clusters.json', *['clusters.png'] * drawn]
+    return dict(files=[out / name for name in names], clusters=len(found), sizes=found.sizes,
+                images=len(found.labels), alone=alone, skipped=gallery.skipped)
 
 
 def write(found: Any, out: Path) -> None:

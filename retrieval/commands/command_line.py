@@ -1,15 +1,22 @@
-"""Arguments that several commands take, and how an error reaches the user."""
+"""The manners of every command: its parser, what it answers, and how an error reaches the user."""
 from __future__ import annotations
 
+import _thread
 import argparse
 import atexit
 import functools
+import json
+import math
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, Protocol
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from ..config.options import ReadOptions
 
@@ -19,6 +26,36 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 TRACEBACK = 'RETRIEVAL_TRACEBACK'
 INTERRUPTED = 130  # as shells count what Ctrl-C ended
+#: What a command answers with ``--json``: plain values by name, ``files`` being what it wrote.
+Outcome = dict[str, Any]
+#: Libraries whose warnings tell a user nothing that could be done about it.
+_NO_NEWS_OF = ('mmengine', 'mmcv', 'torch', 'torchvision', 'timm', 'transformers', 'pydantic',
+               'faiss', 'pytorch_metric_learning', 'huggingface_hub', 'onnx', 'onnxscript',
+               'onnxruntime', 'openvino', 'sklearn', 'matplotlib', 'pymilvus', 'tqdm',
+               'tensorboard')
+_out: list[TextIO] = []  # where the answer of the running command goes, with --json
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command's arguments, ``--json`` among them.
+
+    Example:
+        >>> CommandParser('count').parse_args(['--json']).json
+        True
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_argument('--json', action='store_true', help='answer with one JSON document on '
+                          'the standard output; words go to the error output')
+
+
+class Unmet(SystemExit):
+    """Ends a command whose answer is no: status 1, with the answer."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(1)
+        self.outcome = outcome
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -45,24 +82,22 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
                         help=argparse.SUPPRESS)
 
 
-class Command(Protocol):
-    """A command: its arguments, or those of the process."""
+def reports_errors(command: Callable[[Sequence[str]], Outcome | None]) -> Callable[..., None]:
+    """The manners of a command, which returns its outcome.
 
-    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
+    - With ``--json`` the outcome is printed as one JSON document, with ``seconds``, and whatever
+      else is printed goes to the error output.
+    - An error of the user's input is one message and exit status 2. With the environment variable
+      RETRIEVAL_TRACEBACK set the traceback is shown. So is, on several processes, the end of
+      another one.
+    - Ctrl-C is one line and status 130; what knows how far it has come says so as the
+      interruption's message.
+    - Warnings of the libraries beneath, which a user can do nothing about, are not shown.
 
-
-def reports_errors(command: Command) -> Command:
-    """Turn an error of the user's input into one message and exit status 2.
-
-    So is, on several processes, the end of another one.
-
-    Ctrl-C is one line and status 130; a command that knows what it has reached says so as the
-    interruption's message.
-
-    With the environment variable RETRIEVAL_TRACEBACK set the traceback is shown. A process group
-    that the command joined is left at its end, and a process that has nothing left to do but to
-    end ends without the destructors of C++: with torch 2.13 they abort one process in some twenty
-    that took part in a gloo group, after its work is done, and the launcher calls that a failure.
+    A process group that the command joined is left at its end, and a process that has nothing left
+    to do but to end ends without the destructors of C++: with torch 2.13 they abort one process in
+    some twenty that took part in a gloo group, after its work is done, and the launcher calls that
+    a failure.
     """
     @functools.wraps(command)
     def wrapped(argv: Sequence[str] | None = None) -> None:
@@ -71,13 +106,22 @@ def reports_errors(command: Command) -> Command:
         try:
             arguments = list(map(with_home, sys.argv[1:] if argv is None else argv))
             refuse_special_files(arguments)
-            command(arguments)
+            with _interruptible(argv is None), _quiet(), _answering(any(map(_is_json, arguments))):
+                start, unmet = time.perf_counter(), None
+                try:
+                    outcome = command(arguments)
+                except Unmet as found:
+                    unmet, outcome = found, found.outcome
+                if outcome is not None:
+                    answer({**outcome, 'seconds': round(time.perf_counter() - start, 3)})
+            if unmet is not None:
+                raise unmet
             if not joined_before and _in_group():  # who leaves first may cut off who still reads
                 sys.modules['torch.distributed'].barrier()
                 if argv is None:  # it is the process's own command, not a call from Python
                     atexit.register(_end_at_once)
         except KeyboardInterrupt as interruption:
-            print(' '.join(filter(None, ['Interrupted.', str(interruption)])), file=sys.stderr)
+            print(f'Interrupted. {str(interruption) or "There is no result yet."}', file=sys.stderr)
             sys.stdout.flush()
             if argv is None:  # what ends the process is not to be interrupted again
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -110,6 +154,93 @@ def _lost_process(error: RuntimeError) -> bool:
     distributed = sys.modules.get('torch.distributed')
     kinds: Any = getattr(distributed, 'DistError', ())
     return isinstance(error, kinds) or 'gloo/transport' in str(error)
+
+
+def answer(outcome: Outcome) -> None:
+    """Print the answer of the running command where ``--json`` was given: for one that answers
+    before it ends, such as a server. Of several processes the first answers.
+    """
+    if _out and not (_in_group() and sys.modules['torch.distributed'].get_rank()):
+        print(json.dumps(as_plain(outcome), indent=2), file=_out[-1], flush=True)
+
+
+def as_plain(value: Any) -> Any:
+    """A value as JSON has it: numbers that are not finite as null, what it lacks as text.
+
+    Example:
+        >>> as_plain({'least': float('nan'), 'rows': (1, 2)})
+        {'least': None, 'rows': [1, 2]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return list(map(as_plain, value))
+    if hasattr(value, 'tolist'):  # of NumPy and torch
+        return as_plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def _is_json(argument: str) -> bool:
+    """True for ``--json``, and for what the parser takes for its abbreviation."""
+    return len(argument) > 2 and '--json'.startswith(argument)
+
+
+@contextmanager
+def _answering(as_json: bool) -> Iterator[None]:
+    if not as_json:
+        yield
+        return
+    _out.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _out.pop()
+
+
+@contextmanager
+def _interruptible(whole_process: bool) -> Iterator[None]:
+    """Inside, in a process that is one command, Ctrl-C interrupts that and not the workers, which
+    it ends itself; they would end first, as if something had killed them. An interruption that
+    falls where Python ignores exceptions, as in what runs after a fork, comes again.
+    """
+    if not whole_process or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process, unraisable, uncaught = os.getpid(), sys.unraisablehook, sys.excepthook
+
+    def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt
+
+    def again(ignored: sys.UnraisableHookArgs) -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            unraisable(ignored)
+        elif os.getpid() == process:
+            threading.Timer(0.05, _thread.interrupt_main).start()
+
+    def say(kind: Any, error: BaseException, trace: Any) -> None:
+        # a worker whose data are no longer fetched
+        if os.getpid() == process or not isinstance(error, (ConnectionError, EOFError)):
+            uncaught(kind, error, trace)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook, sys.excepthook = again, say
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = unraisable, uncaught
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, no warning of the libraries beneath is shown."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', module=rf'({"|".join(_NO_NEWS_OF)})(\.|$)')
+        yield
 
 
 def _print_any_name() -> None:

@@ -9,12 +9,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('compare_galleries', description=__doc__)
+    arguments = CommandParser('compare_galleries', description=__doc__)
     arguments.add_argument('old', help='the gallery in use: a file, a store, or a link to one')
     arguments.add_argument('new', help='the gallery of the new model, built beside it')
     arguments.add_argument('--queries', type=int, default=1000, metavar='N',
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..evaluation import compare_galleries
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         before = switch(arguments.switch, arguments.new)
         print(f'{arguments.switch} leads to {arguments.new}'
               + (f'; before, to {before}' if before else ''))
+    return dict(files=[path for path in (arguments.out, arguments.switch) if path],
+                switched=bool(arguments.switch), **found.as_dict())
 
 
 def check(found: Any, min_overlap: float, max_loss: float | None) -> None:

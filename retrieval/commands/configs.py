@@ -5,12 +5,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('configs', description=f"""{__doc__}
+    arguments = CommandParser('configs', description=f"""{__doc__}
         Commands take a name that is listed here in the place of a config file, and a config of
         one's own inherits it with _base_ = 'retrieval::NAME'.""")
     arguments.add_argument('part', nargs='*', help='only names with each of these parts in them, '
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..config.shipped import config_names
@@ -38,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                          f'name.{hint} Without a part, all {len(names)} are listed.')
     if arguments.copy is None:
         print('\n'.join(chosen))
-        return
+        return dict(configs=chosen)
     copied = copy(chosen, Path(arguments.copy))
     print('\n'.join(map(str, copied)))
+    return dict(configs=chosen, files=copied)
 
 
 def copy(names: Sequence[str], out: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 
 CONFIG = 'arcface/resnet10-arcface_4e_glyphs'
 METRICS = ('Recall@1', 'MAP@R', 'mAP')
@@ -17,7 +17,7 @@ ROWS = {'pixels': 'raw pixels, nearest neighbour', 'untrained': 'the encoder bef
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('demo', description=__doc__)
+    arguments = CommandParser('demo', description=__doc__)
     arguments.add_argument('--config', default=CONFIG,
                            help=f'the config to run (default: {CONFIG})')
     arguments.add_argument('--work-dir', default='work_dirs/demo',
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..runs.config import build_runner, load_config
@@ -50,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                   results['untrained']['Recall@1'])
     write_results(results, out)
     print(f'\n{table(results)}\n\n{time.monotonic() - start:.0f} seconds. Look at:')
-    for name in ('rankings.png', 'loss.png', 'recall.png', 'results.json', 'gallery.safetensors'):
-        print(f'  {out / name}')
+    files = [out / name for name in ('rankings.png', 'loss.png', 'recall.png', 'results.json',
+                                     'gallery.safetensors')]
+    print('\n'.join(f'  {file}' for file in files))
+    return dict(files=[*files, checkpoint], results=results)
 
 
 def baselines(runner: Any) -> dict[str, dict[str, float]]:

@@ -4,28 +4,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, Unmet, add_config_options, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'doctor', description=__doc__, epilog='Each finding is ok, a warning or an error, with '
         'what to do about it. Exit status 1: there are errors.')
     arguments.add_argument('config', nargs='?', help='a config file, or the name of a shipped one: '
                            'everything in it is built, and one batch each of training, queries and '
                            'gallery goes through it; nothing is kept')
     arguments.add_argument('--milvus', metavar='URI', help='a Milvus that is to be reached')
-    arguments.add_argument('--json', action='store_true', help='print one JSON document')
     add_config_options(arguments)
     return arguments
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    import json
     from contextlib import redirect_stdout
     from dataclasses import asdict
     from itertools import chain
@@ -39,17 +37,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                          examine_config(arguments.config, arguments.cfg_options)
                          if arguments.config else ()):
             found.append(one)
-            if not arguments.json:
-                print(one, file=out, flush=True)
+            print(one, file=out, flush=True)
     counts = {level: sum(one.level == level for one in found) for level in ('warning', 'error')}
-    if arguments.json:
-        print(json.dumps(dict(errors=counts['error'], warnings=counts['warning'],
-                              findings=list(map(asdict, found))), indent=2, ensure_ascii=False))
-    else:
-        print('\n' + ', '.join(f'{count} {level}{"s" * (count != 1)}'
-                               for level, count in counts.items()) + '.')
+    print('\n' + ', '.join(f'{count} {level}{"s" * (count != 1)}'
+                           for level, count in counts.items()) + '.')
+    outcome = dict(errors=counts['error'], warnings=counts['warning'],
+                   findings=list(map(asdict, found)))
     if counts['error']:
-        raise SystemExit(1)
+        raise Unmet(outcome)
+    return outcome
 
 
 if __name__ == '__main__':

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, add_data_option, add_launcher, reports_errors
+from .command_line import (
+    CommandParser,
+    Outcome,
+    add_config_options,
+    add_data_option,
+    add_launcher,
+    reports_errors,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('dump_prototype', description=__doc__,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = CommandParser('dump_prototype', description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
@@ -33,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--skip-unreadable', action='store_true',
                            help='leave out images that cannot be read, and list them in the '
                            'gallery, instead of stopping at the first')
+    arguments.add_argument('--fill-index', action='store_true',
+                           help="put the gallery into the database of the config's index too, such "
+                           'as a Milvus collection, instead of what that holds')
     add_data_option(arguments)
     add_config_options(arguments)
     add_launcher(arguments)
@@ -40,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_intermixed_args(argv)
     from ..retrievers import build_retriever, check_target
@@ -57,8 +68,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         config.model.prototype.dataset.on_unreadable = 'skip'
     start_processes(arguments.launcher)
     model = build_retriever(config, checkpoint)
-    dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
-         shard_rows=arguments.shard_rows, resume=arguments.resume)
+    if arguments.fill_index:
+        check_database(model)
+    outcome = dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
+                   shard_rows=arguments.shard_rows, resume=arguments.resume)
+    if arguments.fill_index:
+        fill_database(model, arguments.out)
+    return outcome
+
+
+def check_database(model: Any) -> None:
+    """Connect to the database of a model's index.
+
+    Raises:
+        ValueError: its index is none that outlives the process by itself.
+        OSError: the database cannot be reached.
+    """
+    index = model.new_index()
+    if not index.capabilities.persistent:
+        raise ValueError('--fill-index writes into a database, and the index of this config, '
+                         f'{type(index).__name__}, is in none: write --cfg-options '
+                         'model.index.type=retrieval.MilvusIndex model.index.uri=http://… '
+                         'model.index.collection=….')
+    index.close()
+
+
+def fill_database(model: Any, out: str) -> None:
+    """Put a gallery that all processes have written into the database of the model's index."""
+    from ..distributed import all_gather_list, rank
+    all_gather_list([])  # it is there when the first process has got so far
+    model.search_in(out)
+    model.prepare_prototype()
+    with closing(model.holder.index) as index:
+        if rank() == 0:
+            print(f'{len(index)} rows in {index!r}')
 
 
 def start_processes(launcher: str) -> None:
@@ -72,11 +115,14 @@ def start_processes(launcher: str) -> None:
         init_dist(launcher)
 
 
-def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> None:
+def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> Outcome:
     """Write the gallery, with the config that searches it as data, and beside it the whole config.
 
     Args:
         options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
+
+    Returns:
+        What was written, on the first process.
     """
     from ..distributed import rank
     from ..files import write_text
@@ -92,12 +138,15 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
                       **options)
     except RefusedElsewhere:
         raise SystemExit(2) from None  # the first process says why
-    if rank() == 0:
-        write_text(beside, config.pretty_text)
-        gallery = Gallery.load(out)
-        print(f'{len(gallery)} x {gallery.dim} embeddings in {out}; its config is {beside}')
-        for image, reason in gallery.skipped.items():
-            print(f'skipped {image}: {reason}')
+    if rank() != 0:
+        return {}
+    write_text(beside, config.pretty_text)
+    gallery = Gallery.load(out)
+    print(f'{len(gallery)} x {gallery.dim} embeddings in {out}; its config is {beside}')
+    for image, reason in gallery.skipped.items():
+        print(f'skipped {image}: {reason}')
+    return dict(files=[out, beside], rows=len(gallery), dimension=gallery.dim,
+                skipped=gallery.skipped)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 if TYPE_CHECKING:
     from ..evaluation import EmbeddingSet, EvaluationTask
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'evaluate', description=__doc__,
         epilog='Metrics: Recall@K Precision@K R-Precision MAP@R mAP mAP@K mAP-trapezoid MRR CMC@K '
         'mINP mP@K NDCG@K AUROC Recall-share@K OML-Precision@K CMC-single-shot@K FNMR@FMR=R PCF@K. '
@@ -60,7 +60,7 @@ def add_evaluation_options(arguments: argparse.ArgumentParser) -> None:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     check_arguments(arguments)
@@ -96,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out is not None:
         from ..files import write_json
         write_json(arguments.out, report, indent=2)
+    files = [path for path in (arguments.out, arguments.per_class) if path]
+    return dict(files=files, metrics={name: value for name, value in report.items()
+                                      if not isinstance(value, dict)},
+                **{name: value for name, value in report.items() if isinstance(value, dict)})
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

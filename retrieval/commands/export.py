@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('export', description=__doc__,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = CommandParser('export', description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', nargs='?', help='the config file, or a bundle')
     arguments.add_argument('checkpoint', nargs='?', help='the checkpoint file, where a config '
                            'stands before it')
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_intermixed_args(argv)
     from ..export.formats import check_formats
@@ -59,9 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = build_retriever(config, checkpoint, device='cpu')
     parity = write_export(arguments.out, model, pipeline, dataset, arguments.format,
                           arguments.precision)
+    from dataclasses import asdict
+
     print(parity.report())
     size = sum(path.stat().st_size for path in Path(arguments.out).glob('encoder.*'))
     print(f'{arguments.out}: {arguments.format}, {arguments.precision}, {size / 1e6:.1f} MB')
+    return dict(files=[arguments.out], format=arguments.format, precision=arguments.precision,
+                bytes=size, parity=asdict(parity))
 
 
 def pictures(folder: str | None, pipeline: list[dict[str, Any]], config: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 SPLITS = ('train', 'test')
 COLUMNS = ('path', 'label', 'split', 'is_query', 'is_gallery', 'typeface', 'family', 'character')
@@ -14,7 +14,7 @@ COLUMNS = ('path', 'label', 'split', 'is_query', 'is_gallery', 'typeface', 'fami
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('export_glyphs', description=__doc__)
+    arguments = CommandParser('export_glyphs', description=__doc__)
     arguments.add_argument('out', metavar='DIR',
                            help='where it goes: DIR/glyphs.csv, DIR/train and DIR/test with a '
                            'folder for each class; DIR must be new or empty')
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     out = Path(arguments.out)
@@ -43,26 +43,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = sum(len(dataset) for dataset in datasets)
     classes = sum(len(dataset.metainfo['classes']) for dataset in datasets)
     print(f'{images} images of {classes} classes, listed in {out / "glyphs.csv"}')
+    return dict(files=[out, out / 'glyphs.csv'], images=images, classes=classes)
 
 
 def write_images(dataset: Any, root: Path) -> list[list[str]]:
     """Write the images of one split, and return their rows in the list."""
     from PIL import Image
-    from tqdm import tqdm
+
+    from ..progress import progress_bar
 
     evaluated = str(dataset.split != 'train')
     folders = [folder_name(name) for name in dataset.label_names]
     for label in set(dataset.labels.tolist()):
         (root / dataset.split / folders[label]).mkdir(parents=True)
     rows = []
-    for number in tqdm(range(len(dataset)), f'Writing {dataset.split}', disable=None):
-        info = dataset.get_data_info(number)
-        code, stem = info['sample_id'].split('/')
-        label = folders[info['gt_label']]
-        path = f'{dataset.split}/{label}/{stem}_{code.replace("+", "")}.png'
-        Image.fromarray(info['img'][..., 0]).save(root / path)
-        rows.append([path, label, dataset.split, evaluated, evaluated,
-                     *(info[key] for key in COLUMNS[5:])])
+    with progress_bar(f'Writing {dataset.split}', len(dataset)) as bar:
+        for number in range(len(dataset)):
+            info = dataset.get_data_info(number)
+            code, stem = info['sample_id'].split('/')
+            label = folders[info['gt_label']]
+            path = f'{dataset.split}/{label}/{stem}_{code.replace("+", "")}.png'
+            Image.fromarray(info['img'][..., 0]).save(root / path)
+            rows.append([path, label, dataset.split, evaluated, evaluated,
+                         *(info[key] for key in COLUMNS[5:])])
+            bar.update()
     return rows
 
 

@@ -10,13 +10,19 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import add_config_options, add_data_option, reports_errors
+from .command_line import (
+    CommandParser,
+    Outcome,
+    add_config_options,
+    add_data_option,
+    reports_errors,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('fit_whitening', description=__doc__,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = CommandParser('fit_whitening', description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
@@ -41,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_intermixed_args(argv)
     from ..runs.fitted_checkpoint import check_out, write_checkpoint
@@ -71,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     whole.image_encoder.whitening.set(fit)
     print(f'{arguments.method} whitening of {gallery.dim} to {dim}, fitted to {len(gallery)} '
           'embeddings')
-    write_checkpoint(whole, config, arguments.out)
+    return dict(files=write_checkpoint(whole, config, arguments.out), method=arguments.method,
+                dimensions=[gallery.dim, dim], embeddings=len(gallery))
 
 
 def _slot(whitening: Any) -> dict[str, Any]:

@@ -35,6 +35,18 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
 
 
+def add_parts_options(parser: argparse.ArgumentParser, rerank: bool = True) -> None:
+    """Add what a command needs to search by the parts of pictures."""
+    parser.add_argument('--parts', action='store_true',
+                        help='encode a folder by several vectors a picture, of its whole and of '
+                        'its parts, so that a crop finds the whole, and a picture what was pasted '
+                        'into it')
+    if rerank:
+        parser.add_argument('--rerank', choices=['local'],
+                            help='local: look for the query in the first hundred results by local '
+                            'features; those that it is found in come first, with its box')
+
+
 def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> Any:
     """The inferencer over a folder of images.
 
@@ -99,10 +111,14 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
     """
     from ..encoders.presets import DEFAULT_NAME
     from ..runs.bundle import CALIBRATION, Bundle
-    from ..runs.named_model import is_bundle_name, named_model
+    from ..runs.named_model import is_bundle_name, named_model, names_bundle
 
     given = [arguments.encoder, arguments.config, arguments.checkpoint]
-    if not any(given) or given == [DEFAULT_NAME, None, None]:
+    default = not any(given) or given == [DEFAULT_NAME, None, None]
+    parts, rerank = (getattr(arguments, name, None) for name in ('parts', 'rerank'))
+    if default and (parts or rerank):
+        arguments.encoder = DEFAULT_NAME
+    elif default:
         if arguments.cfg_options:
             raise ValueError('--cfg-options change a config: give --config and --checkpoint too.')
         return FolderEncoder()
@@ -113,11 +129,48 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
                          'together, of --encoder, or, with none of them, with the default '
                          'pretrained encoder.')
     bundle = arguments.encoder or config
-    name = cache_name(*given)
-    return FolderEncoder(
-        *named_model(config, checkpoint, arguments.encoder, options=arguments.cfg_options,
-                     trust=arguments.trust),
-        Bundle.open(bundle).file(CALIBRATION) if is_bundle_name(bundle) else None, name)
+    made, weights = named_model(config, checkpoint, arguments.encoder,
+                                options=arguments.cfg_options, trust=arguments.trust)
+    calibration = Bundle.open(bundle).file(CALIBRATION) if names_bundle(bundle) else None
+    name = 'default' if default else cache_name(*given)
+    if parts:
+        with_parts(made, whole_pictures=default)
+        name, calibration = f'{name}-parts', None
+    if rerank:
+        with_local_rerank(made)
+    return FolderEncoder(made, weights, calibration, name)
+
+
+def with_parts(config: Any, whole_pictures: bool = False) -> None:
+    """Change a config so that it searches by the parts of pictures.
+
+    Args:
+        config: with a retriever.
+        whole_pictures: pictures come whole and as large as the default encoder sees them best, in
+            the place of what its pipeline cuts out of their middle.
+
+    Raises:
+        ValueError: the config's encoder pools no feature map.
+    """
+    encoder = config.model.image_encoder
+    pooling = encoder.get('pooling', dict(type='retrieval.GlobalAveragePooling')) \
+        if hasattr(encoder, 'get') else None
+    if pooling is None:
+        raise ValueError('--parts wants an ImageEncoder that pools a feature map itself: this '
+                         'encoder gives vectors that are pooled already. Leave --parts out, or '
+                         "give a config with pooling=dict(type='PartsPooling', …).")
+    encoder.pooling = dict(type='retrieval.PartsPooling', pooling=pooling)
+    config.model.index = dict(type='retrieval.PartsIndex')
+    if whole_pictures:
+        config.test_dataloader.dataset.pipeline = [
+            dict(type='retrieval.LoadImage'),
+            dict(type='retrieval.ResizeEdge', scale=256, edge='short'),
+            dict(type='retrieval.PackInputs')]
+
+
+def with_local_rerank(config: Any) -> None:
+    """Change a config so that its results are geometrically checked last."""
+    config.model.rerank = [*(config.model.get('rerank') or ()), dict(type='retrieval.LocalRerank')]
 
 
 def is_folder(path: str) -> bool:

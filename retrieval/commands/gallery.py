@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 if TYPE_CHECKING:
     from ..gallery import Gallery, GalleryStore
@@ -17,10 +17,10 @@ _NAMES = {'gallery': 'a gallery file or store', 'store': 'a gallery store',
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('gallery', description=__doc__)
+    arguments = CommandParser('gallery', description=__doc__)
     commands = arguments.add_subparsers(required=True, metavar='COMMAND')
 
-    def command(run: Callable[[argparse.Namespace], None], *names: str, text: str,
+    def command(run: Callable[[argparse.Namespace], Outcome], *names: str, text: str,
                 many: bool = False) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__.strip('_'), help=text, description=text)
         added.set_defaults(run=run)
@@ -77,22 +77,24 @@ def _add_ids(arguments: argparse.ArgumentParser, text: str, required: bool = Fal
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    arguments.run(arguments)
+    return arguments.run(arguments)
 
 
-def _info(arguments: argparse.Namespace) -> None:
+def _info(arguments: argparse.Namespace) -> Outcome:
     from ..gallery.shards import is_store
 
-    print('\n'.join(f'{name + ":":16}{value}'
-                    for name, value in facts(_load(arguments.gallery)).items()))
+    found = facts(_load(arguments.gallery))
+    print('\n'.join(f'{name + ":":16}{value}' for name, value in found.items()))
     if is_store(arguments.gallery):
         state = _store(arguments.gallery).state
         dead = sum(shard.rows - shard.live for shard in state.shards)
         print(f'{"store:":16}{len(state.shards)} shards, {dead} removed rows in them, '
               f'{state.generation} changes')
+        found |= dict(shards=len(state.shards), removed=dead, changes=state.generation)
+    return found
 
 
 def facts(gallery: Gallery) -> dict[str, Any]:
@@ -114,27 +116,28 @@ def facts(gallery: Gallery) -> dict[str, Any]:
         **made, **source, 'versions': ', '.join(f'{k} {v}' for k, v in versions.items())}
 
 
-def _verify(arguments: argparse.Namespace) -> None:
+def _verify(arguments: argparse.Namespace) -> Outcome:
     gallery = _load(arguments.gallery)
     gallery.verify()
     print(f'{arguments.gallery}: {len(gallery)} rows are as they were written')
+    return dict(rows=len(gallery))
 
 
-def _merge(arguments: argparse.Namespace) -> None:
+def _merge(arguments: argparse.Namespace) -> Outcome:
     galleries = [_load(path) for path in arguments.galleries]
-    _write(galleries[0].merge(galleries), arguments)
+    return _write(galleries[0].merge(galleries), arguments)
 
 
-def _filter(arguments: argparse.Namespace) -> None:
+def _filter(arguments: argparse.Namespace) -> Outcome:
     gallery = _load(arguments.gallery)
     if arguments.ids is not None:
         gallery = gallery.subset(gallery.find(_read_ids(arguments.ids)))
     for text in arguments.where:
         gallery = gallery.filter(text)
-    _write(gallery, arguments)
+    return _write(gallery, arguments)
 
 
-def _import(arguments: argparse.Namespace) -> None:
+def _import(arguments: argparse.Namespace) -> Outcome:
     from ..gallery import import_gallery
 
     if arguments.out is None:
@@ -143,39 +146,41 @@ def _import(arguments: argparse.Namespace) -> None:
             raise FileExistsError(f'There is {arguments.out!r} already: name what to write.')
     gallery = import_gallery(arguments.vectors, arguments.table, arguments.id, arguments.label,
                              arguments.embedding, arguments.numbers)
-    _write(gallery, arguments)
-    print('\n'.join(f'{name + ":":16}{value}' for name, value in facts(gallery).items()
-                    if name in ('dimension', 'ids', 'labels', 'metadata')))
+    written = _write(gallery, arguments)
+    found = {name: value for name, value in facts(gallery).items()
+             if name in ('dimension', 'ids', 'labels', 'metadata')}
+    print('\n'.join(f'{name + ":":16}{value}' for name, value in found.items()))
+    return written | found
 
 
-def _export(arguments: argparse.Namespace) -> None:
-    _write(_load(arguments.gallery), arguments)
+def _export(arguments: argparse.Namespace) -> Outcome:
+    return _write(_load(arguments.gallery), arguments)
 
 
-def _append(arguments: argparse.Namespace) -> None:
+def _append(arguments: argparse.Namespace) -> Outcome:
     store = _store(arguments.store)
     for path in arguments.galleries:
         store.append(_load(path))
-    print(store)
+    return _changed(store)
 
 
-def _update(arguments: argparse.Namespace) -> None:
+def _update(arguments: argparse.Namespace) -> Outcome:
     store = _store(arguments.store)
     for path in arguments.galleries:
         store.update(_load(path))
-    print(store)
+    return _changed(store)
 
 
-def _remove(arguments: argparse.Namespace) -> None:
+def _remove(arguments: argparse.Namespace) -> Outcome:
     store = _store(arguments.store)
     store.remove(_read_ids(arguments.ids))
-    print(store)
+    return _changed(store)
 
 
-def _compact(arguments: argparse.Namespace) -> None:
+def _compact(arguments: argparse.Namespace) -> Outcome:
     store = _store(arguments.store)
     store.compact()
-    print(store)
+    return _changed(store)
 
 
 def _load(path: str) -> Gallery:
@@ -199,11 +204,17 @@ def _read_ids(path: str) -> Any:
     return read_column(path, 'ids')
 
 
-def _write(gallery: Gallery, arguments: argparse.Namespace) -> None:
+def _write(gallery: Gallery, arguments: argparse.Namespace) -> Outcome:
     from ..retrievers import write_gallery
 
     write_gallery(gallery, arguments.out, arguments.dtype)
     print(f'{len(gallery)} rows in {arguments.out}')
+    return dict(files=[arguments.out], rows=len(gallery))
+
+
+def _changed(store: GalleryStore) -> Outcome:
+    print(store)
+    return dict(files=[store.path], rows=len(store))
 
 
 if __name__ == '__main__':

@@ -5,12 +5,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('init', description=__doc__)
+    arguments = CommandParser('init', description=__doc__)
     arguments.add_argument('source', metavar='FOLDER|CSV', help='a folder with one folder a class, '
                            'or with train and test that have such folders; or a table with a '
                            'column of paths and one of labels. A table without a split is written '
@@ -21,15 +21,13 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--label', metavar='COLUMN', help='of a table, that of the labels')
     arguments.add_argument('--test-share', type=float, default=0.5, metavar='SHARE',
                            help='of the classes that are kept for testing (default: 0.5)')
-    arguments.add_argument('--json', action='store_true', help='print one JSON document')
     return arguments
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    import json
     import sys
 
     from ..files import write_text
@@ -51,13 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_text(out, made.config)
     for warning in made.warnings:
         print(f'Note: {warning}', file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(dict(config=str(out), table=str(table) if made.table else None,
-                              warnings=made.warnings, **made.seen), indent=2, ensure_ascii=False))
-        return
     print(f'{made.config}\n{out} holds this'
           + (f', and {table} the table with its split' if made.table else '')
           + f'.\nNext: retrieval doctor {out}, then retrieval train {out}')
+    return dict(config=out, table=table if made.table else None, warnings=made.warnings,
+                **made.seen)
 
 
 if __name__ == '__main__':

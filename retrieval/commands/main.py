@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .command_line import reports_errors
-
 
 def commands() -> dict[str, str]:
     """The summary of every command by its name.
@@ -35,7 +33,6 @@ def usage() -> str:
                       *(f'  {name:{width}}  {summary}' for name, summary in found.items())])
 
 
-@reports_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that the first argument names."""
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .command_line import Outcome
 from .folders import check_exists, config_dataset, open_folder
 from .search import open_gallery
 
@@ -54,7 +55,7 @@ def load_pairs(path: str, gallery: Any, folder: str | None, dataset: Any,
     return pairs
 
 
-def train_on_marks(arguments: argparse.Namespace) -> None:
+def train_on_marks(arguments: argparse.Namespace) -> Outcome:
     """``train_on_embeddings … --marks``: train the projection that the page would, and put it
     behind the encoder, in a checkpoint.
     """
@@ -98,14 +99,17 @@ def train_on_marks(arguments: argparse.Namespace) -> None:
     whole.load_state_dict({name: value for name, value in model.state_dict().items()
                            if '.whitening.' not in name}, strict=False)
     whole.image_encoder.whitening.set(fit)
-    write_checkpoint(whole, config, arguments.out)
+    files = write_checkpoint(whole, config, arguments.out)
     if gallery.source.get('settings'):
-        _write_gallery(gallery, made, whole, encoder, Path(arguments.out))
+        files.append(_write_gallery(gallery, made, whole, encoder, Path(arguments.out)))
+    return dict(files=files, right=right, wrong=len(pairs.marks) - right,
+                before=found.ordered_before, after=found.ordered_after)
 
 
-def _write_gallery(gallery: Any, projection: Any, model: Any, encoder: Any, out: Path) -> None:
-    """Write a gallery as the new model would encode it: the carried config says no place of the
-    pictures that could be trusted, but what is behind the encoder takes its rows as they are.
+def _write_gallery(gallery: Any, projection: Any, model: Any, encoder: Any, out: Path) -> Path:
+    """Write a gallery as the new model would encode it; its path. The carried config says no place
+    of the pictures that could be trusted, but what is behind the encoder takes its rows as they
+    are.
     """
     import json
 
@@ -124,6 +128,7 @@ def _write_gallery(gallery: Any, projection: Any, model: Any, encoder: Any, out:
                  config_file=out.with_suffix('.config.py').name),
             gallery.skipped, gallery.similarity).save(path)
     print(f'{path} is the gallery, encoded so')
+    return path
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Any, Any, str | None]:

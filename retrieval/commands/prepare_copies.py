@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 
 PACKAGES = ('gnome-backgrounds', 'mate-backgrounds', 'lomiri-wallpapers-16.04',
             'lomiri-wallpapers-20.04', 'plasma-workspace-wallpapers', 'ukui-wallpapers',
@@ -21,7 +21,7 @@ SMALLEST = 200  # the shorter one that a photograph has at least
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'prepare_copies', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Writes DIR/copies.csv, DIR/photographs, DIR/copies, DIR/distractors, and '
         'DIR/licences with\nwhat the packages say of themselves. Every fifth photograph is not in '
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     import csv
     import tempfile
@@ -60,9 +60,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                                    *samples(arguments.samples)], out, rows)
         with open(out / 'copies.csv', 'w', newline='', encoding='utf-8') as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-    queries = [row[3] for row in rows]
+    queries, table = [row[3] for row in rows], Path(arguments.out) / 'copies.csv'
     print(f'{count} photographs, {queries.count("True")} copies of them and a gallery of '
-          f'{queries.count("False")} pictures, listed in {Path(arguments.out) / "copies.csv"}')
+          f'{queries.count("False")} pictures, listed in {table}')
+    return dict(files=[arguments.out, table], photographs=count, copies=queries.count('True'),
+                gallery=queries.count('False'))
 
 
 def source(package: str, unpacked: Path, licences: Path) -> Path:

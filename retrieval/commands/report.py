@@ -8,20 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import add_config_options, reports_errors
+from .command_line import (
+    CommandParser,
+    Outcome,
+    add_config_options,
+    add_data_option,
+    reports_errors,
+)
 from .evaluate import add_evaluation_options, check_arguments, read_tasks, read_truth
 
 if TYPE_CHECKING:
     from ..report import Run
 
 _CONFIGS = ('.py', '.json', '.yaml', '.yml')
-_FORMS = ('a work dir of training or testing, a config with its checkpoint, or embeddings (.npy or '
-          'a gallery)')
+_FORMS = ('a work dir of training or testing, a config with its checkpoint, embeddings (.npy, a '
+          'gallery or a bundle with one), or, with --data, a bundle')
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'report', description=__doc__, epilog='The options from --labels to --gallery-ids are of '
         'embeddings: a config says itself how it is evaluated. The config of a work dir is a '
         'program, and is run.')
@@ -39,27 +45,33 @@ def parser() -> argparse.ArgumentParser:
                                'as --labels; a row with the id of a query is not ranked for it')
     arguments.add_argument('--compare-gallery', metavar='EMBEDDINGS',
                            help='the gallery of the second embeddings')
+    add_data_option(arguments)
     add_config_options(arguments)
     return arguments
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    from ..runs.named_model import is_bundle_name
+
     given = split_runs(arguments.runs)
     out = check_out(arguments.out) or default_out(given)
-    embeddings = [paths[0] for paths in given if kind_of(paths) == 'embeddings']
+    if arguments.data is not None and not all(map(is_bundle_name, arguments.runs)):
+        raise ValueError('--data gives a bundle its pictures; embeddings have theirs already, and '
+                         'a config names its own.')
+    kind = 'config' if arguments.data is not None else None
+    embeddings = [paths[0] for paths in given if (kind or kind_of(paths)) == 'embeddings']
     arguments.compare = embeddings[1] if len(embeddings) > 1 else None
     check_arguments(arguments)
     galleries = [arguments.gallery, arguments.compare_gallery]
     runs = [run_of_embeddings(arguments, paths[0], galleries[len(given) - 1 and number])
-            if kind_of(paths) == 'embeddings' else run_of_config(arguments, paths)
+            if (kind or kind_of(paths)) == 'embeddings' else run_of_config(arguments, paths)
             for number, paths in enumerate(given)]
     if len(runs) == 1:
-        report(runs[0], out, arguments.near)
-    else:
-        compare(runs[0], runs[1], out)
+        return report(runs[0], out, arguments.near)
+    return compare(runs[0], runs[1], out)
 
 
 def split_runs(paths: Sequence[str]) -> list[list[str]]:
@@ -115,15 +127,17 @@ def default_out(given: Sequence[Sequence[str]]) -> str:
     return str(Path('work_dirs') / ('report.html' if len(given) == 1 else 'comparison.html'))
 
 
-def report(run: Run, out: str, near: float | None = None) -> None:
+def report(run: Run, out: str, near: float | None = None) -> Outcome:
     """Write the report of one run, and say where."""
     from ..report import summarize, write_report
 
-    write_report(run, summarize(run, near), out)
+    found = summarize(run, near)
+    write_report(run, found, out)
     print(f'The report of {run.name}: {out}')
+    return dict(files=[out], **found.as_dict())
 
 
-def compare(first: Run, second: Run, out: str) -> None:
+def compare(first: Run, second: Run, out: str) -> Outcome:
     """Write the comparison of two runs, and print its main lines.
 
     Raises:
@@ -148,6 +162,9 @@ def compare(first: Run, second: Run, out: str) -> None:
               f'{one.p_value:.4f}); queries: {one.wins} better, {one.losses} worse, {one.ties} '
               'the same')
     print(f'The comparison: {out}')
+    return dict(files=[out], runs=[first.name, second.name],
+                metrics=[dict(one._asdict(), difference=one.difference)
+                         for one in compared.metrics])
 
 
 def run_of_embeddings(arguments: argparse.Namespace, path: str, gallery: str | None) -> Run:
@@ -210,17 +227,22 @@ def run_of_config(arguments: argparse.Namespace, paths: Sequence[str]) -> Run:
     from ..report import run_of_test, with_embedding_metrics
     from ..retrievers import check_encoder, read_state_dict
     from ..runs.config import build_runner, load_config
-    from ..runs.named_model import weights_of
+    from ..runs.named_model import named_model, weights_of
 
     refused = [name for name in ('labels', 'gallery', 'protocol', 'metrics', 'similarity', 'ids')
                if getattr(arguments, name)]
     if refused:
         raise ValueError(f'--{refused[0]} is of embeddings; {paths[0]!r} says itself how it is '
                          'evaluated. Change its config with --cfg-options.')
-    folder = paths[0] if len(paths) == 1 else None
-    config_file, checkpoint = paths if folder is None else found_in(folder)
-    config = load_config(config_file, arguments.cfg_options,
-                         None if folder is None else str(Path(folder) / 'report'))
+    folder = paths[0] if len(paths) == 1 and arguments.data is None else None
+    config_file, checkpoint = paths if len(paths) == 2 else \
+        (paths[0], None) if folder is None else found_in(folder)
+    if arguments.data is not None:
+        config, checkpoint = named_model(config_file, options=arguments.cfg_options,
+                                         data=arguments.data, trust=arguments.trust)
+    else:
+        config = load_config(config_file, arguments.cfg_options,
+                             None if folder is None else str(Path(folder) / 'report'))
     if not config.get('test_dataloader') or not config.get('test_evaluator'):
         raise ValueError(f'The config {config_file!r} has no test_dataloader or no test_evaluator, '
                          'so there is nothing to report.')

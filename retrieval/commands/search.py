@@ -1,19 +1,22 @@
-"""Find the most similar images of a gallery: JSON, and a picture of the rankings."""
+"""Find the images of a gallery that pictures or words describe: JSON, and a picture of them."""
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, reports_errors
 from .folders import (
     add_folder_options,
+    add_parts_options,
     cache_name,
     check_exists,
     config_dataset,
+    folder_encoder,
     gallery_checkpoint,
     gallery_config,
     gallery_file,
@@ -21,6 +24,7 @@ from .folders import (
     list_unreadable,
     open_folder,
     open_vectors,
+    with_local_rerank,
 )
 
 _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
@@ -28,7 +32,7 @@ _VECTORS = ('.npy', '.npz', '.pth', '.pt', '.safetensors')
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('search', description=__doc__)
+    arguments = CommandParser('search', description=__doc__)
     arguments.add_argument('gallery', help='a gallery file or store that dump_prototype wrote, '
                            'a bundle with a gallery, an index file (images are searched in it with '
                            '--encoder, or --config and --checkpoint), or a folder of images. A '
@@ -37,9 +41,14 @@ def parser() -> argparse.ArgumentParser:
                            'and --checkpoint; what was encoded is kept in it, under .retrieval, '
                            'and only what changed is '
                            'encoded again')
-    arguments.add_argument('query', nargs='+', help='images, or folders of images; or files of '
-                           'embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
+    arguments.add_argument('query', nargs='+', help='images, or folders of images; words, where '
+                           'the encoder has a text tower, such as --encoder siglip2-base; or files '
+                           'of embeddings (.npy, .npz, .pth, .safetensors), for which no model is '
                            'needed')
+    for sign, name in (('+', '--plus'), ('-', '--minus')):
+        arguments.add_argument(name, action='append', default=[], metavar='[WEIGHT:]QUERY',
+                               help='an image or words that are added to each query' if sign == '+'
+                               else 'an image or words for what is not wanted, such as 0.5:snow')
     arguments.add_argument('--filter', metavar='FILTER', help='which rows may be found, by '
                            'metadata, `label` and `id`, such as "price<20 and brand in (a, b)"')
     arguments.add_argument('--topk', type=int, default=10, help='results a query (default: 10)')
@@ -49,14 +58,22 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--calibration', metavar='FILE.json',
                            help='a calibration: results get a probability, and those below its '
                            'threshold are left out')
+    arguments.add_argument('--cut', metavar='auto|SHARE', help='leave out what does not match, '
+                           'without labels: each query has a threshold of its own, from the scores '
+                           'that the gallery gives it. auto: where fewer than one result that does '
+                           'not match is to be expected; a share such as 0.05: so many of the '
+                           'queries without a match get a result all the same')
+    arguments.add_argument('--beside', metavar='NEW', help='the store of a migration that is not '
+                           'done: its rows, and those that only the gallery has, in one ranking')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='search a gallery that another model or pipeline made')
+    add_parts_options(arguments)
     add_folder_options(arguments)
     return arguments
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..answers import expand
@@ -64,37 +81,88 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     whole_number('--topk', arguments.topk)
     check_exists(arguments.gallery)
+    added = [*arguments.plus, *arguments.minus]
     vectors = [Path(query).suffix.lower() in _VECTORS for query in arguments.query]
     if any(vectors):
-        if not all(vectors):
-            raise ValueError('The queries are embeddings or images, not both: search twice.')
+        if not all(vectors) or added:
+            raise ValueError('The queries are embeddings, or images and words, not both: search '
+                             'twice.')
         answers, datasets, ids = search_vectors(arguments)
         write(answers, Path(arguments.out), arguments.topk, datasets, ids)
-        report(answers, Path(arguments.out))
-        return
-    images = expand(arguments.query)
+        return report(answers, Path(arguments.out))
+    words = list(filter(is_words, arguments.query))
+    images = expand([query for query in arguments.query if query not in words])
     on_unreadable, out = 'raise' if arguments.strict else 'skip', Path(arguments.out)
-    quick = search_without_torch(arguments)
+    quick = None if words or added else search_without_torch(arguments)
     if quick is not None:
         answers = quick(list(map(os.path.abspath, images)), arguments.topk, on_unreadable)
         write(answers, out, arguments.topk, [], quick.gallery.ids)
-        report(answers, out)
+        outcome = report(answers, out)
         refuse_unreadable(answers)
-        return
+        return outcome
     if is_folder(arguments.gallery):
         # An image of the folder is to be known as a query, however the paths are written.
         arguments.gallery, *images = map(os.path.abspath, [arguments.gallery, *images])
+        if words and folder_encoder(arguments).config is None:  # before the folder is encoded
+            from ..encoders.presets import DEFAULT_NAME, no_words
+            raise no_words(DEFAULT_NAME, words[0])
         inferencer = open_folder(arguments.gallery, arguments, topk=arguments.topk,
                                  calibration=arguments.calibration)
         datasets = [inferencer.gallery_dataset]
     else:
         inferencer, config = open_gallery(arguments)
         datasets = [config_dataset(config)]
-    answers = inferencer(images, arguments.topk, on_unreadable, filter=arguments.filter)
+    if arguments.beside is not None:
+        inferencer = with_both(inferencer, arguments)
+    if arguments.cut is not None:
+        gallery = inferencer.model.gallery
+        inferencer.calibration = cut_of(arguments, gallery, inferencer.model.similarity)
+    if added:
+        answers = inferencer.composed(*composed_queries([*images, *words], arguments),
+                                      filter=arguments.filter)
+    else:
+        answers = inferencer.composed(*([dict(text=text)] for text in words),
+                                      filter=arguments.filter)
+        answers += inferencer(images, arguments.topk, on_unreadable,
+                              filter=arguments.filter) if images else []
     write(answers, out, arguments.topk, datasets, inferencer.model.gallery.ids)
-    report(answers, out)
+    outcome = report(answers, out)
     list_unreadable(inferencer.model.gallery)
     refuse_unreadable(answers)
+    return outcome | dict(skipped=inferencer.model.gallery.skipped)
+
+
+def is_words(query: str) -> bool:
+    """True for a query that is neither a file nor seems to be the path of one.
+
+    Example:
+        >>> is_words('a red bicycle'), is_words('bicycle.jgp'), is_words('pictures/red')
+        (True, False, False)
+    """
+    path = os.path.expanduser(query)
+    return not (os.path.lexists(path) or os.sep in query
+                or re.search(r'\w\.\w{2,5}$', query) is not None)
+
+
+def composed_queries(queries: list[str], arguments: argparse.Namespace) -> list[list[Any]]:
+    """The parts of each query, with those of ``--plus`` and ``--minus``.
+
+    Raises:
+        FileNotFoundError: what seems to be a file is not there.
+    """
+    from ..answers import expand
+    from ..search.composed import QueryPart, weighted
+
+    def part(given: str, sign: float = 1.0) -> QueryPart:
+        weight, query = weighted(given, sign) if not os.path.exists(given) else (sign, given)
+        if is_words(query):
+            return QueryPart(text=query, weight=weight)
+        image, = expand([query])[:1]
+        return QueryPart(image=os.path.abspath(image), weight=weight)
+
+    rest = [*map(part, arguments.plus), *(part(one, -1.0) for one in arguments.minus)]
+    return [[QueryPart(text=one) if is_words(one) else QueryPart(image=one), *rest]
+            for one in queries]
 
 
 def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -117,6 +185,8 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if own and is_bundle(arguments.gallery):
         bundle = Bundle.open(arguments.gallery, arguments.trust)
         config = with_options(bundle.config, arguments.cfg_options)
+        if getattr(arguments, 'rerank', None):
+            with_local_rerank(config)
         config.model.topk = arguments.topk
         return bundle.inferencer(config=config, calibration=arguments.calibration), config
     gallery: Any
@@ -130,11 +200,42 @@ def open_gallery(arguments: argparse.Namespace) -> tuple[Any, Any]:
         gallery = Gallery.load(arguments.gallery)
         config = gallery_config(gallery, arguments.gallery, arguments)
         checkpoint = gallery_checkpoint(gallery, arguments.gallery, arguments)
+    if getattr(arguments, 'parts', False):
+        raise ValueError('--parts is for a folder, which is encoded by parts: the rows of '
+                         f'{arguments.gallery!r} are made already.')
+    if getattr(arguments, 'rerank', None):
+        with_local_rerank(config)
     config.model.topk = arguments.topk
     config.model.check_fingerprint = not arguments.ignore_fingerprint
     model = build_retriever(config, checkpoint, gallery)
     return ImageRetrievalInferencer(model, test_pipeline(config),
                                     calibration=arguments.calibration), config
+
+
+def with_both(old: Any, arguments: argparse.Namespace) -> Any:
+    """The inferencer over a gallery of which a part is encoded by a new model.
+
+    Args:
+        old: over the whole gallery, by the old model.
+        arguments: ``--beside`` names the new model's store.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be searched, or has too few rows.
+    """
+    from ..gallery import Gallery
+    from ..retrievers.model_change import changing_retriever
+    from ..search import ImageRetrievalInferencer
+
+    if not isinstance(old.model.gallery, Gallery):
+        raise ValueError('--beside reads the embeddings of the gallery, and an index alone has '
+                         'none: give the gallery.')
+    given = {**vars(arguments), 'gallery': arguments.beside, 'calibration': None,
+             'config': None, 'checkpoint': None, 'encoder': None, 'cfg_options': None}
+    new, _ = open_gallery(argparse.Namespace(**given))
+    model = changing_retriever(old.model.gallery, new.model.gallery, new.model,
+                               old.model if old.pipeline == new.pipeline else None)
+    return ImageRetrievalInferencer(model, pipeline=new.pipeline, topk=arguments.topk,
+                                    calibration=arguments.calibration)
 
 
 def search_vectors(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Any], Any]:
@@ -161,20 +262,56 @@ def search_vectors(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]],
         index = ExactIndex(gallery.similarity or 'cosine_similarity')
         index.add(gallery.embeddings, gallery.ids)
         chosen = None if arguments.filter is None else gallery.where(arguments.filter)
-    calibration = None if arguments.calibration is None else \
-        MatchCalibration.load(arguments.calibration)
+    if arguments.cut is not None:
+        calibration = cut_of(arguments, gallery, index.similarity)
+    elif arguments.calibration is not None:
+        calibration = MatchCalibration.load(arguments.calibration)
+    else:
+        calibration = None
+    depth = max(arguments.topk, 0 if calibration is None else calibration.depth)
     answers = []
     for path in arguments.query:
         queries = Gallery.load(path)
         names = list(queries.ids) if queries.identified else [
             f'{path}:{row}' for row in range(len(queries))]
-        found = index.search(queries.embeddings, min(arguments.topk, len(index)),
+        found = index.search(queries.embeddings, min(depth, len(index)),
                              exclude=names if queries.identified else None, filter=chosen)
         for row, name in enumerate(names):
-            length = int(found.lengths[row])
-            answers.append(described(name, found.indices[row, :length].tolist(),
-                                     found.scores[row, :length].tolist(), gallery, calibration))
+            scores = found.scores[row, :int(found.lengths[row])].tolist()
+            own = None if calibration is None else calibration.of_query(scores)
+            shown = scores[:arguments.topk]
+            answers.append(described(name, found.indices[row, :len(shown)].tolist(), shown,
+                                     gallery, own))
     return answers, datasets, gallery.ids
+
+
+def cut_of(arguments: argparse.Namespace, gallery: Any, similarity: Any) -> Any:
+    """The calibration of ``--cut`` for a gallery.
+
+    Raises:
+        ValueError: it is neither ``auto`` nor a share, stands beside ``--calibration``, or the
+            gallery has no embeddings or too few.
+    """
+    from ..evaluation import calibrate_without_labels
+    from ..gallery import Gallery
+
+    if arguments.calibration is not None:
+        raise ValueError('--cut and --calibration both say where to cut: give one of them.')
+    if not isinstance(gallery, Gallery):
+        raise ValueError('--cut reads the embeddings of the gallery, and an index alone has none: '
+                         'give the gallery, or a --calibration.')
+    share = None
+    if arguments.cut != 'auto':
+        try:
+            share = float(arguments.cut)
+        except ValueError:
+            share = -1.
+        if not 0 < share < 1:
+            raise ValueError('--cut is auto, or a share between 0 and 1 such as 0.05; got '
+                             f'{arguments.cut!r}.')
+    return calibrate_without_labels(gallery.embeddings,
+                                    'expected' if share is None else 'no_match', share,
+                                    similarity=similarity)
 
 
 def search_without_torch(arguments: argparse.Namespace) -> Any:
@@ -185,7 +322,8 @@ def search_without_torch(arguments: argparse.Namespace) -> Any:
 
     named = arguments.encoder is not None and is_export(arguments.encoder)
     if not named or arguments.no_cache or arguments.calibration or arguments.cfg_options \
-            or arguments.filter:
+            or arguments.filter or arguments.cut or arguments.beside or arguments.parts \
+            or arguments.rerank:
         return None
     from ..encoded_folder import cache_beside
     from ..export.folder_search import FolderSearch
@@ -219,7 +357,7 @@ def write(answers: list[dict[str, Any]], out: Path, topk: int, datasets: list[An
         (out / 'rankings.png').unlink(missing_ok=True)  # that of an earlier search
 
 
-def report(answers: list[dict[str, Any]], out: Path) -> None:
+def report(answers: list[dict[str, Any]], out: Path) -> Outcome:
     """Print the best results of each query, and where the files are."""
     for answer in answers:
         if 'error' in answer:
@@ -227,8 +365,9 @@ def report(answers: list[dict[str, Any]], out: Path) -> None:
             continue
         best = ', '.join(f'{hit["id"]} ({hit["score"]:.3f})' for hit in answer['results'][:3])
         print(f'{answer["query"]}: {best or "no match"}')
-    drawn = f' and {out}/rankings.png' if (out / 'rankings.png').exists() else ''
-    print(f'{out}/results.json{drawn} hold{"" if drawn else "s"} the rest.')
+    files = [file for file in (out / 'results.json', out / 'rankings.png') if file.exists()]
+    print(f'{" and ".join(map(str, files))} hold{"s" * (len(files) == 1)} the rest.')
+    return dict(files=files, queries=answers)
 
 
 def refuse_unreadable(answers: list[dict[str, Any]]) -> None:

@@ -10,13 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import reports_errors
-from .folders import add_folder_options, check_exists, config_dataset, folder_encoder, is_folder
+from .command_line import CommandParser, answer, reports_errors
+from .folders import (
+    add_folder_options,
+    add_parts_options,
+    check_exists,
+    config_dataset,
+    folder_encoder,
+    is_folder,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('serve', description=__doc__)
+    arguments = CommandParser('serve', description=__doc__)
     arguments.add_argument('gallery', help='a folder of images, which is encoded and followed; a '
                            'gallery file or store; a bundle with a gallery; the file of an '
                            'index; or a config, whose gallery is served')
@@ -53,12 +60,13 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--no-browser', action='store_true', help='do not open the browser')
     arguments.add_argument('--ignore-fingerprint', action='store_true',
                            help='serve a gallery that another model or pipeline made')
+    add_parts_options(arguments)
     add_folder_options(arguments)
     return arguments
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the command."""
     arguments = parser().parse_args(argv)
     check_exists(arguments.gallery)
@@ -87,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 threading.Thread(target=reload_when_ready, args=(service, reload),
                                  daemon=True).start()
             print(f'Serving {service.source.name} at {url} (Ctrl-C ends it)', flush=True)
+            answer(dict(url=url, state=str(service.source.state)))
             if not arguments.no_browser and sys.stdout.isatty():
                 import webbrowser
                 webbrowser.open(url + (f'?token={arguments.token}' if arguments.token else ''))

@@ -5,13 +5,20 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from .command_line import add_config_options, add_data_option, add_launcher, reports_errors
+from .command_line import (
+    CommandParser,
+    Outcome,
+    add_config_options,
+    add_data_option,
+    add_launcher,
+    reports_errors,
+)
 from .report import check_out, report
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('test', description=__doc__)
+    arguments = CommandParser('test', description=__doc__)
     arguments.add_argument('config', help='a config file, the name of a shipped one, or a bundle')
     arguments.add_argument('checkpoint', nargs='?',
                            help='the checkpoint file, or a bundle; none where CONFIG is a bundle')
@@ -33,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_intermixed_args(argv)
     if arguments.out and not arguments.out.endswith('.json'):
@@ -68,14 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(config, arguments.launcher)
     check_encoder(unwrapped(runner.model),
                   read_state_dict(str(checkpoint)), str(checkpoint))
+    files = [arguments.out] if arguments.out else []
     if arguments.report is None:
         metrics = runner.test()
     else:
         run, metrics = run_of_test(runner, str(checkpoint))
         if rank() == 0:
-            report(run, arguments.report or os.path.join(runner.work_dir, 'report.html'))
+            files += report(run, arguments.report or os.path.join(
+                runner.work_dir, 'report.html'))['files']
     if arguments.out and arguments.out_item == 'metrics':
         _write_metrics(metrics, arguments.out)
+    return dict(files=files, work_dir=runner.work_dir, metrics=metrics)
 
 
 def _write_metrics(metrics: dict[str, float], path: str) -> None:

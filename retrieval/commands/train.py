@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import add_config_options, add_launcher, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, add_launcher, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('train', description=__doc__)
+    arguments = CommandParser('train', description=__doc__)
     arguments.add_argument('config', help='a config file, or the name of a shipped one')
     arguments.add_argument('--work-dir', help='where logs and checkpoints go '
                            '(default: work_dirs/ and the name of the config)')
@@ -52,10 +52,11 @@ def configure(arguments: argparse.Namespace) -> Any:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..distributed import unwrapped
+    from ..hooks.finite import last_written
     from ..retrievers import check_backbone, check_model, read_state_dict
     from ..runs.config import build_runner
     from ..runs.training import train
@@ -70,6 +71,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         check = check_model if config.get('resume') else check_backbone
         check(unwrapped(runner.model), read_state_dict(start), start)
     train(runner)
+    last = last_written(runner)
+    return dict(files=[last] if last else [], work_dir=runner.work_dir, iterations=runner.iter,
+                metrics=last_metrics(runner))
+
+
+def last_metrics(runner: Any) -> dict[str, float]:
+    """The results of the last validation by name; empty where there was none."""
+    return {name.removeprefix('val/'): history.current()
+            for name, history in runner.message_hub.log_scalars.items() if name.startswith('val/')}
 
 
 if __name__ == '__main__':

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ..runs.fitted_checkpoint import check_out, load_features, write_checkpoint
-from .command_line import add_config_options, reports_errors
+from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser('train_on_embeddings', description=__doc__,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = CommandParser('train_on_embeddings', description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument('config', help='a config file, the name of a shipped one, or a folder '
                            'of class folders; with --marks also any folder, or a gallery')
     arguments.add_argument('checkpoint', nargs='?', help='weights to start from; its projection '
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     import time
 
@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.marks is not None:
         from .marked import train_on_marks
 
-        train_on_marks(arguments)
-        return
+        return train_on_marks(arguments)
     from ..encoders import start_at_components
     from ..runs import feature_training as training
     from ..runs.features import FeatureSets
@@ -86,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     trained = training.train(sets.config, start)
     took = time.monotonic() - began
-    _print_results(before, training.evaluate(sets.config, trained))
+    after = training.evaluate(sets.config, trained)
+    _print_results(before, after)
     print(f'trained in {took:.1f} s')
     model.load_state_dict(training.trained_weights(trained), strict=False)
-    write_checkpoint(model, config, arguments.out)
+    return dict(files=write_checkpoint(model, config, arguments.out), before=before, after=after,
+                training_seconds=took)
 
 
 def _config(arguments: argparse.Namespace) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import reports_errors
+from .command_line import CommandParser, Outcome, Unmet, reports_errors
 
 if TYPE_CHECKING:
     from ..index.tuning import Budget, Trial, Tuner
@@ -17,7 +17,7 @@ _FEWEST_ROWS = 100
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = CommandParser(
         'tune_index', description=__doc__,
         epilog='Writes OUT/index.py (`index = dict(…)`, for model.index and build_index --config), '
         'OUT/trials.json (everything that was tried) and OUT/trade_off.png. Exit status 1: '
@@ -53,25 +53,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     budget = checked_budget(arguments)
     if arguments.threads is not None:
         set_threads(arguments.threads)
     tuner = make_tuner(arguments)
-    trials = try_all(tuner, arguments, budget)
+    trials, left_out = try_all(tuner, arguments, budget)
     winner, nearest = budget.choose(trials)
     out = Path(arguments.out)
-    write_results(out, trials, winner, budget, tuner, arguments)
+    files = write_results(out, trials, winner, budget, tuner, arguments)
+    outcome = dict(files=files, tried=len(trials), left_out=left_out,
+                   winner=as_dict(winner), nearest=as_dict(nearest))
     if winner is None:
         print(f'\nNothing meets the budget ({described(budget)}).'
               + ('' if nearest is None else ' Nearest:\n' + line(nearest))
               + f'\n{out}/trials.json and {out}/trade_off.png show what was tried.')
-        raise SystemExit(1)
+        raise Unmet(outcome)
     print(f'\nChosen within the budget ({described(budget)}):\n{line(winner)}\n\n'
           f'{fragment(winner)}\n{out}/index.py holds this; {out}/trials.json and '
           f'{out}/trade_off.png show what was tried.')
+    return outcome
 
 
 def checked_budget(arguments: argparse.Namespace) -> Budget:
@@ -138,8 +141,11 @@ def make_tuner(arguments: argparse.Namespace) -> Tuner:
     return Tuner(gallery.embeddings, queries.embeddings[asked], exclude=exclude, **options)
 
 
-def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list[Trial]:
-    """Measure exact search and every candidate, and print a line for each."""
+def try_all(tuner: Tuner, arguments: argparse.Namespace,
+            budget: Budget) -> tuple[list[Trial], list[str]]:
+    """Measure exact search and every candidate, and print a line for each; and the names of those
+    for which no time was left.
+    """
     import sys
     import time
 
@@ -152,7 +158,7 @@ def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list
     tuner.deadline = time.perf_counter() + arguments.time_limit
     waiting = candidates(len(tuner.gallery), tuner.gallery.shape[1], arguments.similarity,
                          arguments.factories)
-    trials = []
+    trials, left_out = [], []
     with progress_bar('Trying', 1 + len(waiting), 'index') as bar:
         try:
             bar.set_postfix_str('exact')
@@ -161,9 +167,9 @@ def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list
             for number, candidate in enumerate(waiting):
                 bar.update()
                 if tuner.seconds_left() < 0:
-                    bar.write(f'The time limit of {arguments.time_limit:g} s has passed: '
-                              f'{len(waiting) - number} indexes from {candidate.name()} on were '
-                              'not tried (--time-limit).')
+                    left_out = [one.name() for one in waiting[number:]]
+                    bar.write(f'The time limit of {arguments.time_limit:g} s has passed: not tried '
+                              f'were {", ".join(left_out)} (--time-limit).')
                     break
                 bar.set_postfix_str(candidate.name())
                 for one in tuner.trials(candidate, budget.recall):
@@ -175,7 +181,7 @@ def try_all(tuner: Tuner, arguments: argparse.Namespace, budget: Budget) -> list
             write_results(out, trials, None, budget, tuner, arguments)
             raise KeyboardInterrupt(f'{len(trials)} settings were tried: {out}/trials.json has '
                                     'them.') from None
-    return trials
+    return trials, left_out
 
 
 def line(one: Trial) -> str:
@@ -201,25 +207,18 @@ def fragment(winner: Trial) -> str:
 
 
 def write_results(out: Path, trials: list[Trial], winner: Trial | None, budget: Budget,
-                  tuner: Tuner, arguments: argparse.Namespace) -> None:
-    """Write the winner, everything that was tried, and the picture."""
+                  tuner: Tuner, arguments: argparse.Namespace) -> list[Path]:
+    """Write the winner, everything that was tried, and the picture; the paths."""
     from dataclasses import asdict
 
     from ..files import write_json, write_text
     from ..visualization import plot_trade_off
 
-    def plain(one: Trial | None) -> dict[str, Any] | None:
-        if one is None:
-            return None
-        if one.error is not None:
-            return dict(index=one.index, name=one.name, error=one.error)
-        return {key: value for key, value in asdict(one).items() if key != 'error'}
-
     made = dict(gallery=str(arguments.gallery), rows=len(tuner.gallery),
                 width=tuner.gallery.shape[1], queries=len(tuner.queries), k=tuner.k,
                 similarity=arguments.similarity, budget=asdict(budget))
-    write_json(out / 'trials.json', {**made, 'winner': plain(winner),
-                                     'trials': [plain(one) for one in trials]})
+    files = [out / 'trials.json']
+    write_json(files[0], {**made, 'winner': as_dict(winner), 'trials': list(map(as_dict, trials))})
     series: dict[str, list[tuple[float, float]]] = {}
     for one in trials[1:]:
         if one.error is None:
@@ -229,14 +228,28 @@ def write_results(out: Path, trials: list[Trial], winner: Trial | None, budget: 
                        budget.recall,
                        None if winner is None else (winner.recall, winner.queries_per_second),
                        f'{len(tuner.gallery):,} x {tuner.gallery.shape[1]}')
+        files.append(out / 'trade_off.png')
     if winner is not None:
         note = (f'# Chosen by tune_index within: {described(budget)}. Seen over {made["rows"]} x '
                 f'{made["width"]}:\n# recall@{tuner.k} {winner.recall:.4f}, '
                 f'{winner.queries_per_second:.0f} queries a second, {winner.latency_ms:.3f} ms '
                 f'alone, {winner.memory_mb:.2f} MB.\n')
         write_text(out / 'index.py', note + fragment(winner))
+        files.append(out / 'index.py')
     else:
         (out / 'index.py').unlink(missing_ok=True)  # of another run, which met its budget
+    return files
+
+
+def as_dict(one: Trial | None) -> dict[str, Any] | None:
+    """A trial by name; of a failed one, why."""
+    from dataclasses import asdict
+
+    if one is None:
+        return None
+    if one.error is not None:
+        return dict(index=one.index, name=one.name, error=one.error)
+    return {key: value for key, value in asdict(one).items() if key != 'error'}
 
 
 if __name__ == '__main__':

@@ -125,7 +125,7 @@ def with_bases(path: str | os.PathLike[str]) -> list[Path]:
 
     Example:
         >>> [file.name for file in with_bases(find_config('resnet50-ms_20e_csv'))][:2]
-        ['resnet50-ms_20e_csv.py', 'fine_tuning.py']
+        ['resnet50-ms_20e_csv.py', 'fine_tuning_resnet50.py']
     """
     found, waiting = [], [Path(path)]
     while waiting:

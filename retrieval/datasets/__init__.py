@@ -11,6 +11,7 @@ from .benchmarks.google_landmarks_v2 import GoogleLandmarksV2
 from .benchmarks.inaturalist2018 import INaturalist2018
 from .benchmarks.inshop import InShop
 from .benchmarks.market1501 import Market1501
+from .benchmarks.objects import Objects
 from .benchmarks.revisited import RevisitedOxford, RevisitedParis
 from .benchmarks.stanford_online_products import StanfordOnlineProducts
 from .benchmarks.veri776 import VeRi776
@@ -45,7 +46,7 @@ __all__ = [
     'HierarchicalBatchSampler', 'HierarchicalSampler', 'INaturalist2018', 'ImageFolder',
     'ImageList', 'InShop', 'InfiniteSampler', 'LimitLongEdge', 'Listing', 'LoadCachedFeatures',
     'LoadImage', 'LoadImageFromFile', 'MPerClassBatchSampler', 'MPerClassSampler', 'Market1501',
-    'MissingImageError', 'MultiView', 'PackInputs', 'RandomAffine', 'RandomCrop',
+    'MissingImageError', 'MultiView', 'Objects', 'PackInputs', 'RandomAffine', 'RandomCrop',
     'RandomResizedCrop', 'ReidentificationDataset', 'RepeatDataset', 'ResizeEdge',
     'RetrievalDataset', 'RevisitedOxford', 'RevisitedParis', 'StanfordOnlineProducts',
     'UnreadableImageError', 'VeRi776', 'build_pipeline', 'find_images', 'image_collate',

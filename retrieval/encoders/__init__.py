@@ -10,7 +10,10 @@ from .backbones.default import (
     DEFAULT_PIPELINE,
     DEFAULT_PREPROCESSOR,
     EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
 )
+from .backbones.dual_encoder import DualEncoder
 from .backbones.huggingface import HuggingFaceBackbone
 from .backbones.timm import TimmBackbone
 from .backbones.torchvision import TorchvisionBackbone
@@ -27,6 +30,7 @@ from .classifier import (
     update_classifier,
 )
 from .image_encoder import ImageEncoder, MultiScale, MultiScaleEncoder
+from .normalisation import fill_in, known_normalisation
 from .onnx_encoder import OnnxEncoder
 from .pooling import (
     RMAC,
@@ -36,11 +40,12 @@ from .pooling import (
     GeneralizedMeanPooling,
     GlobalAveragePooling,
     GlobalMaxPooling,
+    PartsPooling,
     RegionalGeM,
     SPoC,
 )
 from .preprocessor import RetrievalDataPreprocessor
-from .presets import PRESETS, preset
+from .presets import PRESETS, WORD_PRESETS, preset
 from .projection import BatchNormNeck, Projection, start_at_components
 from .weights import Checkpoint, WeightReport, load_weights, read_weights
 from .whitening import (
@@ -55,15 +60,17 @@ from .whitening import (
 
 __all__ = [
     'AttentionPooling', 'BatchNormNeck', 'CachedFeatures', 'Checkpoint', 'ClsTokenPooling',
-    'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'EfficientNetLite0',
-    'GeMPlus', 'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
+    'CutMix', 'DEFAULT_ENCODER', 'DEFAULT_PIPELINE', 'DEFAULT_PREPROCESSOR', 'DualEncoder',
+    'EfficientNetLite0', 'EfficientNetLite1', 'EfficientNetLite2', 'GeMPlus',
+    'GeneralizedMeanPooling', 'GlobalAveragePooling', 'GlobalMaxPooling',
     'HuggingFaceBackbone', 'ImageEncoder', 'Mixup', 'MultiScale', 'MultiScaleEncoder',
-    'OnnxEncoder', 'PRESETS', 'Projection', 'RMAC', 'RandomBatchAugment', 'Recognizer',
-    'RegionalGeM', 'ResizeMix',
-    'RetrievalDataPreprocessor', 'SPoC', 'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone',
-    'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder', 'fit_learned_whitening',
-    'fit_pca_whitening', 'fit_whitening', 'fit_zca_whitening', 'get_module_at_path',
-    'get_path_to_ultimate_classifier', 'get_ultimate_classifier', 'load_weights',
+    'OnnxEncoder', 'PRESETS', 'PartsPooling', 'Projection', 'RMAC', 'RandomBatchAugment',
+    'Recognizer', 'RegionalGeM', 'ResizeMix', 'RetrievalDataPreprocessor', 'SPoC',
+    'SUPPORTED_MODELS', 'TimmBackbone', 'TorchvisionBackbone',
+    'WORD_PRESETS', 'WeightReport', 'Whitening', 'WhiteningFit', 'build_encoder',
+    'fill_in', 'fit_learned_whitening', 'fit_pca_whitening', 'fit_whitening',
+    'fit_zca_whitening', 'get_module_at_path', 'get_path_to_ultimate_classifier',
+    'get_ultimate_classifier', 'known_normalisation', 'load_weights',
     'preset', 'principal_components', 'read_weights', 'set_module_at_path',
     'split_backbone_classifier', 'start_at_components', 'update_classifier',
 ]

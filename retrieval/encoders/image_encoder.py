@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..registry import MODELS, unknown_name
 from ..similarity import normalize
 from .build import build_encoder
-from .pooling import ClsTokenPooling, Pooling
+from .pooling import ClsTokenPooling, PartsPooling, Pooling
 from .projection import build_projection
 from .weights import load_weights
 from .whitening import Whitening, build_whitening
@@ -48,6 +48,8 @@ class ImageEncoder(BaseModule):
 
     Attributes:
         embedding_size: D, or None where a foreign backbone or projection does not say its width.
+        parts: of how many vectors behind one another an embedding consists, each of length 1 where
+            ``normalize``; more than 1 with :class:`~retrieval.encoders.PartsPooling`.
 
     Raises:
         ValueError: a part's config is refused, or the backbone's width is needed and unknown.
@@ -71,6 +73,8 @@ class ImageEncoder(BaseModule):
         width = in_features if in_features is not None else _width(self.backbone)
         self.pooling = _build_pooling(pooling, width)
         self._tell_tokens()
+        self.parts = max((module.parts for module in self.pooling.modules()
+                          if isinstance(module, PartsPooling)), default=1)
         self.projection = build_projection(projection, width)
         self.in_features = width
         self._projected: int | None = (
@@ -101,10 +105,10 @@ class ImageEncoder(BaseModule):
     @property
     def embedding_size(self) -> int | None:
         """D, or None where a foreign part does not say its width."""
-        if isinstance(self.whitening, nn.Identity) or (
-                isinstance(self.whitening, Whitening) and not bool(self.whitening.fitted)):
-            return self._projected
-        return getattr(self.whitening, 'out_features', None)
+        fitted = not isinstance(self.whitening, nn.Identity) and (
+            not isinstance(self.whitening, Whitening) or bool(self.whitening.fitted))
+        width = getattr(self.whitening, 'out_features', None) if fitted else self._projected
+        return None if width is None else self.parts * width
 
     def init_weights(self) -> None:
         """MMEngine's initialisation, unless the weights came from a file."""
@@ -131,14 +135,36 @@ class ImageEncoder(BaseModule):
             TypeError: the images are not floating point.
         """
         _check_images(images)
-        described = self.describe(images)
+        found = self._whitened(self.describe(images))
+        return found.flatten(1)  # several vectors of an image stand behind one another
+
+    @property
+    def has_words(self) -> bool:
+        """True where the backbone has a text tower too (:class:`DualEncoder`)."""
+        return bool(getattr(self.backbone, 'has_words', False))
+
+    def embed_words(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings ``(B, D)`` float32 of texts, which go the way of images from the projection
+        on.
+
+        Raises:
+            ValueError: the backbone has no text tower.
+        """
+        if not self.has_words:
+            name = getattr(self.backbone, 'model_name', type(self.backbone).__name__)
+            raise ValueError(f'The encoder {name} has no text tower, so it cannot take words.')
+        backbone: Any = self.backbone
+        found = backbone.embed_words(texts)
+        return self._whitened(self._scaled(self.projection(found).float()))
+
+    def _whitened(self, described: Tensor) -> Tensor:
         if isinstance(self.whitening, nn.Identity):
             return described
         return self._scaled(self.whitening(described).float())
 
     def describe(self, images: Tensor) -> Tensor:
         """The input of the whitening, ``(B, D)`` float32: projected, of length 1 where
-        ``normalize``, and in evaluation joined from all scales.
+        ``normalize``, and in evaluation joined from all scales; of several parts ``(B, P, D)``.
         """
         if self.multi_scale is None or self.training:
             return self._describe(images)
@@ -151,11 +177,11 @@ class ImageEncoder(BaseModule):
         return normalize(embeddings) if self.normalize else embeddings
 
     def pool(self, images: Tensor) -> Tensor:
-        """The input of the projection: the pooled features ``(B, C)``."""
+        """The input of the projection: the pooled features ``(B, C)``, or ``(B, P, C)``."""
         pooled = self.pooling(self.backbone(images))
         if isinstance(pooled, (tuple, list)):
             pooled = pooled[-1]
-        if pooled.ndim != 2:
+        if pooled.ndim != (2 if self.parts == 1 else 3):
             raise ValueError(f'The features {tuple(pooled.shape)} are not pooled to (B, C): set '
                              "pooling, as dict(type='GlobalAveragePooling').")
         return pooled
@@ -172,6 +198,9 @@ class ImageEncoder(BaseModule):
         """
         if part not in ('pooling', 'projection'):
             raise ValueError(f"part must be 'pooling' or 'projection', got {part!r}.")
+        if self.parts > 1:
+            raise ValueError(f'Each image has {self.parts} vectors here: fit with the pooling of '
+                             'PartsPooling alone, and set PartsPooling afterwards.')
         whole = part == 'projection'
         shortened = ImageEncoder(
             self.backbone, self.pooling, self.projection if whole else None,
@@ -288,7 +317,7 @@ class MultiScale(nn.Module):
             return embeddings.mean(0)
         if self.aggregate == 'max':
             return embeddings.amax(0)
-        lowest = embeddings.amin((0, 2)).clamp(max=0)[:, None]
+        lowest = embeddings.amin((0, -1)).clamp(max=0)[..., None]
         return (embeddings - lowest).pow(self.p).mean(0).pow(1 / self.p) + lowest
 
     def extra_repr(self) -> str:

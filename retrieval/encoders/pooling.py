@@ -6,6 +6,7 @@ the base class: a pooling of one's own is a class with a method ``pool``.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from ..checks import whole_number
 from ..registry import MODELS
 from ..similarity import normalize
+from .build import build_encoder
 
 Features = Tensor | tuple[Tensor, ...] | list[Tensor]
 
@@ -419,3 +421,60 @@ class RegionalGeM(Pooling):
 
     def extra_repr(self) -> str:
         return f'p={self.p:.4g}, size={self.size}'
+
+
+@MODELS.register_module()
+class PartsPooling(Pooling):
+    """Several vectors of an image from one pass: of the whole map, and of a grid of its parts,
+    ``(B, C, H, W) -> (B, P, C)``.
+
+    A level l is a grid of l by l parts that are ``2 / (l + 1)`` of the map wide and high, so that
+    neighbours share half. :class:`ImageEncoder` hands the vectors on behind one another, and
+    :class:`retrieval.index.PartsIndex` compares them. Tokens count as a square map.
+
+    Args:
+        pooling: config or module of another pooling, which pools each part.
+        levels: the sides of the grids; ``(3,)`` makes 10 vectors, ``(2, 3)`` makes 14.
+        num_prefix_tokens: see :class:`Pooling`.
+
+    Raises:
+        ValueError: a level is below 2, or there is none.
+        TypeError: the pooling is neither config nor module.
+
+    Example:
+        >>> PartsPooling(levels=(2,))(torch.rand(1, 8, 6, 4)).shape
+        torch.Size([1, 5, 8])
+    """
+
+    def __init__(self, pooling: Any = dict(type='retrieval.GeneralizedMeanPooling'),  # noqa: B006, C408
+                 levels: Sequence[int] = (3,), num_prefix_tokens: int | None = None) -> None:
+        super().__init__(num_prefix_tokens)
+        self.levels = tuple(whole_number('levels', level, 2) for level in levels)
+        if not self.levels:
+            raise ValueError('PartsPooling wants a level at least, such as levels=(3,).')
+        self.pooling = build_encoder(pooling, 'pooling')
+        self.parts = 1 + sum(level * level for level in self.levels)
+
+    def forward(self, features: Features) -> Tensor:
+        features = self.feature_map(last_of(features))
+        return torch.stack([self.pooling(features[:, :, top:bottom, left:right])
+                            for top, bottom, left, right in self.regions(*features.shape[2:])], 1)
+
+    def regions(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """Top, bottom, left and right of the whole map and of each part, a row after the other."""
+        found = [(0, height, 0, width)]
+        for level in self.levels:
+            rows, columns = _spans(height, level), _spans(width, level)
+            found += [(*row, *column) for row in rows for column in columns]
+        return found
+
+    def extra_repr(self) -> str:
+        return f'levels={self.levels}'
+
+
+def _spans(size: int, level: int) -> list[tuple[int, int]]:
+    """Where so many parts of an edge begin and end, each of which is at least a position wide."""
+    wide = 2 * size / (level + 1)
+    starts = [round(place * (size - wide) / (level - 1)) for place in range(level)]
+    starts = [min(start, size - 1) for start in starts]
+    return [(start, min(size, max(start + 1, round(start + wide)))) for start in starts]

@@ -21,9 +21,11 @@ from .batch_augments import RandomBatchAugment
 class RetrievalDataPreprocessor(BaseDataPreprocessor):
     """Stack the images of a batch to ``(B, C, H, W)`` float32 on the model's device.
 
-    By default nothing is normalised. In order: channels are reversed (``to_rgb``), the values
-    become float32 and normalised, images of unequal size are padded at the bottom and the right
-    to the largest of the batch, and labels and images are mixed (in training only).
+    By default nothing is normalised; a retriever fills in the normalisation that its encoder's
+    pretrained weights want, see :func:`retrieval.encoders.fill_in`. In order: channels are reversed
+    (``to_rgb``), the values become float32 and normalised, images of unequal size are padded at the
+    bottom and the right to the largest of the batch, and labels and images are mixed (in training
+    only).
 
     A padded image depends on the batch that it is in, and so would its embedding: outside training
     a retriever encodes the sizes of a batch one after the other (:func:`parts_of_one_size`).
@@ -31,6 +33,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
     Args:
         mean: subtracted, one number a channel or one for all; in the unit of the pixels.
         std: divided by, as ``mean``, which it comes together with.
+        only_bytes: normalise uint8 images alone; others the pipeline has normalised.
         to_rgb: reverse the channels of three-channel images.
         pad_size_divisor: pad height and width to multiples of this.
         pad_value: what is padded with, after normalisation.
@@ -59,7 +62,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
     def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                  to_rgb: bool = False, pad_size_divisor: int = 1, pad_value: float = 0,
                  to_onehot: bool = False, num_classes: int | None = None,
-                 batch_augments: Any = None, non_blocking: bool = False) -> None:
+                 batch_augments: Any = None, non_blocking: bool = False, *,
+                 only_bytes: bool = False) -> None:
         super().__init__(non_blocking)
         self._norm = _checked_norm(mean, std)
         if self._norm is not None:
@@ -67,6 +71,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         if num_classes is not None:
             whole_number('num_classes', num_classes)
+        self.only_bytes = only_bytes
         self.to_rgb = to_rgb
         self.pad_size_divisor = whole_number('pad_size_divisor', pad_size_divisor)
         self.pad_value = pad_value
@@ -78,7 +83,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         """All that changes an image's encoding at test time, as plain values for JSON."""
         mean, std = self._norm or (None, None)
         return {'type': type(self).__name__, 'mean': mean, 'std': std, 'to_rgb': self.to_rgb,
-                'pad_size_divisor': self.pad_size_divisor, 'pad_value': float(self.pad_value)}
+                'pad_size_divisor': self.pad_size_divisor, 'pad_value': float(self.pad_value),
+                **({'only_bytes': True} if self.only_bytes else {})}
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """A batch for the model.
@@ -141,7 +147,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         elif self.to_rgb and channels != 1:
             raise ValueError(f'to_rgb reverses three channels, the images have {channels}.')
         given, images = images, images.float()
-        if self._norm is None:
+        if self._norm is None or self.only_bytes and given.dtype != torch.uint8:
             return images
         if self.mean.shape[0] not in (1, channels):
             raise ValueError(f'mean and std have {self.mean.shape[0]} numbers for images of '

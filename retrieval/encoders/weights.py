@@ -215,13 +215,21 @@ def load_weights(module: nn.Module, checkpoint: Any, ignore: Sequence[str] = ())
         2
     """
     chosen = Checkpoint.of(checkpoint)
+    weights = chosen.weights_for(module.state_dict())
+    make_room(module, weights)
     own = module.state_dict()
-    weights = chosen.weights_for(own)
     report = compare(own, weights, ignore)
     chosen.check(own, weights, report)
     fill(module, own, weights, report)
     report.log(chosen.path, len(own))
     return report
+
+
+def make_room(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Let parts with state of any length, such as a tokenizer, take the length that is given."""
+    for name, part in module.named_modules():
+        if hasattr(part, 'make_room'):
+            part.make_room(given, f'{name}.' if name else '')
 
 
 def fill(module: nn.Module, own: Mapping[str, Tensor], weights: Mapping[str, Tensor],

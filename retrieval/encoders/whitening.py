@@ -88,9 +88,9 @@ class Whitening(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Raises ValueError for embeddings of another width."""
-        if embeddings.shape[1] != self.in_features:
+        if embeddings.shape[-1] != self.in_features:
             raise ValueError(f'The whitening takes embeddings of width {self.in_features}, got '
-                             f'{embeddings.shape[1]}: set in_features.')
+                             f'{embeddings.shape[-1]}: set in_features.')
         if not bool(self.fitted):
             if not self.training and not self._warned:
                 self._warned = True

@@ -42,14 +42,16 @@ from .verification import (
     threshold_at_far,
     threshold_at_precision,
 )
+from .without_labels import calibrate_without_labels
 
 __all__ = [
     'EmbeddingMetrics', 'EmbeddingSet', 'EvaluationTask', 'GalleryComparison', 'MatchCalibration',
     'PROTOCOLS', 'PairResults', 'PairScores', 'Protocol', 'QueryResults',
     'RetrievalAveragePrecision', 'RetrievalRecall', 'RocCurve', 'adjusted_mutual_information',
-    'calibrate', 'calibrate_pairs', 'choose_threshold', 'compare', 'compare_galleries',
-    'count_pairs', 'equal_error_rate', 'evaluate', 'evaluate_clusters', 'evaluate_levels',
-    'evaluate_protocol', 'evaluate_splits', 'evaluate_within_parents', 'false_non_match_rate',
+    'calibrate', 'calibrate_pairs', 'calibrate_without_labels', 'choose_threshold', 'compare',
+    'compare_galleries', 'count_pairs', 'equal_error_rate', 'evaluate', 'evaluate_clusters',
+    'evaluate_levels', 'evaluate_protocol', 'evaluate_splits', 'evaluate_within_parents',
+    'false_non_match_rate',
     'metric', 'metric_names', 'normalized_mutual_information', 'pairs_of', 'pairs_within',
     'per_query', 'precision_recall_curve', 'principal_component_fraction', 'rank_queries',
     'results_at', 'roc_auc', 'roc_curve', 'shares_a_label', 'single_shot_cmc', 'tar_at_far',

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import real_number
+from ..checks import real_number, whole_number
 from ..files import kind_of_file, write_json
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
@@ -29,6 +29,9 @@ from .verification import (
 
 CRITERIA = ('false_match_rate', 'precision', 'f1')
 METHODS = ('platt', 'isotonic')
+RANKS = (5, 30)
+_OF_BEST = 0.5  # of the best result's evidence that another match needs: a sure one stands alone
+_FEWEST = 3  # results for each that is passed over, else a tail is not fitted
 _FORMAT = 'retrieval.MatchCalibration'
 
 
@@ -37,15 +40,21 @@ class MatchCalibration:
     """A threshold on scores, thresholds of single classes, and the probability of a match.
 
     Args:
-        threshold: a score that reaches it is a match.
+        threshold: a score that reaches it is a match; with ``method='tail'``, evidence (see
+            :meth:`of_query`) that does.
         class_thresholds: by class, in the place of ``threshold`` where the class of the gallery's
             row is known.
-        method: ``'platt'`` or ``'isotonic'``, or None where there are no probabilities.
+        method: ``'platt'`` or ``'isotonic'``, or None where there are no probabilities; or
+            ``'tail'``: every query has a threshold of its own, from the scores of its ranking.
         slope, offset: of Platt's sigmoid, ``1 / (1 + exp(-(slope * score + offset)))``.
         knots: of the isotonic function, ``(score, probability)``, both rising; between them it is
             linear, and outside it stays as at the ends.
         similarity: the name of the similarity that the scores are of.
         measured: what the threshold did to the pairs that it was chosen on.
+        ranks: of ``'tail'``: how many first results are passed over, since they may match, and up
+            to which one the results are taken for such that do not.
+        location, scale: of ``'tail'``: what is taken from the evidence, and what it is then
+            divided by.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -64,18 +73,83 @@ class MatchCalibration:
     knots: list[tuple[float, float]] = field(default_factory=list)
     similarity: str = 'cosine_similarity'
     measured: dict[str, Any] = field(default_factory=dict)
+    ranks: tuple[int, int] = RANKS
+    location: float = 0.
+    scale: float = 1.
 
     def __post_init__(self) -> None:
         numbers = [self.threshold, *self.class_thresholds.values(), self.slope, self.offset,
+                   self.location, self.scale,
                    *(value for knot in self.knots for value in knot)]
         if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise ValueError('The thresholds and parameters of a calibration must be finite '
                              'numbers.')
-        if self.method is not None and self.method not in METHODS:
-            raise ValueError(unknown_name('method of calibration', self.method, METHODS))
+        if self.method is not None and self.method not in (*METHODS, 'tail'):
+            raise ValueError(unknown_name('method of calibration', self.method,
+                                          (*METHODS, 'tail')))
+        first, last = (whole_number('ranks', rank) for rank in self.ranks)
+        if last < _FEWEST * first or self.scale <= 0:
+            raise ValueError(f'ranks must be (first, last), the last at least {_FEWEST} times the '
+                             f'first, and scale above 0; got {(first, last)} and {self.scale}.')
+        self.ranks = (first, last)
         self.knots = [(float(score), float(share)) for score, share in self.knots]
         if self.method == 'isotonic' and (not self.knots or self.knots != sorted(self.knots)):
             raise ValueError('An isotonic calibration needs knots with rising scores.')
+
+    @property
+    def depth(self) -> int:
+        """How many results of a query are needed to say which of them match."""
+        return self.ranks[1] if self.method == 'tail' else 0
+
+    @property
+    def fewest(self) -> int:
+        """How many results a query must have for that."""
+        return _FEWEST * self.ranks[0] if self.method == 'tail' else 0
+
+    def of_query(self, scores: Sequence[float] | np.ndarray) -> MatchCalibration:
+        """The calibration for one query: itself, but for ``method='tail'``.
+
+        There, an exponential tail (the generalised Pareto one with shape 0) is fitted to the
+        query's results behind the first few: the scores at ranks r fall on a line over log r
+        (Kratz and Resnick, "The QQ-estimator and heavy tails", 1996). It says how many results
+        that do not match are to be expected at a score or above, as the E-value of a sequence
+        search does (Karlin and Altschul, PNAS 1990). Minus the logarithm of that number is the
+        evidence for a match; that a query's own nearest non-matches set the scale is what score
+        normalisation by a cohort does for speakers (Matejka et al., Interspeech 2017). The
+        probability is the logistic function of the evidence: one half where one result that does
+        not match is expected. A match needs half of the best result's evidence too: beside a sure
+        one, what is hardly better than chance is none.
+
+        Args:
+            scores: of the query's results, the highest first; :attr:`depth` of them are read.
+
+        Returns:
+            A calibration with a threshold for the query's scores, and probabilities.
+
+        Raises:
+            ValueError: there are too few results to say what does not match.
+
+        Example:
+            >>> tail = MatchCalibration(0., method='tail')
+            >>> scores = [.9, *(.5 - .05 * math.log(rank) for rank in range(1, 40))]
+            >>> own = tail.of_query(scores)
+            >>> own.is_match(.9), own.is_match(.5), round(own.probability(.6), 2)
+            (True, False, 0.86)
+        """
+        if self.method != 'tail':
+            return self
+        values = np.asarray(scores, dtype=np.float64)[None]
+        slope, offset = (float(part[0]) for part in tail_lines(values, self.ranks))
+        slope, offset = slope / self.scale, (offset - self.location) / self.scale
+        bar = max(self.threshold, _OF_BEST * (slope * float(values[0, 0]) + offset))
+        return MatchCalibration((bar - offset) / slope, method='platt', slope=slope,
+                                offset=offset, similarity=self.similarity)
+
+    def _check_flat(self) -> None:
+        if self.method == 'tail':
+            raise ValueError('This calibration judges a result by the whole ranking of its query: '
+                             'take calibration.of_query(scores) for each query, or calibrate with '
+                             'labels.')
 
     def probability(self, scores: Any) -> Any:
         """The probability of a match.
@@ -87,8 +161,9 @@ class MatchCalibration:
             Values in [0, 1] of the same kind and shape.
 
         Raises:
-            ValueError: the calibration has no probabilities.
+            ValueError: the calibration has no probabilities, or is one of a whole ranking.
         """
+        self._check_flat()
         if self.method is None:
             raise ValueError('This calibration holds thresholds alone: calibrate with '
                              "method='platt' or 'isotonic' for probabilities.")
@@ -107,6 +182,7 @@ class MatchCalibration:
 
     def threshold_of(self, label: Any = None) -> float:
         """The threshold of a class, by its name or number; the common one where it has none."""
+        self._check_flat()
         return self.class_thresholds.get(str(label), self.threshold)
 
     def is_match(self, scores: Any, labels: Sequence[Any] | None = None) -> Any:
@@ -120,7 +196,7 @@ class MatchCalibration:
             A bool, or booleans of the same kind and shape.
         """
         if labels is None:
-            return scores >= self.threshold
+            return scores >= self.threshold_of()
         bars = [self.threshold_of(label) for label in labels]
         if isinstance(scores, Tensor):
             return scores >= torch.tensor(bars, dtype=scores.dtype, device=scores.device)
@@ -129,6 +205,11 @@ class MatchCalibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration as JSON, under a temporary name first."""
         content = {'format': _FORMAT, 'version': 1, **asdict(self)}
+        if self.method == 'tail':
+            content['version'] = 2
+        else:  # as earlier releases read it
+            for name in ('ranks', 'location', 'scale'):
+                del content[name]
         write_json(path, content)
 
     @classmethod
@@ -145,13 +226,48 @@ class MatchCalibration:
             content = json.loads(Path(path).read_text(encoding='utf-8'))
             if not isinstance(content, dict) or content.pop('format', None) != _FORMAT:
                 raise ValueError('it holds something else')
-            if content.pop('version', None) != 1:
+            if content.pop('version', None) not in (1, 2):
                 raise ValueError('it was written by a later release')
             return cls(**content)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f'{str(path)!r} is no calibration that can be read: it '
                              f'seems to be {kind_of_file(path)} ({error})'
                              ) from error
+
+
+def tail_lines(scores: np.ndarray,
+               ranks: tuple[int, int] = RANKS) -> tuple[np.ndarray, np.ndarray]:
+    """The evidence for a match as a line over the score, for each query.
+
+    Args:
+        scores: ``(Q, n)`` float64, each row falling.
+        ranks: see :class:`MatchCalibration`. Where there are fewer results, all behind the first
+            few are read.
+
+    Returns:
+        Slopes and offsets ``(Q,)``; ``slope * score + offset`` is minus the logarithm of the
+        number of non-matches that are to be expected at the score or above.
+
+    Raises:
+        ValueError: there are fewer than three times the first rank of results.
+
+    Example:
+        >>> slope, offset = tail_lines(-np.log(np.arange(1, 41) - 0.5)[None])
+        >>> abs(slope.item() - 1) < 1e-9, abs(offset.item()) < 1e-9
+        (True, True)
+    """
+    first, last = ranks[0], min(ranks[1], scores.shape[-1])
+    if last < _FEWEST * first:
+        raise ValueError(f'There are {last} results, and to say what does not match takes '
+                         f'{_FEWEST * first} at least: search more pictures.')
+    evidence = -np.log(np.arange(first, last) + 0.5)  # of the scores at these ranks
+    part = scores[:, first:last]
+    apart = evidence - evidence.mean()
+    mean = part.mean(1)
+    spread = (part - mean[:, None]) @ apart / (apart @ apart)  # of a score, for 1 of evidence
+    # equal scores have no tail: whatever is above them is beyond it
+    slope = 1 / np.maximum(spread, 1e-9 * np.maximum(1, np.abs(mean)))
+    return slope, evidence.mean() - slope * mean
 
 
 def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float | None = None,

@@ -76,7 +76,7 @@ class EmbeddingMetrics(GatheredMetric):
                  similarity: str | SimilarityFn | None = None, average: str | None = None,
                  protocol: str | None = None, exclude_same: str | Sequence[str] | None = None,
                  relevance: Relevance | None = None, confidence: float | None = None,
-                 per_class_file: str | None = None, precision: str = 'float32',
+                 per_class_file: str | None = None, precision: str = 'auto',
                  empty_queries: str = 'skip',
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         self.protocol: Protocol | None = None

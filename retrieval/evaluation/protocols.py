@@ -107,6 +107,8 @@ _REVISITED = dict(
             'medium': Level(('gt_easy', 'gt_hard'), ('gt_junk',)),
             'hard': Level(('gt_hard',), ('gt_junk', 'gt_easy'))})
 
+_OWN = 'this package; each picture is searched among the others'
+
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
     Protocol('CUB200', ('Recall@1', 'Recall@2', 'Recall@4', 'Recall@8', 'R-Precision', 'MAP@R'),
              'Oh Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, CVPR '
@@ -135,6 +137,10 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
     Protocol('VeRi776', ('mAP', 'CMC@1', 'CMC@5', 'CMC@10', 'mINP'),
              'Liu et al., A Deep Learning-Based Approach to Progressive Vehicle Re-identification, '
              'ECCV 2016', exclude_same=('camera',)),
+    Protocol('Glyphs', ('Recall@1', 'MAP@R', 'R-Precision', 'mAP'), _OWN),
+    Protocol('Objects', ('Recall@1', 'MAP@R', 'R-Precision', 'mAP'), _OWN),
+    Protocol('Copies', ('mAP', 'Recall@1', 'Recall@10'),
+             'this package; copies whose photograph is not in the gallery are left out'),
 )}
 
 

@@ -22,7 +22,8 @@ _NEEDED = {'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
            'openvino': ('onnx', 'onnxscript', 'onnxruntime', 'openvino'), 'torchscript': ()}
 _LARGEST_HALF = 65504
 _OPSET = 18
-_QUANTIZED = ['Conv', 'Gemm', 'MatMul']
+# With the activations, since else the range of a convolution is that before they have cut it.
+_QUANTIZED = ['Conv', 'Gemm', 'MatMul', 'Clip', 'Relu']
 
 
 def check_formats(format: str, precision: str) -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+#: What the embeddings of images depend on, by its name in words.
 _PARTS = {'weights': "the encoder's weights", 'preprocessor': "the data preprocessor's settings",
           'pipeline': 'the test pipeline', 'pooling': "the pooling's settings",
           'whitening': "the whitening's settings"}
@@ -23,7 +24,9 @@ class FingerprintError(ValueError):
 class Fingerprint:
     """SHA-256 of each part that decides what an image is encoded to; None where it is not known.
 
-    Library versions are recorded beside it, and not compared.
+    ``words`` is that of the text tower with its tokenizer, which images do not depend on: it is
+    compared where words are searched for. Library versions are recorded beside it, and not
+    compared.
 
     Example:
         >>> Fingerprint('a', pipeline='p').differences(Fingerprint('b', pipeline='p'))
@@ -35,6 +38,7 @@ class Fingerprint:
     pipeline: str | None = None
     pooling: str | None = None
     whitening: str | None = None
+    words: str | None = None
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The parts that differ, in words; one that either side does not know does not count."""
@@ -44,20 +48,26 @@ class Fingerprint:
 
     def completed(self, other: Fingerprint) -> Fingerprint:
         """The parts, and where one is not known that of ``other``."""
-        return Fingerprint(*(getattr(self, part) or getattr(other, part) for part in _PARTS))
+        return Fingerprint(*(getattr(self, part.name) or getattr(other, part.name)
+                             for part in fields(self)))
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, str | None]) -> Fingerprint:
         """From what :meth:`as_dict` gave; parts that this release does not know are left out."""
-        return cls(**{part: parts.get(part) for part in _PARTS})
+        return cls(**{part.name: parts.get(part.name) for part in fields(cls)})
 
     def as_dict(self) -> dict[str, str | None]:
-        """The parts by name, for a manifest."""
-        return asdict(self)
+        """The parts by name, for a manifest; ``words`` where there are any."""
+        found = asdict(self)
+        return found if self.words else {part: found[part] for part in _PARTS}
 
 
-def hash_weights(module: nn.Module) -> str:
+def hash_weights(module: nn.Module, among: Collection[str] | None = None) -> str:
     """SHA-256 over the names, dtypes, shapes and bytes of a module's state, in hexadecimal.
+
+    Args:
+        module: any.
+        among: the names that count; None for all.
 
     Example:
         >>> one, other = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -68,6 +78,8 @@ def hash_weights(module: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if among is not None and name not in among:
+            continue
         digest.update(f'{name}|'.encode())
         if isinstance(value, Tensor):
             digest.update(f'{value.dtype}|{tuple(value.shape)}|'.encode())

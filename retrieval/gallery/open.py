@@ -8,6 +8,7 @@ import math
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..files import kind_of_file, sync_folder
-from ..foreign_files import available_memory, refuse_oversized, refuse_special
+from ..foreign_files import available_memory, refuse_oversized, refuse_special, unpacked
 from ..tensor_file import GALLERY_FILE, DamagedError, StringColumn, map_file, read_header
 from .file import Contents, open_gallery_file
 from .fingerprint import Fingerprint
@@ -46,14 +47,20 @@ def is_gallery(path: str | os.PathLike[str]) -> bool:
 
 
 def in_bundle(path: str | os.PathLike[str]) -> Path | None:
-    """The gallery file in the folder of a bundle, None where there is none.
+    """The gallery file in the folder or the ``.zip`` of a bundle, None where there is none.
 
     Example:
         >>> in_bundle('no/such/folder') is None
         True
     """
-    file = Path(path) / 'gallery.safetensors'
-    return file if file.is_file() and file.with_name('config.json').is_file() else None
+    names = ('gallery.safetensors', 'config.json')
+    if os.path.isfile(path) and zipfile.is_zipfile(path):  # and so is what numpy or torch saved
+        with zipfile.ZipFile(path) as archive:
+            if not set(names) <= set(archive.namelist()):
+                return None
+        return unpacked(path, names) / names[0]
+    file = Path(path) / names[0]
+    return file if file.is_file() and file.with_name(names[1]).is_file() else None
 
 
 def open_path(path: str | os.PathLike[str], copy: bool = False) -> Contents | dict[str, Any]:

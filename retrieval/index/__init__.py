@@ -8,9 +8,10 @@ from .lock import changes, reads
 from .milvus.connection import MilvusError, MilvusUnavailable
 from .milvus.index import MilvusIndex
 from .open import index_type, open_index
+from .parts import PartsIndex
 
 __all__ = [
     'Capabilities', 'ExactIndex', 'FaissIndex', 'Index', 'MilvusError', 'MilvusIndex',
-    'MilvusUnavailable', 'RowIds', 'changes', 'check_gallery', 'gallery_digest', 'index_type',
-    'open_index', 'reads',
+    'MilvusUnavailable', 'PartsIndex', 'RowIds', 'changes', 'check_gallery', 'gallery_digest',
+    'index_type', 'open_index', 'reads',
 ]

@@ -225,7 +225,12 @@ class Tuner:
                 index.add(rows, range(first, first + len(rows)))
             seconds = time.perf_counter() - start
             for factor in candidate.factors:
-                yield from self._settings(index, candidate, factor, seconds, enough)
+                best = 0.0
+                for one in self._settings(index, candidate, factor, seconds, enough):
+                    best = max(best, one.recall)
+                    yield one
+                if enough is not None and best >= enough:
+                    break  # to rescore more is only slower
         except TimeoutError:
             yield Trial(dict(type='retrieval.FaissIndex', **candidate.options), candidate.name(),
                         error='building it does not end within the time limit')

@@ -137,7 +137,7 @@ class MatchFinder:
     def _threshold(self, threshold: float | None) -> float:
         bar = self.threshold if threshold is None else self._checked(threshold)
         if bar is None and self.calibration is not None:
-            bar = self.calibration.threshold
+            bar = self.calibration.threshold_of()
             bar = bar if self.distance.is_inverted else -bar
         if bar is None:
             raise ValueError('There is no threshold: give one to MatchFinder, or to this call.')

@@ -14,15 +14,20 @@ import torch
 from torch import Tensor
 
 from .. import distributed
-from .cpu import best_columns
-from .lists import best_keys, best_of_lists, from_keys, keys_of
+from . import rounded
+from .cpu import LOWEST, best_columns, lower_bound
+from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
 from .prepared import PreparedGallery
-from .threads import in_order
+from .row_sets import RowSets
+from .threads import in_order, shares
+from .topk import best_rows
 
 DEEPEST = 64      # beyond that many rows for each query the lists cost more than the second half
 _STRIP = 768      # rows of a tile
 _TILE_SHARE = 2   # a tile is passed over twice: half of the budget stays nearer
 _PENDING = 2 ** 17
+_AHEAD = 24       # tiles of each thread that wait while the bars are raised
+_BLOCK = 2048     # queries whose candidates are scored again together
 
 
 Tile = tuple[int, int, int, int]  # top, bottom, left, right
@@ -63,25 +68,92 @@ class BestRows:
 
     def settle(self) -> None:
         """Take in what was noted, and raise the bars."""
-        keys = self._best(ordered=False)
+        keys = best_keys(self._parts(), self.num_queries, self.k, ordered=False)
         self.bar = from_keys(keys.max(axis=1))[0]
         there = keys >> 32 != 0x7F800000  # the key of -inf
         queries = np.repeat(np.arange(self.num_queries), there.sum(axis=1))
         self._kept = Found(queries, keys[there])
         self._pending, self._count = [], 0
 
-    def _best(self, ordered: bool) -> np.ndarray:
+    def first(self, scores: np.ndarray, top: int, left: int) -> Found:
+        """For the queries from ``top`` on, which have no bar yet, the best of a tile's rows."""
+        values, places = best_columns(scores, min(self.k, scores.shape[1]))
+        query, nth = np.nonzero(places >= 0)
+        return Found(query + top, keys_of(values[query, nth], places[query, nth] + left))
+
+    def _parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         parts: list[tuple[np.ndarray, np.ndarray]] = [self._kept]
         if self._count:
             queries, keys = (np.concatenate(part) for part in zip(*self._pending, strict=True))
             order = np.sort(queries << 32 | np.arange(len(queries))) & 0xFFFFFFFF
             parts.append(Found(queries[order], keys[order]))
-        return best_keys(parts, self.num_queries, self.k, ordered)
+        return parts
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores ``(N, k)`` float32 descending and rows int64, filled with ``-inf`` and -1."""
-        scores, rows = from_keys(self._best(ordered=True))
+        scores, rows = from_keys(best_keys(self._parts(), self.num_queries, self.k))
         return torch.from_numpy(scores), torch.from_numpy(rows)
+
+
+class NearRows(BestRows):
+    """The rows that may be among the k best of every query, by rounded scores; see
+    :mod:`~retrieval.ranking.rounded`.
+
+    Args:
+        gallery: the set, N rows.
+        vectors: its rows ``(N, D)`` float32 as queries.
+        k: how many are wanted of each.
+    """
+
+    def __init__(self, gallery: PreparedGallery, vectors: Tensor, k: int) -> None:
+        super().__init__(len(vectors), k)
+        self.gallery, self.vectors = gallery, vectors
+        self.reach = rounded.Reach(gallery, vectors)
+
+    def first(self, scores: np.ndarray, top: int, left: int) -> Found:
+        lowest = np.full(len(scores), LOWEST, np.float32)
+        if scores.shape[1] >= self.k:
+            queries = slice(top, top + len(scores))
+            lowest = self.reach.below(lower_bound(scores, self.k), queries)
+        query, other = np.divmod(np.flatnonzero(scores >= lowest[:, None]), scores.shape[1])
+        return Found(query + top, keys_of(scores[query, other], other + left))
+
+    def settle(self) -> None:
+        queries, keys = (np.concatenate(part) for part in zip(self._kept, *self._pending,
+                                                              strict=True))
+        order = np.argsort(queries, kind='stable')  # mostly in order as they are
+        queries, keys = queries[order], keys[order]
+        worst = best_keys([(queries, keys)], self.num_queries, self.k, ordered=False).max(axis=1)
+        with np.errstate(over='ignore'):  # from the lowest to -inf
+            below = np.nextafter(self.reach.below(scores_of(worst)), np.float32(-np.inf))
+        self.bar = np.where(self.bar == rounded.LOST, self.bar, below)
+        for _ in range(2):  # the second time without those that are lost
+            near = scores_of(keys) > self.bar[queries]
+            queries, keys = queries[near], keys[near]
+            lost = rounded.too_many([(queries, keys)], self.num_queries, self.k)
+            if not lost.any():
+                break
+            self.bar[lost] = rounded.LOST
+        self._kept, self._pending, self._count = Found(queries, keys), [], 0
+        self._limit = max(self._limit, len(queries))
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        queries, rows = self._kept.queries, from_keys(self._kept.keys)[1]
+
+        def work(block: tuple[int, int]) -> tuple[Tensor, Tensor]:
+            start, stop = block
+            part = slice(*np.searchsorted(queries, block))
+            return rounded.exact_lists(self.gallery, self.vectors[start:stop],
+                                       queries[part] - start, rows[part], self.k)
+
+        blocks = shares(self.num_queries, -(-self.num_queries // _BLOCK))
+        lists = zip(*in_order(work, blocks), strict=True)
+        scores, places = (torch.cat(part) for part in lists)
+        lost = torch.from_numpy(np.flatnonzero(self.bar == rounded.LOST))
+        if len(lost):
+            itself = RowSets.from_rows(lost, self.num_queries)
+            scores[lost], places[lost] = best_rows(self.gallery, self.vectors[lost], self.k, itself)
+        return scores, places
 
 
 def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 0,
@@ -99,20 +171,27 @@ def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 
         Scores ``(N, k)`` float32 descending and rows ``(N, k)`` int64; where there are fewer,
         ``-inf`` and -1. Among equal scores the lower row comes first.
     """
-    best = BestRows(len(gallery), k)
-    vectors = gallery.own_queries().contiguous().numpy()
+    vectors = gallery.own_queries().contiguous()
+    by_halves = parts == 1 and rounded.pays(gallery, len(gallery), k)
+    best = NearRows(gallery, vectors, k) if by_halves else BestRows(len(gallery), k)
 
     def work(tile: Tile) -> list[Found]:
         top, bottom, left, right = tile
-        buffer = np.empty((bottom - top) * (right - left), dtype=np.float32)
-        scores = gallery.score_into(buffer, vectors[top:bottom], left, right)
+        if by_halves:  # a row is rounded as a query alike
+            size = (bottom - top) * (right - left)
+            scores = gallery.half_rows.score_into(
+                torch.empty(size, dtype=torch.bfloat16), torch.empty(size),
+                gallery.half_rows.rows[top:bottom], left, right)
+        else:
+            buffer = np.empty((bottom - top) * (right - left), dtype=np.float32)
+            scores = gallery.score_into(buffer, vectors[top:bottom].numpy(), left, right)
         if left == top:
             np.fill_diagonal(scores, -np.inf)
         return list(_above(best, scores, top, left, bottom))
 
     strips = _strips(gallery, tile_budget, part, parts)
     for tiles in (next(strips, []), chain.from_iterable(strips)):
-        for found in in_order(work, tiles):
+        for found in in_order(work, tiles, torch_alone=by_halves, ahead=_AHEAD):
             for pairs in found:
                 best.offer(pairs)
         best.settle()  # the first strip gives every query a bar
@@ -135,32 +214,26 @@ def _above(best: BestRows, scores: np.ndarray, top: int, left: int,
            bottom: int) -> Iterator[Found]:
     """The pairs that a tile offers: columns to the queries of its rows, and rows to its columns."""
     columns = left + scores.shape[1]
-    yield _of_rows(scores, best.bar[top:bottom], best.k, top, left)
+    yield _of_rows(best, scores, top, left)
     beyond = max(0, bottom - left)  # columns of the square on the diagonal were all queries above
     if left + beyond < columns:
-        yield _of_columns(scores[:, beyond:], best.bar[left + beyond:columns], best.k, top,
-                          left + beyond)
+        yield _of_columns(best, scores[:, beyond:], top, left + beyond)
 
 
-def _of_rows(scores: np.ndarray, bar: np.ndarray, k: int, top: int, left: int) -> Found:
+def _of_rows(best: BestRows, scores: np.ndarray, top: int, left: int) -> Found:
+    bar = best.bar[top:top + len(scores)]
     if np.isneginf(bar).any():
-        return _of_the_best(scores, k, top, left)
+        return best.first(scores, top, left)
     query, other = np.divmod(np.flatnonzero(scores > bar[:, None]), scores.shape[1])
     return Found(query + top, keys_of(scores[query, other], other + left))
 
 
-def _of_columns(scores: np.ndarray, bar: np.ndarray, k: int, top: int, left: int) -> Found:
+def _of_columns(best: BestRows, scores: np.ndarray, top: int, left: int) -> Found:
+    bar = best.bar[left:left + scores.shape[1]]
     if np.isneginf(bar).any():
-        return _of_the_best(np.ascontiguousarray(scores.T), k, left, top)
+        return best.first(np.ascontiguousarray(scores.T), left, top)
     other, query = np.divmod(np.flatnonzero(scores > bar), scores.shape[1])
     return Found(query + left, keys_of(scores[other, query], other + top))
-
-
-def _of_the_best(scores: np.ndarray, k: int, top: int, left: int) -> Found:
-    """For queries that have no bar yet their best rows of this tile."""
-    values, places = best_columns(scores, min(k, scores.shape[1]))
-    query, nth = np.nonzero(places >= 0)
-    return Found(query + top, keys_of(values[query, nth], places[query, nth] + left))
 
 
 def gathered(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ _SMALL = 2 ** 24     # fewer multiplications than that are done before a thread 
 _GROUPS = 4          # so many groups for each result that is wanted
 _ROOM = 3            # pairs kept for each result that is wanted before they are cut
 _LARGEST = 64        # a group's size, at the most
-_SAMPLED = 8         # one score of so many tells about where the bar is
+_SAMPLED = 7         # one score of so many tells where the bar is; prime, as classes may alternate
 _COUNTED = 48        # with more relevant rows a sort is cheaper than counting for each
 _LISTED = 64         # down to this depth all queries' lists are made together
 _SCANNED_TIES = 100  # with more values that tie, one sort of scores and rows is cheaper
@@ -89,6 +89,11 @@ class BestOfTiles:
         """Scores float32 and rows int64 ``(B, k)``, filled with ``-inf`` and -1."""
         scores, rows = from_keys(best_keys(self._parts, self.num_queries, self.k))
         return torch.from_numpy(scores), torch.from_numpy(rows)
+
+
+def best_of_tiles(gallery: PreparedGallery, queries: Tensor, k: int) -> BestOfTiles:
+    """What collects the k best rows of a block of queries; see the protocol."""
+    return BestOfTiles(len(queries), k)
 
 
 def best_columns(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,8 +27,9 @@ class Best(Protocol):
         """
 
 
-class Engine(Protocol):
-    """A module that works on tiles: :mod:`~retrieval.ranking.cpu`, :mod:`~retrieval.ranking.gpu`.
+class TileEngine(Protocol):
+    """A module that finds the best rows in tiles: the engines, and
+    :mod:`~retrieval.ranking.rounded`.
     """
 
     def num_threads(self, products: int) -> int:
@@ -46,9 +47,13 @@ class Engine(Protocol):
         the next.
         """
 
-    @property
-    def BestOfTiles(self) -> Callable[[int, int], Best]:  # noqa: N802
-        """The class that collects the best rows, made of a number of queries and of k."""
+    def best_of_tiles(self, gallery: PreparedGallery, queries: Tensor, k: int) -> Best:
+        """What collects the k best rows of a gallery for prepared queries ``(B, D)``."""
+
+
+class Engine(TileEngine, Protocol):
+    """A module that works on tiles: :mod:`~retrieval.ranking.cpu`, :mod:`~retrieval.ranking.gpu`.
+    """
 
     def ranks_in_block(self, scores: Scores, relevant: Pairs, left_out: Pairs | None,
                        depth: Depth, start: int = 0) -> RelevantRanks:

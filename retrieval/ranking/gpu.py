@@ -64,6 +64,11 @@ class BestOfTiles:
         return scores, rows.masked_fill(scores == -torch.inf, -1)
 
 
+def best_of_tiles(gallery: PreparedGallery, queries: Tensor, k: int) -> BestOfTiles:
+    """What collects the k best rows of a block of queries; see the protocol."""
+    return BestOfTiles(len(queries), k)
+
+
 def ranks_in_block(scores: Tensor, relevant: Pairs, left_out: Pairs | None, depth: Depth,
                    start: int = 0) -> RelevantRanks:
     """The ranks of the relevant rows in one block of scores ``(B, N)``; see the protocol."""

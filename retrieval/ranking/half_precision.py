@@ -18,7 +18,7 @@ from .row_sets import Pairs, RowSets, leave_out
 _MORE = 32            # candidates beside k that are looked at first
 _GATHERED = 2 ** 24  # numbers of candidates' vectors held at once
 _CACHED = 2 ** 20    # on the CPU
-_UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
+UNIT = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -10}  # of rounding, generously
 
 
 def best_by_half(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
@@ -46,8 +46,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
     """
     half = gallery.half_rows
     shifted = half.shifted(queries)
-    largest = torch.finfo(half.rows.dtype).max
-    rounded = shifted.clamp(-largest, largest).to(half.rows.dtype)  # the margin covers that too
+    rounded = half.rounded(shifted)
     scores = _product(rounded, half.rows)
     if half.halves is not None:  # q·g - |g|²/2 falls as the distance rises
         scores -= half.halves
@@ -58,7 +57,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
         approximate, rows = _best(scores, many)
         last = approximate[:, k - 1]
         size = last.abs() if half.halves is None else last.abs() + half.halves.max()
-        bar = last - 2 * margins - 2 * _UNIT[half.rows.dtype] * size
+        bar = last - 2 * margins - 2 * UNIT[half.rows.dtype] * size
         if many == len(gallery) or bool((approximate[:, -1] < bar).all()):
             break
         many = min(len(gallery), 2 * many)

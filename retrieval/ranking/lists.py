@@ -48,11 +48,16 @@ def keys_of(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def from_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The scores float32 and rows int64 of keys; the row of ``-inf`` is -1."""
-    rising = ~(keys >> 32).astype(np.int32)
-    scores = (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
+    scores = scores_of(keys)
     rows = keys & 0xFFFFFFFF
     rows[scores == -np.inf] = -1
     return scores, rows
+
+
+def scores_of(keys: np.ndarray) -> np.ndarray:
+    """The scores float32 of keys."""
+    rising = ~(keys >> 32).astype(np.int32)
+    return (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 def best_keys(parts: list[tuple[np.ndarray, np.ndarray]], num_queries: int, k: int,

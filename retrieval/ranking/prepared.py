@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, centre_of, distances, resolve_similarity
 
-PRECISIONS = ('float32', 'half')
+PRECISIONS = ('auto', 'float32', 'half')
 TILE_BUDGET = 2 ** 21  # scores that a thread holds at once: 8 MB in float32
 # The last columns of a product are rounded otherwise where they do not fill a vector register, so
 # that equal gallery vectors would not tie. Rows of zeros fill it.
@@ -68,12 +68,16 @@ class PreparedGallery:
     """A gallery's vectors, made ready once for one similarity.
 
     Args:
-        vectors: ``(N, D)`` float32, or a half type, which is scored in float32 tile by tile.
+        vectors: ``(N, D)`` float32, or a half type or int8, which is scored in float32 tile by
+            tile.
         similarity: a name or a callable ``(Q, D), (N, D) -> (Q, N)``.
         prepared: the vectors are what :func:`prepared_rows` returned.
         count: N, where ``vectors`` carry further rows of zeros behind.
-        precision: ``float32``; or ``half``, which makes :func:`retrieval.ranking.topk` search by
-            half-precision products and score again in float32 what they find.
+        precision: of the products by which :func:`retrieval.ranking.topk` searches; the scores
+            are float32's all the same. ``auto`` takes the half precision for many products on
+            a CPU that was measured to be faster with it; ``float32`` and ``half`` are that.
+        scales: ``(N,)`` float32, what the rows of ``vectors`` are multiplied by, for int8 of a
+            similarity that is a product; further ones are passed over.
 
     Raises:
         ValueError: the gallery is empty, a vector is too long, or the precision is unknown or not
@@ -88,8 +92,9 @@ class PreparedGallery:
     def __init__(self, vectors: Tensor,
                  similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
                  prepared: bool = False, count: int | None = None,
-                 precision: str = 'float32') -> None:
+                 precision: str = 'auto', scales: Tensor | None = None) -> None:
         self.similarity = resolve_similarity(similarity)
+        self.scales = scales
         self.count = len(vectors) if count is None else count
         if self.count == 0:
             raise ValueError('The gallery is empty: add embeddings before searching.')
@@ -102,7 +107,8 @@ class PreparedGallery:
             self.centre = centre_of(vectors[:self.count])
             self.squares = torch.cat([(part.double() - self.centre).square().sum(dim=1)
                                       for part in self.vectors.split(_CHECKED_ROWS)])
-        self.precision = checked_precision(precision, self.similarity)
+        self.precision = checked_precision(precision, self.similarity) if scales is None else \
+            'float32'
 
     @cached_property
     def half_rows(self) -> HalfRows:
@@ -137,7 +143,8 @@ class PreparedGallery:
 
     def own_queries(self) -> Tensor:
         """The gallery's rows as :meth:`scores` wants queries, ``(N, D)`` float32."""
-        return self.vectors[:self.count].float()
+        rows = self.vectors[:self.count].float()
+        return rows if self.scales is None else rows * self.scales[:self.count, None]
 
     def _filled(self, vectors: Tensor) -> Tensor:
         if not self.similarity.symmetric:
@@ -182,6 +189,8 @@ class PreparedGallery:
             return (0 - distances(queries, rows, self.centre, self.squares[start:last])).float()
         if self.similarity.kind == 'product':
             product = (queries @ rows.to(queries.dtype).T)[:, :last - start]
+            if self.scales is not None:
+                product = product * self.scales[start:last]
             return self.similarity.clipped(product)
         return _checked(self.similarity.function(queries, rows.to(queries.dtype)),
                         len(queries), self.count, self.similarity.name)
@@ -208,7 +217,10 @@ class PreparedGallery:
             _one_by_one(scores, queries, rows.float().numpy())
         else:
             np.matmul(queries, rows.float().numpy().T, out=scores)
-        return self.similarity.clipped(scores[:, :self.count - start])
+        scores = scores[:, :self.count - start]
+        if self.scales is not None:
+            scores *= self.scales[start:start + scores.shape[1]].numpy()
+        return self.similarity.clipped(scores)
 
     def _distances_into(self, scores: np.ndarray, queries: np.ndarray, start: int,
                         centre: np.ndarray, squares: np.ndarray) -> None:
@@ -259,6 +271,30 @@ class HalfRows:
         half = rows.to(torch.float16 if fits else torch.bfloat16)
         error = (rows - half.float()).norm(dim=1).max()
         return cls(half, float(error), float(rows.norm(dim=1).max()), gallery.centre, scale, halves)
+
+    def rounded(self, shifted: Tensor) -> Tensor:
+        """Shifted queries ``(B, D)`` in half precision; the margins cover what is cut."""
+        largest = torch.finfo(self.rows.dtype).max
+        return shifted.clamp(-largest, largest).to(self.rows.dtype)
+
+    def score_into(self, product: Tensor, out: Tensor, queries: Tensor, start: int,
+                   stop: int) -> np.ndarray:
+        """On the CPU the rounded scores of rounded queries ``(B, D)`` and the rows ``start:stop``.
+
+        Args:
+            product, out: buffers of that half precision and float32, at least
+                ``B * (stop - start)`` long.
+
+        Returns:
+            ``(B, stop - start)`` float32, a part of ``out``; it ends at row N.
+        """
+        rows = self.rows[start:stop]
+        shape, size = (len(queries), len(rows)), len(queries) * len(rows)
+        torch.mm(queries, rows.T, out=product[:size].view(shape))
+        scores = out[:size].view(shape).copy_(product[:size].view(shape))
+        if self.halves is not None:  # q·g - |g|²/2 falls as the distance rises
+            scores -= self.halves[start:stop]
+        return scores.numpy()
 
     def shifted(self, queries: Tensor) -> Tensor:
         """Prepared queries ``(B, D)`` shifted and scaled as the rows are."""

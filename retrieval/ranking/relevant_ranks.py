@@ -12,11 +12,11 @@ from ..similarity import Similarity, SimilarityFn
 from .all_pairs import DEEPEST, best_others, gathered
 from .cpu import offsets_of, write_found
 from .engine import engine_of
-from .half_precision import search_by_half
 from .prepared import TILE_BUDGET, PreparedGallery, as_prepared
 from .ranks import BEYOND, Depth, RelevantRanks
+from .rounded import pays
 from .row_sets import Pairs, RowSets, without
-from .topk import nearest_rows
+from .topk import best_rows
 
 _FEWEST = 2  # a product of fewer rows is rounded otherwise, and shares would not agree
 _LISTED = 8192
@@ -62,19 +62,14 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
     tasks = [(start, min(start + height, len(vectors))) for start in
              starts[len(starts) * part // parts:len(starts) * (part + 1) // parts]]
     deepest = 0 if depth.everything else _deepest(relevant, depth)
-    if prepared.precision == 'half' and 0 < deepest <= _LONGEST_LIST:
-        for start, stop in tasks:
-            left_out = None if exclude is None else exclude.block(start, stop)
-            _, rows = search_by_half(prepared, vectors[start:stop], min(deepest, len(prepared)),
-                                     left_out)
-            yield _ranks_in_lists(rows, relevant.block(start, stop), left_out, len(prepared), start)
-        return
-    if prepared.similarity.kind == 'distance' and tasks and 0 < deepest <= _LONGEST_LIST:
+    if tasks and 0 < deepest <= _LONGEST_LIST and (
+            prepared.similarity.kind == 'distance' or prepared.precision == 'half'
+            or pays(prepared, tasks[-1][1] - tasks[0][0], deepest)):
         for start in range(tasks[0][0], tasks[-1][1], _LISTED):
             stop = min(start + _LISTED, tasks[-1][1])
             sets = None if exclude is None else exclude.part(start, stop)
-            _, rows = nearest_rows(prepared, vectors[start:stop], min(deepest, len(prepared)),
-                                   sets, None, tile_budget)
+            _, rows = best_rows(prepared, vectors[start:stop], min(deepest, len(prepared)), sets,
+                                budget=tile_budget)
             left_out = None if sets is None else sets.block(0, stop - start)
             yield _ranks_in_lists(rows, relevant.block(start, stop), left_out, len(prepared), start)
         return
@@ -131,7 +126,7 @@ def is_shallow(gallery: PreparedGallery, relevant: RowSets, depth: Depth) -> boo
         >>> is_shallow(PreparedGallery(torch.eye(2)), sets, Depth(rows=1))
         True
     """
-    return (gallery.on_cpu and gallery.precision == 'float32' and not depth.everything
+    return (gallery.on_cpu and not depth.everything
             and gallery.similarity.kind == 'product'  # distances are found by products of their own
             and len(gallery) >= _FEWEST and 0 < _deepest(relevant, depth) <= DEEPEST)
 

@@ -22,11 +22,13 @@ Task = TypeVar('Task')
 Result = TypeVar('Result')
 
 
-def in_order(work: Callable[[Task], Result], tasks: Iterable[Task],
-             threads: int | None = None) -> Iterator[Result]:
+def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], threads: int | None = None,
+             torch_alone: bool = False, ahead: int = 2) -> Iterator[Result]:
     """``work`` of every task, in order, by so many threads at once (torch's number by default).
 
-    At most twice as many results as threads are held at a time.
+    Args:
+        torch_alone: inside of ``work`` torch starts no threads of its own.
+        ahead: so many results for each thread are held at a time.
     """
     threads = torch.get_num_threads() if threads is None else threads
     tasks = iter(tasks)
@@ -35,11 +37,15 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task],
             yield from map(work, tasks)
         return
     waiting: deque[Future[Result]] = deque()
-    with single_threaded_blas(), ThreadPoolExecutor(threads) as pool:
+    def begin() -> None:
+        if torch_alone:
+            torch.set_num_threads(1)  # of this thread
+
+    with single_threaded_blas(), ThreadPoolExecutor(threads, initializer=begin) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(work, task))
-                if len(waiting) >= 2 * threads:
+                if len(waiting) >= ahead * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..checks import whole_number
 from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
-from . import cpu, gpu
-from .engine import engine_of
+from . import cpu, gpu, rounded
+from .engine import TileEngine, engine_of
 from .half_precision import best_by_half, rescored
 from .lists import best_of_lists
 from .prepared import TILE_BUDGET, PreparedGallery, as_prepared
@@ -20,6 +20,7 @@ from .threads import in_order, shares
 
 _MORE = 32        # candidates beside k
 _WORTH = 4        # with fewer rows for each candidate all distances are computed
+_SEVERAL = 9      # a product of fewer is rounded otherwise
 _LARGE = 2 ** 24  # scores that are selected from by several threads
 
 
@@ -61,44 +62,62 @@ def topk(queries: Any, gallery: Any, k: int | None,
     if not k or not len(vectors):
         return Neighbors(torch.zeros((len(vectors), 0), device=vectors.device),
                          torch.zeros((len(vectors), 0), dtype=torch.int64, device=vectors.device))
-    search = best_by_half if prepared.precision == 'half' else \
-        nearest_rows if prepared.similarity.kind == 'distance' else _best_rows
-    scores, indices = search(prepared, vectors, k, sets, allowed, tile_budget)
+    scores, indices = best_rows(prepared, vectors, k, sets, allowed, tile_budget)
     width = int((indices >= 0).sum(dim=1).max())
     return Neighbors(scores[:, :width], indices[:, :width])
 
 
-def nearest_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
-                  allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
-    """The k nearest rows: products in float32 say which may be among them, and the distances of
-    these decide. Where too many may be, all distances are computed.
+def best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None = None,
+              allowed: Tensor | None = None, budget: int = TILE_BUDGET) -> tuple[Tensor, Tensor]:
+    """The k best rows for prepared queries ``(Q, D)``, in the way that is fastest for them: scores
+    float32 and rows int64 ``(Q, k)``, filled with ``-inf`` and -1.
     """
+    if gallery.precision == 'half' and not gallery.on_cpu:
+        return best_by_half(gallery, vectors, k, sets, allowed, budget)
+    if rounded.pays(gallery, len(vectors), k):
+        scores, rows = _best_rows(gallery, vectors, k, sets, allowed, budget, rounded)
+        unsure = (scores[:, 0] == rounded.LOST).nonzero()[:, 0]
+    elif gallery.similarity.kind == 'distance':
+        scores, rows, unsure = nearest_rows(gallery, vectors, k, sets, allowed, budget)
+    else:
+        return _best_rows(gallery, vectors, k, sets, allowed, budget, engine_of(gallery))
+    if len(unsure):
+        several = unsure.repeat(-(-_SEVERAL // len(unsure)))
+        theirs = None if sets is None else sets.of(several)
+        found = _best_rows(gallery, vectors[several], k, theirs, allowed, budget,
+                           engine_of(gallery))
+        scores[unsure], rows[unsure] = (part[:len(unsure)] for part in found)
+    return scores, rows
+
+
+def nearest_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
+                 allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k nearest rows: products in float32 say which may be among them, and the distances of
+    these decide. And the queries for which too many may be, int64.
+    """
+    engine = engine_of(gallery)
     many = k + max(_MORE, k // 4)
     if _WORTH * many > len(gallery):
-        return _best_rows(gallery, vectors, k, sets, allowed, budget)
+        scores, rows = _best_rows(gallery, vectors, k, sets, allowed, budget, engine)
+        return scores, rows, rows.new_zeros(0)
     rough, margin = gallery.rough_rows.prepare(vectors)
-    scores, rows = _best_rows(gallery.rough_rows.gallery, rough, many, sets, allowed, budget)
+    scores, rows = _best_rows(gallery.rough_rows.gallery, rough, many, sets, allowed, budget,
+                              engine)
     bar = (scores[:, k - 1].double() - 2 * margin)[:, None]
     sure = (scores[:, -1:] < bar)[:, 0] | (rows[:, -1] < 0)
     needed = max(k, int((scores[sure] >= bar[sure]).sum(dim=1).max())) if sure.any() else k
     scores, rows = scores[:, :needed], rows[:, :needed]
     exact = rescored(gallery, vectors, rows.clamp(min=0))
     scores, rows = best_of_lists(exact.masked_fill_(rows < 0, -torch.inf), rows, k)
-    unsure = (~sure).nonzero()[:, 0]
-    if len(unsure):
-        theirs = None if sets is None else sets.of(unsure)
-        scores[unsure], rows[unsure] = _best_rows(gallery, vectors[unsure], k, theirs, allowed,
-                                                  budget)
-    return scores, rows
+    return scores, rows, (~sure).nonzero()[:, 0]
 
 
 def _best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets | None,
-               allowed: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
+               allowed: Tensor | None, budget: int, engine: TileEngine) -> tuple[Tensor, Tensor]:
     """Scores and rows ``(Q, k)``, a block of queries at a time.
 
     A thread takes a block; where there are too few blocks, a part of the gallery.
     """
-    engine = engine_of(gallery)
     threads = engine.num_threads(len(vectors) * len(gallery) * gallery.width)
     height, width = gallery.tiles(len(vectors), budget)
     count = -(-len(vectors) // height)
@@ -109,7 +128,7 @@ def _best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets 
 
     def search(task: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
         start, stop, first, last = task
-        best = engine.BestOfTiles(stop - start, k)
+        best = engine.best_of_tiles(gallery, vectors[start:stop], k)
         left_out = None if sets is None else sets.block(start, stop)
         for left, scores in engine.score_tiles(gallery, vectors[start:stop], tiles[first:last]):
             leave_out(scores, left_out, left, allowed)

@@ -25,6 +25,7 @@ from ..evaluation import (
     tar_at_far,
     threshold_at_best_f1,
 )
+from ..evaluation.results import with_levels
 from ..progress import progress_bar
 from ..similarity import resolve_similarity
 from ..visualization import components, two_dimensions
@@ -137,6 +138,17 @@ class Summary:
     def num_near(self) -> int:
         """How many pairs are near-duplicates."""
         return 0 if self.near is None else sum(pair.score >= self.near for pair in self.pairs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The main things by name, for JSON; queries and rows by their numbers."""
+        return dict(
+            metrics=with_levels(self.means), confidence=with_levels(self.intervals),
+            recall=[list(point) for point in self.recall], classes=self.classes,
+            threshold=None if self.similarities is None else self.similarities.best._asdict(),
+            worst=[one._asdict() for one in self.worst],
+            confused=[one._asdict() for one in self.confused],
+            suspects=[one._asdict() for one in self.suspects],
+            never_found=self.hubs.never, near_duplicates=self.num_near)
 
 
 def summarize(run: Run, near: float | None = None) -> Summary:

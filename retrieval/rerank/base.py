@@ -20,6 +20,7 @@ from ..structures import Neighbors
 
 # Beside the galleries and not in the rerankers, which are copied and pickled with a model. An entry
 # goes with its gallery.
+ReadPicture = Callable[[int], Any]
 _KEPT: WeakKeyDictionary[Gallery, dict[Hashable, tuple[Hashable, Any]]] = WeakKeyDictionary()
 
 
@@ -110,6 +111,9 @@ class SearchState:
         engine: ``(queries, k) -> Neighbors``, an index over this gallery that leaves out the own
             rows; exact search where it is None.
         gallery_ids: the id of every row, for the result.
+        query_picture, row_picture: the picture ``(H, W)`` or ``(H, W, 3)`` uint8 of a query and of
+            a row of the gallery by its number, or None where it has none; themselves None where
+            vectors are searched.
     """
 
     queries: Tensor
@@ -120,6 +124,8 @@ class SearchState:
     found: Neighbors | None = None
     engine: Callable[[Tensor, int], Neighbors] | None = None
     gallery_ids: Sequence[str] | None = None
+    query_picture: ReadPicture | None = None
+    row_picture: ReadPicture | None = None
 
     @property
     def neighbors(self) -> Neighbors:
@@ -203,7 +209,8 @@ class SearchState:
 
 def rerank(queries: Any, gallery: Any, rerankers: Any, k: int | None = None,
            similarity: str | SimilarityFn | Similarity = 'cosine_similarity',
-           own_rows: Any = None) -> Neighbors:
+           own_rows: Any = None, *, query_pictures: Sequence[Any] | None = None,
+           pictures: Sequence[Any] | None = None) -> Neighbors:
     """Exact search and re-ranking of plain vectors.
 
     Args:
@@ -215,6 +222,9 @@ def rerank(queries: Any, gallery: Any, rerankers: Any, k: int | None = None,
         similarity: a name, or a callable ``(Q, D), (N, D) -> (Q, N)``.
         own_rows: ``(Q,)`` integers, the row that is the query itself, which it does not find, -1
             for none: ``range(len(gallery))`` where the queries are the gallery.
+        query_pictures, pictures: the pictures of the queries and of the gallery's rows, ``(H, W)``
+            or ``(H, W, 3)`` uint8 or None, for steps that compare them; what has ``[number]``, and
+            may read a picture then.
 
     Returns:
         Scores ``(Q, k)`` float32 descending and rows ``(Q, k)`` int64.
@@ -235,8 +245,10 @@ def rerank(queries: Any, gallery: Any, rerankers: Any, k: int | None = None,
     vectors = as_vectors(queries, 'queries', held.dim)
     own = list(own_rows) if isinstance(own_rows, range) else own_rows
     count = len(held) if k is None else min(whole_number('k', k), len(held))
-    return apply_rerankers(steps, first_state(vectors, held, count, resolved, own, gallery_ids=(
-        held.ids if held.identified else None)))
+    return apply_rerankers(steps, first_state(
+        vectors, held, count, resolved, own, gallery_ids=held.ids if held.identified else None,
+        query_picture=None if query_pictures is None else query_pictures.__getitem__,
+        row_picture=None if pictures is None else pictures.__getitem__))
 
 
 def build_rerankers(steps: Any, similarity: Similarity) -> list[Any]:

@@ -1,15 +1,18 @@
 """Diffusion on the mutual nearest-neighbour graph of the gallery."""
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse import linalg
 
 from ..checks import real_number, whole_number
 from ..registry import RERANKERS
 from .base import Reranker, SearchState
 from .neighbor_graph import neighbor_lists
+
+if TYPE_CHECKING:  # else where it is needed: whoever does not diffuse need not wait for it
+    from scipy import sparse
 
 
 @RERANKERS.register_module()
@@ -78,6 +81,8 @@ class Diffusion(Reranker):
 
     def _graph(self, state: SearchState) -> sparse.csr_matrix:
         """``(N, N)``, S."""
+        from scipy import sparse
+
         found = neighbor_lists(state.prepared, self.k)
         count, width = found.rows.shape
         weights = np.maximum(found.scores, 0).astype(np.float64) ** self.gamma
@@ -89,6 +94,9 @@ class Diffusion(Reranker):
         return (root @ mutual @ root).tocsr()
 
     def _spread(self, graph: sparse.csr_matrix, rows: np.ndarray, start: np.ndarray) -> np.ndarray:
+        from scipy import sparse
+        from scipy.sparse import linalg
+
         inside = graph[rows][:, rows]
         system = sparse.identity(len(rows), format='csr') - self.alpha * inside
         solution, _ = linalg.cg(system, (1 - self.alpha) * start, rtol=1e-6,

@@ -83,12 +83,14 @@ class BaseRetriever(BaseModel, metaclass=ABCMeta):
     def dump_prototype(self, path: str) -> None:
         """Write the gallery to a file."""
 
-    def search_in(self, prototype: Any = None, pipeline: Sequence[Any] | None = None) -> None:
+    def search_in(self, prototype: Any = None, pipeline: Sequence[Any] | None = None,
+                  dataset: Any = None) -> None:
         """Search in another prototype from now on, or for the queries of another pipeline.
 
         Args:
             prototype: the prototype, or None for the present one.
             pipeline: config of the queries' pipeline, for retrievers that compare it.
+            dataset: what the prototype was encoded from, for retrievers that look at its pictures.
         """
         if prototype is not None:
             self.prototype = prototype

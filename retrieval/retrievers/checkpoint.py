@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..encoders import read_weights
-from ..encoders.weights import compare, fill, refusal
+from ..encoders.weights import compare, fill, make_room, refusal
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -87,6 +87,7 @@ def load_pretrained(module: nn.Module, path: str | os.PathLike[str],
         ValueError: the checkpoint is another model's.
     """
     given = read_state_dict(path)
+    make_room(module, given)
     (check_encoder if whole_encoder else check_backbone)(module, given, path)
     own = module.state_dict()
     report = compare(own, given)

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -12,10 +13,11 @@ from torch.utils.data import DataLoader
 from ..checks import whole_number
 from ..datasets.base import plain_config
 from ..distributed import rank
-from ..encoders import ImageEncoder, build_encoder
+from ..encoders import ImageEncoder, build_encoder, fill_in
+from ..encoders.presets import no_words
 from ..files import write_atomically
 from ..gallery import Fingerprint, FingerprintError, Gallery, hash_settings
-from ..index import Index, check_gallery
+from ..index import Index, PartsIndex, check_gallery
 from ..index.base import Filter
 from ..ranking import as_vectors
 from ..ranking.topk import select
@@ -23,6 +25,7 @@ from ..registry import INDEXES, MODELS
 from ..rerank import apply_rerankers, build_rerankers, first_state
 from ..similarity import SIMILARITIES, SimilarityFn, resolve_similarity
 from ..structures import Neighbors, RetrievalDataSample, sample_id_of
+from ..visualization import opened_picture
 from .base import BaseRetriever
 from .checkpoint import load_pretrained
 from .encode import encode
@@ -59,8 +62,9 @@ class ImageToImageRetriever(BaseRetriever):
         similarity_fn: ``'cosine_similarity'``, ``'inner_product'``, ``'euclidean'``, or a
             callable ``(Q, D), (N, D) -> (Q, N)``, larger for more similar.
         train_cfg: ``dict(augments=[...], probs=[...])``, batch augmentation such as Mixup.
-        data_preprocessor: config or module; by default images are stacked to float32 and
-            nothing is normalised.
+        data_preprocessor: config or module; by default images are stacked to float32. Where a
+            config gives no mean and std, bytes are normalised as the encoder's pretrained weights
+            want it, where they are known (:func:`retrieval.encoders.fill_in`).
         topk: how many results a query gets; -1 for the whole gallery.
         init_cfg: MMEngine's initialisation config.
         index: config of the index that ``predict`` searches; with ``path`` it is read from a
@@ -93,7 +97,8 @@ class ImageToImageRetriever(BaseRetriever):
             # The Runner initialises weights after this constructor; it must end with these.
             init_cfg = dict(type='Pretrained', checkpoint=str(pretrained))
         super().__init__(init_cfg=init_cfg,
-                         data_preprocessor=_preprocessor_config(data_preprocessor, train_cfg))
+                         data_preprocessor=_preprocessor_config(data_preprocessor, train_cfg,
+                                                                image_encoder))
         self.image_encoder = build_encoder(image_encoder)
         self.head: Any = MODELS.build(head) if isinstance(head, dict) else head
         _check_head(self.image_encoder, self.head)
@@ -104,6 +109,7 @@ class ImageToImageRetriever(BaseRetriever):
         self.check_fingerprint = check_fingerprint
         self.query_pipeline: str | None = None
         self.holder = PrototypeHolder(check_prototype(prototype))
+        self._words_hash: tuple[Any, str | None] = (None, None)
         if pretrained is not None:
             load_pretrained(self, pretrained)
 
@@ -154,6 +160,38 @@ class ImageToImageRetriever(BaseRetriever):
                              'want a pooling (`GlobalAveragePooling`) after its backbone?')
         return feats
 
+    @property
+    def has_words(self) -> bool:
+        """True where the encoder has a text tower too."""
+        return bool(getattr(self.image_encoder, 'has_words', False))
+
+    @torch.no_grad()
+    def embed_words(self, texts: Sequence[str]) -> Tensor:
+        """The embeddings ``(B, D)`` of texts, to search with.
+
+        Raises:
+            FingerprintError: a ``ValueError``; the gallery belongs to another text tower.
+            ValueError: the encoder has none, or a text is empty.
+        """
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f'Words to search for are text, and not empty; got {list(texts)!r}.')
+        if not self.has_words:
+            encoder = getattr(self.image_encoder, 'backbone', self.image_encoder)
+            name = getattr(encoder, 'model_name', type(encoder).__name__)
+            raise no_words(name, texts[0])
+        made = None if self.holder.gallery is None else self.holder.gallery.fingerprint.words
+        if self.check_fingerprint and made and made != self._words_fingerprint():
+            raise FingerprintError('The gallery belongs to another text tower or tokenizer than '
+                                   'that of the words, so their similarities would mean nothing. '
+                                   'Search it by pictures, or encode it with this model.')
+        return cast(Tensor, cast(Any, self.image_encoder).embed_words(list(texts)))
+
+    def _words_fingerprint(self) -> str | None:
+        version = weights_version(self.image_encoder)
+        if self._words_hash[0] != version:
+            self._words_hash = (version, self.fingerprint().words)
+        return self._words_hash[1]
+
     def loss(self, inputs: Tensor,
              data_samples: list[RetrievalDataSample] | None) -> dict[str, Tensor]:
         """The head's losses of a batch by name.
@@ -195,13 +233,18 @@ class ImageToImageRetriever(BaseRetriever):
 
     @torch.no_grad()
     def search(self, embeddings: Tensor, data_samples: list[RetrievalDataSample] | None = None,
-               topk: int | None = None, filter: Filter | None = None) -> list[RetrievalDataSample]:
+               topk: int | None = None, filter: Filter | None = None,
+               pictures: Callable[[str], Any] | None = None) -> list[RetrievalDataSample]:
         """Search the index, and rerank, for embeddings ``(Q, D)``; see :meth:`predict`.
 
         Args:
             filter: what the index may find at all: a text such as ``'price<20'`` over the columns
                 of the gallery (:mod:`retrieval.gallery.filters`), or as
                 :meth:`retrieval.index.Index.search` takes it.
+            pictures: from the id of a row to its picture, an array uint8 or None, for rerankers
+                that compare pictures; by default the file that the id names, or that of the
+                prototype's dataset. That of a query is its sample's ``picture`` (such an array, or
+                a function that returns it), or its file.
         """
         gallery, index = self._ready()
         if isinstance(filter, str) and not index.capabilities.expressions:
@@ -217,8 +260,26 @@ class ImageToImageRetriever(BaseRetriever):
         own = None if exclude is None else [gallery.rows.get(str(one), -1) for one in exclude]
         neighbors = apply_rerankers(self.rerankers, first_state(
             embeddings, gallery, count, self.similarity, own, gallery_ids=gallery.ids,
-            engine=lambda queries, k: index.search(queries, k, exclude=exclude, filter=filter)))
+            engine=lambda queries, k: index.search(queries, k, exclude=exclude, filter=filter),
+            **self._pictures(data_samples, gallery, pictures)))
         return _fill(data_samples, neighbors, embeddings)
+
+    def _pictures(self, samples: list[RetrievalDataSample] | None, gallery: Gallery,
+                  given: Callable[[str], Any] | None) -> dict[str, Any]:
+        """How rerankers get at the pictures, where there are any."""
+        if samples is None or not gallery.identified:
+            return {}
+        own, of_row = self.holder.pictures, given or self.holder.pictures.of
+
+        def of_query(number: int) -> Any:
+            sample = samples[number]
+            picture, path = sample.get('picture', None), sample.get('img_path', None)
+            if picture is not None:
+                return picture() if callable(picture) else picture
+            return _as_array(own.of(str(sample_id_of(sample))) if path is None else
+                             opened_picture(path, sample.get('box', None)))
+        return dict(query_picture=of_query,
+                    row_picture=lambda row: _as_array(of_row(str(gallery.ids[row]))))
 
     def _query_embeddings(self, inputs: Tensor,
                           samples: list[RetrievalDataSample] | None) -> Tensor:
@@ -285,19 +346,24 @@ class ImageToImageRetriever(BaseRetriever):
         assert self.holder.gallery is not None and self.holder.index is not None
         return self.holder.gallery, self.holder.index
 
-    def search_in(self, prototype: Any = None, pipeline: Sequence[Any] | None = None) -> None:
+    def search_in(self, prototype: Any = None, pipeline: Sequence[Any] | None = None,
+                  dataset: Any = None) -> None:
         """Search in another prototype from now on, or for the queries of another pipeline.
 
         Args:
             prototype: as of the constructor; None for the present one.
             pipeline: config of the pipeline that the queries go through, which a gallery that was
                 made before must have gone through too; None where it is not to be compared.
+            dataset: what the prototype was encoded from, where rerankers are to find pictures that
+                are no files.
 
         Raises:
             TypeError, ValueError: it can be no prototype.
         """
         if prototype is not None:
             self.prototype = prototype
+        if dataset is not None:
+            self.holder.dataset = dataset
         self.query_pipeline = None if pipeline is None else hash_settings(
             plain_config(list(pipeline)))
 
@@ -350,7 +416,7 @@ class ImageToImageRetriever(BaseRetriever):
             gallery = self._make_gallery(prototype)
             index = self._read_index(gallery)
         else:
-            index = self._new_index()  # before an encoding of hours: is its server up?
+            index = self.new_index()  # before an encoding of hours: is its server up?
             gallery = self._make_gallery(prototype)
             fill_index(index, gallery)
         self.holder.gallery, self.holder.index = gallery, index
@@ -359,6 +425,7 @@ class ImageToImageRetriever(BaseRetriever):
     def _make_gallery(self, prototype: Any) -> Gallery:
         if is_encoded(prototype):
             loader = prototype if isinstance(prototype, DataLoader) else build_loader(prototype)
+            self.holder.dataset = loader.dataset
             gallery = encode(self, loader, progress='Encoding the prototype')
             gallery.fingerprint = self.fingerprint(loader.dataset)
             gallery.similarity = self.similarity_name
@@ -378,10 +445,12 @@ class ImageToImageRetriever(BaseRetriever):
             if message:
                 raise FingerprintError(message)
 
-    def _new_index(self) -> Index:
+    def new_index(self) -> Index:
         """The empty index of the config; what that leaves open is the retriever's."""
         kind, options = self._index_options()
         options.setdefault('similarity', self.similarity_name or self.similarity.function)
+        if issubclass(kind, PartsIndex):
+            options.setdefault('parts', getattr(self.image_encoder, 'parts', 1))
         return INDEXES.build(dict(options, type=kind))
 
     def _read_index(self, gallery: Gallery) -> Index:
@@ -500,9 +569,9 @@ def _check_head(encoder: nn.Module, head: Any) -> None:
 
 
 def _preprocessor_config(config: dict[str, Any] | nn.Module | None,
-                         train_cfg: dict[str, Any] | None) -> Any:
-    """The data preprocessor's config with its defaults and the batch augmentation; a module as it
-    is.
+                         train_cfg: dict[str, Any] | None, image_encoder: Any) -> Any:
+    """The data preprocessor's config with its defaults, the encoder's normalisation and the batch
+    augmentation; a module as it is.
 
     Raises:
         ValueError: ``train_cfg`` has unknown keys, or augments that a module cannot be given.
@@ -520,7 +589,11 @@ def _preprocessor_config(config: dict[str, Any] | nn.Module | None,
                          'keys: augments, probs.')
     if train_cfg and train_cfg.get('augments'):
         config['batch_augments'] = dict(train_cfg)
-    return config
+    return fill_in(config, image_encoder)
+
+
+def _as_array(picture: Any) -> np.ndarray | None:
+    return None if picture is None else np.asarray(picture)
 
 
 def _fill(samples: list[Any] | None, neighbors: Neighbors, embeddings: Tensor) -> list[Any]:
@@ -532,4 +605,7 @@ def _fill(samples: list[Any] | None, neighbors: Neighbors, embeddings: Tensor) -
         sample.set_field(scores[:length], 'pred_score', dtype=Tensor)
         sample.set_field(rows[:length], 'pred_label', dtype=Tensor)
         sample.set_field(embedding.float(), 'embedding', dtype=Tensor)
+    if neighbors.matches is not None:
+        for sample, matches in zip(samples, neighbors.matches, strict=True):
+            sample.set_field(list(matches), 'pred_match')
     return samples

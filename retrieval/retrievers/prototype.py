@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..distributed import all_gather_list, rank, world_size
 from ..gallery import Fingerprint, Gallery, hash_settings, hash_weights
 from ..index import Index
+from ..visualization import Pictures
 
 Prototype = DataLoader[Any] | dict[str, Any] | str | os.PathLike[str] | Tensor | Gallery | Index
 KINDS = ('a DataLoader, a dataloader config (dict), the path of a gallery or of a saved tensor, '
@@ -219,9 +221,13 @@ def fingerprint_of(encoder: nn.Module, data_preprocessor: Any,
     """The fingerprint of an encoder behind a data preprocessor and a pipeline of that hash."""
     settings = getattr(data_preprocessor, 'settings', None)
     preprocessor = settings() if callable(settings) else type(data_preprocessor).__name__
-    return Fingerprint(hash_weights(encoder), hash_settings(preprocessor), pipeline,
+    words = {f'{name}.{part}' if name else part for name, module in encoder.named_modules()
+             if hasattr(module, 'word_state') for part in module.word_state()}
+    images = set(encoder.state_dict()) - words if words else None
+    return Fingerprint(hash_weights(encoder, images), hash_settings(preprocessor), pipeline,
                        _part_hash(encoder, 'pooling', 'multi_scale'),
-                       _part_hash(encoder, 'whitening'))
+                       _part_hash(encoder, 'whitening'),
+                       hash_weights(encoder, words) if words else None)
 
 
 def _part_hash(encoder: nn.Module, *parts: str) -> str | None:
@@ -328,6 +334,7 @@ class PrototypeHolder:
         gallery: what it became, a ``Gallery`` or an ``IndexGallery``, or None.
         index: the index over the gallery, or None.
         version: of the weights that the gallery was prepared with.
+        dataset: whose images the gallery is, where that is known.
         queries_in_gallery: the queries of the running evaluation pass through the same pipeline
             as the gallery, so one that is in it need not be encoded again.
     """
@@ -336,10 +343,16 @@ class PrototypeHolder:
     gallery: Any = None
     index: Index | None = None
     version: tuple[Any, ...] | None = None
+    dataset: Any = None
     queries_in_gallery: bool = False
 
     def __deepcopy__(self, memo: dict[str, Any]) -> PrototypeHolder:
-        return PrototypeHolder(self.prototype)
+        return PrototypeHolder(self.prototype, dataset=self.dataset)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The pictures of the gallery's rows, by their ids."""
+        return Pictures([self.dataset])
 
     def clear(self) -> None:
         """Forget what was prepared."""

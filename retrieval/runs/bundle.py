@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 import zipfile
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..foreign_files import DAMAGED_ARCHIVE, unpacked
 
 FORMAT, VERSION = 'retrieval-bundle', 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
@@ -65,7 +64,10 @@ class Bundle:
                                         '`retrieval bundle` wrote, or OWNER/NAME on the hub.')
             folder = _fetched(name)
         elif not folder.is_dir():
-            folder = _unpacked(folder)
+            if not is_bundle(folder):
+                raise ValueError(f'{name!r} is no bundle: give a folder or .zip that `retrieval '
+                                 'bundle` wrote.')
+            folder = unpacked(folder, FILES)
         manifest = _read_manifest(folder, name)
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f'The bundle {name!r} is not whole: it has no {WEIGHTS}.')
@@ -126,7 +128,10 @@ class Bundle:
         model = build_retriever(config, self.weights, prototype, device)
         model.search_in(pipeline=_pipeline(config))
         made = Fingerprint.from_dict(self.manifest.get('fingerprint') or {})
-        different = made.differences(model.fingerprint())
+        own = model.fingerprint()
+        different = made.differences(own)
+        if made.words and made.words != own.words:
+            different.append('the text tower')
         if different:
             raise ValueError(f'The bundle {self.name!r} is damaged, or was changed since it was '
                              f'made: {" and ".join(different)} differ from its fingerprint.')
@@ -157,7 +162,7 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
         >>> is_bundle('no/such/folder')
         False
     """
-    with suppress(OSError, ValueError, KeyError, *_DAMAGED):
+    with suppress(OSError, ValueError, KeyError, *DAMAGED_ARCHIVE):
         if os.path.isdir(path):
             return _is_manifest(_read_json(Path(path) / CONFIG))
         if os.path.isfile(path) and zipfile.is_zipfile(path):
@@ -258,38 +263,6 @@ def _read_json(path: Path) -> Any:
 
 def _is_manifest(content: Any) -> bool:
     return isinstance(content, dict) and content.get('format') == FORMAT
-
-
-# what a damaged archive leads its reader to
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error)
-_FOLDERS: dict[tuple[Any, ...], Any] = {}  # of the archives that were unpacked
-
-
-def _unpacked(path: Path) -> Path:
-    """A folder with the files of an archive, those that a bundle has, and no others. It is removed
-    when the process ends.
-    """
-    state = path.stat()
-    key = (os.path.realpath(path), state.st_mtime_ns, state.st_size)
-    if key in _FOLDERS:
-        return Path(_FOLDERS[key].name)
-    if not is_bundle(path):
-        raise ValueError(f'{str(path)!r} is no bundle: give a folder or .zip that `retrieval '
-                         'bundle` wrote.')
-    folder = tempfile.TemporaryDirectory(prefix='retrieval-bundle-')
-    with zipfile.ZipFile(path) as archive:
-        parts = [part for part in archive.infolist() if part.filename in FILES]
-        wanted, free = sum(part.file_size for part in parts), shutil.disk_usage(folder.name).free
-        if wanted > free:
-            raise ValueError(f'{str(path)!r} unpacks to {wanted:,} bytes, and {free:,} are free in '
-                             f'{folder.name!r}: set TMPDIR to a larger disk.')
-        try:
-            for part in parts:
-                archive.extract(part, folder.name)
-        except _DAMAGED as error:
-            raise ValueError(f'The bundle {str(path)!r} is damaged: {error}.') from error
-    _FOLDERS[key] = folder
-    return Path(folder.name)
 
 
 def _fetched(name: str) -> Path:

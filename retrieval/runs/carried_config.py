@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.utils import get_object_from_string, import_modules_from_strings
 from torch import nn
 
+from ..encoders import fill_in
 from ..registry import INDEXES, MODELS, PML, RERANKERS, TRANSFORMS
 from ..retrievers.build import config_pipeline
 
@@ -49,8 +50,7 @@ def carried(config: Any) -> str | None:
     prototype = whole['model'].get('prototype')
     parts = dict(
         default_scope=whole.get('default_scope') or 'retrieval',
-        model=_without_sources({key: value for key, value in whole['model'].items()
-                                if key != 'prototype'}),
+        model=_without_sources(_with_normalisation(whole)),
         data_preprocessor=_without_sources(whole.get('data_preprocessor')),
         pipeline=config_pipeline(config),
         dataset=prototype.get('dataset') if isinstance(prototype, Mapping) else None,
@@ -59,6 +59,19 @@ def carried(config: Any) -> str | None:
         return json.dumps({name: _plain(part) for name, part in parts.items() if part is not None})
     except TypeError:
         return None
+
+
+def _with_normalisation(whole: dict[str, Any]) -> dict[str, Any]:
+    """The model with the normalisation of its pretrained weights, which are not named any more."""
+    model = {key: value for key, value in whole['model'].items() if key != 'prototype'}
+    given = model.get('data_preprocessor', whole.get('data_preprocessor')) or {}
+    if isinstance(given, Mapping):
+        plain = dict(given)
+        plain.setdefault('type', 'retrieval.RetrievalDataPreprocessor')
+        filled = fill_in(plain, model.get('image_encoder'))
+        if filled is not plain:
+            model['data_preprocessor'] = filled
+    return model
 
 
 def _without_sources(value: Any) -> Any:
@@ -71,7 +84,7 @@ def _without_sources(value: Any) -> Any:
     if isinstance(value.get('weights'), str) and value.get('model_name') in (
             'googlenet', 'inception_v3'):
         left.setdefault('transform_input', True)  # as torchvision does with its weights
-    if str(value.get('type')).rpartition('.')[2] == 'EfficientNetLite0':
+    if str(value.get('type')).rpartition('.')[2].startswith('EfficientNetLite'):
         left['pretrained'] = False  # its weights are a package, which need not be there
     return left
 

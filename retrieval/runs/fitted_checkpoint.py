@@ -23,8 +23,10 @@ def config_beside(out: str | os.PathLike[str]) -> Path:
     return Path(out).with_suffix('.config.py')
 
 
-def write_checkpoint(model: Any, config: Any, out: str | os.PathLike[str]) -> None:
-    """Write a model's weights as a checkpoint, and beside it the whole config that builds it."""
+def write_checkpoint(model: Any, config: Any, out: str | os.PathLike[str]) -> list[Path]:
+    """Write a model's weights as a checkpoint, and beside it the whole config that builds it; the
+    paths of both.
+    """
     import torch
 
     from ..files import write_atomically, write_text
@@ -33,6 +35,7 @@ def write_checkpoint(model: Any, config: Any, out: str | os.PathLike[str]) -> No
     write_atomically(out, lambda name: torch.save(dict(state_dict=state, meta={}), name))
     write_text(config_beside(out), config.pretty_text)
     print(f'{out} is the checkpoint, {config_beside(out)} its config')
+    return [Path(out), config_beside(out)]
 
 
 def load_features(model: Any, checkpoint: str | os.PathLike[str]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def named_model(config: str | None, checkpoint: str | None = None, encoder: str 
         if is_export(encoder):
             made = ExportedEncoder(encoder).config
             return _completed(made, encoder, options, work_dir), None
-        if not is_bundle_name(encoder):
+        if not names_bundle(encoder):
             if data is not None:
                 raise ValueError('--data is for a bundle: make one of the encoder first.')
             return _completed(_preset(encoder, checkpoint), encoder, options, work_dir), None
@@ -94,6 +94,16 @@ def weights_of(checkpoint: str, trust: bool = False) -> str:
     if not is_bundle_name(checkpoint):
         return checkpoint
     return str(Bundle.open(checkpoint, trust).weights)
+
+
+def names_bundle(name: str) -> bool:
+    """True for a bundle, and for a model on the hub whose config is that of one; others there are
+    of timm or transformers.
+    """
+    if is_bundle(name) or not is_hub_name(name):
+        return is_bundle(name)
+    from ..encoders.backbones.huggingface import hub_config
+    return not name.startswith('timm/') and 'model_type' not in hub_config(name)
 
 
 def is_bundle_name(name: str) -> bool:

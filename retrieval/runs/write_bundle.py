@@ -51,6 +51,7 @@ def write_bundle(out: str | os.PathLike[str], config: Any,
         ValueError: the config names what data may not have built, or a part does not belong to
             the model; the message says which.
     """
+    from ..encoders import DualEncoder
     from ..files import write_json, write_text
     from ..retrievers import build_retriever
     from ..retrievers.build import as_config
@@ -64,6 +65,9 @@ def write_bundle(out: str | os.PathLike[str], config: Any,
     config = as_config(config)
     model = build_retriever(config, checkpoint, None)
     model.search_in(pipeline=test_pipeline(config))
+    backbone = getattr(model.image_encoder, 'backbone', None)
+    if isinstance(backbone, DualEncoder):  # which the config may leave to where its weights are
+        config.model.image_encoder.backbone.architecture = backbone.architecture
     settings = _settings(config, trust)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as temporary:

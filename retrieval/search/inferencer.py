@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..answers import described, draw
@@ -21,6 +22,7 @@ from ..ranking.range_search import checked_threshold
 from ..retrievers import CacheReport, cached_gallery, encode, evaluation_mode, pipeline_of
 from ..retrievers.build import as_retriever
 from ..structures import RetrievalDataSample, sample_id_of
+from .composed import QueryPart, name_of, sum_of
 from .prototypes import as_dataset, holds_vectors, is_pipeline
 
 
@@ -143,7 +145,7 @@ class ImageRetrievalInferencer:
                                                         progress=title)
         self.gallery_dataset = dataset
         # Without a pipeline to compare: a prototype's dataset may have one of its own.
-        self.model.search_in(gallery)
+        self.model.search_in(gallery, dataset=dataset)
         self.model.prepare_prototype()
 
     # Searching -----------------------------------------------------------------------------------
@@ -168,7 +170,10 @@ class ImageRetrievalInferencer:
         Returns:
             For each image a dict with ``query`` and ``results``, a list, best first, of dicts with
             ``rank`` from 1, ``score``, ``row``, ``id``, ``label``, ``path`` (None where the id is
-            no file) and ``metadata``; with a calibration ``probability`` too. With a calibration
+            no file) and ``metadata``; with a calibration ``probability`` too; behind a reranker
+            that compares pictures ``box``, the part of the result in which the query was found, as
+            left, top, width and height in shares of it, or None, with ``query_box``, the part of
+            the query that is in the result, ``inliers`` and ``mirrored``. With a calibration
             or a threshold the dict also holds ``match``: False, and no result, where nothing
             reaches it. With ``draw_dir`` there is ``picture``, the file. For an image that cannot
             be read there are ``query`` and ``error``.
@@ -178,6 +183,8 @@ class ImageRetrievalInferencer:
             OSError: an image cannot be read.
         """
         topk = self.topk if topk is None else whole_number('topk', topk)
+        if topk is None and self.calibration is not None and self.model.topk != -1:
+            topk = self.model.topk
         self._check_threshold(threshold)
         dataset, samples = self._searched(images, on_unreadable, topk, filter)
         found = [self.answer(sample, topk, threshold) for sample in samples]
@@ -188,6 +195,91 @@ class ImageRetrievalInferencer:
     def samples(self, images: Any, on_unreadable: str = 'raise') -> list[RetrievalDataSample]:
         """The data samples of images, filled by the retriever; see :meth:`__call__`."""
         return self._searched(images, on_unreadable, self.topk)[1]
+
+    def composed(self, *queries: Sequence[QueryPart | Mapping[str, Any]], topk: int | None = None,
+                 threshold: float | None = None, filter: Any = None) -> list[dict[str, Any]]:
+        """Search for words, and for words and pictures together.
+
+        The encoder must have a text tower for words. A picture of the gallery that is part of a
+        query is not among its results. Where words are in it the calibration, which is of
+        pictures, does not count.
+
+        Args:
+            queries: each a list of its parts, dicts with ``text`` or ``image`` and, where it is
+                not 1, ``weight``: below 0 for what is not wanted. See :class:`QueryPart`.
+            topk, threshold, filter: as of :meth:`__call__`.
+
+        Returns:
+            As :meth:`__call__`; ``query`` is the query in words, ``picture_of`` its first picture
+            where it has a file among several parts.
+
+        Raises:
+            ValueError: a query has no parts or these take each other away, or the encoder has no
+                text tower.
+            OSError: a picture cannot be read.
+
+        Example:
+            >>> from torch import nn
+            >>> grey = [np.full((4, 4, 3), value, np.uint8) for value in (0, 100, 200)]
+            >>> colour = np.array([[[200, 0, 0]]], np.uint8)
+            >>> inferencer = ImageRetrievalInferencer(
+            ...     nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), [*grey, colour],
+            ...     pipeline=[dict(type='PackInputs')], progress=False)
+            >>> parts = [dict(image=colour + 9), dict(image=grey[1] + 1, weight=-.5)]
+            >>> inferencer.composed(parts)[0]['results'][0]['row']
+            3
+        """
+        topk = self.topk if topk is None else whole_number('topk', topk)
+        self._check_threshold(threshold)
+        wholes = [list(map(QueryPart.of, parts)) for parts in queries]
+        if not all(wholes):
+            raise ValueError('A query without parts was given: each has words or a picture.')
+        return [self._composed(parts, topk, threshold, filter) for parts in wholes]
+
+    @torch.no_grad()
+    def _composed(self, parts: list[QueryPart], topk: int | None, threshold: float | None,
+                  filter: Any) -> dict[str, Any]:
+        gallery = self.model.gallery
+        texts = [part.text for part in parts if part.text is not None]
+        pictures, own = self._embedded([part.image for part in parts if part.text is None])
+        with evaluation_mode(self.model):
+            words = iter(self.model.embed_words(texts).float() if texts else ())
+        query = sum_of(parts, torch.stack([
+            next(pictures if part.text is None else words) for part in parts]))
+        wanted = self.model.topk if topk is None else topk
+        calibration = None if texts else self.calibration
+        depth = 0 if calibration is None else calibration.depth
+        sample, = self.model.search(query[None], None, wanted if wanted == -1 else
+                                    max(wanted, depth) + len(own), filter)
+        results = [(row, score) for row, score in zip(
+            sample.pred_label.tolist(), sample.pred_score.tolist(), strict=True)
+            if gallery.ids[row] not in own]
+        if calibration is not None:
+            calibration = calibration.of_query([score for _, score in results])
+        results = results if wanted == -1 else results[:wanted]
+        answer = described(name_of(parts), [row for row, _ in results],
+                           [score for _, score in results], gallery,
+                           calibration, threshold)
+        files = [os.fspath(part.image) for part in parts
+                 if isinstance(part.image, (str, os.PathLike))]
+        return answer | (dict(picture_of=files[0]) if files and len(parts) > 1 else {})
+
+    def _embedded(self, pictures: list[Any]) -> tuple[Iterator[Tensor], set[str]]:
+        """The embeddings ``(D,)`` of pictures, in turn, and their ids."""
+        if not pictures:
+            return iter(()), set()
+        dataset = ImageList(pictures, pipeline=self.pipeline)
+        if len(dataset) != len(pictures):
+            raise ValueError('A part of a query is one picture, and not a folder of them.')
+        items = [dataset[row] for row in range(len(dataset))]
+        found: list[Any] = [None] * len(items)
+        with evaluation_mode(self.model):
+            for places, part in parts_of_one_size(pseudo_collate(items)):
+                data = self.model.data_preprocessor(part, False)
+                for place, row in zip(places, self.model.embed(data['inputs']).float(),
+                                      strict=True):
+                    found[place] = row
+        return iter(found), {str(sample_id_of(item['data_samples'])) for item in items}
 
     def _check_threshold(self, threshold: float | None) -> None:
         """Scores that were reranked may have another scale than the similarity."""
@@ -201,9 +293,10 @@ class ImageRetrievalInferencer:
         """The answer of :meth:`__call__` for one of :meth:`samples`."""
         if sample.get('unreadable', None):
             return dict(query=sample_id_of(sample), error=sample.unreadable)
-        return described(sample_id_of(sample), sample.pred_label.tolist()[:topk],
-                         sample.pred_score.tolist()[:topk], self.model.gallery,
-                         self.calibration, threshold)
+        scores = sample.pred_score.tolist()
+        calibration = None if self.calibration is None else self.calibration.of_query(scores)
+        return described(sample_id_of(sample), sample.pred_label.tolist()[:topk], scores[:topk],
+                         self.model.gallery, calibration, threshold, sample.get('pred_match', None))
 
     @torch.no_grad()
     def _searched(self, images: Any, on_unreadable: str, topk: int | None, filter: Any = None) \
@@ -214,17 +307,23 @@ class ImageRetrievalInferencer:
         loader: Any = DataLoader(dataset, batch_size=self.batch_size,
                                  num_workers=self.num_workers, collate_fn=pseudo_collate)
         title = 'Searching' if self.progress and len(loader) > 1 else None
-        options: dict[str, Any] = {} if topk is None else dict(topk=topk)
+        options: dict[str, Any] = {} if topk is None else dict(
+            topk=max(topk, 0 if self.calibration is None else self.calibration.depth))
         if isinstance(filter, str) and isinstance(self.model.gallery, Gallery):
             filter = self.model.gallery.where(filter)  # once for all batches
         if filter is not None:
             options['filter'] = filter
         answered: list[RetrievalDataSample] = []
+        rerankers = getattr(self.model, 'rerankers', None)
         with evaluation_mode(self.model), progress_bar(title, len(dataset)) as bar:
             for batch in loader:
                 samples = batch['data_samples']
                 readable = [i for i, sample in enumerate(samples)
                             if not sample.get('unreadable', None)]
+                for sample in samples:  # what rerankers may look at, and is no file
+                    if rerankers and sample.get('img_path', None) is None:
+                        image = dataset.get_data_info(sample.sample_idx)['img']
+                        sample.set_field(image, 'picture', field_type='metainfo')
                 parts = parts_of_one_size({key: [batch[key][i] for i in readable]
                                            for key in ('inputs', 'data_samples')})
                 for _, part in parts if readable else ():

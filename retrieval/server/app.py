@@ -27,7 +27,7 @@ from ..index import MilvusError
 from .background import Background, Progress
 from .batching import BusyError, NoEncoderError
 from .changes import Changes, NotWritableError, ReadOnlyError
-from .export import duplicate_groups, exported, plan_file
+from .export import duplicate_groups, exported, plan_file, proved_groups
 from .feedback import Feedback
 from .guard import Guard, Metrics, problem
 from .map import EmbeddingMap
@@ -64,12 +64,14 @@ class _Strict(BaseModel):
 
 
 class QueryPart(_Strict):
-    """One of row, id, upload and vector."""
+    """One of row, id, upload, vector and text."""
 
     row: Handle | None = None
     id: str | None = None
     upload: str | None = None
     vector: Annotated[list[FiniteFloat], Field(max_length=65536)] | None = None
+    text: Annotated[str, Field(min_length=1, max_length=2000, description='Words, where the '
+                               'encoder has a text tower (`words` of /v1/info).')] | None = None
     box: Annotated[list[FiniteFloat], Field(
         min_length=4, max_length=4,
         description='[left, top, width, height] in shares of the picture.')] | None = None
@@ -121,7 +123,10 @@ class Ids(_Strict):
 class Threshold(_Strict):
     """How similar duplicates are."""
 
-    threshold: FiniteFloat = 0.95
+    threshold: Annotated[FiniteFloat | None, Field(
+        description='By default 0.95; with prove 0.5, from which pictures are compared.')] = None
+    prove: bool = Field(False, description='Compare the pictures: each is named by what it is of '
+                        'the best one, such as `resized`, and `sure` where nothing of it is lost.')
 
 
 class Group(_Strict):
@@ -309,7 +314,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post('/v1/search', response_model=dict[str, Any], openapi_extra=_either(
         Search, 'Pictures as queries; k, offset, stack and the others as fields.'))
     async def search(request: Request) -> JSONResponse:
-        """Search with rows, uploads, vectors and parts of pictures; or list the rows."""
+        """Search with rows, uploads, words, vectors and parts of pictures; or list the rows."""
         if _is_form(request):
             service.encoder.check()
             pictures, fields, form = await _form(request)
@@ -485,13 +490,16 @@ def _add_reports(app: FastAPI, service: Service) -> None:
         """Everything that is known of a row."""
         return service.item(row)
 
-    grouping = Background(lambda key, progress: dict(
-        groups=duplicate_groups(service, key[1], progress)))
+    grouping = Background(lambda key, progress: dict(groups=(
+        proved_groups if key[2] else duplicate_groups)(service, key[1], progress)))
 
     @app.post('/v1/duplicates', response_model=dict[str, Any], responses=_RUNNING)
     def duplicates(given: Threshold, wait: Wait = True) -> Any:
         """Groups of near-duplicates, each with the best one; nothing is changed."""
-        return _so_far(grouping((service.current().generation, given.threshold), wait))
+        threshold = given.threshold
+        if threshold is None:
+            threshold = 0.5 if given.prove else 0.95
+        return _so_far(grouping((service.current().generation, threshold, given.prove), wait))
 
     @app.post('/v1/duplicates/plan', response_class=Response)
     def plan(given: Plan) -> Response:

@@ -129,6 +129,16 @@ class Encoder:
             item = ImageList([picture], pipeline=self.pipeline)[0]
         return self.batcher(item)
 
+    @torch.no_grad()
+    def words(self, text: str) -> Tensor:
+        """The embedding ``(D,)`` of words.
+
+        Raises:
+            ValueError: the encoder has no text tower, or they are empty.
+        """
+        with evaluation_mode(self.model):
+            return self.model.embed_words([text])[0].float().cpu()
+
     def check(self) -> None:
         """Raise NoEncoderError where there is no encoder."""
         if not self.pipeline:

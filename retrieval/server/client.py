@@ -87,7 +87,7 @@ class Client:
 
         Args:
             queries: each a picture (a path or bytes), the number of a row, or a dict such as
-                ``dict(row=3, box=[0, 0, .5, .5], weight=-1)``.
+                ``dict(row=3, box=[0, 0, .5, .5], weight=-1)`` or ``dict(text='a red bicycle')``.
             options: ``k``, ``offset``, ``filter``, ``rerank``, ``stack``, ``sort``.
         """
         parts = [self._part(query) for query in queries]

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..search import find_duplicates
+from ..image_files import UnreadableImageError
+from ..index import PartsIndex
+from ..search import find_duplicates, prove_duplicates
+from ..search.proof import SURE
 from .background import Progress
 from .pictures import NoPictureError
 from .service import Query, Service
+from .snapshot import Snapshot
 
 _MOST_BYTES = 2 ** 30  # of the pictures in an archive
 _COLUMNS = ('row', 'id', 'label', 'folder', 'width', 'height', 'date')
@@ -90,16 +94,61 @@ def duplicate_groups(service: Service, threshold: float,
         members, order = [], []
         for row in rows:
             facts = service.facts.of(snapshot.ids[row])
-            members.append(dict(
-                row=int(snapshot.handles[row]), name=snapshot.name(row),
-                width=facts.width if facts else None, height=facts.height if facts else None,
-                bytes=facts.bytes if facts else None, date=facts.date if facts else None,
-                score=round(near[row], 6)))
+            members.append(_member(service, snapshot, row) | dict(score=round(near[row], 6)))
             order.append((-(facts.width * facts.height), -facts.bytes, facts.date or '9',
                           snapshot.name(row)) if facts else (0, 0, '9', snapshot.name(row)))
         best = members[order.index(min(order))]['row']
         groups.append(dict(rows=[member['row'] for member in members], best=best, members=members))
         progress.advance()
+    return groups
+
+
+def _member(service: Service, snapshot: Snapshot, row: int) -> dict[str, Any]:
+    """A picture of a group."""
+    facts = service.facts.of(snapshot.ids[row])
+    return dict(row=int(snapshot.handles[row]), name=snapshot.name(row),
+                width=facts.width if facts else None, height=facts.height if facts else None,
+                bytes=facts.bytes if facts else None, date=facts.date if facts else None)
+
+
+def proved_groups(service: Service, threshold: float,
+                  progress: Progress | None = None) -> list[dict[str, Any]]:
+    """Groups of copies and of bursts, in which each picture has a ``proof``, a word of
+    :data:`retrieval.search.proof.KINDS`, is ``sure`` where nothing of it is lost, and has
+    ``as_name`` where that is the proof that it is another one than the best.
+
+    Args:
+        service: what is served.
+        threshold: pictures at least so similar are compared.
+        progress: is told how far it is.
+
+    Raises:
+        UnknownRowError: nothing is served yet.
+    """
+    progress, snapshot = progress or Progress(), service.current()
+
+    def step(title: str, total: int) -> Any:
+        progress.begin(title, total)
+        return progress.advance
+
+    def source(name: str) -> Any:
+        try:
+            return service.pictures.file_or_part(name)
+        except (NoPictureError, UnreadableImageError):
+            return None
+    index = getattr(snapshot.model.holder, 'index', None)
+    found = prove_duplicates(snapshot.gallery, source, threshold=threshold, progress=step,
+                             index=index if isinstance(index, PartsIndex) else None)
+    groups = []
+    for group in [*found.groups, *found.bursts]:
+        members = [_member(service, snapshot, group.keep) | dict(
+            proof=None, sure=False, as_name=None),
+                   *(_member(service, snapshot, row) | dict(
+                       proof=proof.kind, sure=proof.kind in SURE,
+                       as_name=None if of == group.keep else snapshot.name(of))
+                     for row, of, proof in group.members)]
+        groups.append(dict(rows=[member['row'] for member in members], best=members[0]['row'],
+                           members=members))
     return groups
 
 

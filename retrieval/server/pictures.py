@@ -18,7 +18,7 @@ from PIL import Image
 from ..files import write_bytes
 from ..image_files import UnreadableImageError, open_image
 from ..image_io import as_image_array, read_image
-from .facts import read_facts
+from ..picture_facts import read_facts
 
 DECODED_AT_ONCE = max(2, os.cpu_count() or 1)  # a large picture takes hundreds of megabytes
 SIZES = (128, 256, 512, 1024)  # the heights of thumbnails
@@ -101,6 +101,15 @@ class Pictures:
             left, top, right, bottom = (max(0, round(edge)) for edge in box)
             picture = picture[top:bottom, left:right]
         return picture
+
+    def file_or_part(self, name: str) -> str | np.ndarray:
+        """The file of an id, or the picture where it is none or a part of one.
+
+        Raises:
+            NoPictureError, UnreadableImageError: as :meth:`read`.
+        """
+        path, _, box = self._found(name)
+        return path if path is not None and box is None else self.read(name)
 
     def keep(self, name: str, data: bytes) -> None:
         """Keep the picture of an id that was added."""

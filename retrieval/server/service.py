@@ -1,12 +1,15 @@
 """What is served: searches, rows and changes, over one snapshot after another."""
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..answers import placed
 from ..checks import whole_number
+from ..evaluation import MatchCalibration
+from ..files import write_json
 from ..gallery import Gallery
 from ..index import Index, MilvusIndex
+from ..registration import EDGE
 from ..structures import RetrievalDataSample
 from .batching import Batcher, BusyError, Encoder
 from .facts import PictureFacts
-from .pictures import Pictures, Uploads
+from .pictures import NoPictureError, Pictures, Uploads
 from .served import Served
 from .shared_index import RowsChangedError, SharedRows
 from .snapshot import Snapshot, display_root, handles_of, projected
@@ -30,6 +37,7 @@ from .snapshot import Snapshot, display_root, handles_of, projected
 _DEPTH = 500  # results that are stacked, sorted and counted
 _STACKED = 0.95  # hits at least so similar to each other stand in one place
 SORTS = ('score', 'date', 'folder')
+Wanted = tuple[Any, int, np.ndarray | None]  # model, number of results, filter
 
 
 class UnknownRowError(LookupError):
@@ -38,13 +46,14 @@ class UnknownRowError(LookupError):
 
 @dataclass
 class Query:
-    """A part of a query: one of ``row``, ``id``, ``upload`` and ``vector``.
+    """A part of a query: one of ``row``, ``id``, ``upload``, ``vector`` and ``text``.
 
     Args:
         row: the number of a row, as results have it.
         id: the id of a row.
         upload: the name of an upload.
         vector: an embedding ``(D,)``.
+        text: words, where the encoder has a text tower.
         box: left, top, width and height of the part of the picture to search with, as shares of
             the whole in [0, 1].
         weight: below 0 what is not wanted.
@@ -54,6 +63,7 @@ class Query:
     id: str | None = None
     upload: str | None = None
     vector: Sequence[float] | None = None
+    text: str | None = None
     box: Sequence[float] | None = None
     weight: float = 1.0
 
@@ -127,10 +137,12 @@ class Service:
         inside = None if source.folder is None else os.path.join(source.folder, '')
         self.pictures = Pictures(source.state, source.datasets, inside)
         self.uploads = Uploads(source.state / 'uploads')
-        self._searches = Batcher(_search, wait=0.0)  # together is what comes while others run
+        self._searches = Batcher(self._search, wait=0.0)  # together is what comes while others run
         self._looks = Batcher(self._look, wait=0.0)
         self.facts = PictureFacts(source.state / 'facts.sqlite', self.pictures.path_of)
         self.encoding = Encoding()
+        self._returned = source.state / 'returned.json'
+        self.returned = _counted(self._returned)  # how often each id was shown, for `migrate`
         self.trouble: str | None = None  # why the source could not be read lately
         self.snapshot: Snapshot | None = None
         self.refresh: Callable[[], None] = self._reload  # or that of what follows the source
@@ -282,6 +294,8 @@ class Service:
         if self._fact_reader is not None:
             self._fact_reader.join()
         self.facts.close()
+        if self.returned:
+            write_json(self._returned, dict(self.returned.most_common()))
 
     @property
     def generation(self) -> int:
@@ -305,8 +319,10 @@ class Service:
                              reason=why.replace(root, '') if root else why)
                         for name, why in list(skipped.items())[:1000]],
             threshold=None if calibration is None or projection is not None
-            else calibration.threshold,
-            encodes=bool(served.encoder.pipeline), calibrated=calibration is not None,
+            or calibration.method == 'tail' else calibration.threshold,
+            encodes=bool(served.encoder.pipeline),
+            words=bool(getattr(served.model, 'has_words', False)),
+            calibrated=calibration is not None,
             rerank=bool(served.model.rerankers),
             projected=projection is not None,
             facets=[] if snapshot is None else snapshot.facets(),
@@ -337,11 +353,11 @@ class Service:
             raise UnknownRowError(f'There is no {named}: it was removed, or never there.')
         return row
 
-    def described(self, snapshot: Snapshot, row: int, score: float | None = None) -> dict[str, Any]:
-        """A row as a result."""
+    def described(self, snapshot: Snapshot, row: int, score: float | None = None,
+                  calibration: MatchCalibration | None = None) -> dict[str, Any]:
+        """A row as a result, with the calibration of the query."""
         name, label = snapshot.name(row), snapshot.gallery.label_name(row)
         facts = self.facts.of(snapshot.ids[row])
-        calibration = snapshot.calibration
         found = dict(
             row=int(snapshot.handles[row]), id=name, name=os.path.basename(name) or name,
             folder=os.path.dirname(name), label=label,
@@ -383,10 +399,10 @@ class Service:
             UnreadableImageError: the picture cannot be read.
             ValueError: it names none, or several; the box lies outside; the vector is no embedding.
         """
-        given = [name for name in ('row', 'id', 'upload', 'vector')
+        given = [name for name in ('row', 'id', 'upload', 'vector', 'text')
                  if getattr(query, name) is not None]
         if len(given) != 1:
-            raise ValueError('A query names one of row, id, upload and vector, got '
+            raise ValueError('A query names one of row, id, upload, vector and text, got '
                              f'{" and ".join(given) or "none"}.')
         if query.vector is not None:
             if query.box is not None:
@@ -396,6 +412,11 @@ class Service:
             if vector.ndim != 1 or len(vector) != width or not bool(vector.isfinite().all()):
                 raise ValueError(f'A vector has {width} finite numbers here, got {len(vector)}.')
             return vector if snapshot.projection is None else vector @ snapshot.projection
+        if query.text is not None:
+            if query.box is not None:
+                raise ValueError('A box is a part of a picture, and words have none.')
+            found = snapshot.served.encoder.words(query.text)
+            return found if snapshot.projection is None else found @ snapshot.projection
         row = self.row_of(snapshot, query)
         if row is not None and query.box is None:
             return snapshot.vectors([row])[0]
@@ -437,7 +458,7 @@ class Service:
             if snapshot is None:
                 if queries:
                     self.current()
-                return self._answer(None, [], {}, 0, None, [], start)
+                return self._answer(None, [], None, 0, None, [], start)
             try:
                 return self._searched(snapshot, queries, k, offset, filter, among, rerank, stack,
                                       sort, start)
@@ -454,14 +475,22 @@ class Service:
             inside = np.isin(snapshot.handles, list(among))
             mask = inside if mask is None else mask & inside
         scores: dict[int, float] = {}
+        calibration = snapshot.calibration
+        places: dict[int, dict[str, Any]] = {}
         if queries:
-            depth = max(offset + (2 if stack else 1) * k,
+            depth = max(calibration.depth if calibration else 0,
+                        offset + (2 if stack else 1) * k,
                         _DEPTH if snapshot.columns or sort != 'score' else 0)
-            rows, scores = self._ranked(snapshot, queries, depth, mask, rerank)
+            rows, scores, places = self._ranked(snapshot, queries, depth, mask, rerank)
             best = scores[rows[0]] if rows else None
         else:
             rows = (np.arange(len(snapshot)) if mask is None else np.flatnonzero(mask)).tolist()
             best = None
+        if calibration is not None and calibration.depth and not queries:  # it judges rankings
+            calibration = None
+        elif calibration is not None and queries:
+            calibration = None if len(scores) < calibration.fewest else calibration.of_query(
+                [scores[row] for row in rows])
         counted = np.asarray(rows, dtype=np.int64)
         facets = snapshot.facets(None if not queries and mask is None else
                                  counted[:_DEPTH] if queries else counted)
@@ -472,18 +501,24 @@ class Service:
         stacked: dict[int, list[int]] = {}
         if stack and queries and sort == 'score':
             rows, stacked = _stacks(snapshot, rows, offset + 2 * k)
-        shown = [self.described(snapshot, int(row), scores.get(int(row)))
+        shown = [self.described(snapshot, int(row), scores.get(int(row)), calibration)
                  | dict(stacked=[int(snapshot.handles[one]) for one in stacked.get(int(row), ())])
+                 | places.get(int(row), {})
                  for row in rows[offset:offset + k]]
+        if queries:
+            self.returned.update(snapshot.ids[int(row)] for row in rows[offset:offset + k])
         asked = [None if row is None else self.described(snapshot, row)
                  for row in (self.row_of(snapshot, query) for query in queries)]
-        return self._answer(snapshot, shown, stacked, total, best, facets, start) \
+        if any(query.text is not None for query in queries):  # the calibration is of pictures
+            shown = [one | dict(probability=None, match=None) for one in shown]
+            return self._answer(snapshot, shown, None, total, None, facets, start) \
+                | dict(queries=asked)
+        return self._answer(snapshot, shown, calibration, total, best, facets, start) \
             | dict(queries=asked)
 
     def _answer(self, snapshot: Snapshot | None, shown: list[dict[str, Any]],
-                stacked: Mapping[int, list[int]], total: int, best: float | None,
+                calibration: MatchCalibration | None, total: int, best: float | None,
                 facets: list[Any], start: float) -> dict[str, Any]:
-        calibration = None if snapshot is None else snapshot.calibration
         threshold = None if calibration is None else calibration.threshold
         return dict(results=shown, threshold=threshold,
                     no_match=best is not None and threshold is not None and best < threshold,
@@ -493,8 +528,11 @@ class Service:
 
     def _ranked(self, snapshot: Snapshot, queries: Sequence[Query], depth: int,
                 mask: np.ndarray | None,
-                rerank: bool | None) -> tuple[list[int], dict[int, float]]:
-        """The best rows, and the score of each; the rows that a query names are left out."""
+                rerank: bool | None) -> tuple[list[int], dict[int, float],
+                                              dict[int, dict[str, Any]]]:
+        """The best rows, the score of each, and where the query lies in its picture, as far as a
+        reranker looked; the rows that a query names are left out.
+        """
         if rerank and not snapshot.model.rerankers:
             raise ValueError('The model has no rerankers: leave rerank out, or serve a config with '
                              '`model.rerank`.')
@@ -513,21 +551,56 @@ class Service:
             mask = np.ones(len(snapshot), dtype=bool) if mask is None else mask.copy()
             mask[list(named)] = False
         if mask is not None and not mask.any():
-            return [], {}
+            return [], {}, {}
         model = snapshot.plain if rerank is False else snapshot.model
+        if model.rerankers and len(queries) == 1 and queries[0].vector is None:
+            sample.set_field(partial(self._asked, snapshot, queries[0]), 'picture',
+                             field_type='metainfo')
         # a reranker may bring in rows that the filter keeps out, so it ranks all of them
         outside = mask is not None and bool(model.rerankers)
         wanted = (model, -1 if outside else depth, mask)
         if mask is None:
             self._searches((wanted, vector, sample))
         else:
-            _search([(wanted, vector, sample)])
+            self._search([(wanted, vector, sample)])
         if isinstance(snapshot.gallery, SharedRows):
             snapshot.gallery.check()  # else the rows may be counted otherwise
         pairs = [(row, score) for row, score in zip(sample.pred_label.tolist(),
                                                     sample.pred_score.tolist(), strict=True)
                  if mask is None or mask[row]][:depth]
-        return [row for row, _ in pairs], dict(pairs)
+        matches = sample.get('pred_match', None)
+        places = {} if matches is None else dict(zip(
+            sample.pred_label.tolist(), map(placed, matches), strict=True))
+        return [row for row, _ in pairs], dict(pairs), places
+
+    def _asked(self, snapshot: Snapshot, query: Query) -> np.ndarray:
+        """The picture of a part of a query."""
+        if query.upload is not None:
+            picture = self.uploads.read(query.upload)
+        else:
+            row = self.row_of(snapshot, query)
+            assert row is not None
+            picture = self.pictures.read(snapshot.ids[row])
+        return picture if query.box is None else cut(picture, query.box)
+
+    def _picture(self, name: str) -> np.ndarray | None:
+        try:
+            return self.pictures.read(name, min_edge=2 * EDGE)
+        except NoPictureError:
+            return None
+
+    def _search(self, items: list[tuple[Wanted, Tensor, RetrievalDataSample]]) -> list[None]:
+        """Fill the samples of several searches; those of one model and depth are one product."""
+        left = list(items)
+        while left:
+            model, topk, mask = left[0][0]
+            same = [one for one in left if one[0][0] is model and one[0][1] == topk]
+            left = [one for one in left if one[0][0] is not model or one[0][1] != topk]
+            vectors = torch.stack([vector for _, vector, _ in same])
+            device = next(iter(model.parameters()), vectors).device
+            model.search(vectors.to(device), [sample for *_, sample in same], topk, filter=mask,
+                         pictures=self._picture)
+        return [None] * len(items)
 
     def _sorted(self, snapshot: Snapshot, rows: list[int], sort: str) -> list[int]:
         """The first rows by folder, or by date with the latest first and the unknown last."""
@@ -575,22 +648,6 @@ def cut(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
     return np.ascontiguousarray(part)
 
 
-Wanted = tuple[Any, int, np.ndarray | None]  # model, number of results, filter
-
-
-def _search(items: list[tuple[Wanted, Tensor, RetrievalDataSample]]) -> list[None]:
-    """Fill the samples of several searches; those of one model and depth are one product."""
-    left = list(items)
-    while left:
-        model, topk, mask = left[0][0]
-        same = [one for one in left if one[0][0] is model and one[0][1] == topk]
-        left = [one for one in left if one[0][0] is not model or one[0][1] != topk]
-        vectors = torch.stack([vector for _, vector, _ in same])
-        device = next(iter(model.parameters()), vectors).device
-        model.search(vectors.to(device), [sample for *_, sample in same], topk, filter=mask)
-    return [None] * len(items)
-
-
 def _stacks(snapshot: Snapshot, rows: Sequence[int],
             depth: int) -> tuple[list[int], dict[int, list[int]]]:
     """The rows without those that are near-duplicates of an earlier one, which stand behind it.
@@ -614,6 +671,15 @@ def _stacks(snapshot: Snapshot, rows: Sequence[int],
         else:
             behind.setdefault(head[leader], []).append(row)
     return [head[place] for place in first] + list(rows[depth:]), behind
+
+
+def _counted(path: Path) -> Counter[str]:
+    """The counts of an earlier server; none where there are none that can be read."""
+    try:
+        return Counter({str(name): int(count) for name, count in
+                        json.loads(path.read_text(encoding='utf-8')).items()})
+    except (OSError, ValueError, AttributeError, TypeError):
+        return Counter()
 
 
 def _model_name(model: Any) -> str:

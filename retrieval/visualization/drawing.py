@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,12 @@ def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     write_atomically(Path(path), lambda name: picture.save(name, format=formats[ending]))
 
 
-def as_picture(image: Any) -> Image.Image:
+def as_picture(image: Any, least: int | None = None) -> Image.Image:
     """An array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 in RGB, a path or a Pillow image.
+
+    Args:
+        image: one of these.
+        least: a JPEG file may come out smaller, as long as its edges are not shorter than this.
 
     Raises:
         TypeError: it is none of these, or an array of another dtype.
@@ -44,6 +49,8 @@ def as_picture(image: Any) -> Image.Image:
     """
     if isinstance(image, (str, os.PathLike)):
         with open_image(image) as (opened, _):
+            if least is not None:
+                opened.draft(None, (least, least))
             return _as_rgb(ImageOps.exif_transpose(opened))
     if isinstance(image, Image.Image):
         return _as_rgb(image)
@@ -113,7 +120,7 @@ class Pictures:
         """The picture, cut to its box and shrunk to what a sheet can show, or None where there is
         none or it cannot be read.
 
-        An identity that no dataset knows may be the path of a file.
+        An identity that no dataset knows may be the path of a file, with a box behind it.
         """
         if self._rows is None:
             self._rows = [{name: row for row, name in enumerate(dataset.sample_ids)}
@@ -122,17 +129,34 @@ class Pictures:
             if sample_id in rows:
                 info = dataset.get_data_info(rows[sample_id])
                 image = info.get('img')
-                return _opened(info.get('img_path') if image is None else image, info.get('box'))
-        return _opened(sample_id, None) if os.path.isfile(sample_id) else None
+                return opened_picture(info.get('img_path') if image is None else image,
+                                      info.get('box'))
+        if os.path.isfile(sample_id):
+            return opened_picture(sample_id)
+        path, _, box = sample_id.rpartition('#')
+        return opened_picture(path, list(map(float, box.split(',')))) if (
+            re.fullmatch(r'(-?[\d.]+,){3}-?[\d.]+', box) and os.path.isfile(path)) else None
 
 
 def _has_ids(dataset: Any) -> bool:
     return hasattr(type(dataset), 'sample_ids') or 'sample_ids' in vars(dataset)
 
 
-def _opened(image: Any, box: Sequence[float] | None) -> Image.Image | None:
+def opened_picture(image: Any, box: Sequence[float] | None = None) -> Image.Image | None:
+    """A picture as :class:`Pictures` gives it, or None where it cannot be read.
+
+    Args:
+        image: what :func:`as_picture` takes.
+        box: left, top, right and bottom of the part that is meant, in pixels.
+
+    Example:
+        >>> opened_picture(np.zeros((9, 9), np.uint8), (2, 0, 6, 9)).size
+        (4, 9)
+        >>> opened_picture('no/such.png') is None
+        True
+    """
     try:
-        picture = as_picture(image)
+        picture = as_picture(image, None if box is not None else 2 * _EDGE)
     except (OSError, TypeError, ValueError):
         return None
     if box is not None:

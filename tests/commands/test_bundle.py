@@ -71,12 +71,13 @@ COMMANDS = {
     'cluster a folder': '{folder} --out {out} --encoder {bundle} --no-cache --k 3',
     'calibrate a folder': '{folder} {out} --encoder {bundle} --no-cache',
     'calibrate': '{bundle} {out}',
-    'evaluate': '{folder_bundle} --out {out}',
-    'report': '{folder_bundle} --out {out}.html',
+    'evaluate': '{bundle} --out {out}',
+    'report': '{bundle} --out {out}.html',
+    'report of a folder': '{bundle} --data {folder} --out {out}.html --cfg-options work_dir={out}',
     'report of a config': '{config} {bundle} --out {out}.html --cfg-options work_dir={out}',
-    'compare_galleries': '{folder_bundle} {gallery} --out {out}',
-    'gallery info': 'info {folder_bundle}',
-    'build_index': '{folder_bundle} {out}',
+    'compare_galleries': '{bundle} {gallery} --out {out}',
+    'gallery info': 'info {bundle}',
+    'build_index': '{bundle} {out}',
     'dump_prototype': '{bundle} {out}.safetensors --data {folder}',
     'dump_prototype of a config': '{config} --dtype float16 {bundle} {out}.safetensors',
     'test': '{bundle} --data {folder} --out {out}.json --work-dir {out}',
@@ -166,7 +167,7 @@ def test_a_bundle_is_served(line, archive, bundle, folder, config):
 def test_a_command_takes_a_bundle(command, bundle, archive, config, gallery, folder, tmp_path):
     """An archive, where a bundle may be one: the folder of a bundle goes the shorter way."""
     arguments = COMMANDS[command].format(
-        bundle=archive, folder_bundle=bundle, config=config, gallery=gallery, folder=folder,
+        bundle=archive, config=config, gallery=gallery, folder=folder,
         query=folder / 'class1' / '0.png', out=tmp_path / 'out')
     status, printed, err = run(command.split()[0], *arguments.split())
     assert status == 0, err

@@ -31,3 +31,29 @@ def test_a_gallery_without_labels(gallery, tmp_path):
     Gallery(Gallery.load(gallery).embeddings).save(tmp_path / 'bare.safetensors')
     status, _, err = run('calibrate', tmp_path / 'bare.safetensors', tmp_path / 'x.json')
     assert status == 2 and 'no labels' in err
+
+
+def test_a_calibration_without_labels(config, checkpoint, folder, gallery, tmp_path):
+    out = tmp_path / 'tail.json'
+    named = ['--config', config, '--checkpoint', checkpoint, '--no-cache']
+    status, printed, err = run('calibrate', folder, out, '--without-labels', *named)
+    assert status == 0 and 'altered pictures' in printed and 'estimated from' in printed, err
+    written = MatchCalibration.load(out)
+    assert written.method == 'tail' and written.measured['altered'] == 40
+    status, _, err = run('search', gallery, folder / 'class0' / '0.png', '--calibration', out,
+                         '--out', tmp_path)
+    assert status == 0, err
+    status, printed, err = run('calibrate', gallery, out, '--without-labels', '--criterion',
+                               'no_match', '--target', 0.1, '--strangers', gallery)
+    assert status == 0 and '10.0% get a result, as the pictures without' in printed, err
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (['--without-labels', '--per-class'], '--per-class is of a calibration on labels'),
+    (['--without-labels', '--criterion', 'f1'], 'Unknown criterion without labels'),
+    (['--without-labels', '--criterion', 'coverage'], 'give the folder'),
+    (['--strangers', 'x'], 'for --without-labels'),
+])
+def test_what_does_not_go_together(gallery, tmp_path, options, message):
+    status, _, err = run('calibrate', gallery, tmp_path / 'x.json', *options)
+    assert status == 2 and message in err and not (tmp_path / 'x.json').exists()

@@ -1,15 +1,19 @@
 """A dump on any number of processes, killed or not, is the same file to the last bit."""
+import contextlib
 import os
 import random
 import socket
 import subprocess
 import sys
 import time
+import uuid
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
 from retrieval.gallery import Gallery, GalleryStore
+from retrieval.index import MilvusIndex
 from retrieval.retrievers.encoded_parts import PartsFolder
 
 from .conftest import draw_classes, run
@@ -122,8 +126,8 @@ def kill_midway(config, checkpoint, out, options, count, rng):
         process.communicate()
 
 
-@pytest.mark.parametrize('count, kills', [
-    (1, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (1, 4), (2, 4)))])
+@pytest.mark.slow
+@pytest.mark.parametrize('count, kills', [(1, 1), (2, 1), (1, 4), (2, 4)])
 def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_path, count, kills):
     rng, out = random.Random(kills), tmp_path / 'g.safetensors'
     hidden = {}
@@ -149,6 +153,46 @@ def test_a_killed_dump_goes_on(config, checkpoint, many, options, whole, tmp_pat
     assert statuses == [0] * (3 - count), errors
     same(out, whole)
     assert not (tmp_path / 'g.safetensors.parts').exists()
+
+
+@pytest.fixture
+def milvus():
+    """The address of a Milvus server."""
+    if uri := os.environ.get('RETRIEVAL_TEST_MILVUS'):
+        yield uri
+        return
+    pytest.importorskip('milvus_lite')
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    with TemporaryDirectory() as folder:
+        server, database, port = start_server_in_thread(folder)
+        yield f'http://127.0.0.1:{port}'
+        server.stop(0).wait()
+        database.close()
+
+
+@pytest.mark.slow
+def test_two_processes_killed_midway_fill_a_collection(config, checkpoint, options, whole,
+                                                       tmp_path, milvus):
+    """It holds the rows that one process writes to a file, to the last bit."""
+    out, name = tmp_path / 'g.safetensors', f'dumped_{uuid.uuid4().hex[:8]}'
+    options = ['--fill-index', *options, 'model.index.type=retrieval.MilvusIndex',
+               f'model.index.uri={milvus}', f'model.index.collection={name}']
+    kill_midway(config, checkpoint, out, options, 2, random.Random(0))
+    statuses, errors = ended(start(2, config, checkpoint, out, *options))
+    assert statuses == [0, 0], errors
+    same(out, whole)
+    gallery = Gallery.load(whole)
+    with contextlib.closing(MilvusIndex(milvus, name)) as index:
+        assert list(index.ids) == list(gallery.ids)
+        assert torch.equal(index.reconstruct(range(300)), gallery.embeddings)
+        assert [row['label'] for row in index.metadata_of(index.ids)] == gallery.labels.tolist()
+
+
+def test_only_a_database_is_filled(config, checkpoint, options, tmp_path):
+    status, _, err = run('dump_prototype', config, checkpoint, tmp_path / 'g.safetensors',
+                         '--fill-index', *options)
+    assert status == 2 and 'ExactIndex, is in none' in err and 'MilvusIndex' in err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from PIL import Image
 
 from retrieval.gallery import Gallery
 
+from ..scenes import scene
 from .conftest import run
 
 
@@ -86,3 +87,33 @@ def test_a_thousand_equal_frames_are_one_group(tmp_path):
     found = json.loads((tmp_path / 'duplicates.json').read_text())
     assert len(found['groups'][0]) == 1000 and len(found['pairs']) == 999
     assert len((tmp_path / 'duplicates.csv').read_text().splitlines()) == 1001
+
+
+def test_copies_are_proved(options, tmp_path):
+    folder = tmp_path / 'own'
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(scene(number)).save(folder / f'{number}.png')
+    Image.fromarray(scene(0)).save(folder / 'again.jpg', quality=40)
+    Image.fromarray(scene(1)[30:230, 40:300]).save(folder / 'crop.png')
+    status, printed, err = run('find_duplicates', folder, '--prove', '--threshold', -1,
+                               '--out', tmp_path / 'out', *options)
+    assert status == 0 and '2 groups of copies' in printed, err
+    assert '1 re-encoded' in printed and '1 cropped' in printed
+    with open(tmp_path / 'out' / 'duplicates.csv', newline='') as table:
+        lines = {line['id'].split('/')[-1]: line for line in csv.DictReader(table)}
+    assert {name: (line['action'], line['kind']) for name, line in lines.items()} == {
+        '0.png': ('keep', ''), 'again.jpg': ('remove', 're-encoded'), '1.png': ('keep', ''),
+        'crop.png': ('look', 'cropped')}
+    assert 'again.jpg' in (tmp_path / 'out' / 'duplicates.sh').read_text()
+    assert json.loads((tmp_path / 'out' / 'duplicates.json').read_text())['compared'] >= 6
+    assert Image.open(tmp_path / 'out' / 'duplicates.png').height > 200
+
+
+@pytest.mark.parametrize(('arguments', 'says'), [
+    (['other', '--prove'], 'one set'), (['--parts'], '--prove'),
+    (['--prove', '--similarity', 'inner_product'], '--similarity'),
+    (['--prove', '--neighbors', '0'], '--neighbors')])
+def test_what_goes_not_with_a_proof(folder, arguments, says):
+    status, _, err = run('find_duplicates', folder, *arguments)
+    assert status == 2 and says in err

@@ -1,14 +1,18 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval.evaluation import MatchCalibration
 from retrieval.gallery import Gallery
 
+from ..scenes import scene
 from .conftest import run
 
 
@@ -266,3 +270,111 @@ def test_a_program_that_a_gallery_names_is_not_run(gallery, folder, tmp_path, na
     assert status == 2 and "type='os.system' in model.head" in err and '--trust' in err
     assert run('cluster', path, '--k', 2, '--out', tmp_path)[0] == 0
     assert not mark.exists()
+
+
+@pytest.fixture(scope='module')
+def dual_bundle(tmp_path_factory):
+    """A bundle of a tiny encoder of images and words."""
+    pytest.importorskip('transformers')
+    from retrieval.runs.write_bundle import write_bundle
+
+    from ..dual_models import make_dual
+
+    root = tmp_path_factory.mktemp('dual')
+    make_dual(root / 'hub', 'siglip')
+    encoder = dict(type='ImageEncoder', pooling=None, backbone=dict(
+        type='DualEncoder', weights=str(root / 'hub')))
+    steps = [dict(type='LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+    write_bundle(root / 'dual', dict(
+        model=dict(type='ImageToImageRetriever', image_encoder=encoder),
+        test_dataloader=dict(dataset=dict(pipeline=steps))))
+    return root / 'dual'
+
+
+def test_words_search_a_folder(folder, dual_bundle, tmp_path):
+    def asked(*arguments):
+        status, printed, err = run('search', folder, *arguments, '--encoder', dual_bundle,
+                                   '--topk', 3, '--out', tmp_path, '--no-cache')
+        assert status == 0, err
+        return json.loads((tmp_path / 'results.json').read_text()), printed
+
+    image = folder / 'class1' / '0.png'
+    (words, picture), printed = asked('a red bicycle', image)
+    assert words['query'] == '"a red bicycle"' and len(words['results']) == 3
+    assert picture['query'] == str(image) and '"a red bicycle": ' in printed
+    assert (tmp_path / 'rankings.png').is_file()
+    (mixed,), _ = asked(image, '--plus', 'at night', '--minus', '0.5:snow')
+    assert mixed['query'] == f'{image} + "at night" - 0.5 "snow"'
+    assert str(image) not in [hit['id'] for hit in mixed['results']]
+    (again,), _ = asked('a red bicycle', '--minus', f'2:{image}')
+    assert [hit['id'] for hit in again['results']] != [hit['id'] for hit in words['results']]
+
+
+@pytest.mark.parametrize(('query', 'message'), [
+    ('a red bicycle', r"resnet10t has no text tower.*\('a red bicycle'\).*siglip2-base"),
+    ('bicycle.jgp', "There is no image 'bicycle.jgp'"), ('some/where', 'There is no image or')])
+def test_words_want_an_encoder_of_words(folder, config, checkpoint, tmp_path, query, message):
+    status, _, err = run('search', folder, query, '--config', config, '--checkpoint', checkpoint,
+                         '--out', tmp_path, '--no-cache')
+    assert status == 2 and re.search(message, err), err
+
+
+def test_each_query_is_cut_without_labels(gallery, folder, tmp_path):
+    """The same picture is a match for sure; the threshold follows the query, not the gallery."""
+    opened = Gallery.load(gallery)
+    opened.save(tmp_path / 'queries.safetensors')
+    answers = {}
+    for name, cut in (('auto', 'auto'), ('few', 0.05)):
+        status, _, err = run('search', gallery, folder / 'class0', '--cut', cut, '--topk', 3,
+                             '--out', tmp_path / name)
+        assert status == 0, err
+        answers[name] = json.loads((tmp_path / name / 'results.json').read_text())
+        assert all(len(one['results']) <= 3 and 'match' in one for one in answers[name])
+        assert all(hit['probability'] >= 0.499 for one in answers[name] for hit in one['results'])
+    for one, few in zip(answers['auto'], answers['few'], strict=True):
+        assert one['results'][:len(few['results'])] == few['results']
+    status, _, err = run('search', gallery, tmp_path / 'queries.safetensors', '--cut', 'auto',
+                         '--topk', 4, '--out', tmp_path)
+    assert status == 0, err
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert len(found) == len(opened) and any(one['match'] for one in found)
+    for cut, message in (('none', 'auto, or a share'), ('1.5', 'auto, or a share')):
+        status, _, err = run('search', gallery, folder, '--cut', cut)
+        assert status == 2 and message in err
+    status, _, err = run('search', gallery, folder, '--cut', 'auto', '--calibration', 'x.json')
+    assert status == 2 and ('give one of them' in err or 'no calibration' in err)
+
+
+def test_a_part_finds_the_whole_and_where_it_lies(tmp_path):
+    (tmp_path / 'own').mkdir()
+    for number in range(4):
+        Image.fromarray(scene(number)).save(tmp_path / 'own' / f'{number}.png')
+    Image.fromarray(scene(2)[60:220, 90:300]).save(tmp_path / 'part.png')
+    status, printed, err = run('search', tmp_path / 'own', tmp_path / 'part.png', '--parts',
+                               '--rerank', 'local', '--topk', 2, '--out', tmp_path / 'out')
+    assert status == 0, err
+    (answer,) = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    first, second = answer['results']
+    assert first['id'].endswith('2.png') and first['score'] > 1 and first['inliers'] > 50
+    assert first['box'] == pytest.approx([.25, 60 / 270, 210 / 360, 160 / 270], abs=0.01)
+    assert first['query_box'] == pytest.approx([0, 0, 1, 1], abs=0.02)
+    assert second['box'] is None and second['score'] <= 1
+    assert (tmp_path / 'own' / '.retrieval' / 'default-parts.safetensors').exists()
+    sheet = np.asarray(Image.open(tmp_path / 'out' / 'rankings.png')).astype(int)
+    yellow = (sheet[..., 0] > 220) & (sheet[..., 1] > 220) & (sheet[..., 2] < 60)
+    assert yellow.sum() > 40, 'the box is not drawn'
+
+
+def test_parts_are_made_when_a_folder_is_encoded(gallery, folder, tmp_path):
+    status, _, err = run('search', gallery, folder, '--parts')
+    assert status == 2 and 'is for a folder' in err
+    status, _, err = run('search', folder, gallery.parent / 'x.png', '--parts', '--encoder',
+                         'resnet50')
+    assert status == 2
+
+
+def test_words_are_refused_before_a_folder_is_encoded(folder, tmp_path):
+    shutil.copytree(folder / 'class1', tmp_path / 'pictures')
+    status, _, err = run('search', tmp_path / 'pictures', 'a red bicycle', '--out', tmp_path / 'o')
+    assert status == 2 and 'efficientnet-lite0 has no text tower' in err
+    assert not (tmp_path / 'pictures' / '.retrieval').exists()

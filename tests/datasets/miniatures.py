@@ -101,6 +101,14 @@ def make_inaturalist2018(root, rows, folder='Inat_dataset_splits'):
     return root
 
 
+def make_objects(root, numbers):
+    """Ten views of each object."""
+    for number in numbers:
+        for view in range(10):
+            picture(root / 'images' / f'{number:03}' / f'{view}.jpg', 10 * number + view)
+    return root
+
+
 def trainable(root, classes=20, images=4):
     """Every benchmark, large enough for a batch of 16 classes; their folders by the config's name.
 
@@ -109,7 +117,7 @@ def trainable(root, classes=20, images=4):
     trained = [(n, k) for n in range(1, classes + 1) for k in range(images)]
     both = [('train', n, k) for n, k in trained] + [('test', 100 + n, k) for n, k in trained]
     folders = {name: root / name for name in ('cub200', 'cars196', 'stanford_online_products',
-                                              'inshop', 'inaturalist2018')}
+                                              'inshop', 'inaturalist2018', 'objects')}
     make_cub200(folders['cub200'], [(n, f'{n:03d}.Bird/{k}_{n}.jpg', (2, 2, 18, 18))
                                     for _, n, k in both])
     make_cars196(folders['cars196'], [(n, (2, 2, 20, 20)) for _, n, _ in both])
@@ -122,4 +130,5 @@ def trainable(root, classes=20, images=4):
     make_inaturalist2018(folders['inaturalist2018'], [
         (('Aves', 'Fungi')[n % 2], n, f'{n}_{k}', 'val' if k == 0 else 'train', split)
         for split, n, k in both])
+    make_objects(folders['objects'], range(2 * classes))
     return folders

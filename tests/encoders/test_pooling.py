@@ -13,6 +13,7 @@ from retrieval.encoders import (
     GlobalAveragePooling,
     GlobalMaxPooling,
     ImageEncoder,
+    PartsPooling,
     RegionalGeM,
     SPoC,
 )
@@ -269,3 +270,29 @@ def test_regional_gem_is_the_mean_with_torchs_power_pooling():
 def test_bad_input(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_parts_are_the_pooled_regions():
+    features = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    pooled = PartsPooling(dict(type='retrieval.MAC'), levels=(2, 3))(features)
+    assert pooled.shape == (2, 14, 3)
+    torch.testing.assert_close(pooled[:, 0], features.amax((2, 3)))
+    # two by two parts of 4 rows and 5 columns, rounded: columns 0 to 5 and 3 to 8
+    torch.testing.assert_close(pooled[:, 1], features[:, :, :4, :5].amax((2, 3)))
+    torch.testing.assert_close(pooled[:, 4], features[:, :, 2:, 3:].amax((2, 3)))
+    # three by three of 3 rows and 4 columns
+    torch.testing.assert_close(pooled[:, 9], features[:, :, 2:5, 2:6].amax((2, 3)))
+    assert all(torch.isfinite(PartsPooling()(torch.rand(1, 2, *size))).all()
+               for size in ((1, 1), (1, 7), (2, 2)))
+
+
+def test_an_encoder_of_parts_puts_them_behind_one_another():
+    encoder = ImageEncoder(nn.Conv2d(3, 8, 4, 4), PartsPooling(levels=(2,)), in_features=8,
+                           projection=6, multi_scale=dict(scales=(1, 0.5), aggregate='gem')).eval()
+    found = encoder(torch.rand(2, 3, 32, 48))
+    assert found.shape == (2, 30) and encoder.embedding_size == 30 and encoder.parts == 5
+    torch.testing.assert_close(found.unflatten(1, (5, 6)).norm(dim=2), torch.ones(2, 5))
+    with pytest.raises(ValueError, match='5 vectors'):
+        encoder.up_to('projection')
+    with pytest.raises(ValueError, match='levels'):
+        PartsPooling(levels=(1,))

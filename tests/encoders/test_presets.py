@@ -15,6 +15,7 @@ from retrieval.encoders import (
     DEFAULT_PIPELINE,
     DEFAULT_PREPROCESSOR,
     PRESETS,
+    WORD_PRESETS,
     build_encoder,
     preset,
 )
@@ -42,7 +43,8 @@ def test_a_name_stands_for_weights_that_there_are(name):
         assert pipeline[2]['crop_size'] == wanted['input_size'][:0:-1]
 
 
-@pytest.mark.parametrize('name', ['resnet50', 'siglip2-base', 'dinov3-small', 'convnext-base',
+@pytest.mark.parametrize('name', ['resnet50', 'vit_base_patch16_siglip_224.v2_webli',
+                                  'dinov3-small', 'convnext-base',
                                   'convnext_tiny.fb_in22k_ft_in1k_384'])
 def test_images_are_prepared_as_the_weights_want_them(name):
     """Against timm's own transform, which resizes by Pillow: within two grey values, where the
@@ -56,6 +58,27 @@ def test_images_are_prepared_as_the_weights_want_them(name):
     found = prepared(name, image)
     assert found.shape == wanted.shape
     assert (found - wanted).abs().max() < 2 / 255 / min(trained['std']) + 1e-4
+
+
+@pytest.mark.parametrize(('name', 'count'), [  # those of open_clip's models of these names
+    ('clip-base-32', 151277313), ('clip-base-16', 149620737), ('clip-large-14', 427616513),
+    ('siglip2-base', 375187970), ('siglip2-large', 881526786), ('siglip2-so400m', 1135463602)])
+def test_encoders_of_words_are_of_the_size_of_their_weights(name, count):
+    transformers = pytest.importorskip('transformers')
+    from retrieval.encoders.backbones.dual_encoder import _configuration
+
+    encoder, _, pipeline = preset(name)
+    assert encoder['backbone']['weights'] == WORD_PRESETS[name].weights
+    config = _configuration(encoder['backbone']['architecture'])
+    assert pipeline[1]['size'] in (224, 2 * (config.vision_config.image_size,))
+    with torch.device('meta'):
+        model = transformers.AutoModel.from_config(config)
+    assert sum(weight.numel() for weight in model.parameters()) == count
+
+
+def test_weights_of_words_come_from_a_local_folder():
+    encoder, _, _ = preset('siglip2-base', 'my/folder')
+    assert encoder['backbone']['checkpoint'] == 'my/folder' and encoder['backbone']['lowercase']
 
 
 def test_dinov2_sees_what_its_authors_evaluate_on():

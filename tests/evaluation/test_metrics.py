@@ -178,13 +178,13 @@ def test_a_metric_of_ones_own(registry):
         middle = ranks.order == (ranks.num_relevant[ranks.query] + 1) // 2
         return per_query(ranks, middle / ranks.ranks.double())
 
-    @metric('Misses@K', depth=lambda k: functions.Depth(best=k))
-    def misses_at_k(ranks, k):
+    @metric('Failures@K', depth=lambda k: functions.Depth(best=k))
+    def failures_at_k(ranks, k):
         return 1 - functions.recall_at_k(ranks, k)
 
     vectors, labels = torch.randn(40, 4), torch.arange(40) % 6
-    found = evaluate(vectors, labels, metrics=['Median', 'Misses@3', 'Recall@3'])
-    assert found['Misses@3'] == pytest.approx(100 - found['Recall@3'])
+    found = evaluate(vectors, labels, metrics=['Median', 'Failures@3', 'Recall@3'])
+    assert found['Failures@3'] == pytest.approx(100 - found['Recall@3'])
     unit = torch.nn.functional.normalize(vectors.double(), dim=1)
     medians = []
     for row in range(40):
@@ -192,10 +192,10 @@ def test_a_metric_of_ones_own(registry):
         places = [place for place, other in enumerate(order, 1) if labels[other] == labels[row]]
         medians.append(1 / places[(len(places) + 1) // 2 - 1])
     assert found['Median'] == pytest.approx(100 * np.mean(medians))
-    assert EmbeddingMetrics(['Median', 'Misses@3']).metrics == ['Median', 'Misses@3']
-    assert metric_names()[-2:] == ['Median', 'Misses@K']
-    with pytest.raises(ValueError, match="'Misses@x': K must be"):
-        parse_metric('Misses@x')
+    assert EmbeddingMetrics(['Median', 'Failures@3']).metrics == ['Median', 'Failures@3']
+    assert metric_names()[-2:] == ['Median', 'Failures@K']
+    with pytest.raises(ValueError, match="'Failures@x': K must be"):
+        parse_metric('Failures@x')
 
 
 def test_a_module_that_a_config_imports(registry, tmp_path, monkeypatch):

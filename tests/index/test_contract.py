@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.index import ExactIndex, FaissIndex
+from retrieval.index import ExactIndex, FaissIndex, PartsIndex
 from retrieval.registry import INDEXES
 
-from .contract import WIDTH, IndexContract
+from . import contract
+from .contract import WIDTH, IndexContract, names
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'extending' / 'index.md'
 TRAINED: dict[str, FaissIndex] = {}
@@ -25,6 +26,13 @@ def trained(factory, similarity='cosine_similarity', **options):
     return TRAINED[key].empty_copy()
 
 
+def largest_of_parts(queries, rows, cosine=contract.cosine):
+    """The largest cosine of one side's first half with any half of the other."""
+    one, other = np.split(np.asarray(queries), 2, axis=1), np.split(np.asarray(rows), 2, axis=1)
+    return np.max([cosine(one[0], other[0]), cosine(one[0], other[1]), cosine(one[1], other[0])],
+                  axis=0)
+
+
 class TestExact(IndexContract):
     make = ExactIndex
 
@@ -37,6 +45,30 @@ class TestExactInnerProduct(IndexContract):
 class TestExactEuclidean(IndexContract):
     similarity, tolerance = 'euclidean', 1e-3
     make = staticmethod(lambda: ExactIndex('euclidean'))
+
+
+class TestExactInBytes(IndexContract):
+    recall, tolerance = 0.9, 2e-2
+    make = staticmethod(lambda: ExactIndex(dtype='int8'))
+
+
+class TestParts(IndexContract):
+    make = staticmethod(lambda: PartsIndex(index=dict(type='retrieval.ExactIndex')))
+
+
+class TestTwoParts(TestParts):
+    """Of parts the oracle is a plain loop too."""
+
+    make = staticmethod(lambda: PartsIndex(parts=2, index=dict(type='retrieval.ExactIndex')))
+
+    @pytest.fixture(autouse=True)
+    def by_parts(self, monkeypatch):
+        monkeypatch.setitem(contract.ORACLES, 'cosine_similarity', largest_of_parts)
+
+    def test_rows_are_given_back(self):
+        index = self.make()
+        index.add(np.eye(6), names(6))
+        assert index.reconstruct([1, 5])[:, [1, 5]].tolist() == [[1, 0], [0, 1]]
 
 
 class TestFaissFlat(IndexContract):

@@ -40,6 +40,29 @@ def test_half_the_memory(dtype, tmp_path):
     assert torch.equal(again.search(vectors[:5], 4).scores, found.scores)
 
 
+def test_a_quarter_of_the_memory(tmp_path):
+    vectors = torch.randn(300, 16)
+    index = ExactIndex(dtype='int8')
+    index.add(vectors[:200], range(200))
+    index.add(vectors[200:], range(200, 300))
+    index.remove([7])
+    unit = torch.nn.functional.normalize(vectors)
+    step = unit.abs().amax(1, keepdim=True) / 127  # a row's largest number has the code 127
+    kept = (unit / step).round() * step
+    kept = torch.cat([kept[:7], kept[8:]])
+    found = index.search(vectors[:5], 4)
+    wanted = (unit[:5] @ kept.T).topk(4)
+    assert found.indices.tolist() == wanted.indices.tolist()
+    torch.testing.assert_close(found.scores, wanted.values.clamp(max=1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(index.reconstruct([3, 250]), kept[[3, 250]])
+    assert index.nbytes == 299 * (16 + 4)
+    index.save(tmp_path / 'coded')
+    again = ExactIndex.load(tmp_path / 'coded')
+    assert torch.equal(again.search(vectors[:5], 4).scores, found.scores)
+    again.add(vectors[7:8], [7])
+    assert again.search(vectors[7:8], 1).ids == [['7']]
+
+
 def test_the_prepared_gallery_is_kept_between_searches():
     index = ExactIndex()
     index.add(torch.eye(3), list('abc'))
@@ -119,7 +142,9 @@ def test_a_file_of_version_1_is_to_be_built_again(kind, tmp_path):
 
 
 @pytest.mark.parametrize(('options', 'says'), [
-    ({'similarity': 'cosin'}, 'cosine_similarity'), ({'dtype': 'int8'}, 'float16')])
+    ({'similarity': 'cosin'}, 'cosine_similarity'), ({'dtype': 'int4'}, 'float16'),
+    ({'dtype': 'int8', 'similarity': 'euclidean'}, 'inner_product'),
+    ({'dtype': 'int8', 'precision': 'half'}, 'precision')])
 def test_bad_arguments(options, says):
     with pytest.raises(ValueError, match=says):
         ExactIndex(**options)

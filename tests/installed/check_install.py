@@ -27,6 +27,7 @@ PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 # What meets torch, the engine and NumPy; it wants no more than pytest beside them.
 TESTS = ('config', 'gallery/test_gallery.py', 'ranking/test_topk.py', 'ranking/test_ranks.py',
          'evaluation/test_evaluate.py', 'evaluation/test_metrics.py', 'index/test_exact.py',
+         'index/faiss', 'losses/test_average_precision.py', 'test_distributed.py',
          'heads/test_metric_head.py', 'commands/test_configs.py',
          'commands/test_train_and_test.py')
 

@@ -40,7 +40,7 @@ def test_the_blas_is_held_until_the_last_user_leaves():
             inside.set()
             leave.wait()
 
-    other = threading.Thread(target=hold)
+    other = threading.Thread(target=hold, daemon=True)
     with single_threaded_blas():
         other.start()
         inside.wait()

@@ -1,6 +1,7 @@
 """The contract of every registered reranker, and what lists of them do."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,8 +17,12 @@ NAMES = sorted(name for name, kind in RERANKERS.module_dict.items()
                if kind.__module__.startswith('retrieval.rerank'))
 
 
-def reranked(name, queries, own_rows, k=10):
-    return rerank(queries, VECTORS, dict(type=name), k, own_rows=own_rows)
+BLANK = [np.zeros((8, 8), np.uint8)] * len(VECTORS)  # for those that compare pictures
+
+
+def reranked(name, queries, own_rows, k=10, gallery=VECTORS):
+    return rerank(queries, gallery, dict(type=name), k, own_rows=own_rows, query_pictures=BLANK,
+                  pictures=BLANK)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -44,7 +49,7 @@ def test_a_result_does_not_depend_on_the_queries_beside_it(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_more_results_than_rows(name):
-    found = rerank(VECTORS[:3], VECTORS[:4], dict(type=name), own_rows=[0, 1, -1])
+    found = reranked(name, VECTORS[:3], [0, 1, -1], None, VECTORS[:4])
     assert [len(found.row(query)[1]) for query in range(3)] == [3, 3, 4]
 
 

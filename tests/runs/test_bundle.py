@@ -323,3 +323,26 @@ def test_a_setting_that_is_not_carried_is_noticed(monkeypatch, tmp_path):
     monkeypatch.setattr(module, '_settings', without_normalisation)
     with pytest.raises(ValueError, match=re.escape('encodes a picture to other numbers')):
         write_bundle(tmp_path / 'out', CONFIG)
+
+
+def test_a_bundle_of_images_and_words_searches_by_both(tmp_path):
+    """The text tower and its tokenizer are among the weights; the folder they came from is gone."""
+    pytest.importorskip('transformers')
+    from ..dual_models import make_dual
+
+    make_dual(tmp_path / 'hub', 'clip')
+    encoder = dict(type='ImageEncoder', pooling=None, backbone=dict(
+        type='DualEncoder', weights=str(tmp_path / 'hub')))
+    steps = [STEPS[0], dict(type='Resize', scale=(32, 32)), STEPS[2]]
+    config = dict(model=dict(type='ImageToImageRetriever', image_encoder=encoder),
+                  test_dataloader=dict(dataset=dict(pipeline=steps)))
+    made = build_retriever(config, device='cpu')
+    write_bundle(tmp_path / 'mine.zip', config)
+    shutil.rmtree(tmp_path / 'hub')
+    find = load(tmp_path / 'mine.zip', PICTURES, device='cpu', progress=False)
+    words, = find.composed([dict(text='a red bicycle')], topk=6)
+    expected = find.model.gallery.embeddings @ made.embed_words(['a red bicycle'])[0]
+    scores = {hit['row']: hit['score'] for hit in words['results']}
+    assert [scores[row] for row in range(6)] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert find(ASKED[2])[0]['results'][0]['row'] == 2
+    assert find.model.gallery.fingerprint.words == made.fingerprint().words is not None

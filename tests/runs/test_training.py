@@ -42,21 +42,6 @@ def test_an_interruption_says_what_is_kept(tmp_path):
         train(stopped)
 
 
-def test_every_command_ends_in_one_line_and_status_130(monkeypatch, tmp_path):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-    monkeypatch.setattr('retrieval.runs.config.load_config', interrupted)
-    monkeypatch.setattr('retrieval.gallery.Gallery.load', interrupted)
-    (tmp_path / 'c.py').write_text('')
-    config_file = tmp_path / 'c.py'
-    for command in (['train', config_file], ['test', config_file, 'x.pth'],
-                    ['train_on_embeddings', config_file, '--out', 'x.pth'],
-                    ['main', 'train', config_file]):
-        status, out, err = run(*command)
-        assert (status, out, err) == (130, '', 'Interrupted.\n'), command
-
-
-
 def test_features_that_diverge_end_the_command(config, checkpoint, tmp_path):
     status, _, err = run('train_on_embeddings', config, checkpoint, '--out', tmp_path / 'o.pth',
                          '--work-dir', tmp_path, '--epochs', '4', '--lr', '1e30')

@@ -5,9 +5,15 @@ import json
 import zipfile
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from retrieval.rerank import LocalRerank
+from retrieval.server.follow import follow_folder
+from retrieval.server.service import Source
+
+from ..scenes import resized, scene
 from .conftest import COLOURS, ask, jpeg, picture
 
 
@@ -192,6 +198,46 @@ def test_info_and_state(client):
     assert '/v1/search' in paths and all(path in docs for path in paths) and '<script' not in docs
 
 
+@pytest.fixture
+def scenes_folder(services, tmp_path):
+    """A service over pictures with something to see, whose results are checked."""
+    folder = tmp_path / 'scenes'
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(scene(number)).save(folder / f'{number}.png')
+    Image.fromarray(resized(scene(0), 180, 135)).save(folder / 'small.png')
+    service = services(Source('scenes', tmp_path / 'state', str(folder)))
+    service.model.rerankers.append(LocalRerank())
+    follow_folder(service)
+    service.refresh()
+    service._fact_reader.join()
+    return service
+
+
+def test_a_result_says_where_the_query_lies_in_it(scenes_folder):
+    client = ask(scenes_folder)
+    part = Image.fromarray(scene(2)[60:220, 90:300])
+    sent = client.post('/v1/uploads', content=jpeg(part)).json()['upload']
+    first, *others = search(client, queries=[dict(upload=sent)], stack=False)['results']
+    assert first['id'] == '2.png' and first['inliers'] > 50 and first['mirrored'] is False
+    assert np.allclose(first['box'], [.25, 60 / 270, 210 / 360, 160 / 270], atol=0.02)
+    assert all(hit['box'] is None for hit in others)
+    box = [.5, .5, .5, .5]
+    first = search(client, queries=[dict(id='1.png', box=box)], stack=False)['results'][0]
+    assert first['id'] == '1.png' and np.allclose(first['box'], box, atol=0.02)
+    plain = search(client, queries=[dict(upload=sent)], rerank=False, stack=False)['results']
+    assert all('box' not in hit for hit in plain)
+
+
+def test_duplicates_are_proved(scenes_folder):
+    client = ask(scenes_folder)
+    answer = client.post('/v1/duplicates', json=dict(prove=True, threshold=-1)).json()
+    (group,) = answer['groups']
+    assert [(one['name'], one['proof'], one['sure']) for one in group['members']] == [
+        ('0.png', None, False), ('small.png', 'resized', True)]
+    assert group['best'] == group['members'][0]['row'] and group['members'][1]['as_name'] is None
+
+
 def test_duplicates_and_their_plan(client, folder_service, folder):
     twin = Image.open(folder / 'red' / '3.png').resize((120, 80))
     twin.save(folder / 'red' / 'larger.png')
@@ -235,6 +281,42 @@ def test_a_calibration_draws_a_line(services, store_service, tmp_path):
     assert opposite['results'][0]['match'] == (not opposite['no_match'])
 
 
+def test_a_calibration_without_labels_draws_a_line_for_each_query(services, tmp_path):
+    import torch
+
+    from retrieval.evaluation import MatchCalibration
+    from retrieval.gallery import Gallery
+    from retrieval.server.service import Source
+    rows = torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
+    rows[1] = rows[0] + 0.05 * rows[1]
+    service = services(Source('g', tmp_path / 'other'), Gallery(rows, list(map(str, range(400)))),
+                       calibration=MatchCalibration(4., method='tail'))
+    client = ask(service)
+    asked = [search(client, queries=[dict(row=row)], k=5) for row in (0, 2)]
+    assert [hit['match'] for hit in asked[0]['results']] == [True] + 4 * [False]
+    assert asked[1]['no_match'] and asked[0]['threshold'] != asked[1]['threshold']
+    assert asked[0]['results'][0]['probability'] > 0.99
+    assert search(client)['threshold'] is None and client.get('/v1/info').json()['calibrated']
+    few = search(client, queries=[dict(row=0)], rows=list(range(6)))
+    assert few['threshold'] is None and few['results'][0]['match'] is None
+
+
+def test_what_is_shown_is_counted_and_kept(services, store_service, tmp_path):
+    import json as plain
+
+    from retrieval.server.service import Query, Service
+    rows = store_service.own_gallery.embeddings
+    for _ in range(2):
+        store_service.search([Query(vector=rows[1].tolist())], k=2, stack=False)
+    store_service.search()
+    assert store_service.returned['b'] == 2 and sum(store_service.returned.values()) == 4
+    store_service.close()
+    kept = plain.loads((store_service.source.state / 'returned.json').read_text())
+    assert next(iter(kept.values())) == 2
+    again = Service(store_service.served, store_service.source)
+    assert again.returned == store_service.returned
+
+
 def test_an_empty_server_says_so(services, tmp_path):
     from retrieval.server.service import Source
     client = ask(services(Source('empty', tmp_path / 'state', str(tmp_path))))
@@ -243,3 +325,44 @@ def test_an_empty_server_says_so(services, tmp_path):
     assert search(client)['results'] == []
     assert client.get('/v1/info').json()['images'] == 0
     assert client.post('/v1/search', json=dict(queries=[dict(row=0)])).status_code == 404
+
+
+def test_words(client, services, folder, tmp_path):
+    """Against the encoder's own vectors; the calibration, which is of pictures, does not count."""
+    from retrieval.evaluation import MatchCalibration
+    from retrieval.server.follow import follow_folder
+    from retrieval.server.service import Source
+
+    class Words(torch.nn.Module):
+        has_words = True
+
+        def forward(self, images):
+            return images.mean((2, 3))
+
+        def embed_words(self, texts):
+            return torch.tensor([COLOURS[text] for text in texts], dtype=torch.float32)
+
+        def word_state(self):
+            return []
+
+    assert client.get('/v1/info').json()['words'] is False
+    refused = client.post('/v1/search', json=dict(queries=[dict(text='red')]))
+    assert refused.status_code == 422 and 'has no text tower' in refused.json()['detail']
+    service = services(Source('pictures', tmp_path / 'words', str(folder)),
+                       calibration=MatchCalibration(0.9999, method='platt', slope=9.))
+    service.model.image_encoder = Words()
+    follow_folder(service)
+    service.refresh()
+    asked = ask(service)
+    assert asked.get('/v1/info').json()['words'] is True
+    found = search(asked, queries=[dict(text='red')], k=4, stack=False)
+    assert {hit['folder'] for hit in found['results']} == {'red'} and found['queries'] == [None]
+    assert found['threshold'] is None and not found['no_match']
+    assert {hit['match'] for hit in found['results']} == {None}
+    mixed = search(asked, queries=[dict(text='green'), dict(id='red/0.png', weight=-2)], k=12,
+                   stack=False)['results']
+    assert mixed[0]['folder'] == 'green' and mixed[-1]['folder'] == 'red'
+    for wrong in (dict(text=''), dict(text='red', box=[0, 0, 1, 1]), dict(text='red', id='x')):
+        assert asked.post('/v1/search', json=dict(queries=[wrong])).status_code == 422
+    assert np.allclose(asked.post('/v1/embed', json=dict(text='blue')).json()['embedding'],
+                       COLOURS['blue'])

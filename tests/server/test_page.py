@@ -39,7 +39,18 @@ EACH = 5
 
 
 class Colours(torch.nn.Module):
-    """Pictures ``(B, 3, H, W)`` as what they have above or below grey in four by four places."""
+    """Pictures ``(B, 3, H, W)`` as what they have above or below grey in four by four places, and
+    words as the colour of the kind that they name.
+    """
+
+    has_words = True
+
+    def embed_words(self, texts):
+        colours = torch.tensor([COLOURS[int(text[-1])] for text in texts]) / 255 - 0.5
+        return colours[:, :, None].expand(-1, 3, 16).flatten(1)
+
+    def word_state(self):
+        return []
 
     def forward(self, images):
         return torch.nn.functional.adaptive_avg_pool2d(images / 255 - 0.5, 4).flatten(1)
@@ -63,11 +74,15 @@ def make_pictures(folder):
 
 
 @contextmanager
-def serving(folder, calibration=None):
-    """The address at which a folder is served, as the command does it."""
+def serving(folder, calibration=None, load=None):
+    """The address at which a folder is served, as the command does it.
+
+    ``load`` makes another model.
+    """
     from retrieval.commands.serve import listen
     from retrieval.server.app import create_app
     from retrieval.server.follow import follow_folder
+    from retrieval.server.reload import Reload
     from retrieval.server.served import Served
     from retrieval.server.service import Service, Source
 
@@ -76,7 +91,8 @@ def serving(folder, calibration=None):
                       Source('pictures', folder / '.serve', folder=str(folder)))
     follower = follow_folder(service)
     with listen('127.0.0.1', 0, 0) as listening:
-        app = create_app(service, '127.0.0.1', None, None, follower.start)
+        app = create_app(service, '127.0.0.1', None, None, follower.start,
+                         Reload(service, load))
         server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -180,6 +196,23 @@ class TestQuery:
         page.goto(again)
         page.wait_for_selector('.score')
         assert names(page) == found
+
+    def test_words_are_chips_with_a_sign(self, page):
+        line = page.get_by_role('searchbox', name='Words to search for')
+        line.fill('kind 2')
+        line.press('Enter')
+        expect(page.locator('.chip .written'), 1)
+        page.wait_for_selector('.score')
+        assert names(page)[0].startswith('kind2/') and line.input_value() == ''
+        assert page.locator('.line').count() == 0, 'the threshold is of pictures'
+        line.fill('-kind 3')
+        page.get_by_role('button', name='Add', exact=True).click()
+        expect(page.locator('.chip.minus'), 1)
+        assert 't:kind' in page.url and '-1t:kind' in page.url
+        again = page.url
+        page.goto('about:blank')
+        page.goto(again)
+        expect(page.locator('.chip .written'), 2)
 
     @pytest.mark.parametrize('event', ['ClipboardEvent("paste", {clipboardData: data})',
                                        'DragEvent("drop", {dataTransfer: data})'])
@@ -500,6 +533,39 @@ def test_marks_training_switch_and_undo(page, address):
     page.get_by_role('button', name='Back to the original model').click()
     page.get_by_role('button', name='Use the trained model').wait_for()
     assert 'original' in page.locator('.tally').inner_text()
+
+
+class Halves(Colours):
+    """Pictures by their left and right half alone."""
+
+    def forward(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images / 255 - 0.5, (1, 2)).flatten(1)
+
+
+@pytest.mark.slow
+def test_another_model_is_compared_switched_to_and_back(browser, tmp_path):
+    from retrieval.server.served import Served
+    make_pictures(tmp_path)
+    with serving(tmp_path, load=lambda: Served(ImageToImageRetriever(Halves()), PIPELINE)) as url:
+        page = browser.new_page()
+        page.goto(f'{url}#view=model')
+        page.get_by_role('button', name='Load the other model').click()
+        switch = page.get_by_role('button', name='Switch to the new model')
+        switch.wait_for(timeout=30000)
+        section = page.get_by_label('Another model')
+        assert 'of the first 10 results in common' in section.inner_text()
+        assert 'MAP@R' in section.inner_text() and 'In use: the present model' in \
+            section.inner_text()
+        if os.environ.get('PAGE_PICTURES'):
+            page.screenshot(path=f'{os.environ["PAGE_PICTURES"]}/model.png', full_page=True)
+        switch.click()
+        back = page.get_by_role('button', name='Back to the old model')
+        back.wait_for()
+        assert 'In use: the new model, Halves' in section.inner_text()
+        back.click()
+        switch.wait_for()
+        assert 'In use: the present model, Colours' in section.inner_text()
+        page.close()
 
 
 @pytest.mark.slow

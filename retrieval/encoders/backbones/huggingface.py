@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,71 @@ from torch import Tensor, nn
 from ...registry import MODELS, nearest_names, unknown_name
 from ..weights import Checkpoint, WeightReport
 from .hub import HINT, hub
+
+
+def is_transformers_folder(name: str) -> bool:
+    """True for a folder that ``save_pretrained`` of transformers wrote.
+
+    Example:
+        >>> is_transformers_folder('.')
+        False
+    """
+    return 'model_type' in (_json_of(Path(name) / 'config.json') or {})
+
+
+def hub_config(name: str) -> dict[str, Any]:
+    """The ``config.json`` of a model on the hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
+
+    Raises:
+        ConnectionError: the hub is not reached, and its cache has not got it.
+    """
+    return _json_of(_from_hub(name, 'config.json')) or {}
+
+
+def read_processor(name: str) -> dict[str, Any] | None:
+    """The settings of the image processor in a folder or on the hub; None where there is none.
+
+    Raises:
+        ConnectionError: the hub is not reached, and its cache has not got it.
+    """
+    for file in ('preprocessor_config.json', 'processor_config.json'):
+        found = _json_of(Path(name) / file if Path(name).is_dir() else _from_hub(name, file))
+        if found is not None:
+            return found.get('image_processor', found)
+    return None
+
+
+def _from_hub(name: str, file: str) -> Path | None:
+    """A file of a model on the hub, None where the model has no such file."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        with hub():
+            repository, _, revision = name.partition('@')
+            return Path(hf_hub_download(repository, file, revision=revision or None))
+    except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError too
+        raise _unreachable(name, error) from error
+    except errors.EntryNotFoundError:
+        return None
+    except Exception as error:  # whatever the hub's client of the day raises
+        raise _unreachable(name, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f'{name!r} could not be fetched from the hub ({type(error).__name__}): '
+                           f'check the name and the network. {HINT}: a folder that transformers '
+                           'wrote by save_pretrained.')
+
+
+def _json_of(path: Path | None) -> dict[str, Any] | None:
+    """The content of a JSON file, None where there is no such file, or something else in it."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def check_installed() -> None:
@@ -89,7 +155,7 @@ def _is_vision(model_type: str) -> bool:
     """True where transformers builds a model of images for a type: of it, or of its vision part."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
     try:
-        kind = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+        kind: Any = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
         kind = kind[0] if isinstance(kind, tuple) else kind
         if getattr(kind, 'main_input_name', None) != 'pixel_values':
             return False
@@ -124,13 +190,13 @@ def checked(build: Any, name: str) -> Any:
                          ) from error
 
 
-def fetched(fetch: Any, name: str) -> Any:
+def fetched(fetch: Any, name: str,
+            hint: str = f"{HINT}: model_name='vit' with its settings") -> Any:
     try:
         return fetch()
     except OSError as error:
         reason = str(error).split('\n')[0]
-        raise ConnectionError(f'{name!r} could not be fetched ({reason}). {HINT}: '
-                              "model_name='vit' with its settings.") from error
+        raise ConnectionError(f'{name!r} could not be fetched ({reason}). {hint}.') from error
 
 
 def build_options(config: Any, pooled: bool) -> dict[str, Any]:
@@ -141,7 +207,7 @@ def build_options(config: Any, pooled: bool) -> dict[str, Any]:
     for name in ('vision_use_head', 'use_head'):  # SigLIP, AIMv2
         if hasattr(config, name):
             setattr(config, name, False)
-    kind = MODEL_MAPPING[type(config)]
+    kind: Any = MODEL_MAPPING[type(config)]
     kind = kind[0] if isinstance(kind, tuple) else kind
     if hasattr(config, 'mask_ratio'):
         config.mask_ratio = 0.0  # MAE's encoder would see a random quarter of the image
@@ -214,7 +280,7 @@ class HuggingFaceBackbone(BaseModule):
         options = build_options(config, pooled)
         self.model: Any = _build(source, config, options) if pretrained else _draw(config, options)
         if checkpoint is not None:
-            self.model = _load_file(self.model, Checkpoint.of(checkpoint), options)
+            self.model = load_file(self.model, Checkpoint.of(checkpoint), options)
         # transformers' models have an init_weights, which MMEngine must not run after loading.
         self.model.is_init = True
         self._freeze_unused()
@@ -286,13 +352,13 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
         if Path(str(source)).is_dir():
             try:
                 model, report = AutoModel.from_pretrained(
-                    source, config=config, output_loading_info=True, **options)
+                    str(source), config=config, output_loading_info=True, **options)
             except (OSError, RuntimeError) as error:
                 raise ValueError(f'The folder {source!r} holds no weights that can be loaded: '
                                  f'{error}') from error
         else:
             model, report = fetched(lambda: AutoModel.from_pretrained(
-                source, config=config, output_loading_info=True, **options), str(source))
+                str(source), config=config, output_loading_info=True, **options), str(source))
     lacks = sorted(report['missing_keys'])
     if lacks:
         raise ValueError(f'{source!r} has not all weights of {type(model).__name__}: '
@@ -300,7 +366,7 @@ def _build(source: str | None, config: Any, options: dict[str, Any]) -> nn.Modul
     return model.float()
 
 
-def _load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
+def load_file(model: Any, checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
     """The model with a file's weights, by transformers' own loader: it knows under which names
     releases of the past have written them.
     """

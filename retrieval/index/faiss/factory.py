@@ -65,6 +65,10 @@ def build(factory: str, width: int, similarity: str) -> Any:
         ValueError: faiss knows no such factory, or not for this width or similarity.
     """
     faiss = load_faiss()
+    if 'RaBitQ' in factory and not hasattr(faiss, 'IndexRaBitQ'):
+        raise ValueError(f'The factory {factory!r} wants faiss 1.11 or later, and '
+                         f"{faiss.__version__} is installed: pip install 'faiss-cpu>=1.11', or "
+                         "take PQ, as in 'IVF1024,PQ32'.")
     both = (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2)
     metrics = {'cosine_similarity': both[::-1] if 'IVF' in factory else both,
                'inner_product': both[:1], 'euclidean': both[1:]}[similarity]

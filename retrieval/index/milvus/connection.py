@@ -22,7 +22,9 @@ _CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED = 2, 8, 101
 _REFUSED_CODES = {6, 1100, 1101}  # the server found the request itself wrong
 _UNSPECIFIC = {1, 65535}  # whatever has no code of its own: only the text says what it is
 _UNPARSED = re.compile(r'parse expression|create \w+ plan|invalid expression', re.I)
-_STARTING = re.compile(r'no available \w*coord|service not ready|not healthy|is initializing', re.I)
+_STARTING = re.compile(r'no available \w*coord|service not ready|not healthy|is initializing|'
+                       r'wait for loading|nodes not enough|node not found|channel not available|'
+                       r'no available shard|shard delegator|Retry timeout', re.I)
 _GONE_CODES = {4, 100}  # there is no such collection
 _LOGGERS = ('pymilvus.decorators', 'pymilvus.client.connection_manager',
             'pymilvus.client.grpc_handler')
@@ -113,8 +115,12 @@ class Connection:
         """True where :meth:`close` was called."""
         return not self._finalizer.alive
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, method: str, *args: Any, again: str | None = None, **kwargs: Any) -> Any:
         """The result of ``MilvusClient.<method>``. The method must be one that may be repeated.
+
+        Args:
+            again: the method of further attempts, where it must not: the first may have come
+                through, and only its answer have been lost.
 
         Raises:
             MilvusUnavailable: the server is down, slow or lost the connection each time.
@@ -131,7 +137,8 @@ class Connection:
             try:
                 client = self._client(limit)
                 with _quiet():
-                    return getattr(client, method)(*args, timeout=limit, **kwargs)
+                    chosen = method if attempt == 1 else again or method
+                    return getattr(client, chosen)(*args, timeout=limit, **kwargs)
             except Exception as error:
                 left = client is not None and client not in self._clients
                 if not (_passes(error) or left and isinstance(error, ValueError)):

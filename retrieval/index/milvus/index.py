@@ -16,7 +16,7 @@ from torch import Tensor
 from ...checks import real_number, unique_names, whole_number
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
 from ...ranking.range_search import checked_threshold
-from ...registry import INDEXES
+from ...registry import INDEXES, unknown_name
 from ...similarity import Similarity
 from ...structures import Neighbors
 from ..base import Capabilities, Exclude, Filter, Index, as_range, named_similarity
@@ -37,7 +37,7 @@ class MilvusIndex(Index):
     """Rows in a Milvus collection, which outlive the process.
 
     An existing collection is opened with its rows and their order. What :meth:`add` returned from
-    is found by the next search (consistency level Strong).
+    is found by the next search.
 
     Args:
         uri: a path that ends in ``.db`` for the embedded Milvus, or the address of a server or
@@ -56,6 +56,9 @@ class MilvusIndex(Index):
             ``bool``); the default are those that the first rows come with.
         id_length: the most bytes of an id, at most 65,535.
         overwrite: let :meth:`replace` replace rows that were added one call after another.
+        consistency: ``Session``: a search finds what this index has written, and what others have
+            as soon as the server knows of it, mostly within a second. ``Strong``: it waits for
+            that, some 0.2 s each time.
 
     Raises:
         ImportError: ``pip install 'retrieval[milvus]'`` is missing.
@@ -76,7 +79,7 @@ class MilvusIndex(Index):
 
     capabilities = Capabilities(exact=True, expressions=True, persistent=True)
     load_options = ('uri', 'collection', 'overwrite', 'token', 'timeout', 'retries', 'patience',
-                    'batch_size', 'index_params', 'search_params')
+                    'batch_size', 'index_params', 'search_params', 'consistency')
 
     def __init__(self, uri: str = './gallery_milvus.db', collection: str = 'retrieval',
                  similarity: str | Similarity = 'cosine_similarity', token: str | None = None,
@@ -84,7 +87,7 @@ class MilvusIndex(Index):
                  batch_size: int = 2048, index_params: Mapping[str, Any] | None = None,
                  search_params: Mapping[str, Any] | None = None,
                  metadata: Mapping[str, Any] | None = None, id_length: int = 1024,
-                 overwrite: bool = False) -> None:
+                 overwrite: bool = False, consistency: str = 'Session') -> None:
         super().__init__(named_similarity(similarity, 'MilvusIndex'))
         name = collections.checked_name(collection)
         kind, params = collections.checked_index_params(index_params, is_embedded(uri))
@@ -94,11 +97,14 @@ class MilvusIndex(Index):
         batch_size = whole_number('batch_size', batch_size)
         layout = collections.Layout(0, collections.METRICS[self.similarity.name], kinds or {},
                                     id_length, kind, params)
+        if consistency not in ('Session', 'Strong'):
+            raise ValueError(unknown_name('consistency', consistency, ('Session', 'Strong')))
         connection = Connection(uri, token, real_number('timeout', timeout, above=0),
                                 whole_number('retries', retries, 0),
                                 real_number('patience', patience, above=0))
         self._writing = threading.RLock()  # one change at a time, also while searches go on
-        self._store = Store(connection, name, layout, kinds is not None, batch_size)
+        self._store = Store(connection, name, layout, kinds is not None, batch_size,
+                            consistency)
         self.capabilities = replace(type(self).capabilities, exact=kind == 'FLAT')
 
     def __repr__(self) -> str:
@@ -147,7 +153,7 @@ class MilvusIndex(Index):
             table = self._store.rows()
             vectors, names, columns = self._checked_rows(embeddings, ids, metadata,
                                                          self._store.layout)
-            self._store.write(vectors, table.ids.new(names, len(vectors)), columns)
+            self._store.write(vectors, table.ids.new(names, len(vectors)), columns, new=True)
 
     def upsert(self, embeddings: Any, ids: Iterable[Any],
                metadata: Mapping[str, Any] | None = None) -> None:
@@ -203,8 +209,8 @@ class MilvusIndex(Index):
         store, table = self._store, self._store.rows()
         assert store.own is not None and store.layout is not None
         return torch.from_numpy(read_vectors(store.connection, store.own,
-                                             [table.serials[row] for row in rows],
-                                             store.layout.width))
+                                             [table.ids.names[row] for row in rows],
+                                             store.layout.width, store.consistency))
 
     @property
     def serials(self) -> Sequence[int]:
@@ -239,7 +245,7 @@ class MilvusIndex(Index):
         if not rows or store.own is None or store.layout is None:
             return []
         return read_metadata(store.connection, store.own, list(store.layout.columns),
-                             [table.serials[row] for row in rows])
+                             [table.ids.names[row] for row in rows], store.consistency)
 
     @reads
     def search(self, queries: Any, k: int, exclude: Exclude | None = None,
@@ -248,14 +254,15 @@ class MilvusIndex(Index):
 
         Args:
             queries: ``(Q, D)`` floats.
-            k: how many; with the ids that a query excludes at most 16,384, Milvus's limit.
+            k: how many; beyond 16,384, Milvus's limit, one part of the rows is searched after
+                another.
             exclude: for every query an id, a list of ids or None.
             filter: a text over the metadata, such as ``'label in (3, 5) and price<20'``
                 (:mod:`retrieval.gallery.filters`); or ``(N,)`` bool; or a callable from an id to
                 bool.
 
         Raises:
-            ValueError: also a text that cannot be read, or a larger k.
+            ValueError: also a text that cannot be read.
         """
         number = whole_number('k', k)
 
@@ -265,7 +272,6 @@ class MilvusIndex(Index):
             excluded = searching.excluded_rows(exclude, searcher.table, len(vectors))
             expressions, rows = searching.expressions_of(filter, searcher, columns)
             wanted = min(number, rows)
-            searching.check_limit(wanted, max(map(len, excluded), default=0), rows)
             found = searcher.nearest(vectors, wanted, excluded, expressions)
             return searching.as_neighbors(found, searcher.table.ids.names)
 
@@ -300,7 +306,7 @@ class MilvusIndex(Index):
             assert store.own is not None and store.layout is not None
             prepared_rows(vectors, self.similarity, 'queries')
             searcher = Searcher(store.connection, store.own, table, store.layout.metric,
-                                self.search_params)
+                                self.search_params, store.consistency)
             try:
                 return search(searcher, vectors.cpu().numpy())
             except searching.UnknownRow:

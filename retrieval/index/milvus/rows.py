@@ -1,10 +1,12 @@
 """The rows of a Milvus index: which there are, and how they are written, removed and replaced."""
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from os import PathLike
 from typing import Any
 
@@ -22,6 +24,7 @@ from .connection import Connection, MilvusError, MilvusUnavailable
 MESSAGE_BYTES = 16 * 2 ** 20  # of one request or answer; a server takes 64 MiB by default
 _PAGE_ROWS = 16_384  # of a query's answer
 _LIST_ROWS = 8_192  # of a list in an expression
+_LIST_BYTES = 2 ** 20  # of such a list of ids
 _FLUSH_ROWS = 1024  # the embedded Milvus searches rows faster once they are in its files
 
 
@@ -29,7 +32,8 @@ class RowTable:
     """The ids of the rows in their order, each with the serial number that is stored with it.
 
     Serial numbers rise in the order of adding and have gaps where rows were removed; a row's
-    number is its place among them.
+    number is its place among them. Two processes that add at the same time may give the same
+    serial numbers to different ids: rows are told apart by their ids, and ordered by them there.
 
     Args:
         rows: pairs of serial number and id.
@@ -47,6 +51,13 @@ class RowTable:
     def next_serial(self) -> int:
         """The serial number of the next row."""
         return self.serials[-1] + 1 if self.serials else 0
+
+    @property
+    def last(self) -> list[str]:
+        """The ids of the highest serial number."""
+        start = len(self) - sum(1 for _ in takewhile(self.serials[-1:].__contains__,
+                                                     reversed(self.serials)))
+        return list(self.ids.names[start:])
 
     def append(self, names: Sequence[str], serials: Sequence[int]) -> None:
         """Note new rows; those that are there already stay where they are."""
@@ -74,16 +85,18 @@ def _pages(connection: Connection, own: str, fields: list[str],
     """All rows in their order, at most ``size`` at once.
 
     A page is a range of serial numbers, so that no row is met twice or missed while others are
-    added; an empty one is the end, or a gap where rows were removed.
+    added; an empty one is the end, or a gap where rows were removed. Only the first waits until
+    what every process has written can be read.
     """
-    start = 0
+    start, level = 0, 'Strong'
     while True:
         page = connection.call('query', own, filter=f'{ROW} >= {start} and {ROW} < {start + size}',
-                               output_fields=fields, consistency_level='Strong')
+                               output_fields=fields, consistency_level=level)
+        level = 'Session'
         if page:
-            yield sorted(page, key=lambda one: one[ROW])
+            yield sorted(page, key=lambda one: (one[ROW], one[ID]))
         elif not connection.call('query', own, filter=f'{ROW} >= {start}', output_fields=[ROW],
-                                 limit=1, consistency_level='Strong'):
+                                 limit=1, consistency_level=level):
             return
         start += size
 
@@ -103,33 +116,38 @@ def read_rows(connection: Connection, own: str,
     return np.concatenate(vectors), ids, columns
 
 
-def read_metadata(connection: Connection, own: str, names: list[str],
-                  serials: Sequence[int]) -> list[dict[str, Any]]:
-    """The metadata columns ``names`` of the rows of these serial numbers, in their order."""
-    found = {one[ROW]: {name: one[name] for name in names}
-             for one in _read(connection, own, serials, names, _LIST_ROWS)}
-    return [found[serial] for serial in serials]
+def read_metadata(connection: Connection, own: str, fields: list[str], names: Sequence[str],
+                  level: str = 'Session') -> list[dict[str, Any]]:
+    """The metadata columns ``fields`` of the rows of these ids, in their order.
 
-
-def read_vectors(connection: Connection, own: str, serials: Sequence[int],
-                 width: int) -> np.ndarray:
-    """The vectors ``(n, width)`` float32 of the rows of these serial numbers, in their order.
-
-    Rows that another process has removed meanwhile are zeros.
+    Raises:
+        KeyError: another process has removed one.
     """
-    place = {serial: number for number, serial in enumerate(serials)}
-    vectors = np.zeros((len(serials), width), dtype=np.float32)
+    found = {one[ID]: {field: one[field] for field in fields}
+             for one in _read(connection, own, names, fields, _LIST_ROWS, level)}
+    return [found[name] for name in names]
+
+
+def read_vectors(connection: Connection, own: str, names: Sequence[str], width: int,
+                 level: str = 'Session') -> np.ndarray:
+    """The vectors ``(n, width)`` float32 of the rows of these ids, in their order.
+
+    Rows that another process has removed meanwhile are NaN.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    vectors = np.full((len(names), width), np.nan, dtype=np.float32)
     size = max(1, MESSAGE_BYTES // (4 * width + 64))
-    for one in _read(connection, own, serials, [EMBEDDING], min(size, _LIST_ROWS)):
-        vectors[place[one[ROW]]] = one[EMBEDDING]
+    for one in _read(connection, own, names, [EMBEDDING], min(size, _LIST_ROWS), level):
+        vectors[place[one[ID]]] = one[EMBEDDING]
     return vectors
 
 
-def _read(connection: Connection, own: str, serials: Sequence[int], fields: list[str],
-          size: int) -> Iterator[dict[str, Any]]:
-    for expression, _ in row_lists(serials, size):
-        yield from connection.call('query', own, filter=expression, output_fields=[ROW, *fields],
-                                   consistency_level='Strong')
+def _read(connection: Connection, own: str, names: Sequence[str], fields: list[str], size: int,
+          level: str) -> Iterator[dict[str, Any]]:
+    for part in id_lists(names, size):
+        yield from connection.call('query', own, filter=as_ids(part), output_fields=[ID, *fields],
+                                   consistency_level=level)
+        level = 'Session'
 
 
 def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], columns: Columns,
@@ -153,23 +171,44 @@ def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], colum
         yield batch
 
 
-def row_lists(serials: Sequence[int], size: int = _LIST_ROWS) -> Iterator[tuple[str, int]]:
-    """Expressions that name at most ``size`` rows by serial number, and how many each names."""
-    for start in range(0, len(serials), size):
-        part = serials[start:start + size]
-        yield f'{ROW} in [{",".join(map(str, part))}]', len(part)
+def id_lists(names: Sequence[str], size: int = _LIST_ROWS) -> Iterator[Sequence[str]]:
+    """The ids in parts of at most ``size``, each below a megabyte."""
+    part: list[str] = []
+    weight = 0
+    for name in names:
+        weight += 2 * len(name) + 4
+        if part and (len(part) == size or weight > _LIST_BYTES):
+            yield part
+            part, weight = [], 2 * len(name) + 4
+        part.append(name)
+    if part:
+        yield part
 
 
-def allowed_rows(mask: Sequence[bool], serials: Sequence[int]) -> list[str]:
+def as_ids(names: Sequence[str], sign: str = 'in') -> str:
+    """The expression that names rows by their ids."""
+    return f'{ID} {sign} [{",".join(json.dumps(name, ensure_ascii=False) for name in names)}]'
+
+
+def allowed_rows(mask: Sequence[bool], table: RowTable) -> list[str]:
     """Expressions of which each row that the mask allows meets exactly one, and no other row any.
+
+    They name rows by serial number, which is short, and by ids where two have the same number.
     """
-    refused = [serial for serial, here in zip(serials, mask, strict=True) if not here]
+    alone = len(set(table.serials)) == len(table)
+    keys: Sequence[Any] = table.serials if alone else table.ids.names
+    refused = [key for key, here in zip(keys, mask, strict=True) if not here]
     if not refused:
         return ['']
-    if len(refused) <= _LIST_ROWS:
-        return [f'{ROW} not in [{",".join(map(str, refused))}]']
-    allowed = [serial for serial, here in zip(serials, mask, strict=True) if here]
-    return [expression for expression, _ in row_lists(allowed)]
+    kept = refused if (few := len(refused) <= _LIST_ROWS) else [
+        key for key, here in zip(keys, mask, strict=True) if here]
+    sign = 'not in' if few else 'in'
+    if alone:
+        return [f'{ROW} {sign} [{",".join(map(str, kept[start:start + _LIST_ROWS]))}]'
+                for start in range(0, len(kept), _LIST_ROWS)]
+    if few:
+        return [' and '.join(as_ids(part, sign) for part in id_lists(kept))]
+    return [as_ids(part, sign) for part in id_lists(kept)]
 
 
 class Store:
@@ -182,11 +221,13 @@ class Store:
             columns are those of the first rows.
         declared: whether the columns are.
         batch_size: the most rows of one insertion.
+        consistency: the level of searches and of what decides whether rows have changed.
     """
 
     def __init__(self, connection: Connection, name: str, layout: Layout, declared: bool,
-                 batch_size: int) -> None:
+                 batch_size: int, consistency: str = 'Session') -> None:
         self.connection, self.name, self.batch_size = connection, name, batch_size
+        self.consistency = consistency
         self.wanted, self.declared = layout, declared
         self._reading = threading.RLock()  # one reads the rows, for all searches that want them
         self.refresh()
@@ -227,11 +268,13 @@ class Store:
             return False
         if collections.find(self.connection, self.name) != self.own:
             return False
-        last = table.serials[-1]
-        end = self.connection.call('query', self.own, filter=f'{ROW} >= {last}', limit=2,
-                                   output_fields=[ID], consistency_level='Strong')
-        return [one[ID] for one in end] == [table.ids.names[-1]] and (
-            self._count(self.own) == len(table))
+        if self._count(self.own, self.consistency) != len(table):
+            return False
+        last = table.last
+        end = self.connection.call('query', self.own, filter=f'{ROW} >= {table.serials[-1]}',
+                                   limit=len(last) + 1, output_fields=[ID],
+                                   consistency_level='Session')
+        return sorted(one[ID] for one in end) == sorted(last)
 
     def _checked(self, layout: Layout) -> Layout:
         wanted = {'similarity': (self.wanted.metric, layout.metric),
@@ -252,8 +295,11 @@ class Store:
                                                   columns.items()},
                       self.wanted.id_length, self.wanted.index_type, self.wanted.index_params)
 
-    def write(self, vectors: np.ndarray, names: list[str], columns: Columns) -> None:
-        """Append new rows and replace the content of those that are there."""
+    def write(self, vectors: np.ndarray, names: list[str], columns: Columns,
+              new: bool = False) -> None:
+        """Append new rows and replace the content of those that are there, where not all are
+        ``new``.
+        """
         table = self.rows()
         if not names:
             return
@@ -266,15 +312,18 @@ class Store:
             row = table.ids.row(name)
             serials.append(serial if row is None else table.serials[row])
             serial += row is None
-        self._send(self.own, table, vectors, names, serials, columns)
+        self._send(self.own, table, vectors, names, serials, columns, new)
 
     def _send(self, own: str, table: RowTable, vectors: np.ndarray, names: list[str],
-              serials: list[int], columns: Columns) -> None:
-        """Write by id, batch by batch: a batch that is sent again doubles nothing."""
+              serials: list[int], columns: Columns, new: bool = True) -> None:
+        """Write batch by batch. What is sent again is written by id, and doubles nothing; what is
+        new is inserted, since a server that looks for what it replaces writes and searches slower.
+        """
+        method = 'insert' if new else 'upsert'
         written = 0
         try:
             for batch in batches(vectors, names, serials, columns, self.batch_size):
-                self.connection.call('upsert', own, batch)
+                self.connection.call(method, own, batch, again='upsert')
                 end = written + len(batch)
                 table.append(names[written:end], serials[written:end])
                 written = end
@@ -297,10 +346,10 @@ class Store:
         collections.unseal(self.connection, self.name, self.own)
         removed = 0
         try:
-            for expression, count in row_lists([table.serials[row] for row in rows]):
-                self.connection.call('delete', self.own, filter=expression,
-                                     consistency_level='Strong')
-                removed += count
+            for part in id_lists([table.ids.names[row] for row in rows]):
+                self.connection.call('delete', self.own, filter=as_ids(part))
+                removed += len(part)
+            self._count(self.own)  # waits: Milvus 2.3 does not tell the time of a removal
         except (MilvusError, ValueError) as error:
             self.forget_rows()
             raise _partly(error, removed, len(rows), (
@@ -346,9 +395,9 @@ class Store:
                 collections.drop(self.connection, self.name, old)
             self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
 
-    def _count(self, own: str) -> int:
+    def _count(self, own: str, level: str = 'Strong') -> int:
         return self.connection.call('query', own, filter='', output_fields=['count(*)'],
-                                    consistency_level='Strong')[0]['count(*)']
+                                    consistency_level=level)[0]['count(*)']
 
     def _built(self, layout: Layout, vectors: np.ndarray, names: list[str], columns: Columns,
                kind: str) -> str:

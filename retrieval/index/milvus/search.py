@@ -22,6 +22,7 @@ from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_metadata, read_vec
 _MOST_HITS = 200_000  # in one answer
 _EMBEDDED_BYTES = 256 * 2 ** 20  # that the embedded server may spend on one request
 _NOTHING: Found = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+_WRITERS = 256  # that may have given the same serial number to a row each
 _ROUNDING = 2.0 ** -20  # of the largest score, about what float32 products are off by
 
 
@@ -64,11 +65,13 @@ class Searcher:
         table: its rows.
         metric: Milvus's name of the similarity.
         search_params: parameters of Milvus's index for searching.
+        consistency: the level at which the first request reads; what follows reads no older rows.
     """
 
     def __init__(self, connection: Connection, own: str, table: RowTable, metric: str,
-                 search_params: dict[str, Any]) -> None:
+                 search_params: dict[str, Any], consistency: str = 'Session') -> None:
         self.connection, self.own, self.table, self.metric = connection, own, table, metric
+        self.level = consistency
         self.params = {'metric_type': metric, 'params': search_params}
 
     def nearest(self, queries: np.ndarray, k: int, excluded: Sequence[set[int]],
@@ -76,7 +79,8 @@ class Searcher:
         """For every query ``(Q, D)`` the ``k`` best rows that are not excluded.
 
         More than k are asked for: what is excluded is left out here, and among equal scores the
-        lower rows are taken, as far as Milvus's limit on the results of a query allows.
+        lower rows are taken, as far as Milvus's limit on the results of a query allows. Where k is
+        beyond it, one range of rows is searched after another.
         """
         def enough(found: Found, beyond: float) -> bool:
             return len(found[1]) >= k and beyond < found[1][k - 1] - tolerance(found[1])
@@ -84,7 +88,8 @@ class Searcher:
         if not k or not len(queries):
             return [_NOTHING] * len(queries)
         most = max(map(len, excluded), default=0)
-        complete = self._gather(queries, k + most + 1, excluded, expressions, enough)
+        complete = self._gather(queries, k + most + 1, excluded, expressions, enough,
+                                thorough=k + most > MOST_RESULTS)
         return self._settled(queries, complete, k)
 
     def within(self, queries: np.ndarray, threshold: float, excluded: Sequence[set[int]],
@@ -104,12 +109,14 @@ class Searcher:
         places = [rows[:len(here)][here] for (rows, _), here in zip(found, unsure, strict=True)]
         wanted = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
         vectors = read_vectors(self.connection, self.own,
-                               [self.table.serials[row] for row in wanted], queries.shape[1])
+                               [self.table.ids.names[row] for row in wanted.tolist()],
+                               queries.shape[1])
         settled = []
         for query, (rows, scores), here, these in zip(queries, found, unsure, places, strict=True):
             rows, scores = rows[:len(here)], scores[:len(here)].copy()
             if len(these):
-                scores[here] = scored(query, vectors[np.searchsorted(wanted, these)], self.metric)
+                again = scored(query, vectors[np.searchsorted(wanted, these)], self.metric)
+                scores[here] = np.where(np.isnan(again), scores[here], again)  # NaN: removed
             order = np.lexsort((rows, -scores))[:k]
             settled.append((rows[order], scores[order]))
         return settled
@@ -143,7 +150,7 @@ class Searcher:
 
     def _by_ranges(self, expressions: list[str]) -> list[str]:
         serials = self.table.serials
-        edges = [*serials[::MOST_RESULTS], serials[-1] + 1]
+        edges = [*serials[::MOST_RESULTS - _WRITERS], serials[-1] + 1]
         ranges = [f'{ROW} >= {first} and {ROW} < {last}'
                   for first, last in zip(edges, edges[1:], strict=False)]
         return [f'({expression}) and {part}' if expression else part
@@ -170,9 +177,11 @@ class Searcher:
         return max(1, most)
 
     def _hits(self, queries: list[np.ndarray], limit: int, expression: str) -> list[Any]:
-        return self.connection.call(
+        found = self.connection.call(
             'search', self.own, data=queries, filter=expression, limit=limit, anns_field=EMBEDDING,
-            search_params=self.params, output_fields=[ID], consistency_level='Strong')
+            search_params=self.params, output_fields=[ID], consistency_level=self.level)
+        self.level = 'Session'
+        return found
 
     def _merged(self, parts: list[Any], limit: int) -> tuple[Found, float]:
         rows, scores, beyond = [], [], -np.inf
@@ -237,31 +246,14 @@ def expressions_of(chosen: Filter | None, searcher: Searcher,
         if expression is not None:
             return [expression], len(table)
         rows = read_metadata(searcher.connection, searcher.own,
-                             [fields[name][0] for name in read.names()], table.serials)
+                             [fields[name][0] for name in read.names()], table.ids.names)
         chosen = read.mask(lambda name: np.array(
             [row[fields[name][0]] for row in rows],
             dtype=object if fields[name][1] == 'str' else None))
     mask = table.ids.allowed(chosen)
     if mask is None:
         return [''], len(table)
-    return allowed_rows(mask.tolist(), table.serials), int(mask.sum())
-
-
-def check_limit(k: int, excluded: int, rows: int) -> None:
-    """Raises ValueError where Milvus would have to give more results for a query than it does.
-
-    Args:
-        k: how many results are wanted, at most ``rows``.
-        excluded: how many more are asked for, to be left out.
-        rows: how many there can be.
-    """
-    if min(k + excluded, rows) > MOST_RESULTS:
-        besides = f' besides {excluded:,} excluded rows' if excluded else ''
-        raise ValueError(
-            f'Milvus gives at most {MOST_RESULTS:,} results for a query, and {k:,} are asked '
-            f'for{besides}: write k (or `topk` of the retriever) of at most '
-            f'{MOST_RESULTS - excluded:,}, use range_search, or rank the whole gallery with '
-            'ExactIndex.')
+    return allowed_rows(mask.tolist(), table), int(mask.sum())
 
 
 def as_neighbors(found: Sequence[Found], ids: Sequence[str]) -> Neighbors:

@@ -9,6 +9,7 @@ import {remember} from './known.js';
 import {Large} from './large.js';
 import {DuplicatesView} from './duplicates.js';
 import {MarksView} from './marks.js';
+import {ModelView} from './model.js';
 import {MapView, loadMap, rowsInside} from './map.js';
 
 const PAGE = 60;
@@ -78,7 +79,7 @@ function useSearch(state, generation, report) {
     });
   };
   useEffect(() => {
-    if (generation === undefined || state.view === 'duplicates' || state.view === 'marks') return;
+    if (generation === undefined || ['duplicates', 'marks', 'model'].includes(state.view)) return;
     const before = latest.current;
     // pictures that came or went show at once only where nobody is reading further down
     if (before?.asked === asked && before.of !== generation && before.results.length > PAGE && !tick) return;
@@ -171,7 +172,7 @@ function App() {
   const items = answer?.results || [];
   const readOnly = !!info?.read_only;
   const [query] = state.queries;
-  const canMark = state.queries.length === 1 && query.weight > 0 && !readOnly;
+  const canMark = state.queries.length === 1 && query.weight > 0 && !query.text && !readOnly;
   const markOf = (item) => (canMark ? marks[`${formatQuery(query)}>${item.row}`] : undefined);
 
   useEffect(() => { setProblem(null); }, [format({...state, open: null})]);
@@ -183,7 +184,7 @@ function App() {
     return () => removeEventListener('keydown', listen);
   }, []);
 
-  const with_ = (item, weight) => ({id: item.id, weight, ...(item.box ? {box: item.box} : {})});
+  const with_ = (item, weight) => ({id: item.id, weight, ...(item.part ? {box: item.part} : {})});
   const mark = (right) => async (item) => {
     const key = `${formatQuery(query)}>${item.row}`;
     const before = marks[key];
@@ -230,7 +231,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus(); }}>To the results</a>
     <header class="top"><h1>${info.name}</h1>
-      <nav aria-label="Views">${link('search', 'Search')}${link('duplicates', 'Duplicates')}${link('map', 'Map')}${link('marks', 'Marks')}</nav>
+      <nav aria-label="Views">${link('search', 'Search')}${link('duplicates', 'Duplicates')}${link('map', 'Map')}${link('marks', 'Marks')}${link('model', 'Model')}</nav>
       ${info.projected && html`<span class="trained">Trained on marks <button class="plain" onClick=${restore}>Undo</button></span>`}
       <button class="plain help" onClick=${() => setHelp(true)} aria-label="Keys">?</button></header>
     <${Progress} info=${info} />
@@ -238,7 +239,7 @@ function App() {
     <${Troubles} info=${info} />
     <main id="main" tabindex="-1">
     ${state.view === 'search' && html`
-      <${QueryBar} queries=${state.queries} change=${change} take=${take} waiting=${waiting} hasPictures=${info.has_pictures} />
+      <${QueryBar} queries=${state.queries} change=${change} take=${take} waiting=${waiting} hasPictures=${info.has_pictures} hasWords=${info.words} />
       <div class="columns">
         <${Facets} facets=${answer?.facets || info.facets || []} all=${info.facets || []} filter=${state.filter} change=${change} />
         <section class="results" aria-label="Results" aria-busy=${busy}>
@@ -255,15 +256,16 @@ function App() {
           ${answer?.no_match && html`<p class="no-match" role="status"><strong>No match.</strong> Nothing here is probably the same; these are the nearest.</p>`}
           ${empty && html`<p class="empty">${limited ? 'Nothing fits the filter.' : info.encoding?.running ? 'The first pictures are being encoded …' : 'There are no pictures.'}
             ${limited && html` <button onClick=${() => change({filter: {}, lasso: null})}>Clear the filter</button>`}</p>`}
-          <${Grid} items=${items} threshold=${answer?.threshold} line=${state.queries.length > 0 && state.sort === 'score' && !answer?.no_match} actions=${actions} selection=${selection}
+          <${Grid} items=${items} threshold=${answer?.threshold} line=${state.queries.length > 0 && !state.queries.some((one) => one.text) && state.sort === 'score' && !answer?.no_match} actions=${actions} selection=${selection}
             markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} dated=${state.sort === 'date'} />
           ${answer && items.length > 0 && items.length < answer.total && html`<${More} onMore=${more} left=${answer.total - items.length} />`}
         </section>
       </div>`}
-    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
+    ${state.view === 'duplicates' && html`<${DuplicatesView} hasPictures=${info.has_pictures} threshold=${state.threshold} prove=${state.prove} change=${change} report=${report} generation=${info.generation} onOpen=${actions.showRow} />`}
     ${state.view === 'map' && html`<${MapView} generation=${info.generation} lasso=${state.lasso} colour=${state.colour} parquet=${info.parquet} change=${change} report=${report} hasPictures=${info.has_pictures} onOpen=${actions.showRow} />
       ${state.lasso && html`<${Grid} small items=${items} actions=${actions} selection=${selection} markOf=${markOf} canMark=${canMark} hasPictures=${info.has_pictures} />`}`}
     ${state.view === 'marks' && html`<${MarksView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} />`}
+    ${state.view === 'model' && html`<${ModelView} info=${info} refresh=${refresh} report=${report} readOnly=${readOnly} show=${(id) => change({open: id})} />`}
     </main>
     <footer><span>${plural(info.images, 'picture')}, ${info.model}, ${info.similarity}${info.calibrated ? ', calibrated' : ''}${readOnly ? ', read-only' : ''}</span>
       <a href="docs">API</a></footer>

@@ -6,7 +6,10 @@ export const boxStyle = ([x, y, width, height]) => ({
   left: `${x * 100}%`, top: `${y * 100}%`, width: `${width * 100}%`, height: `${height * 100}%`,
 });
 
-export function Crop({src, alt, width, height, box, onBox, onError}) {
+/** The part of a result in which the query was found, where that is not all of it. */
+export const Found = ({box}) => (box && box[2] * box[3] < 0.98 ? html`<span class="found" style=${boxStyle(box)}></span>` : null);
+
+export function Crop({src, alt, width, height, box, found, onBox, onError}) {
   const [natural, setNatural] = useState(null);
   const [wide, tall] = natural || [width, height];
   const frame = useRef();
@@ -43,6 +46,7 @@ export function Crop({src, alt, width, height, box, onBox, onError}) {
       onPointerCancel=${() => { start.current = null; setDrawn(null); }}>
     <img src=${src} alt=${alt} draggable=${false} onError=${onError}
       onLoad=${(event) => setNatural([event.target.naturalWidth, event.target.naturalHeight])} />
+    ${!shown && html`<${Found} box=${found} />`}
     ${shown && html`<div class="box" style=${boxStyle(shown)}></div>`}
   </div>`;
 }

@@ -1,12 +1,13 @@
 // The results: justified rows of thumbnails, and the line below which nothing probably matches.
 import {html, useEffect, useLayoutEffect, useMemo, useRef, useState, Thumbnail, isTyping, percent, score} from './ui.js';
 import {justify} from './justified.js';
+import {Found} from './crop.js';
 
 const GAP = 8;
 
 function describe(item) {
   return [item.name, item.label, item.score == null ? '' : `score ${score(item.score)}`,
-    item.probability == null ? '' : `probability ${percent(item.probability)}`].filter(Boolean).join(', ');
+    item.probability == null ? '' : `probability ${percent(item.probability)}`, item.box ? 'the query was found in it' : ''].filter(Boolean).join(', ');
 }
 
 function Card({item, width, height, current, actions, selected, mark, canMark, hasPictures, dated}) {
@@ -16,6 +17,7 @@ function Card({item, width, height, current, actions, selected, mark, canMark, h
   return html`<li class=${'card' + (selected ? ' selected' : '') + (item.match === false ? ' below' : '')} data-row=${item.row} style=${{width: `${width}px`}}>
     <button class="picture" tabindex=${tab} style=${{height: `${height}px`}} onClick=${() => actions.open(item)} aria-label=${describe(item)}>
       <${Thumbnail} row=${item.row} name=${item.id} pictured=${hasPictures} size=${height * devicePixelRatio > 300 ? 512 : 256} />
+      <${Found} box=${item.box} />
     </button>
     <input class="pick" type="checkbox" tabindex=${tab} checked=${selected} aria-label=${`Select ${item.name}`}
       onClick=${(event) => actions.select(item, event.shiftKey)} />

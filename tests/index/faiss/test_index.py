@@ -391,3 +391,11 @@ def test_beside_what_replaces_the_search_of_faiss():
     exact = ExactIndex()
     exact.add(vectors, range(400))
     assert found.ids == exact.search(vectors[:5], 3, [str(row) for row in range(5)]).ids
+
+
+def test_rabitq_of_an_older_faiss_is_one_clear_error(monkeypatch):
+    from retrieval.index.faiss import factory
+
+    monkeypatch.setattr(factory, 'load_faiss', lambda: types.SimpleNamespace(__version__='1.9.0'))
+    with pytest.raises(ValueError, match="'IVF8,RaBitQ' wants faiss 1.11 or later, and 1.9.0 is"):
+        factory.build('IVF8,RaBitQ', 8, 'euclidean')

@@ -2,14 +2,15 @@
 import contextlib
 import socket
 import threading
+import time
 
 
 class CuttingProxy:
-    """Forwards to ``port``; see :meth:`cut` and :meth:`down`."""
+    """Forwards to ``port``; see :meth:`cut`, :meth:`slow` and :meth:`down`."""
 
     def __init__(self, port):
         self.target = port
-        self.cuts = 0
+        self.cuts, self._delay = 0, 0.0
         self._left, self._what, self._again, self._stay_down = None, None, 0, False
         self._sockets, self._lock, self.silent = set(), threading.Lock(), False
         self._listen(0)
@@ -41,6 +42,10 @@ class CuttingProxy:
         self._listener.close()
         self._lose()
 
+    def slow(self, seconds):
+        """Hold back whatever comes so long."""
+        self._delay = seconds
+
     def up(self):
         """Accept connections at the same port again."""
         self._stay_down = False
@@ -69,6 +74,7 @@ class CuttingProxy:
                 if self._due(len(data), by_client):
                     self._happen()
                     return
+                time.sleep(self._delay)
                 if by_client or not self.silent:
                     sink.sendall(data)
         for one in (source, sink):

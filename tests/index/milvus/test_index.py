@@ -47,7 +47,7 @@ def test_a_collection_is_opened_with_its_rows_in_their_order(new_milvus, vectors
 
 
 def test_rows_of_another_writer_are_found(new_milvus, vectors):
-    one = new_milvus(collection='shared')
+    one = new_milvus(collection='shared', consistency='Strong')
     one.add(vectors[:10], names(10))
     other = new_milvus(collection='shared')
     other.add(vectors[10:20], names(10, 10))
@@ -55,6 +55,31 @@ def test_rows_of_another_writer_are_found(new_milvus, vectors):
     assert len(one) == 20
     other.remove(names(5))
     assert not set(one.search(vectors[:1], 20).ids[0]) & set(names(5))
+
+
+def test_two_writers_at_once(new_milvus, vectors):
+    """Each begins with the rows that it knows of: they may give a serial number twice."""
+    writers = [new_milvus(collection='both', consistency='Strong') for _ in range(2)]
+    writers[0].add(vectors[:2], names(2), dict(label=[0, 1]))
+    assert len(writers[1]) == 2
+    for row in range(2, 60, 4):
+        for writer, first in zip(writers, (row, row + 2), strict=True):
+            part = list(range(first, min(first + 2, 60)))
+            writer.upsert(vectors[part], [f'picture {one}' for one in part], dict(label=part))
+    for writer in writers:
+        writer.refresh()
+        serials = list(writer.serials)
+        assert sorted(writer.ids) == sorted(names(60)) and len(set(serials)) < 60
+        rows = [int(name.split()[1]) for name in writer.ids]
+        np.testing.assert_allclose(writer.reconstruct(range(60)), vectors[rows])
+        assert [one['label'] for one in writer.metadata_of(writer.ids)] == rows
+        assert writer.is_current()
+        few = np.arange(60) % 7 == 3
+        found = writer.search(vectors[:4], 60, filter=few)
+        assert [sorted(one) for one in found.indices.tolist()] == [np.flatnonzero(few).tolist()] * 4
+    writers[0].remove(names(30))
+    writers[1].refresh()
+    assert sorted(writers[1].ids) == sorted(names(30, 30))
 
 
 def test_upsert_replaces_vectors_and_keeps_rows(new_milvus, vectors):
@@ -190,18 +215,19 @@ def test_a_collection_that_was_made_otherwise_is_refused(new_milvus, vectors, op
 
 
 def test_a_foreign_collection_is_left_alone(new_milvus, vectors):
-    maker = new_milvus()
+    maker = new_milvus(collection='foreign')
     call = maker._store.connection.call
-    call('create_collection', 'foreign', dimension=4)
+    foreign = maker._store.name
+    call('create_collection', foreign, dimension=4)
     index = new_milvus(collection='foreign')
     for use in (lambda: len(index), lambda: index.add(vectors[:1], ['x']),
                 lambda: index.replace(vectors[:1], ['x'])):
         with pytest.raises(ValueError, match="no MilvusIndex made"):
             use()
-    call('create_alias', 'foreign', 'led_there')
+    call('create_alias', foreign, f'{foreign}_2')
     with pytest.raises(ValueError, match='MilvusIndex has'):
-        len(new_milvus(collection='led_there'))
-    assert call('has_collection', 'foreign')
+        len(new_milvus(collection='foreign_2'))
+    assert call('has_collection', foreign)
 
 
 def test_an_approximate_index(new_milvus):
@@ -232,7 +258,7 @@ def test_replace_switches_when_all_is_there(new_milvus, vectors):
     reader.refresh()
     assert reader.search(vectors[30:31, :5], 1).ids == [['picture 30']]
     collections = index._store.connection.call('list_collections')
-    assert [one for one in collections if one.startswith('gallery')] == [index._store.own]
+    assert [one for one in collections if one.startswith(index._store.name)] == [index._store.own]
 
 
 def test_rows_that_changed_are_written_again(new_milvus, vectors):

@@ -1,10 +1,12 @@
 """Searches of a Milvus collection that is larger than what Milvus gives for one query."""
+import uuid
+
 import numpy as np
 import pytest
 import torch
 
 from retrieval.index import ExactIndex
-from retrieval.index.milvus.rows import MESSAGE_BYTES, RowTable, allowed_rows, batches
+from retrieval.index.milvus.rows import MESSAGE_BYTES, RowTable, allowed_rows, batches, id_lists
 from retrieval.index.milvus.search import close_together, scored
 
 ROWS, LIMIT = 17_000, 16_384
@@ -25,7 +27,7 @@ def vectors():
 @pytest.fixture(scope='module')
 def large(milvus_uri, vectors):
     from retrieval.index import MilvusIndex
-    index = MilvusIndex(milvus_uri, 'large', similarity='euclidean')
+    index = MilvusIndex(milvus_uri, f'large_{uuid.uuid4().hex[:8]}', similarity='euclidean')
     index.add(vectors, names(ROWS))
     yield index
     index.close()
@@ -42,11 +44,11 @@ def test_the_limit_on_results(large, exact, vectors):
     query = vectors[5:6] + 0.01
     assert large.search(query, LIMIT).ids[0][:200] == exact.search(query, LIMIT).ids[0][:200]
     assert large.search(query, LIMIT).indices.shape == (1, LIMIT)
+    wanted = exact.search(query, ROWS).indices
     for k in (LIMIT + 1, ROWS, 10 ** 9):
-        with pytest.raises(ValueError, match=r'at most 16,384 results.*`topk`.*ExactIndex'):
-            large.search(query, k)
-    with pytest.raises(ValueError, match='besides 2 excluded rows.*of at most 16,382'):
-        large.search(query, LIMIT, exclude=[names(2)])
+        assert torch.equal(large.search(query, k).indices, wanted[:, :k])
+    found = large.search(query, LIMIT, exclude=[names(2)]).indices
+    assert found.tolist() == [[row for row in wanted[0].tolist() if row > 1][:LIMIT]]
     mask = np.arange(ROWS) < 9_000
     assert large.search(query, ROWS, filter=mask).indices.shape == (1, 9_000)
 
@@ -113,14 +115,24 @@ def test_a_table_of_rows():
     assert table.ids.names == ['a', 'b', 'c', 'd'] and table.serials == [3, 7, 9, 10]
     table.drop([1, 3])
     assert table.ids.names == ['a', 'c'] and table.serials == [3, 9] and table.next_serial == 10
-    assert RowTable().next_serial == 0
+    assert RowTable().next_serial == 0 and RowTable().last == []
+    assert RowTable([(1, 'x'), (2, 'b'), (2, 'a')]).last == ['a', 'b']
+
+
+def test_lists_of_ids_by_number_and_by_weight():
+    assert list(id_lists(names(5), 2)) == [
+        names(2), names(4)[2:], names(5)[4:]]
+    assert [len(part) for part in id_lists(['x' * 300_000] * 3)] == [1, 1, 1]
 
 
 def test_expressions_for_a_mask():
-    assert allowed_rows([True, True], [3, 5]) == ['']
-    assert allowed_rows([True, False], [3, 5]) == ['row not in [5]']
-    serials = range(20_000)
-    parts = allowed_rows([row % 2 == 0 for row in serials], serials)
+    table = RowTable([(3, 'a'), (5, 'b')])
+    assert allowed_rows([True, True], table) == ['']
+    assert allowed_rows([True, False], table) == ['row not in [5]']
+    twins = RowTable([(3, 'a'), (5, 'c'), (5, 'b"')])
+    assert allowed_rows([True, False, True], twins) == [r'id not in ["b\""]']
+    table = RowTable((row, str(row)) for row in range(20_000))
+    parts = allowed_rows([row % 2 == 0 for row in range(20_000)], table)
     listed = [eval(part.removeprefix('row in ')) for part in parts]
     assert [row for part in listed for row in part] == list(range(0, 20_000, 2))
     assert all(len(part) <= 8_192 for part in listed)

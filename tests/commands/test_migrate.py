@@ -1,0 +1,75 @@
+"""A gallery is encoded anew by another model, in steps, and searched meanwhile."""
+import json
+
+import pytest
+import torch
+
+from retrieval.gallery import Gallery
+from retrieval.retrievers import build_retriever
+
+from .conftest import run
+
+
+@pytest.fixture(scope='module')
+def models(config, tmp_path_factory):
+    """Two checkpoints without training, and the old one's gallery."""
+    folder = tmp_path_factory.mktemp('models')
+    for name, seed in (('old', 0), ('new', 1)):
+        torch.manual_seed(seed)
+        torch.save(dict(state_dict=build_retriever(str(config)).state_dict()),
+                   folder / f'{name}.pth')
+    status, _, err = run('dump_prototype', config, folder / 'old.pth', folder / 'old.safetensors')
+    assert status == 0, err
+    return folder
+
+
+def test_a_migration_in_steps(config, models, folder, tmp_path):
+    old, new = models / 'old.safetensors', tmp_path / 'new.gallery'
+    ids = list(Gallery.load(old).ids)
+    (tmp_path / 'returned.json').write_text(json.dumps({ids[-1]: 7, ids[3]: 2}))
+    arguments = ['migrate', old, new, '--config', config, '--checkpoint', models / 'new.pth']
+    link = tmp_path / 'current'
+    status, printed, err = run(*arguments, '--counts', tmp_path / 'returned.json', '--rows', 12,
+                               '--switch', link)
+    assert status == 0 and f'12 of {len(ids)} (' in printed, err
+    assert 'first 10 results in common' in printed and 'are left' in printed
+    assert not link.exists()
+    made = Gallery.load(new)
+    assert list(made.ids[:2]) == [ids[-1], ids[3]] and len(made) == 12
+
+    status, printed, err = run('search', old, folder / 'class1', '--beside', new, '--topk', 2,
+                               '--out', tmp_path)
+    assert status == 0, err
+    hits = [answer['results'][0] for answer in
+            json.loads((tmp_path / 'results.json').read_text())]
+    assert len(hits) == 5 and all(hit['score'] <= 1.0001 for hit in hits)
+
+    status, printed, err = run(*arguments, '--switch', link)
+    assert status == 0 and f'{len(ids)} of {len(ids)} (100%)' in printed, err
+    assert 'back: retrieval compare_galleries' in printed
+    made = Gallery.load(link)
+    assert set(made.ids) == set(ids)
+    before = Gallery.load(old).subset(Gallery.load(old).find(list(made.ids)))
+    assert [made.label_name(row) for row in range(len(made))] == \
+        [before.label_name(row) for row in range(len(made))]
+    encoded = build_retriever(str(config), models / 'new.pth')
+    assert made.fingerprint.weights == encoded.fingerprint().weights
+    status, printed, err = run('compare_galleries', new, old, '--switch', link)
+    assert status == 0 and Gallery.load(link).fingerprint.weights == before.fingerprint.weights, err
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('[1]', 'does not hold counts by id'), ('{"a": "b"}', 'does not hold counts by id')])
+def test_counts_that_are_none(config, models, tmp_path, text, message):
+    (tmp_path / 'x.json').write_text(text)
+    status, _, err = run('migrate', models / 'old.safetensors', tmp_path / 'new.gallery',
+                         '--config', config, '--checkpoint', models / 'new.pth',
+                         '--counts', tmp_path / 'x.json')
+    assert status == 2 and message in err and not (tmp_path / 'new.gallery').exists()
+
+
+def test_a_gallery_without_ids(config, models, tmp_path):
+    Gallery(torch.eye(3)).save(tmp_path / 'bare.safetensors')
+    status, _, err = run('migrate', tmp_path / 'bare.safetensors', tmp_path / 'new.gallery',
+                         '--config', config, '--checkpoint', models / 'new.pth')
+    assert status == 2 and 'has no ids' in err

@@ -1,0 +1,146 @@
+"""Where to cut without labels, on scores whose distribution is known, and by counting."""
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval.evaluation import MatchCalibration, calibrate_without_labels
+from retrieval.evaluation.calibration import tail_lines
+
+
+def ranking(rng, count=400, scale=0.05):
+    """Falling scores with an exponential tail: no match among them."""
+    return np.sort(rng.exponential(scale, count))[::-1] + 0.2
+
+
+def test_the_line_of_an_exponential_tail_is_its_own():
+    """Of n scores that are exponential with mean b, n exp(-s / b) are expected above s."""
+    rng = np.random.default_rng(0)
+    scores = np.sort(rng.exponential(0.05, (2000, 400)), 1)[:, ::-1]
+    slope, offset = tail_lines(scores)
+    assert np.median(1 / slope) == pytest.approx(0.05, rel=0.05)
+    assert np.median(offset) == pytest.approx(-math.log(400), abs=0.1)
+
+
+def test_evidence_counts_non_matches():
+    """Where one non-match is expected, one is found on average; at a tenth of that, 0.1."""
+    rng = np.random.default_rng(1)
+    tail = MatchCalibration(0., method='tail')
+    lists = [ranking(rng) for _ in range(3000)]
+    calibrations = [tail.of_query(one) for one in lists]
+    for expected in (1., 0.1):
+        found = np.mean([(own.probability(one) >= 1 / (1 + expected)).sum()
+                         for own, one in zip(calibrations, lists, strict=True)])
+        assert found == pytest.approx(expected, rel=0.35)
+
+
+def test_of_query_follows_shift_and_scale():
+    rng = np.random.default_rng(2)
+    scores = ranking(rng)
+    tail = MatchCalibration(4., method='tail', location=0.1, scale=1.2)
+    one, other = tail.of_query(scores), tail.of_query(3 * scores - 1)
+    assert other.threshold == pytest.approx(3 * one.threshold - 1)
+    assert other.probability(3 * 0.4 - 1) == pytest.approx(one.probability(0.4))
+    assert one.probability(one.threshold) == pytest.approx(1 / (1 + math.exp(-4.)))
+
+
+def test_beside_a_sure_match_a_poor_one_is_none():
+    rng = np.random.default_rng(3)
+    scores = ranking(rng)
+    tail = MatchCalibration(0., method='tail')
+    alone = tail.of_query(scores)
+    scores[0] = scores[1] + 2.
+    beside = tail.of_query(scores)
+    assert beside.slope == pytest.approx(alone.slope)
+    assert beside.is_match(scores).sum() == 1
+    middle = (scores[0] - (-beside.offset / beside.slope)) / 2 - beside.offset / beside.slope
+    assert beside.threshold == pytest.approx(middle)
+
+
+def test_flat_calibrations_are_for_every_query():
+    flat = MatchCalibration(0.5)
+    assert flat.of_query([0.1]) is flat and flat.depth == flat.fewest == 0
+
+
+def test_a_tail_is_of_a_ranking(tmp_path):
+    tail = MatchCalibration(0., method='tail', ranks=(3, 20), location=-0.2, scale=0.9)
+    for ask in (tail.probability, tail.is_match):
+        with pytest.raises(ValueError, match='of_query'):
+            ask(0.5)
+    with pytest.raises(ValueError, match='takes 9 at least'):
+        tail.of_query([0.9] * 8)
+    with pytest.raises(ValueError, match='ranks must be'):
+        MatchCalibration(0., method='tail', ranks=(10, 20))
+    tail.save(tmp_path / 'tail.json')
+    assert MatchCalibration.load(tmp_path / 'tail.json') == tail
+
+
+def test_what_earlier_releases_wrote_and_read(tmp_path):
+    MatchCalibration(0.5).save(tmp_path / 'flat.json')
+    text = (tmp_path / 'flat.json').read_text()
+    assert '"version": 1' in text.replace('":1', '": 1') and 'ranks' not in text
+
+
+def test_equal_scores_are_no_match():
+    own = MatchCalibration(0., method='tail').of_query([0.7] * 40)
+    assert not own.is_match(0.69) and own.is_match(0.75)
+
+
+@pytest.fixture(scope='module')
+def planted():
+    """1,000 rows, 300 of them twice with noise, 300 strangers, and 300 noisy copies."""
+    generator = torch.Generator().manual_seed(3)
+    rows, strangers = (torch.randn(count, 24, generator=generator) for count in (1000, 300))
+
+    def noisy(count):
+        return rows[:count] + 0.35 * torch.randn(count, 24, generator=generator)
+    return torch.cat([rows, noisy(300)]), strangers, noisy(300), generator
+
+
+def found(calibration, queries, gallery):
+    """The share of queries that get a result."""
+    scores = torch.nn.functional.cosine_similarity(queries[:, None], gallery[None], dim=2)
+    top = scores.sort(1, descending=True).values[:, :40].numpy()
+    return np.mean([calibration.of_query(one).is_match(one[0]) for one in top])
+
+
+@pytest.mark.parametrize('target', [0.05, 0.2])
+def test_the_rate_of_queries_without_a_match(planted, target):
+    gallery, strangers, copies, generator = planted
+    fresh = torch.randn(500, 24, generator=generator)
+    guessed = calibrate_without_labels(gallery, 'no_match', target)
+    assert found(guessed, fresh, gallery) == pytest.approx(target, abs=0.06)
+    proved = calibrate_without_labels(gallery, 'no_match', target, strangers=strangers)
+    assert found(proved, fresh, gallery) == pytest.approx(target, abs=0.06)
+    assert found(proved, strangers, gallery) <= target
+    assert found(proved, copies, gallery) > 0.9
+
+
+def test_the_coverage_of_altered_pictures(planted):
+    gallery, _, copies, _ = planted
+    made = calibrate_without_labels(gallery, 'coverage', 0.8, altered=(copies[:150], range(150)))
+    own = torch.nn.functional.cosine_similarity(copies[150:], gallery[150:300]).numpy()
+    scores = torch.nn.functional.cosine_similarity(copies[150:, None], gallery[None], dim=2)
+    top = scores.sort(1, descending=True).values[:, :60].numpy()
+    covered = [made.of_query(np.sort(one[one < value])[::-1]).is_match(float(value))
+               for one, value in zip(top, own, strict=True)]
+    assert np.mean(covered) == pytest.approx(0.8, abs=0.08)
+    assert made.measured['coverage'] == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(criterion='f1'), 'Unknown criterion without labels'),
+    (dict(criterion='coverage'), 'needs altered'),
+    (dict(target=-1), 'target'),
+    (dict(criterion='no_match', target=1.5), 'target'),
+    (dict(criterion='no_match', target=0.01, strangers=torch.ones(20, 24)), '99 at least'),
+])
+def test_what_is_refused(planted, options, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate_without_labels(planted[0][:200], **options)
+
+
+def test_too_few_rows():
+    with pytest.raises(ValueError, match='takes 15 at least'):
+        calibrate_without_labels(torch.eye(10))

@@ -1,0 +1,117 @@
+"""A model change: maps against the true one, one ranking of both kinds of rows, and its encoder."""
+import pytest
+import torch
+from torch import nn
+
+from retrieval.gallery import Gallery
+from retrieval.retrievers import ImageToImageRetriever
+from retrieval.retrievers.model_change import (
+    ModelChange,
+    changing_retriever,
+    in_order_of,
+    learn_map,
+)
+
+
+def drawn(count, classes, width, noise, seed):
+    """Unit vectors around class centres, which are the same for every seed and width."""
+    centres = torch.randn(classes, 32, generator=torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    rows = centres[labels] + noise * torch.randn(count, 32, generator=generator)
+    turn = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(width)))[0]
+    return nn.functional.normalize(rows @ turn[:, :width], dim=1), labels
+
+
+def test_an_orthogonal_map_is_found():
+    rows = drawn(400, 40, 32, 1.0, 0)[0]
+    turn = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(5)))[0]
+    learned = learn_map(rows, rows @ turn)
+    assert learned.agreement > 0.97
+    assert torch.allclose(learned(rows), rows @ turn, atol=0.15)
+    few = learn_map(rows[:24], (rows @ turn)[:24, :7])  # fewer rows than dimensions
+    assert few.matrix.shape == (32, 7)
+
+
+@pytest.mark.parametrize('count', [3, 9])
+def test_too_few_rows(count):
+    rows = torch.randn(count, 4)
+    with pytest.raises(ValueError, match='10 or more'):
+        learn_map(rows, rows)
+    ids = list(map(str, range(count)))
+    with pytest.raises(ValueError, match='10 at least'):
+        ModelChange(Gallery(rows, ids), Gallery(rows, ids))
+
+
+def average_precision(scores, same):
+    ranked = same.gather(1, scores.argsort(1, descending=True)).double()
+    precision = ranked.cumsum(1) / torch.arange(1, ranked.shape[1] + 1)
+    return float(((precision * ranked).sum(1) / ranked.sum(1)).mean())
+
+
+@pytest.fixture(scope='module')
+def models():
+    """Rows and queries of an old, noisy model of width 24 and of a better one of width 16."""
+    made = {}
+    for name, width, noise in (('old', 24, 1.1), ('new', 16, 0.7)):
+        made[name] = drawn(600, 60, width, noise, 1)[0], drawn(120, 60, width, noise, 2)[0]
+    return made
+
+
+@pytest.mark.parametrize('weight', [0.5, 1.0])
+def test_never_below_the_old_model(models, weight):
+    (old, asked_old), (new, asked_new) = models['old'], models['new']
+    ids, labels = list(map(str, range(600))), torch.arange(600) % 60
+    same = (torch.arange(120) % 60)[:, None] == labels[None]
+    before = average_precision(asked_old @ old.T, same)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(0)).tolist()
+    reached = []
+    for count in (150, 300, 450, 600):
+        part = order[:count]
+        change = ModelChange(Gallery(old, ids, labels),
+                             Gallery(new[part], [ids[row] for row in part]), weight)
+        assert change.share == pytest.approx(count / 600)
+        gallery = change.gallery
+        assert list(gallery.ids) == ids and torch.equal(gallery.labels, labels)
+        scores = change.join(asked_new, asked_old) @ gallery.embeddings.T
+        mean = weight * asked_new @ new.T + (1 - weight) * asked_old @ old.T
+        assert torch.allclose(scores[:, part], mean[:, part], atol=1e-5)
+        reached.append(average_precision(scores, same))
+    assert reached == sorted(reached)
+    if weight < 1:  # by the new model alone, a map from few rows may be worse than the old one
+        assert reached[0] >= before
+    else:
+        assert reached[-1] == pytest.approx(average_precision(asked_new @ new.T, same))
+
+
+class Linear(nn.Module):
+    """Mean colours times a matrix."""
+
+    def __init__(self, width):
+        super().__init__()
+        generator = torch.Generator().manual_seed(width)
+        self.matrix = nn.Parameter(torch.randn(3, width, generator=generator))
+
+    def forward(self, images):
+        return images.mean((2, 3)) @ self.matrix
+
+
+def test_a_retriever_encodes_with_both_or_maps():
+    images = torch.rand(80, 3, 1, 1, generator=torch.Generator().manual_seed(0)) - 0.5
+    old, new = (ImageToImageRetriever(Linear(width), topk=1).eval() for width in (5, 4))
+    ids = list(map(str, range(80)))
+    with torch.no_grad():
+        galleries = [Gallery(one.embed(images), ids) for one in (old, new)]
+    galleries[1] = galleries[1].subset(range(40))
+    for before in (old, None):
+        model = changing_retriever(*galleries, new, before)
+        assert (model.image_encoder.old is None) == (before is None)
+        found = [sample.pred_label.item() for sample in model.predict(images)]
+        assert sum(row == place for place, row in enumerate(found)) >= 40
+    other = ImageToImageRetriever(Linear(5), data_preprocessor=dict(
+        type='retrieval.RetrievalDataPreprocessor', mean=[1.] * 3, std=[2.] * 3))
+    assert changing_retriever(*galleries, new, other).image_encoder.old is None
+
+
+def test_what_is_found_most_comes_first():
+    assert in_order_of(['a', 'b', 'c', 'd'], {'c': 5, 'd': 1, 'x': 9}) == ['c', 'd', 'a', 'b']

@@ -1,0 +1,117 @@
+"""What a picture is of another, against how it was made of it."""
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retrieval.gallery import Gallery
+from retrieval.search.proof import COPIES, SURE, Evidence, prove, prove_duplicates
+
+from ..scenes import pasted, resized, scene
+
+
+def save(path, picture, taken=None, **options):
+    exif = Image.Exif()
+    if taken:
+        exif.get_ifd(0x8769)[0x9003] = taken
+    Image.fromarray(np.ascontiguousarray(picture)).save(path, exif=exif, **options)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """An original, what was made of it, and others; each file named by what it is."""
+    folder = tmp_path_factory.mktemp('pictures')
+    first, second = scene(0), scene(1)
+    written = first.copy()
+    written[100:130, 60:300] = 255
+    save(folder / 'original.png', first)
+    (folder / 'same bytes.png').write_bytes((folder / 'original.png').read_bytes())
+    for name, picture, options in (
+            ('same pixels.bmp', first, {}), ('re-encoded.jpg', first, dict(quality=20)),
+            ('resized.png', resized(first, 180, 135), {}),
+            ('resized 2.jpg', resized(first, 200, 150), dict(quality=50)),
+            ('cropped.png', first[40:220, 50:310], {}),
+            ('cropped 2.jpg', resized(first[40:220, 50:310], 130, 90), dict(quality=60)),
+            ('edited mirrored.png', first[:, ::-1], {}), ('edited turned.png', np.rot90(first), {}),
+            ('edited darker.png', first // 2, {}), ('edited written.png', written, {}),
+            ('part.png', pasted(resized(first[20:200, 40:280], 200, 150), second, 90, 80), {}),
+            ('similar.png', second, {})):
+        save(folder / name, picture, **options)
+    return folder
+
+
+NAMES = ['same bytes.png', 'same pixels.bmp', 're-encoded.jpg', 'resized.png', 'resized 2.jpg',
+         'cropped.png', 'cropped 2.jpg', 'edited mirrored.png', 'edited turned.png',
+         'edited darker.png', 'edited written.png', 'part.png', 'similar.png']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_each_kind_is_proved_either_way(folder, name):
+    one, other = (Evidence(folder / file) for file in (name, 'original.png'))
+    kind = next(kind for kind in (*COPIES, 'part', 'similar') if name.startswith(kind))
+    for proof in (prove(one, other), prove(other, one)):
+        assert proof.kind == kind, proof
+        plain = proof.as_dict()
+        assert plain['kind'] == kind and (plain['box'] is None) == (
+            kind in ('same bytes', 'same pixels', 'similar'))
+
+
+def test_plain_pictures_are_the_same_only_by_their_pixels():
+    plain = np.full((60, 80, 3), 200, np.uint8)
+    assert prove(Evidence(plain), Evidence(plain.copy())).kind == 'same pixels'
+    assert prove(Evidence(plain), Evidence(plain[:30, :40])).kind == 'similar'
+    assert prove(Evidence(plain), Evidence(plain - 1)).kind == 'similar'
+
+
+def test_shots_of_a_burst_are_no_copies(tmp_path):
+    """The same view some seconds later, and with something else before it an hour later."""
+    view, later = scene(5, 400, 300), '2024:05:01 12:00:0'
+    shots = [Evidence(save(tmp_path / f'{number}.jpg', view[4:, number:number + 380],
+                           taken=f'{later}{3 * number}', quality=95)) for number in range(2)]
+    assert prove(*shots).kind == 'burst'
+    same = Evidence(save(tmp_path / 'same.jpg', view[4:, :380], taken=f'{later}0', quality=50))
+    assert prove(shots[0], same).kind == 're-encoded'
+    after = Evidence(save(tmp_path / 'after.jpg', view[4:, :380], taken='2024:05:01 13:00:00'))
+    assert prove(shots[0], after).kind == 'similar', 'another exposure is no copy'
+    moved = Evidence(save(tmp_path / 'moved.jpg', scene(6), taken=f'{later}5'))
+    assert prove(shots[0], moved, 0.95).kind == 'burst'
+    assert prove(shots[0], moved, 0.5).kind == 'similar'
+
+
+def test_groups_keep_the_best_and_name_what_is_only_near(folder):
+    names = sorted(path.name for path in folder.iterdir())
+    gallery = Gallery(torch.ones(len(names), 2), [str(folder / name) for name in names])
+    told = []
+    found = prove_duplicates(gallery, neighbors=len(names),
+                             progress=lambda title, count: told.append((title, count)) or int)
+    group, second = found.groups
+    # into this one a part was pasted
+    assert {names[row] for row in second.rows} == {'part.png', 'similar.png'}
+    assert second.members[0].proof.kind == 'edited'
+    # the same bytes and pixels as others, but the BMP file is the largest
+    assert names[group.keep] == 'same pixels.bmp'
+    of = {names[row]: (names[by], proof.kind) for row, by, proof in group.members}
+    assert set(of) == set(names) - {'same pixels.bmp', 'part.png', 'similar.png'}
+    assert of['original.png'][1] == 'same pixels'
+    for name, (by, kind) in of.items():
+        # the smaller crop is the larger one, resized
+        assert name.startswith(kind) or (name, kind) == ('cropped 2.jpg', 'resized') or name in (
+            'original.png', 'same bytes.png'), (name, kind)
+        assert kind not in SURE or by in ('same pixels.bmp', 'cropped.png')
+    assert {names[row] for pair in found.parts for row in pair[:2]} >= {'part.png'}
+    assert told[0] == ('reading pictures', len(names)) and not found.unreadable
+    plain = found.as_dict()
+    assert plain['groups'][0]['keep'] == str(folder / 'same pixels.bmp')
+
+
+def test_what_cannot_be_read_is_listed_and_what_is_not_near_is_not_compared(folder, tmp_path):
+    (tmp_path / 'broken.png').write_text('nonsense')
+    ids = [str(folder / 'original.png'), str(tmp_path / 'broken.png'), 'nowhere',
+           str(folder / 'resized.png')]
+    far = Gallery(torch.tensor([[1., 0], [1, .1], [1, .2], [0, 1]]), ids)
+    found = prove_duplicates(far, threshold=0.9)
+    assert found.unreadable == [1, 2] and not found.groups and found.compared == 0
+    assert prove_duplicates(far, threshold=-1).groups[0].members[0].row == 3
+    with pytest.raises(ValueError, match='neighbors'):
+        prove_duplicates(far, neighbors=0)
