@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -104,6 +105,7 @@ def forked(action: Callable[[], Any], memory: int | None = None) -> int:
         status = 1
         try:
             os.setpgid(0, 0)
+            faulthandler.disable()
             torch.set_num_threads(1)  # OpenMP's threads are not there in a fork
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if memory is not None:
@@ -127,6 +129,8 @@ def ended(child: int) -> int:
 
 def end(child: int) -> int:
     """End a child that :func:`forked` made, and what it started, by SIGKILL; its exit code."""
+    if child < 2:  # these numbers mean every process
+        raise ValueError(f'{child} is no child')
     for kill in (os.killpg, os.kill):  # its group may not be there yet
         with contextlib.suppress(ProcessLookupError):
             kill(child, signal.SIGKILL)

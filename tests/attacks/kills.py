@@ -152,7 +152,7 @@ def _stores(tally: Tally, compacting: bool) -> None:
             number += len(lines)
             doubtful = _apply(state, *change(number), number)
             store.verify()
-            found = rows_of(store.load())
+            found = rows_of(store.load()) if len(store) else {}
             if found == state:
                 tally.count()
             elif found == doubtful:
@@ -282,7 +282,9 @@ class Served:
     """What ``serving_load`` needs of a process."""
 
     def __init__(self, zygote: Zygote, store: str, port: int) -> None:
-        self.zygote, self.pid, self.code = zygote, zygote.say('start', store, port), None
+        self.zygote, self.pid = zygote, zygote.say('start', store, port)
+        if self.pid < 2:
+            raise RuntimeError(f'{self.pid} is no process')
 
     def poll(self) -> None:
         """It is taken to run."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -14,6 +15,7 @@ from mmengine.config import Config
 
 from retrieval.distributed import init_cpu_group
 from retrieval.hooks import seed_everything
+from retrieval.runs.last_checkpoint import last_checkpoint
 
 from ..hooks.running import differences, essence
 from ..hooks.test_exact_resume import ITERATIONS, KINDS, checkpoint, runner
@@ -25,8 +27,9 @@ LIMIT = 100  # seconds that a run may take
 ON_TWO = [name for name in KINDS if 'accumulated' not in name and 'sampler' not in KINDS[name]]
 
 
-def train(kind: str, folder: Path, processes: int = 1, number: int = 0, port: int = 0) -> None:
-    """Train, or go on with what is there."""
+def train(kind: str, folder: Path, last: str | None, processes: int = 1, number: int = 0,
+          port: int = 0) -> None:
+    """Train, or go on with the last checkpoint."""
     Config.pretty_text = ''  # type: ignore[assignment]  # takes most of the time of a toy run
     seed_everything(99)
     options: dict[str, Any] = dict(KINDS[kind])
@@ -36,7 +39,7 @@ def train(kind: str, folder: Path, processes: int = 1, number: int = 0, port: in
         init_cpu_group('pytorch')
         options.update(launcher='pytorch', model_wrapper_cfg=dict(
             type='MMDistributedDataParallel', device_ids=None, find_unused_parameters=True))
-    runner(folder, **options, resume=True).train()
+    runner(folder, **options, resume=last is not None, load_from=last).train()
     if processes > 1:
         dist.barrier()
         os._exit(0)
@@ -45,11 +48,16 @@ def train(kind: str, folder: Path, processes: int = 1, number: int = 0, port: in
 def start(kind: str, folder: Path, processes: int, port: int) -> list[int]:
     """The children that train."""
     quiet = os.open(os.devnull, os.O_WRONLY)
+    try:
+        last = last_checkpoint(folder)[0] if folder.is_dir() else None
+    except ValueError:  # the first was being written
+        shutil.rmtree(folder)
+        last = None
 
     def act(number: int) -> None:
         for stream in (1, 2):
             os.dup2(quiet if not os.environ.get('ATTACK_VERBOSE') else stream, stream)
-        train(kind, folder, processes, number, port)
+        train(kind, folder, last, processes, number, port)
     try:
         return [forked(lambda number=number: act(number)) for number in range(processes)]
     finally:
