@@ -1,1 +1,1 @@
-"""Attacks on the package that are counted: `make attack` runs them and writes docs/reliability.md."""
+"""Attacks that are counted: `make attack` runs them and writes docs/reliability.md."""

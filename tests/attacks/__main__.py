@@ -1,7 +1,7 @@
 """Run attacks, print a line for each, and write the table of docs/reliability.md.
 
     python -m tests.attacks                          # all, bounded to 30 minutes
-    python -m tests.attacks --only threads --long    # those with that in their name, each ten minutes
+    python -m tests.attacks --only threads --long    # those of that name, ten minutes each
 """
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-MODULES = ('plain_loops', 'state_machines', 'damaged_files', 'hostile', 'kills', 'training', 'processes', 'threads', 'mixed')
+MODULES = ('plain_loops', 'state_machines', 'damaged_files', 'hostile', 'kills', 'training',
+           'processes', 'threads', 'mixed')
 PAGE = Path(__file__).parents[2] / 'docs' / 'reliability.md'
 BEGIN, END = '<!-- attacks -->', '<!-- end of attacks -->'
 HEAD = ('| attack | done | of | failed | seconds | seed | day | |\n'
@@ -58,7 +59,8 @@ def write_table(rows: list[dict[str, object]]) -> None:
     from .attack import ATTACKS
     order = [*ATTACKS, *lines]
     kept = sorted(lines, key=order.index)
-    PAGE.write_text(f'{before}{BEGIN}\n\n{HEAD}' + '\n'.join(lines[name] for name in kept) + f'\n\n{END}{after}')
+    PAGE.write_text(f'{before}{BEGIN}\n\n{HEAD}' + '\n'.join(lines[name] for name in kept)
+                    + f'\n\n{END}{after}')
 
 
 def main() -> None:

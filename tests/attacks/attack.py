@@ -1,6 +1,7 @@
 """An attack, what it has counted, and children that may crash or hang."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,7 +107,8 @@ def forked(action: Callable[[], Any], memory: int | None = None) -> int:
             torch.set_num_threads(1)  # OpenMP's threads are not there in a fork
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if memory is not None:
-                used = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGESIZE')
+                pages = int(Path('/proc/self/statm').read_text().split()[0])
+                used = pages * os.sysconf('SC_PAGESIZE')
                 resource.setrlimit(resource.RLIMIT_AS, (used + memory,) * 2)
             action()
             status = 0
@@ -125,10 +128,8 @@ def ended(child: int) -> int:
 def end(child: int) -> int:
     """End a child that :func:`forked` made, and what it started, by SIGKILL; its exit code."""
     for kill in (os.killpg, os.kill):  # its group may not be there yet
-        try:
+        with contextlib.suppress(ProcessLookupError):
             kill(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     return ended(child)
 
 

@@ -208,7 +208,8 @@ KINDS: dict[str, Kind] = {
     'checkpoint': Kind(_checkpoint, _weights, checked=False),
     'bundle': Kind(partial(_bundle, False), _asked, weight=3),
     'bundle, zip': Kind(partial(_bundle, True), _asked, weight=3),
-    'calibration': Kind(_calibration, lambda path: repr(MatchCalibration.load(path)), checked=False),
+    'calibration': Kind(_calibration, lambda path: repr(MatchCalibration.load(path)),
+                        checked=False),
     'csv dataset': Kind(_csv, lambda path: _entries(CSVDataset(str(path))), checked=False),
     'column, json': Kind(partial(_text, 'labels.json', json.dumps(['a', 'bb', 'ü'] * 9)),
                          lambda path: repr(read_column(path)), checked=False, weight=5),
@@ -233,7 +234,8 @@ KINDS: dict[str, Kind] = {
 def damaged(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     """What was done, and what is left."""
     at = rng.randrange(max(1, len(data)))
-    kind = rng.choice(['bit', 'bit', 'bit', 'byte', 'cut', 'cut', 'zeros', 'more', 'twice', 'empty'])
+    kind = rng.choice(['bit', 'bit', 'bit', 'byte', 'cut', 'cut', 'zeros', 'more', 'twice',
+                       'empty'])
     if kind == 'bit' and data:
         return f'bit at {at}', data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1:]
     if kind == 'byte' and data:

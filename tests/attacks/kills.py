@@ -33,7 +33,7 @@ from .attack import Tally, attack, end, ended, forked, wait
 
 
 def killed(action: Callable[[int], None], seconds: float, rng: random.Random) -> list[str] | None:
-    """The lines that a child wrote into its pipe until it was killed; None where it was done before.
+    """The lines that a child wrote into its pipe until it was killed; None where it had ended.
 
     Args:
         action: is given the pipe.
@@ -66,7 +66,7 @@ def _rows_in(folder: Path) -> int:
 
 @attack('SIGKILL during a dump', 120, 0.04, 'kills')
 def dump(tally: Tally) -> None:
-    """A dump is killed and resumed until it ends: no part that was there goes, and none is wrong."""
+    """A dump is killed and resumed until it ends: no part that was there goes."""
     wanted = _dumping().gallery
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def _stores(tally: Tally, compacting: bool) -> None:
         store = GalleryStore.create(f'{folder}/x.gallery', example(2, 'base'))
         state, number = rows_of(store.load()), 0
         while tally.goes_on():
-            def act(out: int, first: int = number, names: frozenset[str] = frozenset(state)) -> None:
+            def act(out: int, first: int = number, names: tuple[str, ...] = tuple(state)) -> None:
                 held, own = set(names), GalleryStore(store.path)
                 change = _plan(tally.seed, compacting, held)
                 for step in range(first, first + 10_000):

@@ -57,12 +57,14 @@ class Work:
         count = int(self.rng.integers(50, 300))
         labels = self.rng.integers(0, 20, count)
         labels[:2] = 0
-        found = evaluate(self.vectors(count), labels, metrics=['Recall@1', 'MAP@R', 'mAP', 'NDCG@5'])
+        found = evaluate(self.vectors(count), labels,
+                         metrics=['Recall@1', 'MAP@R', 'mAP', 'NDCG@5'])
         assert 0 <= found['mAP'] <= 100
         gallery = self.vectors(count)
         topk(self.vectors(9), gallery, 7, 'euclidean')
         within(self.vectors(9), gallery, 0.3)
-        rerank(self.vectors(5), gallery, [dict(type='KReciprocal'), dict(type='AlphaQueryExpansion')])
+        rerank(self.vectors(5), gallery,
+               [dict(type='KReciprocal'), dict(type='AlphaQueryExpansion')])
 
     def files(self) -> None:
         """A gallery file, written and opened again."""

@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PACKAGES = ('evaluation', 'ranking', 'index', 'gallery')
 LEFT_OUT = ('gpu.py', 'milvus', '__init__.py')
-LIMIT = 150  # seconds of the processor for a run of tests: a change that makes it endless is noticed
+LIMIT = 150  # seconds of the processor for a run of tests: an endless one is noticed
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,

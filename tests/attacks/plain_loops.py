@@ -106,7 +106,8 @@ def engine_case(case: dict[str, Any]) -> tuple[np.ndarray, Any, Any, Any, np.nda
     queries = vectors(case['seed'], case['queries'], similarity, case['width'])
     rows = vectors(case['seed'] + 1, case['rows'], similarity, case['width'])
     exclude, gone = left_out(case, len(queries), len(rows))
-    mask = np.random.default_rng((case['seed'], 2)).random(len(rows)) < 0.6 if case['mask'] else None
+    chosen = np.random.default_rng((case['seed'], 2)).random(len(rows)) < 0.6
+    mask = chosen if case['mask'] else None
     scores = scores_of(similarity, queries, rows)
     scores[gone] = -np.inf
     if mask is not None:
@@ -213,7 +214,7 @@ def of_list(name: str, hits: list[bool], identities: list[int], own: int) -> flo
         pictures = [[place for place, one in enumerate(identities) if one == label]
                     for label in sorted(set(identities))]
         mine = [place for place, hit in enumerate(hits) if hit]
-        draws = [drawn for drawn in product(*pictures)]
+        draws = list(product(*pictures))
         found = [any(place in mine for place in sorted(drawn)[:k]) for drawn in draws]
         return sum(found) / len(found)
     return sum(first) / {'Precision': k, 'Recall-share': total,

@@ -215,8 +215,10 @@ class Indexes(RuleBasedStateMachine):
                    if ids[row] not in gone and ids[row] in keep]
         found = self.index.search(query, k, exclude=[gone], filter=lambda name: name in keep)
         wanted = [ids[row] for row in allowed][:k]
-        assert found.ids[0] == wanted if self.exact else set(found.ids[0]) <= set(
-            ids[row] for row in allowed) and len(found.ids[0]) == len(wanted)
+        if self.exact:
+            assert found.ids[0] == wanted
+        assert set(found.ids[0]) <= {ids[row] for row in allowed}
+        assert len(found.ids[0]) == len(wanted)
 
     @precondition(lambda self: self.held)
     @rule(seed=SEEDS, at=st.floats(0, 1))
@@ -246,7 +248,8 @@ def _attack(tally: Tally, machine: type[RuleBasedStateMachine]) -> None:
         limits = settings(max_examples=count, stateful_step_count=STEPS, deadline=None,
                           database=None, suppress_health_check=list(HealthCheck),
                           report_multiple_bugs=False, print_blob=False)
-        seeded_machine = seeded(f'{tally.seed} {tally.done}')(type(machine.__name__, (machine,), {}))
+        own = type(machine.__name__, (machine,), {})
+        seeded_machine = seeded(f'{tally.seed} {tally.done}')(own)
         try:
             run_state_machine_as_test(seeded_machine, settings=limits)
         except BaseException as error:

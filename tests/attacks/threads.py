@@ -105,13 +105,13 @@ class Searched:
                 best = 0.0
                 for state in self.states[first:last]:
                     masked = np.where(state, scores, -np.inf)
-                    order = np.argsort(-masked, axis=1, kind='stable')[:, :K]
-                    wanted = [[self.names[row] for row in line] for line in order]
+                    least = np.sort(masked, axis=1)[:, -K] - 1e-6  # rounding decides among such
                     of_it = all(len(set(line)) == K and all(state[int(name[4:])] for name in line)
                                 for line in found)
                     if of_it:
-                        best = max(best, float(np.mean([name in line for line, theirs in zip(
-                            found, wanted, strict=True) for name in theirs])))
+                        best = max(best, float(np.mean([
+                            masked[query, int(name[4:])] >= least[query]
+                            for query, line in enumerate(found) for name in line])))
                 if best < (1 if self.recall == 1 else 0.2):
                     self.wrong.append(f'{found} is of none of {last - first} states')
                 self.answers[thread] += 1
