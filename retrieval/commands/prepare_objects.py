@@ -26,12 +26,12 @@ def parser() -> argparse.ArgumentParser:
 @reports_errors
 def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
+    arguments = parser().parse_args(argv)
     from ..datasets.benchmarks.objects import VIEWS
     from ..datasets.object_views import ObjectRenderer, licence
     from ..files import new_folder, write_text
     from ..progress import progress_bar
 
-    arguments = parser().parse_args(argv)
     out, renderer = Path(arguments.out), ObjectRenderer()
     numbers = renderer.objects
     if arguments.objects is not None:

@@ -70,7 +70,7 @@ CALLS: dict[str, tuple[str, set[str]]] = {
     'init': ('pictures mine.py', {'config', 'table', 'warnings'}),
     'leaderboard': ('--encoders efficientnet-lite0', {'encoders', 'benchmarks'}),
     'migrate': ('g.safetensors new.gallery --config config.py --checkpoint trained.pth',
-                {'rows', 'missing', 'switched'}),
+                {'rows', 'left', 'switched', 'skipped'}),
     'prepare_objects': ('objects', {'objects', 'views'}),
     'prepare_copies': ('copies --packages --samples --folders mine --distractors mine',
                        {'photographs', 'copies', 'gallery'}),
