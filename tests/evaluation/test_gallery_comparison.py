@@ -79,6 +79,7 @@ def test_a_gallery_does_not_differ_from_itself():
     found = compare_galleries(old, old, queries=20)
     assert (found.num_queries, found.overlap, found.rank_correlation) == (20, 1, 1)
     assert found.changed_first == 0 and found.most_changed == [] and found.differences == []
+    assert found.as_dict()['overlap'] == 1 and found.as_dict()['rows'] == (len(old), len(old))
     assert all(before == after for before, after in found.results.values())
 
 
