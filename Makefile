@@ -20,10 +20,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(PYTEST) tests -m "slow or not slow"
 
-# A real Milvus, installed into .milvus/ and started on loopback, in at most five minutes. Where its wheel cannot be had
+# A real Milvus, installed into .milvus/ and started on loopback, in at most seven minutes. Where its wheel cannot be had
 # (another system, no network) a line says so. Four tests at a time, since a server makes a collection in seconds.
 test-milvus: $(STAMP)
-	timeout --kill-after=20 300 $(BIN)/python tests/index/milvus/server.py .milvus --if-available \
+	timeout --kill-after=20 420 $(BIN)/python tests/index/milvus/server.py .milvus --if-available \
 		$(BIN)/python -m pytest -n 4 --dist load -m "not slow" $(MILVUS_TESTS)
 
 # Also what takes minutes: the server is killed, its disk is full, two processes fill a collection.

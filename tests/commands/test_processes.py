@@ -26,6 +26,7 @@ def on_two(command, *arguments):
     return done
 
 
+@pytest.mark.slow
 def test_results_agree_in_every_digit(config, checkpoint, tmp_path):
     one, two = tmp_path / 'one.json', tmp_path / 'two.json'
     status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', one, *ODD)

@@ -214,6 +214,7 @@ class TestQuery:
         page.goto(again)
         expect(page.locator('.chip .written'), 2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize('event', ['ClipboardEvent("paste", {clipboardData: data})',
                                        'DragEvent("drop", {dataTransfer: data})'])
     def test_pasted_and_dropped_picture(self, page, tmp_path, event):
@@ -222,6 +223,7 @@ class TestQuery:
         page.wait_for_selector('.score')
         assert names(page)[0].startswith('kind3/')
 
+    @pytest.mark.slow
     def test_more_like_this_plus_and_minus(self, page):
         card = page.locator('.card').filter(has=page.get_by_title('kind0/picture4.jpg'))
         card.hover()
@@ -239,6 +241,7 @@ class TestQuery:
         page.locator('.chip .remove').last.click()
         expect(page.locator('.chip'), 1)
 
+    @pytest.mark.slow
     def test_part_that_is_drawn_on_a_picture(self, page, address):
         go(page, address, '#open=kind0/picture4.jpg')
         page.wait_for_selector('.crop img')
