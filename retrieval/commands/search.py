@@ -87,6 +87,11 @@ def main(argv: Sequence[str]) -> Outcome:
         if not all(vectors) or added:
             raise ValueError('The queries are embeddings, or images and words, not both: search '
                              'twice.')
+        for name, given in (('--parts', arguments.parts), ('--rerank', arguments.rerank),
+                            ('--beside', arguments.beside)):
+            if given:
+                raise ValueError(f'{name} encodes or compares pictures, and the queries are '
+                                 'embeddings: leave it out.')
         answers, datasets, ids = search_vectors(arguments)
         write(answers, Path(arguments.out), arguments.topk, datasets, ids)
         return report(answers, Path(arguments.out))

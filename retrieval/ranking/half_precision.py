@@ -1,16 +1,15 @@
-"""Exact search by half-precision products: what they find is scored again in float32.
+"""Exact search by half-precision products on a device, all rows of the gallery at once.
 
 A product of rounded vectors differs from the true one by a known bound. All rows whose rounded
 score is within twice that bound of the k-th best are candidates; their float32 scores decide. So
-the result is that of a float32 search, at the speed of half precision where the machine has it
-(tensor cores; on a CPU its bfloat16 instructions).
+the result is that of a float32 search, at the speed of a GPU's tensor cores. On a CPU it is
+:mod:`~retrieval.ranking.rounded` that searches so, in tiles.
 """
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .cpu import best_columns
 from .lists import best_of_lists
 from .prepared import PreparedGallery
 from .row_sets import Pairs, RowSets, leave_out
@@ -54,7 +53,7 @@ def search_by_half(gallery: PreparedGallery, queries: Tensor, k: int, left_out: 
     margins = half.margins(shifted, rounded)
     many = min(len(gallery), k + max(_MORE, k // 4))
     while True:
-        approximate, rows = _best(scores, many)
+        approximate, rows = torch.topk(scores, many, dim=1)
         last = approximate[:, k - 1]
         size = last.abs() if half.halves is None else last.abs() + half.halves.max()
         bar = last - 2 * margins - 2 * UNIT[half.rows.dtype] * size
@@ -72,14 +71,6 @@ def _product(queries: Tensor, rows: Tensor) -> Tensor:
     if queries.is_cuda:
         return torch.mm(queries, rows.T, out_dtype=torch.float32)
     return (queries @ rows.T).float()
-
-
-def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if scores.is_cuda:
-        values, rows = torch.topk(scores, k, dim=1)
-        return values, rows
-    best, columns = best_columns(scores.numpy(), k)
-    return torch.from_numpy(best), torch.from_numpy(columns).clamp_(min=0)
 
 
 def rescored(gallery: PreparedGallery, queries: Tensor, rows: Tensor) -> Tensor:

@@ -373,6 +373,13 @@ def test_parts_are_made_when_a_folder_is_encoded(gallery, folder, tmp_path):
     assert status == 2
 
 
+@pytest.mark.parametrize('option', [['--parts'], ['--rerank', 'local'],
+                                    ['--beside', 'new.gallery']])
+def test_what_needs_pictures_is_refused_beside_embeddings(gallery, tmp_path, option):
+    status, _, err = run('search', gallery, gallery, *option, '--out', tmp_path)
+    assert status == 2 and f'{option[0]} encodes or compares pictures' in err
+
+
 def test_words_are_refused_before_a_folder_is_encoded(folder, tmp_path):
     shutil.copytree(folder / 'class1', tmp_path / 'pictures')
     status, _, err = run('search', tmp_path / 'pictures', 'a red bicycle', '--out', tmp_path / 'o')

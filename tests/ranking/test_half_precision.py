@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from retrieval.ranking import PreparedGallery, topk
+from retrieval.ranking.half_precision import best_by_half
+from retrieval.ranking.row_sets import as_row_sets
 
 
 @pytest.mark.parametrize('similarity', ['cosine_similarity', 'inner_product', 'euclidean'])
@@ -21,6 +23,21 @@ def test_the_same_as_float32(similarity, count, width, k):
     moved = half.indices != full.indices  # only where two scores are equal but for rounding
     near = (half.scores - full.scores).abs() <= 1e-5
     assert bool(near[moved].all()) and float(moved.float().mean()) < 0.01
+
+
+@pytest.mark.parametrize('similarity', ['cosine_similarity', 'inner_product', 'euclidean'])
+def test_the_way_of_a_device_finds_the_same(similarity):
+    """Its steps are PyTorch's alone, so that they run here too."""
+    torch.manual_seed(1)
+    gallery = PreparedGallery(torch.randn(900, 24) * 3 + 0.5, similarity, precision='half')
+    queries = gallery.prepare_queries(torch.randn(40, 24))
+    exclude, mask = torch.randint(0, 900, (40, 2)), torch.rand(900) > 0.1
+    scores, rows = best_by_half(gallery, queries, 30, as_row_sets(exclude, 40, 900), mask, 2 ** 14)
+    every = gallery.scores(queries)
+    every[torch.arange(40)[:, None], exclude] = -torch.inf
+    wanted = every.masked_fill(~mask, -torch.inf).topk(30)
+    torch.testing.assert_close(scores, wanted.values, rtol=1e-5, atol=1e-5)
+    assert float((rows != wanted.indices).float().mean()) < 0.01
 
 
 def test_scores_that_round_to_one_number_are_told_apart():
