@@ -32,7 +32,7 @@ METHODS = ('platt', 'isotonic')
 RANKS = (5, 30)
 _OF_BEST = 0.4  # of the best result's evidence that another match needs: a sure one stands alone
 TAIL_SHARE = 0.5  # of the mean of a query's own tail is taken from its scores
-_EVEN = 2.  # evidence at which a result is as likely a match as none, in five sets of pictures
+_EVEN = 2.  # evidence at which a result is as likely a match as none, on three sets of pictures
 _FEWEST = 3  # results for each that is passed over, else a tail is not fitted
 _FORMAT = 'retrieval.MatchCalibration'
 
