@@ -11,8 +11,8 @@ torch.set_num_threads(1)
 
 
 def checked(text, **_):
-    """In place of the engine's formatter, which takes longer than the toy runs whose configs it lays
-    out, several times a run; runs of the commands do without it too (see ``config/reading.py``)."""
+    """In place of the engine's formatter, which takes longer than the toy runs whose configs it
+    lays out, several times a run; the commands do without it too (see ``config/reading.py``)."""
     ast.parse(text)
     return text, True
 
