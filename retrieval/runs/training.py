@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from .last_checkpoint import last_checkpoint
+
 
 def train(runner: Any) -> None:
     """Train a built run.
@@ -19,17 +21,25 @@ def train(runner: Any) -> None:
         FloatingPointError: the loss is not finite, see
             :class:`retrieval.hooks.StopOnNonFiniteHook`.
     """
-    from ..hooks.finite import last_written
-
     try:
         with _bar(runner, 'Training', runner.max_iters):
             runner.train()
     except KeyboardInterrupt:
-        last = last_written(runner)
+        last = _last_sound(runner)
         kept = ('There is no checkpoint yet.' if last is None else
                 f'The last checkpoint is {last!r}: --resume goes on from there.')
         raise KeyboardInterrupt(f'Training was at iteration {runner.iter} of {runner.max_iters}. '
                                 f'{kept}') from None
+
+
+def _last_sound(runner: Any) -> str | None:
+    """The checkpoint that resuming finds; the run may have been at writing another one."""
+    from ..hooks.finite import last_written
+
+    try:
+        return last_checkpoint(runner.work_dir)[0] or last_written(runner)
+    except ValueError:  # there is none that is whole
+        return None
 
 
 def test(runner: Any) -> dict[str, float]:
