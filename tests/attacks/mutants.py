@@ -2,13 +2,13 @@
 
     make coverage                                                     # which tests run which lines
     python -m tests.attacks.mutants --count 200 --seed 0 --out mutants.jsonl
-    python -m tests.attacks.mutants --again --out mutants.jsonl       # those not noticed, once more
+    python -m tests.attacks.mutants --again --out mutants.jsonl       # what was not noticed, again
 
-A change is drawn over the modules of evaluation, ranking, index and gallery, and the tests that run the
-changed line (`.coverage`, `.coverage.xml`) are run on it, those of the module first, in a fork of one
-process that has loaded everything but this package. What stays unnoticed is listed, but for what
-`equivalent.py` gives a reason for. Not changed: what needs a GPU or a Milvus, messages, annotations
-and docstrings.
+A change is drawn over the modules of evaluation, ranking, index and gallery, and the tests that run
+the changed line (`.coverage`, `.coverage.xml`) are run on it, those of the module first, in a fork
+of one process that has loaded everything but this package. What stays unnoticed is listed, but for
+what `equivalent.py` gives a reason for. Not changed: what needs a GPU or a Milvus, messages,
+annotations and docstrings.
 """
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def draw(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def lines_of(tree: ast.Module, line: int) -> range:
-    """The lines that are run where a line is: those of its statement, or, where that is run when the
-    module is loaded (a default, a constant), those of the function, the class or the module.
+    """The lines that are run where a line is: those of its statement, or, where that is run when
+    the module is loaded (a default, a constant), those of the function, the class or the module.
     """
     around = [node for node in ast.walk(tree) if isinstance(node, (ast.stmt, ast.ExceptHandler))
               and node.lineno <= line <= (node.end_lineno or 0)]  # from outside to inside
@@ -162,8 +162,9 @@ class Tests:
                  if line in lines for context in contexts if context} - self.failed
         own = str(Path('tests', inside).with_name(f'test_{Path(inside).name}'))
         package = f'tests/{inside.partition("/")[0]}/'
-        return sorted(found, key=lambda name: (not name.startswith(own), not name.startswith(package),
-                                               self.seconds.get(name, 0.1), name))
+        return sorted(found, key=lambda name: (
+            not name.startswith(own), not name.startswith(package), self.seconds.get(name, 0.1),
+            name))
 
 
 class Chosen:
