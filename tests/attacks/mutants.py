@@ -61,7 +61,8 @@ def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             yield node, 'operator'
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
             yield node, 'sign'
-        elif isinstance(node, ast.Return) and node.value is not None:
+        elif isinstance(node, ast.Return) and not (
+                node.value is None or getattr(node.value, 'value', 0) is None):
             yield node, 'return'
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             for part in [*node.args.defaults, *(one for one in node.args.kw_defaults if one),
@@ -243,10 +244,10 @@ def ours(module: Any) -> bool:
         module.__name__.partition('.')[0] in ('retrieval', 'tests', 'conftest', '__main__')
 
 
-def work(cases: list[dict[str, Any]], tests: Tests, out: Path) -> None:
-    """Try changes one after another; a line of JSON each."""
-    wanted = {number: tests.of(case) for number, case in enumerate(cases)}
-    load_all({name.partition('::')[0] for names in wanted.values() for name in names})
+def work(cases: list[dict[str, Any]], wanted: list[list[str]], seconds: dict[str, float],
+         out: Path) -> None:
+    """Try changes one after another, each with its tests; a line of JSON each."""
+    load_all({name.partition('::')[0] for names in wanted for name in names})
     loaded = [name for name, module in sys.modules.items() if ours(module) and name != '__main__']
     for name in loaded:
         del sys.modules[name]
@@ -259,7 +260,7 @@ def work(cases: list[dict[str, Any]], tests: Tests, out: Path) -> None:
         for most in STAGES:
             now, nominal = [], 0.0
             for name in names[tried:]:
-                nominal += tests.seconds.get(name, 0.1)
+                nominal += seconds.get(name, 0.1)
                 if nominal > most and now:
                     break
                 now.append(name)
@@ -294,8 +295,11 @@ def main() -> None:
         before = [case for case in before if case not in cases]
     given.out.write_text(''.join(json.dumps(case) + '\n' for case in before))
     tests = Tests(given.coverage, given.times)
-    children = [forked(lambda number=number: work(cases[number::given.workers], tests, given.out))
-                for number in range(given.workers)]
+    wanted = [tests.of(case) for case in cases]  # here: in a fork, the data would be erased
+    if not any(wanted):
+        raise SystemExit(f'{given.coverage} knows of no tests: run `make coverage`.')
+    children = [forked(lambda part=slice(number, None, given.workers): work(
+        cases[part], wanted[part], tests.seconds, given.out)) for number in range(given.workers)]
     failed = [ended(child) for child in children]
     found = [json.loads(line) for line in given.out.read_text().splitlines()]
     same = [case for case in found if not case['noticed'] and reason(case)]
