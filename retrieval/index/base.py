@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import some_of, unique_names
+from ..gallery.fingerprint import Fingerprint
 from ..ranking import RangeNeighbors, RowSets, as_vectors
 from ..ranking.range_search import checked_threshold
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
@@ -66,6 +67,7 @@ class Index(ABC):
         similarity: what the scores are.
         gallery_digest: of the gallery that the rows are, where the index was built over one and
             has not changed since; see :func:`gallery_digest`.
+        fingerprint: of the model whose embeddings the rows are, as far as it is known.
         capabilities: how it differs from others.
         lock: what searches hold together, and a change alone.
         follows_device: whether a retriever puts the index on its own device, unless the config
@@ -78,6 +80,7 @@ class Index(ABC):
     follows_device: ClassVar[bool] = False
     load_options: ClassVar[tuple[str, ...]] = ()
     gallery_digest: str | None = None
+    fingerprint: Fingerprint = Fingerprint()
 
     def __init__(self, similarity: str | SimilarityFn | Similarity = 'cosine_similarity') -> None:
         self.similarity: Similarity = resolve_similarity(similarity)

@@ -291,7 +291,7 @@ class IndexGallery:
             raise ValueError('The index is empty: add embeddings before searching.')
         self.index = index
         self.metadata: dict[str, Any] = {}
-        self.fingerprint = Fingerprint()
+        self.fingerprint = index.fingerprint
 
     def __len__(self) -> int:
         return len(self.index)
@@ -369,6 +369,7 @@ def fill_index(index: Index, gallery: Gallery) -> None:
         TypeError, ValueError, OSError: the index refuses the rows, or its server failed.
     """
     metadata = _metadata(gallery) if index.capabilities.expressions else None
+    index.fingerprint = gallery.fingerprint
     failure: Exception | None = None
     if index.capabilities.persistent and world_size() > 1:
         try:

@@ -6,11 +6,12 @@ collection in one step. A second alias, ``products_is_<digest>``, says that the 
 exactly the rows of that digest; it is taken away before the rows change.
 
 Its fields are the id, the row's serial number, the vector and the metadata columns: whole numbers,
-numbers, truth values and strings.
+numbers, truth values and strings. Its properties say which model made the vectors.
 """
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from ...compat import load_pymilvus
+from ...gallery.fingerprint import Fingerprint
 from ...registry import unknown_name
 from ...similarity import SIMILARITIES
 from .connection import Connection, MilvusError, MilvusUnavailable
@@ -35,6 +37,7 @@ MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
 WIDTHS = range(2, 32_769)
 KINDS = {'int': 'INT64', 'float': 'DOUBLE', 'bool': 'BOOL', 'str': 'VARCHAR'}
 MOST_BYTES = 65_535  # of a string
+_FINGERPRINT = 'retrieval.fingerprint'  # a property
 _PYTHON = {'int': int, 'float': float, 'bool': bool, 'str': str}
 Columns = dict[str, tuple[str, list[Any]]]  # by name: the kind and a value for each row
 
@@ -198,6 +201,7 @@ class Layout:
         id_length: the most bytes of an id.
         index_type: Milvus's index over the vectors.
         index_params: its parameters.
+        fingerprint: of the model that made the vectors, as far as it is known.
     """
 
     width: int
@@ -206,6 +210,7 @@ class Layout:
     id_length: int = 1024
     index_type: str = 'FLAT'
     index_params: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Fingerprint = Fingerprint()
 
 
 def checked_name(name: Any) -> str:
@@ -267,7 +272,8 @@ def create(connection: Connection, name: str, kind: str, layout: Layout) -> str:
     own = f'{name}_{kind}_{uuid4().hex[:16]}'  # new, so whoever answers "it exists" made it for us
     try:
         _unless(lambda: connection.call('has_collection', own), connection, 'create_collection',
-                own, schema=_schema(layout), consistency_level='Strong')
+                own, schema=_schema(layout), consistency_level='Strong',
+                properties={_FINGERPRINT: json.dumps(layout.fingerprint.as_dict())})
         _unless(lambda: connection.call('list_indexes', own), connection, 'create_index', own,
                 index, sync=False)  # it is empty
         connection.call('load_collection', own)
@@ -327,7 +333,8 @@ def read_layout(connection: Connection, own: str) -> Layout:
         ValueError: it is no collection of a MilvusIndex.
     """
     kinds = {milvus: kind for kind, milvus in KINDS.items()}
-    fields = {one['name']: one for one in connection.call('describe_collection', own)['fields']}
+    described = connection.call('describe_collection', own)
+    fields = {one['name']: one for one in described['fields']}
     types = {name: getattr(one['type'], 'name', '') for name, one in fields.items()}
     needed = {ID: 'VARCHAR', ROW: 'INT64', EMBEDDING: 'FLOAT_VECTOR'}
     columns = {name: kinds.get(kind) for name, kind in types.items() if name not in needed}
@@ -340,7 +347,16 @@ def read_layout(connection: Connection, own: str) -> Layout:
                          'not made by a MilvusIndex, or not to the end. Give another name.')
     return Layout(int(fields[EMBEDDING]['params']['dim']), str(index['metric_type']),
                   {name: str(kind) for name, kind in columns.items()},
-                  int(fields[ID]['params']['max_length']), str(index['index_type']))
+                  int(fields[ID]['params']['max_length']), str(index['index_type']),
+                  fingerprint=_fingerprint(own, described.get('properties', {})))
+
+
+def _fingerprint(own: str, properties: Mapping[str, str]) -> Fingerprint:
+    try:
+        return Fingerprint.from_dict(json.loads(properties.get(_FINGERPRINT, '{}')))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f'The property {_FINGERPRINT!r} of the Milvus collection {own!r} is no '
+                         'fingerprint of a model: fill it again.') from error
 
 
 def claim(connection: Connection, name: str, layout: Layout) -> str:
@@ -404,7 +420,8 @@ def digest(layout: Layout, vectors: np.ndarray, names: list[str], columns: Colum
     """32 hexadecimal digits of the rows and of what the collection is made of."""
     parts = hashlib.blake2b(digest_size=16)
     parts.update(repr((layout.width, layout.metric, layout.index_type, layout.id_length,
-                       sorted(layout.index_params.items()), names, columns)).encode())
+                       sorted(layout.index_params.items()), layout.fingerprint, names,
+                       columns)).encode())
     parts.update(np.ascontiguousarray(vectors).data)
     return parts.hexdigest()
 

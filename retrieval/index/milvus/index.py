@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...checks import real_number, unique_names, whole_number
+from ...gallery.fingerprint import Fingerprint
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
 from ...ranking.range_search import checked_threshold
 from ...registry import INDEXES, unknown_name
@@ -122,6 +123,19 @@ class MilvusIndex(Index):
     @property
     def ids(self) -> Sequence[str]:
         return self._store.rows().ids.names
+
+    @property
+    def fingerprint(self) -> Fingerprint:  # type: ignore[override]
+        """Of the model whose embeddings the rows are, as the collection says it. What is set is
+        that of all rows that are written from now on: a new collection keeps it, and one of
+        another model refuses them (``replace`` makes a new one).
+        """
+        return self._store.fingerprint
+
+    @fingerprint.setter
+    def fingerprint(self, made_by: Fingerprint) -> None:
+        with self._writing:
+            self._store.wanted = replace(self._store.wanted, fingerprint=made_by)
 
     @property
     def width(self) -> int | None:
@@ -351,6 +365,7 @@ class MilvusIndex(Index):
             if len(index) and not overwrite:
                 raise ValueError(f'The collection {collection!r} at {uri} holds {len(index):,} '
                                  'rows: give another `collection`, or overwrite=True.')
+            index.fingerprint = content.fingerprint
             if len(content.ids):
                 index._replace(content.vectors, content.ids, content.metadata, 'copy')
         except BaseException:

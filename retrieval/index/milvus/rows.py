@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from os import PathLike
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...checks import unique_names
+from ...gallery.fingerprint import Fingerprint, FingerprintError
 from ...tensor_file import Container, Format, StringColumn, write_container
 from ..base import RowIds
 from . import collection as collections
@@ -291,9 +292,23 @@ class Store:
 
     def new_layout(self, width: int, columns: Columns) -> Layout:
         """The layout of a collection of such rows."""
-        return Layout(width, self.wanted.metric, {name: kind for name, (kind, _) in
-                                                  columns.items()},
-                      self.wanted.id_length, self.wanted.index_type, self.wanted.index_params)
+        return replace(self.wanted, width=width,
+                       columns={name: kind for name, (kind, _) in columns.items()})
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the model that made the rows, or is to make them where there are none."""
+        self.rows()
+        return self.wanted.fingerprint if self.layout is None else self.layout.fingerprint
+
+    def _check_model(self) -> None:
+        assert self.layout is not None
+        different = self.layout.fingerprint.differences(self.wanted.fingerprint)
+        if different:
+            raise FingerprintError(
+                f'The collection {self.name!r} at {self.connection.uri} holds embeddings of '
+                f'another model: {" and ".join(different)} differ, so their similarities would '
+                'mean nothing. Use that model, another `collection`, or `replace`.')
 
     def write(self, vectors: np.ndarray, names: list[str], columns: Columns,
               new: bool = False) -> None:
@@ -306,6 +321,7 @@ class Store:
         if self.own is None:
             layout = self.new_layout(vectors.shape[1], columns)
             self.own, self.layout = collections.claim(self.connection, self.name, layout), layout
+        self._check_model()
         collections.unseal(self.connection, self.name, self.own)
         serials, serial = [], table.next_serial
         for name in names:
@@ -434,11 +450,13 @@ class Content:
         vectors: ``(N, D)`` float32.
         ids: N strings.
         metadata: columns of N values by name.
+        fingerprint: of the model that made the vectors, as far as it is known.
     """
 
     vectors: Tensor
     ids: list[str]
     metadata: dict[str, Sequence[Any]]
+    fingerprint: Fingerprint
 
 
 def write(path: str | PathLike[str], store: Store, settings: dict[str, Any]) -> None:
@@ -456,7 +474,8 @@ def write(path: str | PathLike[str], store: Store, settings: dict[str, Any]) -> 
         values = columns.get(name, [])
         held[f'metadata.{number}'] = StringColumn.from_strings(values) if kind == 'str' else \
             torch.tensor(values, dtype=_DTYPES[kind])
-    write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds)))
+    write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds),
+                                              fingerprint=store.fingerprint.as_dict()))
 
 
 def read(path: str | PathLike[str]) -> tuple[Content, dict[str, Any]]:
@@ -473,4 +492,5 @@ def read(path: str | PathLike[str]) -> tuple[Content, dict[str, Any]]:
         column = opened.column(f'metadata.{number}')
         metadata[name] = column.tolist() if isinstance(column, Tensor) else list(column)
     ids = unique_names(opened.strings('ids'), len(rows))
-    return Content(rows, ids, metadata), opened.manifest['settings']
+    fingerprint = Fingerprint.from_dict(opened.manifest.get('fingerprint', {}))
+    return Content(rows, ids, metadata, fingerprint), opened.manifest['settings']

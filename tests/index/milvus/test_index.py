@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval.gallery import Fingerprint, FingerprintError
 from retrieval.index import ExactIndex, MilvusError, MilvusIndex
 
 pytest.importorskip('milvus_lite')
@@ -212,6 +213,41 @@ def test_a_collection_that_was_made_otherwise_is_refused(new_milvus, vectors, op
                 lambda: other.add(vectors[:1], ['x'])):
         with pytest.raises(ValueError, match=says):
             use()
+
+
+ONE, OTHER = Fingerprint('a', 'b', 'p'), Fingerprint('c', 'b')  # of two models
+
+
+def test_rows_of_another_model_are_refused(new_milvus, vectors, tmp_path):
+    """The collection keeps whose they are; what either side does not know does not count."""
+    index = new_milvus(collection='of_one')
+    index.fingerprint = ONE
+    index.add(vectors[:3], names(3))
+    other = new_milvus(collection='of_one')
+    assert other.fingerprint == ONE
+    other.upsert(vectors[3:4], names(1, 3))  # of nobody knows which
+    other.fingerprint = Fingerprint('a', pooling='x')
+    other.add(vectors[4:5], names(1, 4))
+    other.fingerprint = OTHER
+    for use in (other.add, other.upsert):
+        with pytest.raises(FingerprintError, match="another model: the encoder's weights differ"):
+            use(vectors[5:6], names(1, 5))
+    assert other.fingerprint == ONE and list(new_milvus(collection='of_one').ids) == names(5)
+    other.save(tmp_path / 'x.safetensors')
+    copied = MilvusIndex.load(tmp_path / 'x.safetensors')
+    assert copied.fingerprint == ONE
+    copied.close()
+
+
+def test_replace_takes_another_model(new_milvus, vectors):
+    index = new_milvus(collection='replaced')
+    for made_by in (ONE, OTHER):  # the same vectors
+        index.fingerprint = made_by
+        index.replace(vectors[:3], names(3))
+        assert new_milvus(collection='replaced').fingerprint == made_by
+    first = index._store.own
+    index.replace(vectors[:3], names(3))
+    assert index._store.own == first
 
 
 def test_a_foreign_collection_is_left_alone(new_milvus, vectors):
