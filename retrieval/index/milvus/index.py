@@ -125,7 +125,7 @@ class MilvusIndex(Index):
         return self._store.rows().ids.names
 
     @property
-    def fingerprint(self) -> Fingerprint:  # type: ignore[override]
+    def fingerprint(self) -> Fingerprint:
         """Of the model whose embeddings the rows are, as the collection says it. What is set is
         that of all rows that are written from now on: a new collection keeps it, and one of
         another model refuses them (``replace`` makes a new one).
