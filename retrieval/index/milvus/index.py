@@ -318,7 +318,8 @@ class MilvusIndex(Index):
             store, vectors = self._store, self.as_queries(queries)
             table = store.rows()
             assert store.own is not None and store.layout is not None
-            prepared_rows(vectors, self.similarity, 'queries')
+            if not self.similarity.normalizes:  # else no length can be too large
+                prepared_rows(vectors, self.similarity, 'queries')
             searcher = Searcher(store.connection, store.own, table, store.layout.metric,
                                 self.search_params, store.consistency)
             try:

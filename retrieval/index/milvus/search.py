@@ -106,8 +106,10 @@ class Searcher:
     def _settled(self, queries: np.ndarray, found: list[Found], k: int) -> list[Found]:
         """The first ``k`` of each, those that are equal but for rounding in the right order."""
         unsure = [close_together(scores, k) for _, scores in found]
+        if not any(map(np.any, unsure)):
+            return [(rows[:k], scores[:k]) for rows, scores in found]
         places = [rows[:len(here)][here] for (rows, _), here in zip(found, unsure, strict=True)]
-        wanted = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        wanted = np.unique(np.concatenate(places))
         vectors = read_vectors(self.connection, self.own,
                                [self.table.ids.names[row] for row in wanted.tolist()],
                                queries.shape[1])
