@@ -184,13 +184,17 @@ class MilvusIndex(Index):
         width = None if layout is None else layout.width
         vectors = as_vectors(embeddings, 'embeddings', width)
         names = unique_names(ids, len(vectors))
-        prepared_rows(vectors, self.similarity)  # refuses what would overflow
+        self._check_lengths(vectors, 'embeddings')
         collections.check_width(vectors.shape[1])
         made_of = layout or self._store.wanted
         collections.check_ids(names, made_of.id_length)
         fixed = names and (layout is not None or self._store.declared)
         columns = as_columns(metadata, len(names), made_of.columns if fixed else None)
         return vectors.cpu().numpy(), names, columns
+
+    def _check_lengths(self, vectors: Tensor, name: str) -> None:
+        if not self.similarity.normalizes:  # else no length is too large
+            prepared_rows(vectors, self.similarity, name)
 
     def remove(self, ids: Iterable[Any]) -> None:
         with self._writing, self.lock.write():
@@ -318,8 +322,7 @@ class MilvusIndex(Index):
             store, vectors = self._store, self.as_queries(queries)
             table = store.rows()
             assert store.own is not None and store.layout is not None
-            if not self.similarity.normalizes:  # else no length can be too large
-                prepared_rows(vectors, self.similarity, 'queries')
+            self._check_lengths(vectors, 'queries')
             searcher = Searcher(store.connection, store.own, table, store.layout.metric,
                                 self.search_params, store.consistency)
             try:

@@ -60,12 +60,14 @@ class RowTable:
                                                      reversed(self.serials)))
         return list(self.ids.names[start:])
 
-    def append(self, names: Sequence[str], serials: Sequence[int]) -> None:
-        """Note new rows; those that are there already stay where they are."""
-        new = [(name, serial) for name, serial in zip(names, serials, strict=True)
-               if self.ids.row(name) is None]
-        self.ids.append([name for name, _ in new])
-        self.serials += [serial for _, serial in new]
+    def append(self, names: Sequence[str], serials: Sequence[int], new: bool = False) -> None:
+        """Note rows; where not all are ``new``, those that are there stay where they are."""
+        if not new:
+            pairs = [(name, serial) for name, serial in zip(names, serials, strict=True)
+                     if self.ids.row(name) is None]
+            names, serials = [name for name, _ in pairs], [serial for _, serial in pairs]
+        self.ids.append(names)
+        self.serials += serials
 
     def drop(self, rows: Iterable[int]) -> None:
         """Forget rows; those behind move up."""
@@ -156,20 +158,22 @@ def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], colum
     """The rows as Milvus takes them, in batches of at most ``batch_size`` rows and a quarter of
     what a server takes in one message.
     """
-    batch: list[dict[str, Any]] = []
-    weight = 0
-    for row, name in enumerate(names):
-        one: dict[str, Any] = {ID: name, ROW: serials[row], EMBEDDING: vectors[row]}
-        one.update((column, values[row]) for column, (_, values) in columns.items())
-        size = 4 * vectors.shape[1] + 16 + sum(
-            len(value.encode()) + 8 if isinstance(value, str) else 8 for value in one.values())
-        if batch and (len(batch) == batch_size or weight + size > MESSAGE_BYTES):
-            yield batch
-            batch, weight = [], 0
-        batch.append(one)
-        weight += size
-    if batch:
-        yield batch
+    fields = [ID, ROW, EMBEDDING, *columns]
+    weights = np.full(len(names), 4 * vectors.shape[1] + 32 + 8 * len(columns))
+    for texts in [names, *(values for kind, values in columns.values() if kind == 'str')]:
+        weights += np.fromiter(map(_most_bytes, texts), np.int64, len(names))
+    edges, start = np.concatenate([[0], np.cumsum(weights)]), 0
+    while start < len(names):
+        end = int(np.searchsorted(edges, edges[start] + MESSAGE_BYTES, side='right')) - 1
+        part = slice(start, min(max(end, start + 1), start + batch_size))
+        yield [dict(zip(fields, one, strict=True)) for one in zip(
+            names[part], serials[part], vectors[part],
+            *(values[part] for _, values in columns.values()), strict=True)]
+        start = part.stop
+
+
+def _most_bytes(text: str) -> int:
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def id_lists(names: Sequence[str], size: int = _LIST_ROWS) -> Iterator[Sequence[str]]:
@@ -323,15 +327,18 @@ class Store:
             self.own, self.layout = collections.claim(self.connection, self.name, layout), layout
         self._check_model()
         collections.unseal(self.connection, self.name, self.own)
-        serials, serial = [], table.next_serial
-        for name in names:
-            row = table.ids.row(name)
-            serials.append(serial if row is None else table.serials[row])
-            serial += row is None
+        serial = table.next_serial
+        serials: Sequence[int] = range(serial, serial + len(names))
+        if not new:
+            serials = []
+            for name in names:
+                row = table.ids.row(name)
+                serials.append(serial if row is None else table.serials[row])
+                serial += row is None
         self._send(self.own, table, vectors, names, serials, columns, new)
 
     def _send(self, own: str, table: RowTable, vectors: np.ndarray, names: list[str],
-              serials: list[int], columns: Columns, new: bool = True) -> None:
+              serials: Sequence[int], columns: Columns, new: bool = True) -> None:
         """Write batch by batch. What is sent again is written by id, and doubles nothing; what is
         new is inserted, since a server that looks for what it replaces writes and searches slower.
         """
@@ -341,7 +348,7 @@ class Store:
             for batch in batches(vectors, names, serials, columns, self.batch_size):
                 self.connection.call(method, own, batch, again='upsert')
                 end = written + len(batch)
-                table.append(names[written:end], serials[written:end])
+                table.append(names[written:end], serials[written:end], new)
                 written = end
         except (MilvusError, ValueError) as error:
             self.forget_rows()
