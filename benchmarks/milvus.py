@@ -6,9 +6,9 @@ Both use one server (the embedded one in this process, or that of the address), 
 FLAT index and cosine; the bare side inserts, flushes and searches, all queries in one call, and
 keeps the ids that Milvus returns. On a server neither flushes, which both leave to it, and both
 search at session consistency.
-The order is ours, bare, ours, bare, … call by call, and five batches by five, so that a busy machine
-hits both. Printed are the medians of the wall-clock seconds, the ratio ours / bare, that of this
-process's processor time beside it, and the recall of both against an exact search.
+The order is ours, bare, ours, bare, … call by call, and five batches by five, so that a busy
+machine hits both. Printed are the medians of the wall-clock seconds, the ratio ours / bare, that of
+this process's processor time beside it, and the recall of both against an exact search.
 """
 from __future__ import annotations
 

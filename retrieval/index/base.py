@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import some_of, unique_names
+from ..distributed import Meeting, rank, world_size
 from ..gallery.fingerprint import Fingerprint
 from ..ranking import RangeNeighbors, RowSets, as_vectors
 from ..ranking.range_search import checked_threshold
@@ -160,6 +161,21 @@ class Index(ABC):
         if len(self):
             raise ValueError(f'The {type(self).__name__} holds {len(self)} rows: build a new one.')
         self.add(embeddings, ids)
+
+    def replace_together(self, embeddings: Any, ids: Iterable[Any],
+                         metadata: Mapping[str, Any] | None = None) -> None:
+        """:meth:`replace` with the same rows in all processes of a distributed run. The index of
+        each is its own; of one that they share (``persistent``) the first writes.
+        """
+        if self.capabilities.persistent and world_size() > 1:
+            meeting, failure = Meeting(), None
+            if rank() == 0:
+                try:
+                    self.replace(embeddings, ids, metadata)
+                except Exception as error:
+                    failure = error
+            meeting.agree(failure)
+        self.replace(embeddings, ids, metadata)
 
     @reads
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,

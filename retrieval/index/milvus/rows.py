@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from ...checks import unique_names
+from ...distributed import Meeting, rank, shard
 from ...gallery.fingerprint import Fingerprint, FingerprintError
 from ...tensor_file import Container, Format, StringColumn, write_container
 from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
 from .connection import Connection, MilvusError, MilvusUnavailable
+from .vectors import packed, unpacked
 
 MESSAGE_BYTES = 16 * 2 ** 20  # of one request or answer; a server takes 64 MiB by default
 _PAGE_ROWS = 16_384  # of a query's answer
@@ -83,23 +85,26 @@ def read_table(connection: Connection, own: str) -> RowTable:
                     for one in page)
 
 
-def _pages(connection: Connection, own: str, fields: list[str],
-           size: int) -> Iterator[list[dict[str, Any]]]:
-    """All rows in their order, at most ``size`` at once.
+def _pages(connection: Connection, own: str, fields: list[str], size: int, start: int = 0,
+           stop: int | None = None) -> Iterator[list[dict[str, Any]]]:
+    """All rows in their order, or those of serial numbers from ``start`` to ``stop``, at most
+    ``size`` at once.
 
     A page is a range of serial numbers, so that no row is met twice or missed while others are
     added; an empty one is the end, or a gap where rows were removed. Only the first waits until
     what every process has written can be read.
     """
-    start, level = 0, 'Strong'
-    while True:
-        page = connection.call('query', own, filter=f'{ROW} >= {start} and {ROW} < {start + size}',
+    level = 'Strong'
+    while stop is None or start < stop:
+        end = start + size if stop is None else min(start + size, stop)
+        page = connection.call('query', own, filter=f'{ROW} >= {start} and {ROW} < {end}',
                                output_fields=fields, consistency_level=level)
         level = 'Session'
         if page:
             yield sorted(page, key=lambda one: (one[ROW], one[ID]))
-        elif not connection.call('query', own, filter=f'{ROW} >= {start}', output_fields=[ROW],
-                                 limit=1, consistency_level=level):
+        elif stop is None and not connection.call(
+                'query', own, filter=f'{ROW} >= {start}', output_fields=[ROW], limit=1,
+                consistency_level=level):
             return
         start += size
 
@@ -112,7 +117,7 @@ def read_rows(connection: Connection, own: str,
     vectors, ids = [np.zeros((0, layout.width), dtype=np.float32)], []
     columns: dict[str, list[Any]] = {name: [] for name in layout.columns}
     for page in _pages(connection, own, fields, size):
-        vectors.append(np.asarray([one[EMBEDDING] for one in page], dtype=np.float32))
+        vectors.append(unpacked([one[EMBEDDING] for one in page], layout.dtype))
         ids += [one[ID] for one in page]
         for name, values in columns.items():
             values += [one[name] for one in page]
@@ -131,17 +136,17 @@ def read_metadata(connection: Connection, own: str, fields: list[str], names: Se
     return [found[name] for name in names]
 
 
-def read_vectors(connection: Connection, own: str, names: Sequence[str], width: int,
+def read_vectors(connection: Connection, own: str, names: Sequence[str], layout: Layout,
                  level: str = 'Session') -> np.ndarray:
-    """The vectors ``(n, width)`` float32 of the rows of these ids, in their order.
+    """The vectors ``(n, D)`` float32 of the rows of these ids, in their order.
 
     Rows that another process has removed meanwhile are NaN.
     """
     place = {name: number for number, name in enumerate(names)}
-    vectors = np.full((len(names), width), np.nan, dtype=np.float32)
-    size = max(1, MESSAGE_BYTES // (4 * width + 64))
+    vectors = np.full((len(names), layout.width), np.nan, dtype=np.float32)
+    size = max(1, MESSAGE_BYTES // (4 * layout.width + 64))
     for one in _read(connection, own, names, [EMBEDDING], min(size, _LIST_ROWS), level):
-        vectors[place[one[ID]]] = one[EMBEDDING]
+        vectors[place[one[ID]]] = unpacked([one[EMBEDDING]], layout.dtype)[0]
     return vectors
 
 
@@ -154,7 +159,7 @@ def _read(connection: Connection, own: str, names: Sequence[str], fields: list[s
 
 
 def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], columns: Columns,
-            batch_size: int) -> Iterator[list[dict[str, Any]]]:
+            batch_size: int, dtype: str = 'float32') -> Iterator[list[dict[str, Any]]]:
     """The rows as Milvus takes them, in batches of at most ``batch_size`` rows and a quarter of
     what a server takes in one message.
     """
@@ -167,7 +172,7 @@ def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], colum
         end = int(np.searchsorted(edges, edges[start] + MESSAGE_BYTES, side='right')) - 1
         part = slice(start, min(max(end, start + 1), start + batch_size))
         yield [dict(zip(fields, one, strict=True)) for one in zip(
-            names[part], serials[part], vectors[part],
+            names[part], serials[part], packed(vectors[part], dtype),
             *(values[part] for _, values in columns.values()), strict=True)]
         start = part.stop
 
@@ -283,7 +288,10 @@ class Store:
 
     def _checked(self, layout: Layout) -> Layout:
         wanted = {'similarity': (self.wanted.metric, layout.metric),
-                  'index_params': (self.wanted.index_type, layout.index_type)}
+                  'index_params': (self.wanted.index_type, layout.index_type),
+                  'dtype': (self.wanted.dtype, layout.dtype)}
+        if self.wanted.partition_key is not None:
+            wanted['partition_key'] = (self.wanted.partition_key, str(layout.partition_key))
         if self.declared:
             wanted['metadata'] = (str(dict(self.wanted.columns)), str(dict(layout.columns)))
         for name, (here, there) in wanted.items():
@@ -296,8 +304,9 @@ class Store:
 
     def new_layout(self, width: int, columns: Columns) -> Layout:
         """The layout of a collection of such rows."""
-        return replace(self.wanted, width=width,
-                       columns={name: kind for name, (kind, _) in columns.items()})
+        kinds = {name: kind for name, (kind, _) in columns.items()}
+        collections.check_partition_key(self.wanted.partition_key, kinds)
+        return replace(self.wanted, width=width, columns=kinds)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -345,7 +354,8 @@ class Store:
         method = 'insert' if new else 'upsert'
         written = 0
         try:
-            for batch in batches(vectors, names, serials, columns, self.batch_size):
+            for batch in batches(vectors, names, serials, columns, self.batch_size,
+                                 self.wanted.dtype):
                 self.connection.call(method, own, batch, again='upsert')
                 end = written + len(batch)
                 table.append(names[written:end], serials[written:end], new)
@@ -381,62 +391,118 @@ class Store:
         table.drop(rows)
 
     def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
-                overwrite: bool, alone: Callable[[], AbstractContextManager[None]]) -> None:
+                overwrite: bool, alone: Callable[[], AbstractContextManager[None]],
+                together: bool = False) -> None:
         """Write the rows into a collection beside the old one, lead the name to it, and only then
-        drop the old one.
+        drop the old one. What a killed process has written of the same rows is gone on with.
 
         Args:
-            alone: holds searches off, for the moment of the change from the old to the new ones.
             kind: ``gallery``, which another gallery replaces, or ``copy``.
             overwrite: replace also what is no gallery.
+            alone: holds searches off, for the moment of the change from the old to the new ones.
+            together: every process of a distributed run calls it with the same rows, and each
+                writes its share.
 
         Raises:
-            ValueError: that is not allowed, and there is such a collection.
+            ValueError: that is not allowed, and there is such a collection; or another process
+                has failed.
         """
         layout = self.new_layout(vectors.shape[1], columns)
         digest = collections.digest(layout, vectors, names, columns)
+        meeting = Meeting() if together else None
+
+        def first(action: Callable[[], Any]) -> Any:
+            result, failure = None, None
+            if meeting is None or rank() == 0:
+                try:
+                    result = action()
+                except Exception as error:
+                    failure = error
+            if meeting is None and failure is not None:
+                raise failure
+            if meeting is not None:
+                meeting.agree(failure)
+            return result if meeting is None else meeting.from_first(result)
+
+        own, there = first(lambda: self._target(layout, digest, len(names), kind, overwrite))
+        if there != 'all':
+            share = shard(len(names)) if together else range(len(names))
+            failure: Exception | None = None
+            try:
+                self._fill(own, share, vectors, names, columns, new=there == 'none')
+            except Exception as error:
+                failure = error
+            if meeting is not None:
+                meeting.agree(failure)
+            elif failure is not None:
+                raise failure
+            first(lambda: self._lead_to(own, digest, len(names), alone))
+        if together or there == 'all':
+            self.connection.call('load_collection', own)
+        with alone():
+            self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
+
+    def _target(self, layout: Layout, digest: str, count: int, kind: str,
+                overwrite: bool) -> tuple[str, str]:
+        """The collection for these rows, and which of them are in it: all, some or none."""
         old = collections.find(self.connection, self.name)
         if old and collections.is_sealed(self.connection, self.name, old, digest) and (
-                self._count(old) == len(names)):
-            self.connection.call('load_collection', old)
-            with alone():
-                self.own, self.layout, self._table = old, layout, RowTable(enumerate(names))
-            return
+                self._count(old) == count):
+            return old, 'all'
         if old and not overwrite and not collections.is_gallery(self.name, old):
             raise ValueError(
                 f'The collection {self.name!r} at {self.connection.uri} holds rows that were added '
                 'to it, and a gallery would replace them: give another `collection`, or '
                 'overwrite=True.')
+        begun = collections.unfinished(self.connection, self.name, kind, digest)
         for left in collections.abandoned(self.connection, self.name):
-            collections.drop(self.connection, self.name, left)
-        own = self._built(layout, vectors, names, columns, kind)
+            if left != begun:
+                collections.drop(self.connection, self.name, left)
+        if begun:
+            return begun, 'some'
+        return collections.create(self.connection, self.name, kind, layout, digest), 'none'
+
+    def _fill(self, own: str, share: range, vectors: np.ndarray, names: list[str],
+              columns: Columns, new: bool) -> None:
+        """Write a share of the rows into a collection, but for those that it has already."""
+        part = slice(share.start, share.stop)
+        rows: Sequence[int] = share
+        vectors, names = vectors[part], names[part]
+        columns = {name: (kind, values[part]) for name, (kind, values) in columns.items()}
+        if not new:
+            there = {one[ROW] for page in _pages(self.connection, own, [ROW, ID], _PAGE_ROWS,
+                                                 share.start, share.stop) for one in page}
+            left = [place for place, row in enumerate(share) if row not in there]
+            rows, vectors = [share[place] for place in left], vectors[left]
+            names = [names[place] for place in left]
+            columns = {name: (kind, [values[place] for place in left])
+                       for name, (kind, values) in columns.items()}
+        try:
+            self._send(own, RowTable(), vectors, names, rows, columns, new)
+        except MilvusError as error:
+            raise _partly(error.__cause__ or error, 0, error.total,
+                          'The new rows are not all in Milvus; the index holds what it held '
+                          'before, and the same call goes on.') from error
+
+    def _lead_to(self, own: str, digest: str, count: int,
+                 alone: Callable[[], AbstractContextManager[None]]) -> None:
+        """Make a collection that has all its rows the one of the name."""
+        if (found := self._count(own)) != count:
+            with suppress(MilvusError, ValueError):
+                self.connection.call('drop_collection', own)
+            raise MilvusError('The new rows are not all in Milvus; the index holds what it held '
+                              f'before. Milvus counts {found:,} of {count:,} rows.', 0, count)
+        old = collections.find(self.connection, self.name)
         collections.seal(self.connection, self.name, own, digest)
         with alone():
             self.refresh()  # in case that what follows fails
             collections.point(self.connection, self.name, own)
             if old:
                 collections.drop(self.connection, self.name, old)
-            self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
 
     def _count(self, own: str, level: str = 'Strong') -> int:
         return self.connection.call('query', own, filter='', output_fields=['count(*)'],
                                     consistency_level=level)[0]['count(*)']
-
-    def _built(self, layout: Layout, vectors: np.ndarray, names: list[str], columns: Columns,
-               kind: str) -> str:
-        """A new collection of these rows, all of them."""
-        own = collections.create(self.connection, self.name, kind, layout)
-        try:
-            self._send(own, RowTable(), vectors, names, list(range(len(names))), columns)
-            if (count := self._count(own)) != len(names):
-                raise MilvusError(f'Milvus counts {count:,} of {len(names):,} rows.')
-        except MilvusError as error:
-            with suppress(MilvusError, ValueError):
-                self.connection.call('drop_collection', own)
-            raise _partly(error.__cause__ or error, 0, len(names),
-                          'The new rows are not all in Milvus; the index holds what it held '
-                          'before.') from error
-        return own
 
 
 def _partly(error: BaseException, done: int, total: int, message: str) -> MilvusError:
