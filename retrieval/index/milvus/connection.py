@@ -102,7 +102,7 @@ class Connection:
         self._folders: list[TemporaryDirectory[str]] = []
         self._finalizer = weakref.finalize(
             self, _close, self._clients, self._server, self._folders, os.getpid())
-        self.call('get_server_version')
+        self.version: str = self.call('get_server_version')
 
     def close(self) -> None:
         """End the connection, and the embedded server with the last connection to it."""
