@@ -22,7 +22,8 @@ def files(tmp_path):
 
 @pytest.fixture
 def gallery(files):
-    return Gallery(np.eye(3), files, labels=['warm', 'cold', 'cold'], metadata={'number': [5, 6, 7]})
+    return Gallery(np.eye(3), files, labels=['warm', 'cold', 'cold'],
+                   metadata={'number': [5, 6, 7]})
 
 
 class Judge:
@@ -86,7 +87,8 @@ def test_a_threshold_goes_before_the_calibrations(gallery):
 
 def test_matches_stay_with_their_rows(gallery):
     found = described(None, [0, 1, 2], [0.9, 0.1, 0.8], gallery, threshold=0.5,
-                      matches=[None, match((0, 0, 1, 1)), match((0, 0.25, 0.5, 0.5), mirrored=True)])
+                      matches=[None, match((0, 0, 1, 1)),
+                               match((0, 0.25, 0.5, 0.5), mirrored=True)])
     assert [hit['box'] for hit in found['results']] == [None, [0, 0.25, 0.5, 0.5]]
     assert [hit['inliers'] for hit in found['results']] == [0, 9]
     assert found['results'][1]['mirrored'] and found['results'][1]['query_box'][3] == 0.1235

@@ -14,8 +14,6 @@ from retrieval.exported_encoder import fitted
 from tests.commands.conftest import draw_classes
 from tests.test_exported_encoder import picture, write_export_of
 
-from .conftest import PIPELINE
-
 script = pytest.importorskip('retrieval.export.search_script')
 
 GEOMETRY = [['resize_edge', 24, 'short', 'SAMPLE'], ['crop', 20, 16, 'SAMPLE']]
@@ -40,7 +38,8 @@ def test_pixels_are_upright_on_white_and_grey_where_it_is_asked_for(tmp_path):
     turned = Image.fromarray(pixels[..., :3])
     turned.getexif()[0x0112] = 6
     turned.save(tmp_path / 'b.png', exif=turned.getexif())
-    assert script.pixels(tmp_path / 'b.png', dict(image=[1, 0, 0], geometry=[])).shape == (1, 1, 4, 2)
+    grey = script.pixels(tmp_path / 'b.png', dict(image=[1, 0, 0], geometry=[]))
+    assert grey.shape == (1, 1, 4, 2)
 
 
 @pytest.mark.parametrize('similarity', ['cosine_similarity', 'inner_product', 'euclidean'])

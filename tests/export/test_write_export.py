@@ -1,21 +1,15 @@
 """Exports of a small encoder in every format, against torch, on pictures in folders of classes."""
 import json
-import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from retrieval.datasets import ImageFolder
-from retrieval.export.formats import PixelEncoder, check_formats, open_encoder, stacked
+from retrieval.export.formats import open_encoder
 from retrieval.export.write_export import MOST_PICTURES, check_target, write_export
 from retrieval.exported_encoder import ExportedEncoder
-from retrieval.retrievers import ImageToImageRetriever, build_retriever
-from tests.commands.conftest import draw_classes
+from retrieval.retrievers import build_retriever
 
 PIPELINE = [dict(type='LoadImage'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
 
