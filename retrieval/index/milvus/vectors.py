@@ -51,7 +51,7 @@ def rounded(vectors: np.ndarray, dtype: str) -> np.ndarray:
     return found
 
 
-def packed(vectors: np.ndarray, dtype: str) -> Sequence[Any]:
+def packed(vectors: np.ndarray, dtype: str) -> np.ndarray | list[bytes]:
     """Vectors ``(N, D)`` float32 as pymilvus takes each of them: an array, or bytes.
 
     Example:
