@@ -325,6 +325,29 @@ def test_a_setting_that_is_not_carried_is_noticed(monkeypatch, tmp_path):
         write_bundle(tmp_path / 'out', CONFIG)
 
 
+def test_a_bundle_of_a_model_of_transformers_is_data(tmp_path):
+    """Its configuration is in the bundle; the folder that it came from is gone."""
+    transformers = pytest.importorskip('transformers')
+    torch.manual_seed(0)
+    transformers.Dinov2Model(transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28,
+        patch_size=14)).save_pretrained(tmp_path / 'hub')
+    steps = [STEPS[0], dict(type='Resize', scale=(28, 28)), STEPS[2]]
+    config = dict(
+        test_dataloader=dict(dataset=dict(pipeline=steps)),
+        model=dict(type='ImageToImageRetriever', image_encoder=dict(
+            type='ImageEncoder', pooling=None, backbone=dict(
+                type='HuggingFaceBackbone', model_name=str(tmp_path / 'hub'), pretrained=True,
+                pooled=True))))
+    write_bundle(tmp_path / 'mine', config)
+    shutil.rmtree(tmp_path / 'hub')
+    find = load(tmp_path / 'mine', PICTURES, device='cpu', progress=False)
+    assert find(ASKED[4])[0]['results'][0]['row'] == 4
+    held = json.loads((tmp_path / 'mine' / 'config.json').read_text())
+    backbone = held['retrieval']['model']['image_encoder']['backbone']
+    assert backbone['model_name']['model_type'] == 'dinov2' and 'pretrained' not in backbone
+
+
 def test_a_bundle_of_images_and_words_searches_by_both(tmp_path):
     """The text tower and its tokenizer are among the weights; the folder they came from is gone."""
     pytest.importorskip('transformers')
