@@ -16,7 +16,6 @@ from ...registry import MODELS, nearest_names, unknown_name
 from ..weights import Checkpoint, WeightReport
 from .hub import HINT, hub
 
-
 #: Types of models whose own settings are sizes and switches, so that they may come as data:
 #: transformers builds them by code of its own, and fetches nothing.
 PLAIN_TYPES = ('beit', 'clip_vision_model', 'convnext', 'convnextv2', 'deit', 'dinov2',
