@@ -36,12 +36,13 @@ test-milvus-slow: $(STAMP)
 attack: $(STAMP)
 	$(BIN)/python -m tests.attacks
 
-# Two hundred small changes of the code, of which the tests must notice nine in ten.
+# Two hundred small changes of the code, of which the tests must notice nine in ten; after `make coverage`, which says
+# what tests run what lines.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.attacks.mutants
 
 coverage: $(STAMP)
-	$(PYTEST) tests --cov=retrieval --cov-report=term
+	$(PYTEST) tests --cov=retrieval --cov-context=test --cov-report=term --junitxml=.coverage.xml
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -79,9 +79,9 @@ def _with_normalisation(whole: dict[str, Any]) -> dict[str, Any]:
 def _with_architecture(model: dict[str, Any]) -> dict[str, Any]:
     """The model with the configuration of a backbone of transformers in the place of its name."""
     encoder = model.get('image_encoder')
-    backbone = encoder.get('backbone') if isinstance(encoder, Mapping) else None
-    if not _is_of_transformers(backbone):
+    if not isinstance(encoder, Mapping) or not _is_of_transformers(encoder.get('backbone')):
         return model
+    backbone = encoder['backbone']
     return {**model, 'image_encoder': {**encoder, 'backbone': plain_backbone(backbone)}}
 
 

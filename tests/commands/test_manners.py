@@ -70,7 +70,7 @@ CALLS: dict[str, tuple[str, set[str]]] = {
                       {'method', 'dimensions', 'embeddings'}),
     'gallery': ('export g.safetensors copy.safetensors', {'rows'}),
     'init': ('pictures mine.py', {'config', 'table', 'warnings'}),
-    'leaderboard': ('--encoders efficientnet-lite0', {'encoders', 'benchmarks'}),
+    'leaderboard': ('--encoders efficientnet-lite0', {'encoders', 'benchmarks', 'left_out'}),
     'migrate': ('g.safetensors new.gallery --config config.py --checkpoint trained.pth',
                 {'rows', 'left', 'switched', 'skipped'}),
     'prepare_objects': ('objects', {'objects', 'views'}),
