@@ -32,17 +32,19 @@ from ..search.pictures import PIPELINE, retriever, write
 from .attack import Tally, attack, end, ended, forked, wait
 
 
-def killed(action: Callable[[int], None], seconds: float, rng: random.Random) -> list[str] | None:
+def killed(action: Callable[[int], None], seconds: float, rng: random.Random,
+           says: bool = True) -> list[str] | None:
     """The lines that a child wrote into its pipe until it was killed; None where it had ended.
 
     Args:
         action: is given the pipe.
         seconds: within which it is killed, after its first line or at once.
+        says: it writes lines.
     """
     said, out = os.pipe()
     child = forked(lambda: action(out))
     os.close(out)
-    if rng.random() < 0.7:  # from the first that is acknowledged on, or from the start
+    if says and rng.random() < 0.7:  # from the first that is acknowledged on, or from the start
         select.select([said], [], [], 30)
     time.sleep(rng.uniform(0, seconds))
     code = end(child)
@@ -80,7 +82,7 @@ def dump(tally: Tally) -> None:
             def act(out: int, path: Path = path) -> None:
                 dump_in_parts(_dumping(), path, shard_rows=4)
             for _ in range(6):
-                if killed(act, whole * 1.5, tally.rng) is None or not tally.goes_on():
+                if killed(act, whole * 1.2, tally.rng, says=False) is None or not tally.goes_on():
                     break
                 rows = 60 if path.exists() else _rows_in(Path(f'{path}.parts'))
                 tally.count(None if rows >= held else f'{rows} rows in parts, after {held}')
@@ -236,7 +238,7 @@ def folders(tally: Tally) -> None:
                     (pictures / f'{one}.png').unlink(missing_ok=True)
                 else:
                     write(pictures / f'{one}.png', tally.rng.randrange(10 ** 6))
-            if killed(act, whole * 1.2, tally.rng) is None:
+            if killed(act, whole * 1.2, tally.rng, says=False) is None:
                 continue
             find = ImageRetrievalInferencer(retriever(), pictures, cache, pipeline=PIPELINE,
                                             progress=False)

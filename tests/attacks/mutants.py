@@ -1,32 +1,45 @@
-"""A mutation check: small changes of the code, of which the tests of its package must notice most.
+"""A mutation check: small changes of the code, of which the tests must notice most.
 
-    python -m tests.attacks.mutants --count 200 --seed 0 --workers 2 --out mutants.json
+    make coverage                                                     # which tests run which lines
+    python -m tests.attacks.mutants --count 200 --seed 0 --out mutants.jsonl
+    python -m tests.attacks.mutants --again --out mutants.jsonl       # what was not noticed, again
 
-A change is drawn over the modules of evaluation, ranking, index and gallery; the tests that mirror
-the module run first, then, where they pass, those of its folder. What stays unnoticed is listed.
-Not changed: what needs a GPU or a Milvus, messages, annotations and docstrings.
+A change is drawn over the modules of evaluation, ranking, index and gallery, and the tests that run
+the changed line (`.coverage`, `.coverage.xml`) are run on it, those of the module first, in a fork
+of one process that has loaded everything but this package. What stays unnoticed is listed, but for
+what `equivalent.py` gives a reason for. Not changed: what needs a GPU or a Milvus, messages,
+annotations and docstrings.
 """
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
+import importlib
 import json
 import os
 import random
 import resource
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from coverage import CoverageData
+
+from .attack import ended, forked, wait
+from .equivalent import EQUIVALENT
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ('evaluation', 'ranking', 'index', 'gallery')
 LEFT_OUT = ('gpu.py', 'milvus', '__init__.py')
-LIMIT = 150  # seconds of the processor for a run of tests: an endless one is noticed
+STAGES = (4.0, 25.0)  # seconds that the tests take on the code as it is: first, and for what passes
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -48,7 +61,8 @@ def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             yield node, 'operator'
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
             yield node, 'sign'
-        elif isinstance(node, ast.Return) and node.value is not None:
+        elif isinstance(node, ast.Return) and not (
+                node.value is None or getattr(node.value, 'value', 0) is None):
             yield node, 'return'
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             for part in [*node.args.defaults, *(one for one in node.args.kw_defaults if one),
@@ -62,8 +76,8 @@ def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             yield from places(node)
 
 
-def changed(source: str, number: int) -> tuple[str, str]:
-    """The source with its n-th change, and which it is."""
+def changed(source: str, number: int) -> tuple[ast.Module, str]:
+    """The tree of a source with its n-th change, and which it is."""
     tree = ast.parse(source)
     node, kind = list(places(tree))[number]
     before = copy.deepcopy(node)
@@ -85,7 +99,7 @@ def changed(source: str, number: int) -> tuple[str, str]:
         assert isinstance(node, ast.Return)
         node.value = ast.Constant(None)
     ast.fix_missing_locations(tree)
-    return ast.unparse(tree), f'{ast.unparse(before)}  →  {ast.unparse(node)}'
+    return tree, f'{ast.unparse(before)}  →  {ast.unparse(node)}'
 
 
 def draw(count: int, seed: int) -> list[dict[str, Any]]:
@@ -101,70 +115,166 @@ def draw(count: int, seed: int) -> list[dict[str, Any]]:
     return random.Random(seed).sample(found, min(count, len(found)))
 
 
-def tests_of(file: str) -> list[list[str]]:
-    """The tests of a module, quickest first: those that mirror it, and those of its folder."""
-    path = Path(file)
-    own = Path('tests', *path.parts[1:-1], f'test_{path.name}')
-    folder = Path('tests', path.parts[1])
-    first = [[str(own)]] if (ROOT / own).exists() else []
-    more = ['tests/index/test_contract.py'] if path.parts[1] == 'index' else []
-    return [*first, [str(folder), *more]]
+def lines_of(tree: ast.Module, line: int) -> range:
+    """The lines that are run where a line is: those of its statement, or, where that is run when
+    the module is loaded (a default, a constant), those of the function, the class or the module.
+    """
+    around = [node for node in ast.walk(tree) if isinstance(node, (ast.stmt, ast.ExceptHandler))
+              and node.lineno <= line <= (node.end_lineno or 0)]  # from outside to inside
+    for node in reversed(around):
+        body = getattr(node, 'body', [])
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and line >= body[0].lineno:
+            inner = around[-1]
+            body = getattr(inner, 'body', [])
+            return range(inner.lineno, body[0].lineno if body and line < body[0].lineno
+                         else (inner.end_lineno or 0) + 1)
+    for node in reversed(around):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            return range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    return range(1, 10 ** 6)
 
 
-def run_tests(root: Path, tests: list[str]) -> bool:
-    """True where they pass, run in a fork of this process, which has loaded what they need."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setpgid(0, 0)
-            os.chdir(root)
-            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-            sys.path.insert(0, str(root))
-            for name in list(sys.modules):  # these are to come from the copy
-                if name.partition('.')[0] in ('tests', 'retrieval'):
-                    del sys.modules[name]
-            os.environ['PYTHONPATH'] = str(root)
-            null = os.open(os.environ.get('MUTANTS_LOG', os.devnull), os.O_WRONLY | os.O_CREAT)
+class Tests:
+    """The tests by the lines that they run, with the seconds that each takes."""
+
+    def __init__(self, data: Path, times: Path) -> None:
+        self.data = CoverageData(str(data))
+        self.data.read()
+        self.files = {Path(name).as_posix().rpartition('/retrieval/')[2]: name
+                      for name in self.data.measured_files()}
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+        for case in ElementTree.parse(times).iter('testcase'):
+            name = f'{case.get("classname", "").replace(".", "/")}.py::{case.get("name")}'
+            self.seconds[name] = float(case.get('time', 0))
+            if len(case):  # failed or skipped
+                self.failed.add(name)
+        self.contexts: dict[str, dict[int, list[str]]] = {}
+
+    def of(self, case: dict[str, Any]) -> list[str]:
+        """The tests that run a case's line: the module's own, those of its package, the others; the
+        quickest first.
+        """
+        inside = case['file'].removeprefix('retrieval/')
+        if inside not in self.contexts:
+            self.contexts[inside] = self.data.contexts_by_lineno(self.files.get(inside, ''))
+        lines = lines_of(ast.parse((ROOT / case['file']).read_text()), case['line'])
+        found = {context.rpartition('|')[0] for line, contexts in self.contexts[inside].items()
+                 if line in lines for context in contexts if context} - self.failed
+        own = str(Path('tests', inside).with_name(f'test_{Path(inside).name}'))
+        package = f'tests/{inside.partition("/")[0]}/'
+        return sorted(found, key=lambda name: (
+            not name.startswith(own), not name.startswith(package), self.seconds.get(name, 0.1),
+            name))
+
+
+class Chosen:
+    """A plugin that keeps the tests of a list, in its order."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.place = {name: place for place, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep and order them."""
+        items[:] = sorted((one for one in items if one.nodeid in self.place),
+                          key=lambda one: self.place[one.nodeid])
+
+
+def run_tests(names: list[str], limit: float, file: Path | None = None,
+              tree: ast.Module | None = None) -> str | None:
+    """What notices a change in a file: a test, or its end; None where the tests pass.
+
+    Args:
+        limit: seconds of the processor.
+    """
+    with tempfile.NamedTemporaryFile('r', prefix='retrieval-mutants-') as log:
+        def act() -> None:
+            os.chdir(ROOT)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1,) * 2)
+            plain = SourceFileLoader.get_code
+
+            def get_code(self: SourceFileLoader, name: str) -> Any:
+                if tree is not None and self.path == str(file):
+                    return compile(tree, self.path, 'exec')
+                return plain(self, name)
+            SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+            out = os.open(log.name, os.O_WRONLY)
             for stream in (1, 2):
-                os.dup2(null, stream)
-            import pytest
-            status = int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist',
-                                      '--deselect', 'tests/index/milvus', '-k', 'not Milvus',
-                                      *tests]))
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, 5)
+                os.dup2(out, stream)
+            code = pytest.main(
+                ['-x', '-q', '--tb=line', '-p', 'no:cacheprovider', '-p', 'no:xdist',
+                 '-p', 'no:cov', '-p', 'no:faulthandler', '-W', 'ignore',
+                 *dict.fromkeys(name.partition('::')[0] for name in names)], [Chosen(names)])
+            os._exit(int(code))
+        code = wait(forked(act, 2 ** 33), 4 * limit + 20)
+        said = log.read()
+    if code in (0, 5):
+        return None
+    failed = [line for line in said.splitlines() if line.startswith(('FAILED', 'ERROR'))]
+    return failed[0][:200] if failed else 'endless' if code is None else f'ended with {code}'
 
 
-def work(cases: list[dict[str, Any]], out: Path) -> None:
-    """Try the changes one after another on a copy of the tree; a line of JSON each."""
-    import faiss  # noqa: F401  (what takes long to load, before the forks)
-    import mmengine.runner  # noqa: F401
-    import pytest  # noqa: F401
-    import pytorch_metric_learning.losses  # noqa: F401
-    import sklearn.metrics  # noqa: F401
-    import torch
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix='retrieval-mutants-') as folder:
-        root = Path(folder)
-        for name in ('retrieval', 'tests', 'docs', 'configs', 'benchmarks', 'tools'):
-            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns('__pycache__'))
-        shutil.copy(ROOT / 'setup.cfg', root)
-        for tests in sorted({tuple(tests_of(case['file'])[0]) for case in cases}):
-            if not run_tests(root, list(tests)):
-                raise SystemExit(f'{tests} fail on the code as it is')
-        for case in cases:
-            path = root / case['file']
-            source = path.read_text()
-            text, case['change'] = changed(source, case['number'])
-            path.write_text(text)
-            begin = time.monotonic()
-            case['noticed'] = not all(run_tests(root, tests) for tests in tests_of(case['file']))
-            case['seconds'] = round(time.monotonic() - begin, 1)
-            path.write_text(source)
-            with out.open('a') as lines:
-                lines.write(json.dumps(case) + '\n')
+def load_all(files: Collection[str]) -> None:
+    """Load what test files load, but for what is to come anew into each fork."""
+    out, into = os.pipe()
+
+    def act() -> None:
+        os.chdir(ROOT)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', '-p', 'no:cov', *files])
+        names = [name for name, module in sys.modules.items() if not ours(module)]
+        with open(into, 'w') as pipe:
+            pipe.write('\n'.join(names))
+    child = forked(act)
+    os.close(into)
+    with open(out) as pipe:
+        names = pipe.read().splitlines()
+    if ended(child):
+        raise SystemExit('the tests cannot be collected')
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def ours(module: Any) -> bool:
+    """A module of this tree."""
+    file = str(getattr(module, '__file__', None) or '')
+    return file.startswith(f'{ROOT}/') and 'site-packages' not in file or \
+        module.__name__.partition('.')[0] in ('retrieval', 'tests', 'conftest', '__main__')
+
+
+def work(cases: list[dict[str, Any]], wanted: list[list[str]], seconds: dict[str, float],
+         out: Path) -> None:
+    """Try changes one after another, each with its tests; a line of JSON each."""
+    load_all({name.partition('::')[0] for names in wanted for name in names})
+    loaded = [name for name, module in sys.modules.items() if ours(module) and name != '__main__']
+    for name in loaded:
+        del sys.modules[name]
+    for number, case in enumerate(cases):
+        path, names, begin = ROOT / case['file'], wanted[number], time.monotonic()
+        source = path.read_text()
+        tree, case['change'] = changed(source, case['number'])
+        case['text'] = source.splitlines()[case['line'] - 1].strip()
+        case['noticed'], tried = None, 0
+        for most in STAGES:
+            now, nominal = [], 0.0
+            for name in names[tried:]:
+                nominal += seconds.get(name, 0.1)
+                if nominal > most and now:
+                    break
+                now.append(name)
+            tried += len(now)
+            case['noticed'] = case['noticed'] or now and run_tests(
+                now, 20 + 5 * nominal, path, tree) or None
+        case.update(tests=tried, of=len(names), seconds=round(time.monotonic() - begin, 1))
+        with out.open('a') as lines:
+            lines.write(json.dumps(case) + '\n')
+
+
+def reason(case: dict[str, Any]) -> str | None:
+    """Why nothing can notice a change."""
+    return EQUIVALENT.get((case['file'], case['text'], case['change']))
 
 
 def main() -> None:
@@ -173,25 +283,35 @@ def main() -> None:
     parser.add_argument('--count', type=int, default=200)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--coverage', type=Path, default=ROOT / '.coverage')
+    parser.add_argument('--times', type=Path, default=ROOT / '.coverage.xml')
     parser.add_argument('--out', type=Path, default=Path('mutants.jsonl'))
+    parser.add_argument('--again', action='store_true', help='try what was not noticed once more')
     given = parser.parse_args()
-    cases = draw(given.count, given.seed)
-    given.out.unlink(missing_ok=True)
-    children = []
-    for number in range(given.workers):
-        child = os.fork()
-        if child == 0:
-            work(cases[number::given.workers], given.out)
-            os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    cases, before = draw(given.count, given.seed), []
+    if given.again:
+        before = [json.loads(line) for line in given.out.read_text().splitlines()]
+        cases = [case for case in before if not case['noticed'] and not reason(case)]
+        before = [case for case in before if case not in cases]
+    given.out.write_text(''.join(json.dumps(case) + '\n' for case in before))
+    tests = Tests(given.coverage, given.times)
+    wanted = [tests.of(case) for case in cases]  # here: in a fork, the data would be erased
+    if not any(wanted):
+        raise SystemExit(f'{given.coverage} knows of no tests: run `make coverage`.')
+    children = [forked(lambda part=slice(number, None, given.workers): work(
+        cases[part], wanted[part], tests.seconds, given.out)) for number in range(given.workers)]
+    failed = [ended(child) for child in children]
     found = [json.loads(line) for line in given.out.read_text().splitlines()]
-    noticed = sum(case['noticed'] for case in found)
-    for case in found:
-        if not case['noticed']:
-            print(f'{case["file"]}:{case["line"]}: {case["change"]}')
-    print(f'{noticed} of {len(found)} changes are noticed, seed {given.seed}')
+    same = [case for case in found if not case['noticed'] and reason(case)]
+    missed = [case for case in found if not case['noticed'] and not reason(case)]
+    for case in missed:
+        print(f'{case["file"]}:{case["line"]}: {case["text"]}\n    {case["change"]}'
+              f'    {case["tests"]} of {case["of"]} tests')
+    count = len(found) - len(same)
+    print(f'{count - len(missed)} of {count} changes are noticed '
+          f'({100 * (1 - len(missed) / max(1, count)):.1f} %), {len(same)} more change nothing; '
+          f'seed {given.seed}')
+    sys.exit(1 if any(failed) or len(missed) > 0.1 * count else 0)
 
 
 if __name__ == '__main__':

@@ -76,3 +76,12 @@ def test_changes_of_code():
     made = {mutants.changed(source, number)[1] for number in range(7)}
     assert made == {'1  →  2', 'a < b  →  a <= b', 'not a  →  not not a', 'a + 1  →  a - 1',
                     'a < b and (not a)  →  a < b or not a', 'return a + 1  →  return None'}
+
+
+def test_the_lines_that_a_change_runs():
+    import ast
+    tree = ast.parse('A = 1\nclass C:\n    x = 2\n    def f(self, a=3):\n        if a:\n'
+                     '            b = (4 +\n                 a)\n        return b\n')
+    lines = [mutants.lines_of(tree, line) for line in range(1, 9)]
+    assert lines[1:] == [range(3, 9), range(3, 9), range(5, 9), range(5, 6), range(6, 8),
+                         range(6, 8), range(8, 9)] and 8 in lines[0]

@@ -12,16 +12,49 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from torch import nn
 
 from retrieval.distributed import init_cpu_group
+from retrieval.encoders import BatchNormNeck
 from retrieval.hooks import seed_everything
+from retrieval.registry import MODELS
 from retrieval.runs.last_checkpoint import last_checkpoint
 
-from ..hooks.running import differences, essence
-from ..hooks.test_exact_resume import ITERATIONS, KINDS, checkpoint, runner
+from ..hooks.running import ToyEncoder, differences, essence
+from ..hooks.test_exact_resume import ITERATIONS, checkpoint, head, runner
+from ..hooks.test_exact_resume import KINDS as TESTED
 from .attack import Tally, attack, end, forked, wait
 
 LIMIT = 100  # seconds that a run may take
+
+
+@MODELS.register_module()
+class ToyNeck(nn.Sequential):
+    """Features before a neck and after it."""
+
+    def __init__(self) -> None:
+        super().__init__(ToyEncoder(), BatchNormNeck(4))
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    **TESTED,
+    'batch-norm neck with two heads': dict(hooks=[dict(type='EMAHook')], model=dict(
+        image_encoder=dict(type='ToyNeck'), head=dict(
+            type='BNNeckHead',
+            before=dict(type='MetricHead', loss=dict(type='PML.TripletMarginLoss')),
+            after=dict(type='ClassificationHead', num_classes=3, in_features=4)))),
+    'logits': dict(model=dict(head=dict(type='LogitsHead'))),
+    'proxies': dict(model=head(loss=dict(type='PML.ProxyAnchorLoss', num_classes=3,
+                                         embedding_size=4))),
+    'adaptive margins with sub-centres': dict(model=head(loss=dict(
+        type='AdaptiveSubCenterArcFaceLoss', num_classes=3, embedding_size=4))),
+    'learnable temperature': dict(model=head(loss=dict(
+        type='LearnableTemperatureSoftmaxLoss', num_classes=3, embedding_size=4))),
+    'two losses and a memory': dict(model=head(loss=[
+        dict(type='PML.ArcFaceLoss', num_classes=3, embedding_size=4),
+        dict(type='retrieval.CrossBatchMemory', loss=dict(type='NTXentLoss'), embedding_size=4,
+             memory_size=11)])),
+}
 # gradients that no step has used yet are kept by one process alone; three classes are too few for
 # batches of two on each of two processes
 ON_TWO = [name for name in KINDS if 'accumulated' not in name and 'sampler' not in KINDS[name]]
@@ -110,13 +143,13 @@ def _attack(tally: Tally, processes: int) -> None:
     tally.notes.append(f'{number} runs of {len(set(wanted))} kinds')
 
 
-@attack('SIGKILL of training', 40, 0.1, 'kills')
+@attack('SIGKILL of training', 45, 0.1, 'kills')
 def one_process(tally: Tally) -> None:
     """Every head and memory, one process."""
     _attack(tally, 1)
 
 
-@attack('SIGKILL of training on two processes', 30, 0.12, 'kills')
+@attack('SIGKILL of training on two processes', 35, 0.12, 'kills')
 def two_processes(tally: Tally) -> None:
     """Every head and memory, two processes that are killed together."""
     torch.manual_seed(0)

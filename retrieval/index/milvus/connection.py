@@ -25,6 +25,8 @@ _UNPARSED = re.compile(r'parse expression|create \w+ plan|invalid expression', r
 _STARTING = re.compile(r'no available \w*coord|service not ready|not healthy|is initializing|'
                        r'wait for loading|nodes not enough|node not found|channel not available|'
                        r'no available shard|shard delegator|Retry timeout', re.I)
+# pymilvus connects anew by itself, under the calls of other threads
+_CLOSED = re.compile(r'closed channel|should create connection first|no channel in handler', re.I)
 _GONE_CODES = {4, 100}  # there is no such collection
 _LOGGERS = ('pymilvus.decorators', 'pymilvus.client.connection_manager',
             'pymilvus.client.grpc_handler')
@@ -100,7 +102,7 @@ class Connection:
         self._folders: list[TemporaryDirectory[str]] = []
         self._finalizer = weakref.finalize(
             self, _close, self._clients, self._server, self._folders, os.getpid())
-        self.call('get_server_version')
+        self.version: str = self.call('get_server_version')
 
     def close(self) -> None:
         """End the connection, and the embedded server with the last connection to it."""
@@ -109,6 +111,12 @@ class Connection:
     def owns(self, folder: TemporaryDirectory[str]) -> None:
         """Remove the folder when the connection is closed."""
         self._folders.append(folder)
+
+    @property
+    def server_version(self) -> tuple[int, int] | None:
+        """Of a server, such as ``(2, 4)``; None of milvus-lite."""
+        found = re.match(r'v?(\d+)\.(\d+)', self.version)
+        return None if found is None else (int(found[1]), int(found[2]))
 
     @property
     def closed(self) -> bool:
@@ -141,7 +149,7 @@ class Connection:
                     return getattr(client, chosen)(*args, timeout=limit, **kwargs)
             except Exception as error:
                 left = client is not None and client not in self._clients
-                if not (_passes(error) or left and isinstance(error, ValueError)):
+                if not (_passes(error) or left):
                     raise _explained(error, method, self.uri) from error
                 self._recover(error, client, args)
                 # Longer than that it does not wait: this process was stopped, or the machine.
@@ -258,7 +266,8 @@ def _passes(error: BaseException) -> bool:
     code = _code(_origin(error))
     if hasattr(code, 'name') and not isinstance(code, int):
         return code.name in _PASSING
-    if code in _UNSPECIFIC and _STARTING.search(_reason(error)) and not _is_unparsed(error):
+    if code in _UNSPECIFIC and not _is_unparsed(error) and (
+            _CLOSED.search(_reason(error)) or _STARTING.search(_reason(error))):
         return True  # the parts of a server that was started again come up one after another
     return (code in (_CONNECT_FAILED, _RATE_LIMIT, _NOT_LOADED)
             or bool(getattr(error, 'retriable', False)))

@@ -354,3 +354,13 @@ def test_a_server_whose_parts_are_starting_is_asked_again(new_milvus, monkeypatc
     monkeypatch.setattr(MilvusClient, 'search', failing)
     monkeypatch.setattr('retrieval.index.milvus.connection.FIRST_PAUSE', 0.01)
     assert index.search(np.eye(3)[:1], 1).ids == [['a']] and len(failures) == 2
+
+
+@pytest.mark.parametrize('how', ['channel', 'client'])
+def test_a_connection_that_another_thread_has_closed_is_made_anew(new_milvus, how):
+    """pymilvus does so by itself where it connects again: it swaps the channel under the others."""
+    index = new_milvus()
+    index.add(np.eye(3), ['a', 'b', 'c'])
+    client = index._store.connection._clients[0]
+    (client if how == 'client' else client._handler._channel).close()
+    assert index.search(np.eye(3)[:1], 1).ids == [['a']]
