@@ -134,7 +134,7 @@ class MatchCalibration:
             >>> tail = MatchCalibration(0., method='tail', slope=20., offset=-8.)
             >>> own = tail.of_query([.9, *(.6 - .01 * rank for rank in range(40))])
             >>> own.is_match(.9), own.is_match(.6), round(own.probability(.9), 2)
-            (True, False, 0.96)
+            (True, False, 0.97)
         """
         if self.method != 'tail':
             return self
