@@ -88,7 +88,8 @@ def calibrate_without_labels(
         return found.scores.double().cpu().numpy()
 
     nearest = searched(gallery[rows], rows) if strangers is None else searched(strangers)
-    tail = MatchCalibration(0., method='tail', **_exponential(nearest, ranks), ranks=ranks)
+    slope, offset = _exponential(nearest, ranks)
+    tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
     first = tail.evidence(nearest)
     location, scale = _gumbel(first, _BOUND if strangers is None else math.inf)
     slope, offset = tail.slope / scale, (tail.offset - location) / scale
@@ -110,7 +111,7 @@ def calibrate_without_labels(
                             ranks=ranks, slope=slope, offset=offset)
 
 
-def _exponential(scores: np.ndarray, ranks: tuple[int, int]) -> dict[str, float]:
+def _exponential(scores: np.ndarray, ranks: tuple[int, int]) -> tuple[float, float]:
     """Slope and offset of evidence, from the tails ``(Q, n)`` of many queries.
 
     Where a tail is exponential (the generalised Pareto one with shape 0), the scores at ranks r
@@ -126,8 +127,7 @@ def _exponential(scores: np.ndarray, ranks: tuple[int, int]) -> dict[str, float]
     # equal scores have no tail: whatever is above them is beyond it
     least = 1e-9 * np.maximum(1, np.abs(means))
     slope = float(np.exp(-np.log(np.maximum(spreads, least)).mean()))
-    return dict(slope=slope,
-                offset=float(evidence.mean()) - slope * (1 - TAIL_SHARE) * float(means.mean()))
+    return slope, float(evidence.mean()) - slope * (1 - TAIL_SHARE) * float(means.mean())
 
 
 def _gumbel(first: np.ndarray, bound: float) -> tuple[float, float]:

@@ -20,9 +20,9 @@ def test_the_evidence_of_an_exponential_tail():
     """Of n scores that are exponential with mean b, n exp(-s / b) are expected above s."""
     rng = np.random.default_rng(0)
     scores = np.sort(rng.exponential(0.05, (2000, 400)), 1)[:, ::-1]
-    made = _exponential(scores, (5, 30))
-    assert 1 / made['slope'] == pytest.approx(0.05, rel=0.05)
-    tail = MatchCalibration(0., method='tail', **made)
+    slope, offset = _exponential(scores, (5, 30))
+    assert 1 / slope == pytest.approx(0.05, rel=0.05)
+    tail = MatchCalibration(0., method='tail', slope=slope, offset=offset)
     evidence = tail.evidence(scores, np.full(2000, 0.05 * math.log(400)))
     assert np.median(evidence) == pytest.approx(0, abs=0.1), 'where one is expected'
 
