@@ -89,7 +89,8 @@ def calibrate_without_labels(
 
     nearest = searched(gallery[rows], rows) if strangers is None else searched(strangers)
     slope, offset = _exponential(nearest, ranks)
-    first = slope * (nearest[:, 0] - TAIL_SHARE * tail_means(nearest, ranks)) + offset
+    tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
+    first = tail.evidence(nearest)
     location, scale = _gumbel(first, _BOUND if strangers is None else math.inf)
     slope, offset = slope / scale, (offset - location) / scale
     tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
