@@ -35,9 +35,8 @@ class Labelled(ImageList):
 def dataset():
     pictures = np.stack(PICTURES)
     pictures[:, 0, :2] = 0  # no ink in any
-    made = Labelled(list(pictures), pipeline=[dict(type='LoadImage', color='gray'),
+    return Labelled(list(pictures), pipeline=[dict(type='LoadImage', color='gray'),
                                               dict(type='PackInputs')])
-    return made
 
 
 def test_it_runs_the_shipped_config():
