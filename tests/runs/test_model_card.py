@@ -9,8 +9,8 @@ from retrieval.runs.model_card import model_card
 def manifest(**changes):
     steps = [dict(type='retrieval.LoadImage'), dict(type='PackInputs')]
     return dict(retrieval=dict(pipeline=steps), metrics={'Recall@1': 91.23456, 'MAP@R': 50},
-                measured_on='Cars196, its test classes',
-                fingerprint=dict(weights='0123456789abcdef' * 4), embedding_size=8,
+                measured_on='Cars196, its test classes', embedding_size=8,
+                fingerprint=dict(weights='0123456789abcdef' * 4),
                 similarity='cosine_similarity') | changes
 
 
