@@ -19,6 +19,15 @@ def test_a_shipped_config_is_found_from_anywhere(given, tmp_path, monkeypatch):
     assert read_config(given).filename == find_config(given)
 
 
+def test_a_package_behind_a_symbolic_link(tmp_path, monkeypatch):
+    """As in an environment in a linked folder."""
+    (tmp_path / 'linked').symlink_to(shipped_folder())
+    monkeypatch.setattr('retrieval.config.shipped.shipped_folder', lambda: tmp_path / 'linked')
+    assert find_config(NAME) == str(tmp_path / 'linked' / f'{NAME}.py')
+    with pytest.raises(FileNotFoundError):
+        find_config('../setup')
+
+
 def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / f'{NAME}.py'
