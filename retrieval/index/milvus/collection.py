@@ -38,6 +38,7 @@ MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
 WIDTHS = range(2, 32_769)
 KINDS = {'int': 'INT64', 'float': 'DOUBLE', 'bool': 'BOOL', 'str': 'VARCHAR'}
 MOST_BYTES = 65_535  # of a string
+_KEYS_SINCE = (2, 4)  # 2.3 files what `upsert` writes under another key, where no filter finds it
 _FINGERPRINT, _DIGEST = 'retrieval.fingerprint', 'retrieval.digest'  # properties
 _PYTHON = {'int': int, 'float': float, 'bool': bool, 'str': str}
 Columns = dict[str, tuple[str, list[Any]]]  # by name: the kind and a value for each row
@@ -267,6 +268,16 @@ def check_ids(names: list[str], id_length: int) -> None:
                 f'The id {name[:40]!r}… has {size:,} bytes, and this collection takes {id_length:,}'
                 f': shorten it, or build the index with id_length={size} (at most '
                 f'{MOST_BYTES:,}).')
+
+
+def check_server(key: str | None, connection: Connection) -> None:
+    """Raises ValueError where the server keeps replaced rows under another partition key."""
+    version = connection.server_version
+    if key is not None and version is not None and version < _KEYS_SINCE:
+        raise ValueError(f'Milvus at {connection.uri} is {connection.version}, which keeps rows '
+                         'that are replaced under another partition key than their own: leave '
+                         f'partition_key out, or use a server from {_KEYS_SINCE[0]}.'
+                         f'{_KEYS_SINCE[1]} on.')
 
 
 def check_partition_key(key: str | None, kinds: Mapping[str, str]) -> None:

@@ -113,6 +113,12 @@ class Connection:
         self._folders.append(folder)
 
     @property
+    def server_version(self) -> tuple[int, int] | None:
+        """Of a server, such as ``(2, 4)``; None of milvus-lite."""
+        found = re.match(r'v?(\d+)\.(\d+)', self.version)
+        return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
     def closed(self) -> bool:
         """True where :meth:`close` was called."""
         return not self._finalizer.alive

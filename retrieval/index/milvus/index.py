@@ -66,7 +66,7 @@ class MilvusIndex(Index):
             from 2.4 on.
         partition_key: a metadata column of whole numbers or strings, such as a tenant or a shop,
             by whose values Milvus keeps rows apart: a filter for some of them reads these rows
-            alone.
+            alone. Of the embedded Milvus, and of a server from 2.4 on.
 
     Raises:
         ImportError: ``pip install 'retrieval[milvus]'`` is missing.
@@ -117,6 +117,7 @@ class MilvusIndex(Index):
                                 real_number('patience', patience, above=0))
         try:
             check_dtype(dtype, connection)
+            collections.check_server(key, connection)
         except ValueError:
             connection.close()
             raise

@@ -1,7 +1,6 @@
 """Vectors of 32 or 16 bits, as a Milvus field takes and gives them."""
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +23,7 @@ def check_dtype(dtype: Any, connection: Connection) -> None:
     """
     if dtype not in FIELDS:
         raise ValueError(unknown_name('dtype of a MilvusIndex', dtype, FIELDS))
-    version = re.match(r'v?(\d+)\.(\d+)', connection.version)
-    is_old = version is None or (int(version[1]), int(version[2])) < _SINCE
-    if dtype != 'float32' and is_old:
+    if dtype != 'float32' and (connection.server_version or (0, 0)) < _SINCE:
         raise ValueError(f'Milvus at {connection.uri} is {connection.version}, and {dtype} vectors '
                          f'are searched by a server from {_SINCE[0]}.{_SINCE[1]} on: leave dtype '
                          'out, or use such a server.')
