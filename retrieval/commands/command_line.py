@@ -207,20 +207,24 @@ def _answering(as_json: bool) -> Iterator[None]:
 def _interruptible(whole_process: bool) -> Iterator[None]:
     """Inside, in a process that is one command, Ctrl-C interrupts that and not the workers, which
     it ends itself; they would end first, as if something had killed them. An interruption that
-    falls where Python ignores exceptions, as in what runs after a fork, comes again.
+    falls where Python ignores exceptions, as in what runs after a fork, comes again; and what was
+    interrupted half-built, such as a dataloader, may fail at its end without a word.
     """
     if not whole_process or threading.current_thread() is not threading.main_thread():
         yield
         return
     process, unraisable, uncaught = os.getpid(), sys.unraisablehook, sys.excepthook
+    interrupted = threading.Event()
 
     def interrupt(number: int, frame: Any) -> None:
+        interrupted.set()
         if os.getpid() == process:
             raise KeyboardInterrupt
 
     def again(ignored: sys.UnraisableHookArgs) -> None:
         if not isinstance(ignored.exc_value, KeyboardInterrupt):
-            unraisable(ignored)
+            if not interrupted.is_set():
+                unraisable(ignored)
         elif os.getpid() == process:
             threading.Timer(0.05, _thread.interrupt_main).start()
 
@@ -234,7 +238,9 @@ def _interruptible(whole_process: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook, sys.excepthook = unraisable, uncaught
+        if not interrupted.is_set():  # else the process ends
+            sys.unraisablehook = unraisable
+        sys.excepthook = uncaught
         signal.signal(signal.SIGINT, before)
 
 

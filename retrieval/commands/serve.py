@@ -106,8 +106,12 @@ def main(argv: Sequence[str]) -> None:
         server = uvicorn.Server(uvicorn.Config(
             app, log_level='warning', access_log=False, server_header=False,
             timeout_keep_alive=15, limit_concurrency=512, timeout_graceful_shutdown=5))
-        with showing(False):  # of nobody's in particular
-            server.run([listening])
+        try:
+            with showing(False):  # of nobody's in particular
+                server.run([listening])
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt('The server has ended; what it was given is kept in '
+                                    f'{service.source.state}.') from None
         if follower is not None:
             follower.join(5)
 

@@ -93,9 +93,9 @@ def plain_backbone(backbone: Mapping[str, Any]) -> dict[str, Any]:
     from which it is built without the hub or a folder; as it is where that cannot be had.
 
     Example:
-        >>> plain_backbone(dict(type='HuggingFaceBackbone', model_name='vit', hidden_size=24))[
-        ...     'model_name']
-        {'model_type': 'vit', 'hidden_size': 24}
+        >>> vit = dict(type='HuggingFaceBackbone', model_name='vit', hidden_size=24)
+        >>> plain_backbone(vit)['model_name']['hidden_size']
+        24
     """
     own = ('type', 'model_name', 'pretrained', 'checkpoint', 'init_cfg', 'pooled')
     given = dict(backbone)

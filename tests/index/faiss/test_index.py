@@ -63,6 +63,10 @@ def test_a_factory_through_its_life(factory, tmp_path):
     before = index.search(queries, 10)
     after = loaded.search(queries, 10)
     assert before.ids == after.ids and torch.equal(before.scores, after.scores)
+    if factory == 'IVF8,PQ8x4fs' and loaded.removed:  # with faiss 1.9, which would abort
+        with pytest.raises(ValueError, match='rescore=True'):
+            loaded.compact()
+        return
     loaded.compact()
     assert loaded.removed == 0
     check(loaded, share * 0.9)
