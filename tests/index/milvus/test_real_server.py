@@ -131,8 +131,8 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_under_the_server(small_disk):
-    """One error, of the disk or of a server that cannot be reached over it; when there is room again the work
-    goes on, and nothing is lost.
+    """One error, of the disk or of a server that cannot be reached over it; when there is room
+    again the work goes on, and nothing is lost.
     """
     own = Server(Path(HOME), small_disk / 'data')
     own.start()
