@@ -39,7 +39,7 @@ from .equivalent import EQUIVALENT
 ROOT = Path(__file__).parents[2]
 PACKAGES = ('evaluation', 'ranking', 'index', 'gallery')
 LEFT_OUT = ('gpu.py', 'milvus', '__init__.py')
-STAGES = (4.0, 25.0)  # seconds that the tests take on the code as it is: first, and for what passes
+MOST = 12.0  # seconds that the tests of a stage take on the code as it is
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -151,9 +151,9 @@ class Tests:
                 self.failed.add(name)
         self.contexts: dict[str, dict[int, list[str]]] = {}
 
-    def of(self, case: dict[str, Any]) -> list[str]:
-        """The tests that run a case's line: the module's own, those of its package, the others; the
-        quickest first.
+    def of(self, case: dict[str, Any]) -> list[list[str]]:
+        """The tests that run a case's line: the module's own, those of its package, the others;
+        each the quickest first, and no more than take some seconds.
         """
         inside = case['file'].removeprefix('retrieval/')
         if inside not in self.contexts:
@@ -163,9 +163,14 @@ class Tests:
                  if line in lines for context in contexts if context} - self.failed
         own = str(Path('tests', inside).with_name(f'test_{Path(inside).name}'))
         package = f'tests/{inside.partition("/")[0]}/'
-        return sorted(found, key=lambda name: (
-            not name.startswith(own), not name.startswith(package), self.seconds.get(name, 0.1),
-            name))
+        stages: list[list[str]] = [[], [], []]
+        spent = [0.0, 0.0, 0.0]
+        for name in sorted(found, key=lambda name: (self.seconds.get(name, 0.1), name)):
+            stage = 0 if name.startswith(own) else 1 if name.startswith(package) else 2
+            spent[stage] += self.seconds.get(name, 0.1)
+            if spent[stage] < MOST or not stages[stage]:
+                stages[stage].append(name)
+        return stages
 
 
 class Chosen:
@@ -244,30 +249,23 @@ def ours(module: Any) -> bool:
         module.__name__.partition('.')[0] in ('retrieval', 'tests', 'conftest', '__main__')
 
 
-def work(cases: list[dict[str, Any]], wanted: list[list[str]], seconds: dict[str, float],
-         out: Path) -> None:
+def work(cases: list[dict[str, Any]], wanted: list[list[list[str]]], out: Path) -> None:
     """Try changes one after another, each with its tests; a line of JSON each."""
-    load_all({name.partition('::')[0] for names in wanted for name in names})
+    load_all({name.partition('::')[0] for stages in wanted for names in stages for name in names})
     loaded = [name for name, module in sys.modules.items() if ours(module) and name != '__main__']
     for name in loaded:
         del sys.modules[name]
     for number, case in enumerate(cases):
-        path, names, begin = ROOT / case['file'], wanted[number], time.monotonic()
+        path, begin = ROOT / case['file'], time.monotonic()
         source = path.read_text()
         tree, case['change'] = changed(source, case['number'])
         case['text'] = source.splitlines()[case['line'] - 1].strip()
-        case['noticed'], tried = None, 0
-        for most in STAGES:
-            now, nominal = [], 0.0
-            for name in names[tried:]:
-                nominal += seconds.get(name, 0.1)
-                if nominal > most and now:
-                    break
-                now.append(name)
-            tried += len(now)
-            case['noticed'] = case['noticed'] or now and run_tests(
-                now, 20 + 5 * nominal, path, tree) or None
-        case.update(tests=tried, of=len(names), seconds=round(time.monotonic() - begin, 1))
+        case.update(noticed=None, tests=0)
+        for names in wanted[number]:
+            if names and not case['noticed']:
+                case['noticed'] = run_tests(names, 20 + 5 * MOST, path, tree)
+                case['tests'] += len(names)
+        case['seconds'] = round(time.monotonic() - begin, 1)
         with out.open('a') as lines:
             lines.write(json.dumps(case) + '\n')
 
@@ -296,17 +294,17 @@ def main() -> None:
     given.out.write_text(''.join(json.dumps(case) + '\n' for case in before))
     tests = Tests(given.coverage, given.times)
     wanted = [tests.of(case) for case in cases]  # here: in a fork, the data would be erased
-    if not any(wanted):
+    if not any(names for stages in wanted for names in stages):
         raise SystemExit(f'{given.coverage} knows of no tests: run `make coverage`.')
     children = [forked(lambda part=slice(number, None, given.workers): work(
-        cases[part], wanted[part], tests.seconds, given.out)) for number in range(given.workers)]
+        cases[part], wanted[part], given.out)) for number in range(given.workers)]
     failed = [ended(child) for child in children]
     found = [json.loads(line) for line in given.out.read_text().splitlines()]
     same = [case for case in found if not case['noticed'] and reason(case)]
     missed = [case for case in found if not case['noticed'] and not reason(case)]
     for case in missed:
         print(f'{case["file"]}:{case["line"]}: {case["text"]}\n    {case["change"]}'
-              f'    {case["tests"]} of {case["of"]} tests')
+              f'    ({case["tests"]} tests)')
     count = len(found) - len(same)
     print(f'{count - len(missed)} of {count} changes are noticed '
           f'({100 * (1 - len(missed) / max(1, count)):.1f} %), {len(same)} more change nothing; '

@@ -143,7 +143,7 @@ def _attack(tally: Tally, processes: int) -> None:
     tally.notes.append(f'{number} runs of {len(set(wanted))} kinds')
 
 
-@attack('SIGKILL of training', 45, 0.1, 'kills')
+@attack('SIGKILL of training', 40, 0.1, 'kills')
 def one_process(tally: Tally) -> None:
     """Every head and memory, one process."""
     _attack(tally, 1)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,8 @@ from retrieval.evaluation import (
     evaluate,
     evaluate_protocol,
 )
+from retrieval.evaluation.protocols import Level, Protocol
+from retrieval.evaluation.task import EvaluationTask
 
 from .test_embedding_metrics import gallery_of, run, samples
 
@@ -214,3 +217,9 @@ def test_what_a_protocol_fixes_is_not_given_beside_it():
 @pytest.mark.parametrize('name', PROTOCOLS)
 def test_every_protocol_can_be_built(name):
     assert EmbeddingMetrics(protocol=name).metrics == list(PROTOCOLS[name].metrics)
+
+
+@pytest.mark.parametrize('kind', [Protocol, Level, EvaluationTask, EmbeddingSet])
+def test_a_description_is_not_changed(kind):
+    with pytest.raises(FrozenInstanceError):
+        object.__new__(kind).metrics = ()

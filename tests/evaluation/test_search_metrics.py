@@ -260,3 +260,10 @@ def test_empty_queries_count_as_zero_or_are_refused():
     recall.process(None, samples)
     with pytest.raises(ValueError, match='1 of 2 queries'):
         recall.evaluate(2)
+
+
+def test_equal_scores_rank_by_lower_row():
+    from retrieval.evaluation.search_metrics import ranked_rows
+    rows = ranked_rows(torch.arange(60.).remainder(3).expand(2, 60), 60, indices=False)
+    wanted = [row for rest in (2, 1, 0) for row in range(rest, 60, 3)]
+    assert [one.tolist() for one in rows] == [wanted, wanted]

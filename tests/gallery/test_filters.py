@@ -141,3 +141,41 @@ def test_a_message_for_each_mistake(text, message):
     columns['date'] = ['2026-01-05' for _ in columns['date']]
     with pytest.raises(ValueError, match=message):
         as_gallery(columns).where(text)
+
+
+FIELDS = dict(stock=('m_stock', 'int'), price=('m_price', 'float'), new=('m_new', 'bool'),
+              brand=('m_brand', 'str'), date=('m_date', 'str'))
+
+
+@pytest.mark.parametrize('text, milvus', [
+    ('stock = 3', '(m_stock == 3)'), ('stock in (1, 2)', '(m_stock == 1 or m_stock == 2)'),
+    ('stock in (1, 2, 3)', 'm_stock in [1, 2, 3]'), ('price in (1, 2.5)',
+                                                     '(m_price == 1.0 or m_price == 2.5)'),
+    ('new = TRUE', '(m_new == true)'), ('new in (0)', '(m_new == false)'),
+    ('brand in (Šeat, "b\\"c")', 'm_brand in ["Šeat", "b\\"c"]'), ('stock < 2.5', 'm_stock <= 2'),
+    ('stock >= 1e3', 'm_stock >= 1000'), ('price <= 2', 'm_price <= 2.0'), ('price < inf', None),
+    ('stock < 9223372036854775808', None), ('brand < 7', None),
+    ('brand < x', '(m_brand != "" and m_brand < "x")'),
+    ('date <= 2026-01-31', '(m_date != "" and m_date < "2026-01-31~")'),
+    ('date > 2026-01-31', '(m_date != "" and m_date >= "2026-01-31~")'),
+    ('date < 2026-01', '(m_date != "" and m_date < "2026-01")'),
+    ('not stock = 3', '(not ((m_stock == 3)))'), ('stock = 3 or not brand < 7', None),
+    ('stock = 3 and (price < 2 or new = 1)',
+     '((m_stock == 3) and (m_price < 2.0 or (m_new == true)))')])
+def test_the_expression_of_milvus(text, milvus):
+    assert parse_filter(text).to_milvus(FIELDS) == milvus
+
+
+@pytest.mark.parametrize('text, message', [
+    ('stok = 1', "Did you mean 'stock'"), ('new < 1', 'no order'), ('stock < x', 'holds numbers'),
+    ('stock = x', 'holds whole numbers'), ('price < x', 'holds numbers')])
+def test_what_milvus_would_not_be_asked(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_filter(text).to_milvus(FIELDS)
+
+
+def test_the_columns_that_a_message_names():
+    with pytest.raises(ValueError, match=r'names: id\.'):
+        Gallery(np.eye(2)).where('x = 1')
+    with pytest.raises(ValueError, match=r'names: id, label\.'):
+        Gallery(np.eye(2), labels=[0, 1]).where('x = 1')

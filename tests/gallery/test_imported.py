@@ -84,3 +84,11 @@ def test_what_does_not_fit_is_refused(tmp_path, table):
     with pytest.raises(ValueError, match="'a', 'b'"):
         import_gallery(tmp_path / 'two.pth')
     assert import_gallery(tmp_path / 'two.pth', embedding='b').dim == 2
+
+
+def test_columns_of_an_archive_keep_their_type(tmp_path):
+    np.savez(tmp_path / 'all.npz', features=ROWS, price=np.array([1.1, 2, 3], np.float32),
+             brand=np.array(['a', 'bc', '']))
+    gallery = import_gallery(tmp_path / 'all.npz')
+    assert gallery.metadata['price'].dtype in (np.float32, torch.float32)
+    assert list(gallery.metadata['brand']) == ['a', 'bc', '']

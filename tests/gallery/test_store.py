@@ -204,3 +204,9 @@ def test_a_shard_that_is_cut_short_while_the_store_is_open_is_an_error(tmp_path)
         assert contents(copied) == wanted
 
     in_a_child(check)
+
+
+def test_the_first_row_is_updated_where_missing_ones_are_added(store):
+    store.update(example(8, 'a', seed=2).subset([0, 7]), add_missing=True)
+    assert rows_of(store.load()) == {**rows_of(example(6, 'a')), **rows_of(
+        example(8, 'a', seed=2).subset([0, 7]))}

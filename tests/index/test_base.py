@@ -211,3 +211,16 @@ def test_an_index_knows_its_gallery(kind, tmp_path):
 def test_ids_that_run_together_are_told_apart():
     vectors = torch.zeros(2, 1)
     assert gallery_digest(vectors, ['a', 'bc']) != gallery_digest(vectors, ['ab', 'c'])
+
+
+def test_a_digest_is_of_every_number_and_every_id(monkeypatch):
+    vectors, ids = torch.eye(5), list('abcde')
+    known = {gallery_digest(vectors, ids)}
+    for row in range(5):
+        other = vectors.clone()
+        other[row, 2] += 1
+        known |= {gallery_digest(other, ids), gallery_digest(vectors, [*ids[:row], 'x',
+                                                                       *ids[row + 1:]])}
+    assert len(known) == 11
+    monkeypatch.setattr('retrieval.index.base._BLOCK', 2)
+    assert gallery_digest(vectors.double(), ids) in known

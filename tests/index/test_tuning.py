@@ -136,3 +136,43 @@ def test_a_build_stops_at_the_deadline():
     assert 'time limit' in one.error
     (candidate,) = candidates(6000, 8, 'cosine_similarity', ['IVF64,Flat'])
     assert 0 < tuner.training_seconds(candidate) < 60
+
+
+def test_coarse_codes_are_rescored_and_others_not():
+    made = candidates(10 ** 6, 128, 'cosine_similarity')
+    rescored = {one.options['factory'] for one in made if one.options.get('rescore')}
+    assert rescored == {one.options['factory'] for one in made
+                        if 'PQ' in one.options['factory'] or 'RaBitQ' in one.options['factory']}
+    by_name = {one.options['factory']: one for one in made if one.options.get('rescore') is None}
+    assert [setting['efSearch'] for setting in by_name['HNSW32'].settings] == [
+        16, 32, 64, 128, 256, 512, 1024]
+    assert by_name['IVF1024,Flat'].settings[-1] == dict(nprobe=1024)
+
+
+def test_the_time_that_is_left_and_that_training_takes():
+    tuned = tuner()
+    tuned._rate = 1e6
+    assert tuned.seconds_left() == float('inf')
+    for factory, rows in (('IVF16,Flat', 2000), ('IVF4,Flat', 1024)):
+        assert tuned.training_seconds(Candidate(dict(factory=factory))) == pytest.approx(
+            2 * rows * int(factory[3:].split(',')[0]) * WIDTH * 10 / 1e6)
+    assert tuned.training_seconds(Candidate(dict(factory='HNSW8'))) == 0
+    tuned.train_size = 300
+    assert tuned.training_seconds(Candidate(dict(factory='IVF16,Flat'))) == pytest.approx(
+        2 * 300 * 16 * WIDTH * 10 / 1e6)
+
+
+@pytest.mark.parametrize('recalls, enough, tried', [
+    ([0.5] * 5, None, 3),  # more effort finds no more
+    ([0.1, 0.5, 0.95, 0.99], 0.9, 3), ([0.1, 0.2, 0.3, 0.4], 0.9, 2),  # at this pace it never will
+    ([0.1, 0.5, 1.0, 1.0], None, 3)])
+def test_more_thorough_settings_are_tried_while_they_may_help(recalls, enough, tried, monkeypatch):
+    tuned, given = tuner(200), iter([*recalls, *[0.95] * 9])
+
+    def measured(index, one, size=None):
+        one.recall = next(given)
+        return one
+    monkeypatch.setattr(tuned, '_measured', measured)
+    settings = tuple(dict(nprobe=number) for number in (1, 2, 3, 4, 5)[:len(recalls)])
+    made = list(tuned.trials(Candidate(dict(factory='IVF5,Flat'), settings=settings), enough))
+    assert len(made) == tried and made[0].error is None

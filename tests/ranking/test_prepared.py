@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from retrieval.ranking import as_vectors
+from retrieval.ranking.prepared import _ROW_MULTIPLE, _WHOLE_ROWS, PreparedGallery
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -46,3 +47,15 @@ def test_bad_input(values, error, says):
 def test_width():
     with pytest.raises(ValueError, match='3 columns, but 4'):
         as_vectors(np.zeros((2, 3)), width=4)
+
+
+@pytest.mark.parametrize('num_queries', [0, 1, 3, 200, 10 ** 6])
+@pytest.mark.parametrize('budget', [1, 10 ** 4, 10 ** 6])
+def test_a_tile_stays_within_its_budget(num_queries, budget):
+    gallery = PreparedGallery(torch.eye(3).repeat(7000, 1))
+    rows, columns = gallery.tiles(num_queries, budget)
+    assert 1 <= rows <= max(1, num_queries) and columns % _ROW_MULTIPLE == 0
+    assert rows * columns <= max(budget, rows * _ROW_MULTIPLE)
+    rows, columns = gallery.tiles(num_queries, budget, whole_rows=True)
+    assert columns >= 21_000 and 1 <= rows <= max(1, num_queries, _WHOLE_ROWS)
+    assert rows == 1 or rows * 21_000 <= max(2 * budget, _WHOLE_ROWS * 21_000)

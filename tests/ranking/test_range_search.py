@@ -54,3 +54,8 @@ def test_no_threshold_finds_all_but_what_is_left_out():
     mask = torch.tensor([True, True, False, True])
     found = within(torch.eye(4)[:2], torch.eye(4), -torch.inf, exclude=[[0], []], mask=mask)
     assert [rows.tolist() for _, rows in found] == [[1, 3], [1, 0, 3]]
+
+
+def test_what_may_not_be_found_is_below_every_threshold():
+    found = within(torch.eye(3), torch.eye(3), -float('inf'), mask=[True, False, True])
+    assert [sorted(rows.tolist()) for _, rows in found] == [[0, 2]] * 3

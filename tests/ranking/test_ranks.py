@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
+import pytest
 import torch
 
 from retrieval.ranking import Depth, RelevantRanks
@@ -17,3 +20,6 @@ def test_what_the_offsets_say():
     assert ranks.num_relevant.tolist() == [2, 0, 1]
     assert ranks.query.tolist() == [0, 0, 2]
     assert ranks.order.tolist() == [1, 2, 1]
+    assert ranks.precisions.tolist() == [1, 0.5, 0.5]
+    with pytest.raises(FrozenInstanceError):
+        ranks.start = 3
