@@ -111,11 +111,11 @@ def test_the_seed_reaches_every_clustering():
 
 
 def test_polysemous_training_is_left_out():
-    for factory in ('PQ4x4', 'HNSW8_PQ4'):
-        index = build(factory, 16, 'euclidean')
+    for name in ('PQ4x4', 'HNSW8_PQ4'):
+        index = build(name, 16, 'euclidean')
         skip_polysemous(index)
         core = chain(index)[-1]
-        owner = faiss.downcast_index(core.storage) if factory.startswith('HNSW') else core
+        owner = faiss.downcast_index(core.storage) if name.startswith('HNSW') else core
         assert not owner.do_polysemous_training
 
 
