@@ -36,7 +36,9 @@ def test_pictures_are_encoded_by_its_model_and_pipeline(serve, folder):
 
 def test_what_it_searches_now(serve, tmp_path):
     own, published = Gallery(torch.eye(3), list('abc')), Gallery(torch.eye(3), list('xyz'))
-    assert serve(own).latest() is None, 'the prototype of the model'
+    for published_last in (None, published):
+        found = serve(own, gallery=published_last).latest()
+        assert found is None, 'the prototype of the model'
     assert serve(gallery=published).latest() is published and serve().latest() is None
     store = GalleryStore.create(tmp_path / 's.gallery', own)
     served = serve(own, store=store)

@@ -45,7 +45,10 @@ def test_parts_of_a_query_are_added_with_their_weights(store_service):
     rows = vectors(store_service)
     query = normalize(rows['a'], dim=0) - 0.5 * normalize(rows['e'], dim=0)
     found = store_service.search([Query(id='a'), Query(id='e', weight=-0.5)])
-    assert ids(found) == ranked(store_service, query, 'ae')[0]
+    order, scores = ranked(store_service, query, 'ae')
+    assert ids(found) == order
+    assert [hit['score'] for hit in found['results']] == pytest.approx(
+        [scores[name] for name in order], abs=1e-5)
 
 
 def test_only_some_rows(store_service):

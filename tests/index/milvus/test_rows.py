@@ -83,9 +83,9 @@ def test_rows_are_sent_in_batches_and_read_back(store, memory):
 def test_pages_go_over_gaps(store, memory, monkeypatch):
     monkeypatch.setattr(memory, 'embedded', False)
     monkeypatch.setattr(module, '_PAGE_ROWS', 3)
-    store.remove([4, 5, 6, 7, 8, 9])
-    assert read_table(memory, store.own).ids.names == [*names(4), *names(2, 10)]
-    assert read_table(memory, store.own).serials == [0, 1, 2, 3, 10, 11]
+    store.remove([3, 4, 6, 7, 8, 9])
+    assert read_table(memory, store.own).ids.names == [*names(3), *names(1, 5), *names(2, 10)]
+    assert read_table(memory, store.own).serials == [0, 1, 2, 5, 10, 11]
 
 
 def test_what_is_written_again_keeps_its_row(store, memory):
@@ -116,6 +116,10 @@ def test_rows_that_another_process_changed(store, memory):
     store.remove([12])
     store.write(VECTORS[:1], ['newer'], as_columns(dict(label=[1], split=['x']), 1, None))
     assert not other.is_current(), 'as many, and others'
+    other.forget_rows()
+    assert len(other.rows()) == 13 and other.is_current()
+    store.remove([3])
+    assert not other.is_current(), 'the same end, and fewer'
 
 
 @pytest.mark.parametrize(('wanted', 'declared', 'says'), [
