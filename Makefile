@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 3
 # A file stays in one worker, for what its tests share; files go in order, the slow ones first; a worker has one thread.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 MILVUS_TESTS := -k 'not Faiss and not Exact and not OfThePage' tests/index/milvus tests/index/test_contract.py tests/retrievers/test_milvus_gallery.py
 INSTALL_INPUTS := setup.cfg setup.py $(wildcard requirements/*.txt) retrieval/compat.py
 
-.PHONY: demo test test-slow test-milvus test-milvus-slow attack mutants coverage lint check-newest check-oldest test-matrix benchmark clean
+.PHONY: demo test test-slow test-milvus test-milvus-slow attack mutants coverage lint check-newest check-oldest test-matrix benchmark gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -71,6 +71,10 @@ $(STAMP): $(INSTALL_INPUTS)
 # Ours against every peer; writes docs/benchmarks.md. On an idle machine.
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/table.py
+
+# The tests and comparisons that want a GPU, in nine minutes; without one a line says so.
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) .venv-newest* .venv-oldest* build dist *.egg-info

@@ -12,7 +12,8 @@ features of the default encoder as they are; ``linear`` a projection to 256 that
 as `train_on_embeddings --epochs 20` does; ``tuned`` the config as it stands, after its last epoch
 (its best one would be chosen by the classes that it is measured on), and ``start`` the same before
 the first. Printed are the median and the range over the seeds, and the seconds of processor time
-that the training took without its validations, and that one step took; ``--out`` has MAP@R too.
+that the training took without its validations, and that one step took; ``--out`` has MAP@R too, and
+what stands there is not run again, so that the same command goes on where it was ended.
 """
 from __future__ import annotations
 
@@ -126,14 +127,22 @@ def main() -> None:
     arguments.add_argument('--config', default=CONFIG)
     arguments.add_argument('--epochs', type=int)
     arguments.add_argument('--threads', type=int, default=1)
-    arguments.add_argument('--out', type=Path, help='add each run to this file, a line of JSON')
+    arguments.add_argument('--out', type=Path, help='add each run to this file, a line of JSON, '
+                           'and take those from it that it has')
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
     sets = given.sets or sorted(path.name for path in given.folder.iterdir()
                                 if path.is_dir() and path.name != 'downloads')
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
+    kept = {}
+    if given.out is not None and given.out.exists():
+        lines = map(json.loads, given.out.read_text().splitlines())
+        kept = {(run.pop('set'), run.pop('seed')): run for run in lines}
     with tempfile.TemporaryDirectory() as scratch:
         for seed, name in product(given.seeds, sets):
+            if (name, seed) in kept:
+                runs[name].append(kept[name, seed])
+                continue
             parts = [configured(given.config, given.folder / name, seed, Path(scratch, name),
                                 given.epochs) for _ in range(2)]
             run = {**linear(parts[0], Path(scratch, name)), **tuned(parts[1])}

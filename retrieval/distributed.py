@@ -100,6 +100,23 @@ class Meeting:
         if self._group is not None:
             dist.barrier(group=self._group)
 
+    def agree(self, failure: Exception | None) -> None:
+        """Return where no process has failed.
+
+        Raises:
+            Exception: ``failure``, this process's own.
+            ValueError: another process has failed; the message is its error's.
+        """
+        said: list[str | None] = [None if failure is None else str(failure)]
+        if self._group is not None:
+            said *= world_size()
+            dist.all_gather_object(said, said[0], group=self._group)
+        if failure is not None:
+            raise failure
+        for number, message in enumerate(said):
+            if message is not None:
+                raise ValueError(f'Process {number} has failed: {message}')
+
     def from_first(self, value: Any = None) -> Any:
         """The first process's ``value``, a small Python object, on every process."""
         if self._group is None:

@@ -204,8 +204,9 @@ class Neighbors:
     def ids(self) -> list[list[str]]:
         """The ids of the results, a list for each query."""
         if self.gallery_ids is None:
-            return [[str(i) for i in row[row >= 0].tolist()] for row in self.indices]
-        return [[str(self.gallery_ids[i]) for i in row[row >= 0].tolist()] for row in self.indices]
+            return [[str(i) for i in row if i >= 0] for row in self.indices.tolist()]
+        return [[str(self.gallery_ids[i]) for i in row if i >= 0]
+                for row in self.indices.tolist()]
 
     def row(self, query: int) -> tuple[Tensor, Tensor]:
         """The scores and indices of one query, ``(n,)`` each, without filling."""

@@ -4,6 +4,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from retrieval.distributed import (
+    Meeting,
     all_gather_rows,
     all_gather_with_gradient,
     first_of_each,
@@ -57,6 +58,10 @@ def process(number, world, path):
     check_gradient(number, world)
     mask = all_gather_rows(torch.tensor([True] * number + [False]))
     assert mask.tolist() == [one for n in range(world) for one in [True] * n + [False]]
+    meeting = Meeting()
+    meeting.agree(None)
+    with pytest.raises(OSError if number == 1 else ValueError, match='disk of 1'):
+        meeting.agree(OSError('disk of 1') if number == 1 else None)
     leave_group()
 
 

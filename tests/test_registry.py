@@ -56,10 +56,9 @@ def test_importing_the_package_pulls_in_no_runner():
     assert done.stdout.strip() == 'False', done.stderr
 
 
-@pytest.mark.parametrize('module', ['timm', 'torchvision'])
-def test_what_broke_beside_a_cpu_torch_imports(module):
-    done = run(f'import retrieval.registry\nimport {module}\nprint({module}.__name__)')
-    assert done.stdout.strip() == module, done.stderr
+def test_what_broke_beside_a_cpu_torch_imports():
+    done = run('import retrieval.registry\nimport torchvision, timm\nprint(timm.__name__)')
+    assert done.stdout.strip() == 'timm', done.stderr
 
 
 def test_a_part_of_mmpretrain_without_mmpretrain(monkeypatch):

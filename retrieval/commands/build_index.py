@@ -8,6 +8,7 @@ from typing import Any
 from ..config.options import ReadOptions
 from .command_line import CommandParser, Outcome, reports_errors
 
+_TOGETHER = 2 ** 16  # rows that are added between two steps of the bar
 _OF_FAISS = ('factory', 'search_parameters', 'train_size', 'rescore', 'rescore_factor',
              'rescore_dtype', 'on_disk')
 
@@ -55,11 +56,20 @@ def main(argv: Sequence[str]) -> Outcome:
     arguments = parser().parse_args(argv)
     from ..gallery import Gallery
     from ..index import gallery_digest
+    from ..progress import progress_bar
 
     index = build(index_config(arguments))
     gallery = Gallery.load(arguments.gallery)
     start = time.perf_counter()
-    index.add(gallery.embeddings, gallery.ids)
+    with progress_bar('Building', len(gallery), 'row') as bar:
+        if hasattr(index, 'train'):  # by all rows, before a part of them is added
+            index.train(gallery.embeddings)
+        # another one trains itself by the first rows that it gets
+        together = _TOGETHER if hasattr(index, 'train') else len(gallery)
+        for first in range(0, len(gallery), together):
+            rows = slice(first, first + together)
+            index.add(gallery.embeddings[rows], gallery.ids[rows])
+            bar.update(len(gallery.ids[rows]))
     index.gallery_digest = gallery_digest(gallery.embeddings, gallery.ids)
     index.save(arguments.out)
     seconds = time.perf_counter() - start

@@ -19,6 +19,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from ..config.options import ReadOptions
+from ..progress import showing
 
 # Threads of OpenMP that wait for each other sleep instead of spinning, which beside another busy
 # process takes the time from those that work: a step of 1.2 s took 5 s. Read when torch is loaded.
@@ -93,6 +94,7 @@ def reports_errors(command: Callable[[Sequence[str]], Outcome | None]) -> Callab
     - Ctrl-C is one line and status 130; what knows how far it has come says so as the
       interruption's message.
     - Warnings of the libraries beneath, which a user can do nothing about, are not shown.
+    - Work that turns out long has a bar, where somebody watches.
 
     A process group that the command joined is left at its end, and a process that has nothing left
     to do but to end ends without the destructors of C++: with torch 2.13 they abort one process in
@@ -106,7 +108,8 @@ def reports_errors(command: Callable[[Sequence[str]], Outcome | None]) -> Callab
         try:
             arguments = list(map(with_home, sys.argv[1:] if argv is None else argv))
             refuse_special_files(arguments)
-            with _interruptible(argv is None), _quiet(), _answering(any(map(_is_json, arguments))):
+            with _interruptible(argv is None), _quiet(), showing(), \
+                    _answering(any(map(_is_json, arguments))):
                 start, unmet = time.perf_counter(), None
                 try:
                     outcome = command(arguments)
@@ -204,20 +207,24 @@ def _answering(as_json: bool) -> Iterator[None]:
 def _interruptible(whole_process: bool) -> Iterator[None]:
     """Inside, in a process that is one command, Ctrl-C interrupts that and not the workers, which
     it ends itself; they would end first, as if something had killed them. An interruption that
-    falls where Python ignores exceptions, as in what runs after a fork, comes again.
+    falls where Python ignores exceptions, as in what runs after a fork, comes again; and what was
+    interrupted half-built, such as a dataloader, may fail at its end without a word.
     """
     if not whole_process or threading.current_thread() is not threading.main_thread():
         yield
         return
     process, unraisable, uncaught = os.getpid(), sys.unraisablehook, sys.excepthook
+    interrupted = threading.Event()
 
     def interrupt(number: int, frame: Any) -> None:
+        interrupted.set()
         if os.getpid() == process:
             raise KeyboardInterrupt
 
     def again(ignored: sys.UnraisableHookArgs) -> None:
         if not isinstance(ignored.exc_value, KeyboardInterrupt):
-            unraisable(ignored)
+            if not interrupted.is_set():
+                unraisable(ignored)
         elif os.getpid() == process:
             threading.Timer(0.05, _thread.interrupt_main).start()
 
@@ -231,7 +238,9 @@ def _interruptible(whole_process: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook, sys.excepthook = unraisable, uncaught
+        if not interrupted.is_set():  # else the process ends
+            sys.unraisablehook = unraisable
+        sys.excepthook = uncaught
         signal.signal(signal.SIGINT, before)
 
 

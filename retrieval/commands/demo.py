@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
     from ..runs.config import build_runner, load_config
+    from ..runs.training import test as tested
     from ..runs.training import train
 
     start = time.monotonic()
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> Outcome:
     runner = build_runner(config, 'none')
     results = baselines(runner)
     train(runner)
-    trained = runner.test()
+    trained = tested(runner)
     results['trained'] = {name: round(float(trained[f'embedding/{name}']), 2) for name in METRICS}
     checkpoint = out / 'trained.pth'
     runner.save_checkpoint(str(out), checkpoint.name, save_optimizer=False,

@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> Outcome:
     if arguments.fill_index:
         check_database(model)
     outcome = dump(model, config, str(checkpoint), arguments.out, dtype=arguments.dtype,
-                   shard_rows=arguments.shard_rows, resume=arguments.resume)
+                   shard_rows=arguments.shard_rows, resume=arguments.resume,
+                   keep_parts=arguments.fill_index)
     if arguments.fill_index:
         fill_database(model, arguments.out)
     return outcome
@@ -94,13 +95,17 @@ def check_database(model: Any) -> None:
 
 
 def fill_database(model: Any, out: str) -> None:
-    """Put a gallery that all processes have written into the database of the model's index."""
+    """Put a gallery that all processes have written into the database of the model's index; each
+    writes its share. What a kill left of the same rows there is gone on with.
+    """
     from ..distributed import all_gather_list, rank
+    from ..retrievers.encoded_parts import PartsFolder
     all_gather_list([])  # it is there when the first process has got so far
     model.search_in(out)
     model.prepare_prototype()
     with closing(model.holder.index) as index:
         if rank() == 0:
+            PartsFolder.of(out).remove()
             print(f'{len(index)} rows in {index!r}')
 
 
@@ -119,7 +124,7 @@ def dump(model: Any, config: Any, checkpoint: str, out: str, **options: Any) -> 
     """Write the gallery, with the config that searches it as data, and beside it the whole config.
 
     Args:
-        options: ``dtype``, ``shard_rows`` and ``resume`` of :func:`dump_in_parts`.
+        options: ``dtype``, ``shard_rows``, ``resume`` and ``keep_parts`` of :func:`dump_in_parts`.
 
     Returns:
         What was written, on the first process.

@@ -19,6 +19,8 @@ def parser() -> argparse.ArgumentParser:
                            'the name of the folder or table, here)')
     arguments.add_argument('--path', metavar='COLUMN', help='of a table, the column of the paths')
     arguments.add_argument('--label', metavar='COLUMN', help='of a table, that of the labels')
+    arguments.add_argument('--data-root', metavar='FOLDER', help='of a table, where its relative '
+                           'paths start (default: its own folder)')
     arguments.add_argument('--test-share', type=float, default=0.5, metavar='SHARE',
                            help='of the classes that are kept for testing (default: 0.5)')
     return arguments
@@ -38,7 +40,8 @@ def main(argv: Sequence[str]) -> Outcome:
     if out.suffix != '.py':
         raise ValueError(f'A config is a Python file: name it .py, not {str(out)!r}.')
     table = out.with_suffix('.csv').resolve()
-    made = propose(source, str(table), arguments.path, arguments.label, arguments.test_share)
+    made = propose(source, str(table), arguments.path, arguments.label, arguments.test_share,
+                   arguments.data_root)
     for file in (out, *([table] if made.table is not None else [])):
         if file.exists():
             raise FileExistsError(f'There is {str(file)!r} already, and it is not written over: '

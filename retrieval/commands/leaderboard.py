@@ -62,12 +62,14 @@ def main(argv: Sequence[str]) -> Outcome:
     there = benchmarks_there(arguments.data_root, arguments.benchmarks)
     named = {name: named_model(None, encoder=name, trust=arguments.trust)
              for name in arguments.encoders}
-    out, failed = Path(arguments.out), []
+    out = Path(arguments.out)
+    measured: list[str] = []
+    left_out: list[str] = []
     for name, (config, checkpoint) in named.items():
         try:
             model = build_retriever(config, checkpoint)
         except (OSError, ImportError, ValueError) as error:
-            failed.append(f'{name}: {error}')
+            left_out.append(f'{name}: {error}')
             continue
         pipeline = test_pipeline(config)
         model.search_in(pipeline=pipeline)
@@ -80,20 +82,23 @@ def main(argv: Sequence[str]) -> Outcome:
                     entry = measure(model, name, benchmark, root, pipeline,
                                     out / 'embeddings' / cache_name(name), arguments.num_workers)
                 except (OSError, ValueError) as error:
-                    failed.append(f'{name} on {benchmark.name}: {error}')
+                    left_out.append(f'{name} on {benchmark.name}: {error}')
                     continue
                 write_entry(entry, path)
                 _write_table(out)
             first = next(iter(entry.metrics))
             print(f'{name} on {benchmark.name}: {first} {entry.text(first)}', flush=True)
-    if (out / 'results').is_dir():
+            measured.append(name)
+    if left_out and not measured:
+        raise ValueError('Nothing was measured. ' + ' '.join(left_out))
+    if measured:
         _write_table(out)
         print(out / 'leaderboard.md')
-    if failed:
-        print('\n'.join(f'left out: {one}' for one in failed), file=sys.stderr)
-        raise SystemExit(2)
-    return dict(files=[out / 'leaderboard.md'] if there else [], encoders=list(named),
-                benchmarks=[benchmark.name for benchmark, _ in there])
+    for one in left_out:
+        print(f'left out: {one}', file=sys.stderr)
+    return dict(files=[out / 'leaderboard.md'] if measured else [],
+                encoders=list(dict.fromkeys(measured)),
+                benchmarks=[benchmark.name for benchmark, _ in there], left_out=left_out)
 
 
 def _write_table(out: Path) -> None:

@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> Outcome:
     arguments = parser().parse_args(argv)
     from ..checks import whole_number
     from ..gallery import Gallery, GalleryStore, switch
+    from ..progress import progress_bar
     from ..retrievers import build_retriever
     from ..retrievers.model_change import in_order_of
     from ..runs.carried_config import carried
@@ -65,17 +66,24 @@ def main(argv: Sequence[str]) -> Outcome:
         left = left[:whole_number('--rows', arguments.rows)]
     source = dict(settings=carried(config), checkpoint=checkpoint and str(
         Path(checkpoint).resolve()))
-    begun = len(done & set(old.ids))
-    for start in range(0, len(left), _TOGETHER):
-        rows = _encoded(model, pictures, left[start:start + _TOGETHER], old, source)
-        if store is None:
-            store = GalleryStore.create(arguments.new, rows)
-        else:
-            store.append(rows)
-        reached = begun + min(len(left), start + _TOGETHER)
-        print(f'{reached:,} of {len(old):,} ({reached / len(old):.0%}) encoded', flush=True)
+    reached = len(done & set(old.ids))
+    with progress_bar('Encoding', len(left)) as bar:
+        try:
+            for start in range(0, len(left), _TOGETHER):
+                ids = left[start:start + _TOGETHER]
+                rows = _encoded(model, pictures, ids, old, source, bar)
+                if store is None:
+                    store = GalleryStore.create(arguments.new, rows)
+                else:
+                    store.append(rows)
+                reached += len(ids)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f'{reached:,} of {len(old):,} are encoded and kept in {arguments.new}: the same '
+                'call goes on.' if reached else '') from None
     if store is None:
         raise ValueError(f'{arguments.old!r} is empty: there is nothing to migrate.')
+    print(f'{reached:,} of {len(old):,} ({reached / len(old):.0%}) encoded')
     new = store.load()
     _report(old, new)
     missing = len(old) - int((new.ids.find(old.ids) >= 0).sum()) - len(new.skipped)
@@ -119,7 +127,8 @@ def _pictures(old: Any, arguments: argparse.Namespace, pipeline: Any) -> Any:
     return found
 
 
-def _encoded(model: Any, pictures: Any, ids: list[str], old: Any, source: dict[str, Any]) -> Any:
+def _encoded(model: Any, pictures: Any, ids: list[str], old: Any, source: dict[str, Any],
+             bar: Any) -> Any:
     """The rows of some ids with the old gallery's columns."""
     from mmengine.dataset import pseudo_collate
     from torch.utils.data import DataLoader
@@ -133,7 +142,7 @@ def _encoded(model: Any, pictures: Any, ids: list[str], old: Any, source: dict[s
         raise FileNotFoundError(f'{len(unknown)} pictures of the gallery are not in its dataset '
                                 f'any more, such as {unknown[0]!r}.')
     some = pictures.get_subset([place[name] for name in ids])
-    found = encode(model, DataLoader(some, batch_size=32, collate_fn=pseudo_collate), None)
+    found = encode(model, DataLoader(some, batch_size=32, collate_fn=pseudo_collate), bar)
     rows = old.subset(old.find(list(found.ids)))
     return Gallery(found.embeddings, found.ids, rows.labels, rows.label_names, rows.metadata,
                    model.fingerprint(some), source, found.skipped, model.similarity_name)

@@ -61,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--cut', metavar='auto|SHARE', help='leave out what does not match, '
                            'without labels: each query has a threshold of its own, from the scores '
                            'that the gallery gives it. auto: where fewer than one result that does '
-                           'not match is to be expected; a share such as 0.05: so many of the '
-                           'queries without a match get a result all the same')
+                           'not match is to be expected; a share such as 0.05: at most so many '
+                           'of the queries without a match get a result')
     arguments.add_argument('--beside', metavar='NEW', help='the store of a migration that is not '
                            'done: its rows, and those that only the gallery has, in one ranking')
     arguments.add_argument('--ignore-fingerprint', action='store_true',

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..progress import showing
 from .command_line import CommandParser, answer, reports_errors
 from .folders import (
     add_folder_options,
@@ -105,7 +106,12 @@ def main(argv: Sequence[str]) -> None:
         server = uvicorn.Server(uvicorn.Config(
             app, log_level='warning', access_log=False, server_header=False,
             timeout_keep_alive=15, limit_concurrency=512, timeout_graceful_shutdown=5))
-        server.run([listening])
+        try:
+            with showing(False):  # of nobody's in particular
+                server.run([listening])
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt('The server has ended; what it was given is kept in '
+                                    f'{service.source.state}.') from None
         if follower is not None:
             follower.join(5)
 

@@ -52,6 +52,7 @@ def main(argv: Sequence[str]) -> Outcome:
     from ..retrievers import check_encoder, read_state_dict
     from ..runs.config import build_runner
     from ..runs.named_model import named_model
+    from ..runs.training import test as tested
 
     config, checkpoint = named_model(
         arguments.config, arguments.checkpoint, options=arguments.cfg_options,
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> Outcome:
                   read_state_dict(str(checkpoint)), str(checkpoint))
     files = [arguments.out] if arguments.out else []
     if arguments.report is None:
-        metrics = runner.test()
+        metrics = tested(runner)
     else:
         run, metrics = run_of_test(runner, str(checkpoint))
         if rank() == 0:

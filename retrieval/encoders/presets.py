@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..registry import nearest_names
-from .backbones.default import DEFAULT_ENCODER, DEFAULT_PIPELINE, DEFAULT_PREPROCESSOR
+from .backbones.default import DEFAULT_ENCODER, DEFAULT_PREPROCESSOR, lite_pipeline
 from .backbones.huggingface import (
     check_installed,
     is_transformers_folder,
@@ -76,7 +76,9 @@ WORD_PRESETS: dict[str, WordPreset] = {
     'siglip2-large': _siglip2('large', 16, 256, 1024, 4096, 24, 16),
     'siglip2-so400m': _siglip2('so400m', 14, 224, 1152, 4304, 27, 16),
 }
-#: The default encoder, whose weights are a package.
+#: Those whose weights are packages, and the pixels that they were trained at.
+PACKAGED: dict[str, int] = {
+    'efficientnet-lite0': 224, 'efficientnet-lite1': 240, 'efficientnet-lite2': 260}
 DEFAULT_NAME = 'efficientnet-lite0'
 
 
@@ -89,8 +91,8 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
     518 of its last training steps.
 
     Args:
-        name: one of :data:`PRESETS` or :data:`WORD_PRESETS`, ``'efficientnet-lite0'``, any trained
-            model of timm, such as ``'mobilenetv3_large_100.ra_in1k'``, or a vision model of
+        name: one of :data:`PACKAGED`, :data:`PRESETS` or :data:`WORD_PRESETS`, any trained model
+            of timm, such as ``'mobilenetv3_large_100.ra_in1k'``, or a vision model of
             transformers: its name on the hub (``'facebook/dinov2-with-registers-small'``), or the
             folder of ``save_pretrained``.
         checkpoint: a local file with the weights, in the place of fetching them; of an encoder of
@@ -100,8 +102,8 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         Three configs, from which nothing is built or fetched yet.
 
     Raises:
-        ValueError: no encoder of that name (the nearest are named), or a checkpoint for the
-            default encoder, whose weights are a package, or for a model of transformers.
+        ValueError: no encoder of that name (the nearest are named), or a checkpoint for one
+            whose weights are a package, or for a model of transformers.
         ConnectionError: a model of transformers is on the hub, which is not reached.
 
     Example:
@@ -109,10 +111,12 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         >>> encoder['backbone']['model_name'], preprocessor['mean'][0], pipeline[2]['crop_size']
         ('resnet50.a1_in1k', 123.675, (224, 224))
     """
-    if name == DEFAULT_NAME:
+    if name in PACKAGED:
         if checkpoint is not None:
             raise ValueError(f'The weights of {name!r} are a package: leave the checkpoint out.')
-        return dict(DEFAULT_ENCODER), dict(DEFAULT_PREPROCESSOR), list(DEFAULT_PIPELINE)
+        packaged = dict(type=f'retrieval.EfficientNetLite{name[-1]}')
+        return (dict(DEFAULT_ENCODER, backbone=packaged), dict(DEFAULT_PREPROCESSOR),
+                lite_pipeline(PACKAGED[name]))
     if name in WORD_PRESETS:
         return _of_words(WORD_PRESETS[name], checkpoint)
     name = name.removeprefix('timm/')  # where the hub has timm's weights
@@ -129,7 +133,7 @@ def preset(name: str, checkpoint: str | None = None) -> tuple[dict[str, Any], di
         with suppress(RuntimeError):  # no weights of that tag
             trained = timm.get_pretrained_cfg(model_name)
     if trained is None:
-        short = [DEFAULT_NAME, *PRESETS, *WORD_PRESETS]
+        short = [*PACKAGED, *PRESETS, *WORD_PRESETS]
         near = nearest_names(name, short) or nearest_names(name, timm.list_pretrained())
         asked = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
         raise ValueError(f'There is no pretrained encoder {name!r}.{asked} The short names are '

@@ -30,7 +30,9 @@ from .verification import (
 CRITERIA = ('false_match_rate', 'precision', 'f1')
 METHODS = ('platt', 'isotonic')
 RANKS = (5, 30)
-_OF_BEST = 0.5  # of the best result's evidence that another match needs: a sure one stands alone
+_OF_BEST = 0.4  # of the best result's evidence that another match needs: a sure one stands alone
+TAIL_SHARE = 0.5  # of the mean of a query's own tail is taken from its scores
+_EVEN = 2.  # evidence at which a result is as likely a match as none, in five sets of pictures
 _FEWEST = 3  # results for each that is passed over, else a tail is not fitted
 _FORMAT = 'retrieval.MatchCalibration'
 
@@ -46,15 +48,14 @@ class MatchCalibration:
             row is known.
         method: ``'platt'`` or ``'isotonic'``, or None where there are no probabilities; or
             ``'tail'``: every query has a threshold of its own, from the scores of its ranking.
-        slope, offset: of Platt's sigmoid, ``1 / (1 + exp(-(slope * score + offset)))``.
+        slope, offset: of Platt's sigmoid, ``1 / (1 + exp(-(slope * score + offset)))``; with
+            ``method='tail'``, of the evidence.
         knots: of the isotonic function, ``(score, probability)``, both rising; between them it is
             linear, and outside it stays as at the ends.
         similarity: the name of the similarity that the scores are of.
         measured: what the threshold did to the pairs that it was chosen on.
         ranks: of ``'tail'``: how many first results are passed over, since they may match, and up
             to which one the results are taken for such that do not.
-        location, scale: of ``'tail'``: what is taken from the evidence, and what it is then
-            divided by.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -74,12 +75,9 @@ class MatchCalibration:
     similarity: str = 'cosine_similarity'
     measured: dict[str, Any] = field(default_factory=dict)
     ranks: tuple[int, int] = RANKS
-    location: float = 0.
-    scale: float = 1.
 
     def __post_init__(self) -> None:
         numbers = [self.threshold, *self.class_thresholds.values(), self.slope, self.offset,
-                   self.location, self.scale,
                    *(value for knot in self.knots for value in knot)]
         if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise ValueError('The thresholds and parameters of a calibration must be finite '
@@ -88,9 +86,12 @@ class MatchCalibration:
             raise ValueError(unknown_name('method of calibration', self.method,
                                           (*METHODS, 'tail')))
         first, last = (whole_number('ranks', rank) for rank in self.ranks)
-        if last < _FEWEST * first or self.scale <= 0:
+        if last < _FEWEST * first:
             raise ValueError(f'ranks must be (first, last), the last at least {_FEWEST} times the '
-                             f'first, and scale above 0; got {(first, last)} and {self.scale}.')
+                             f'first; got {(first, last)}.')
+        if self.method == 'tail' and self.slope <= 0:
+            raise ValueError(f'The evidence must rise with the score: slope above 0; got '
+                             f'{self.slope}.')
         self.ranks = (first, last)
         self.knots = [(float(score), float(share)) for score, share in self.knots]
         if self.method == 'isotonic' and (not self.knots or self.knots != sorted(self.knots)):
@@ -109,16 +110,16 @@ class MatchCalibration:
     def of_query(self, scores: Sequence[float] | np.ndarray) -> MatchCalibration:
         """The calibration for one query: itself, but for ``method='tail'``.
 
-        There, an exponential tail (the generalised Pareto one with shape 0) is fitted to the
-        query's results behind the first few: the scores at ranks r fall on a line over log r
-        (Kratz and Resnick, "The QQ-estimator and heavy tails", 1996). It says how many results
-        that do not match are to be expected at a score or above, as the E-value of a sequence
-        search does (Karlin and Altschul, PNAS 1990). Minus the logarithm of that number is the
-        evidence for a match; that a query's own nearest non-matches set the scale is what score
-        normalisation by a cohort does for speakers (Matejka et al., Interspeech 2017). The
-        probability is the logistic function of the evidence: one half where one result that does
-        not match is expected. A match needs half of the best result's evidence too: beside a sure
-        one, what is hardly better than chance is none.
+        There, the mean score of the query's results behind the first few, which hardly match,
+        says how near is to it what does not match. Half of that is taken from its scores: all of it
+        is what score normalisation by a cohort does for speakers (Matejka et al., "Analysis of
+        score normalization in multilingual speaker recognition", Interspeech 2017), and takes too
+        much, since what matches is no nearer to a query that much is near to. ``slope`` and
+        ``offset`` make evidence of it: minus the logarithm of the number of results that do not
+        match that are to be expected at the score or above, as the E-value of a sequence search
+        (Karlin and Altschul, PNAS 1990). The probability is the logistic function of the evidence
+        less 2. A match needs two fifths of the best result's evidence too: beside a sure one, what
+        is hardly better than chance is none.
 
         Args:
             scores: of the query's results, the highest first; :attr:`depth` of them are read.
@@ -130,20 +131,40 @@ class MatchCalibration:
             ValueError: there are too few results to say what does not match.
 
         Example:
-            >>> tail = MatchCalibration(0., method='tail')
-            >>> scores = [.9, *(.5 - .05 * math.log(rank) for rank in range(1, 40))]
-            >>> own = tail.of_query(scores)
-            >>> own.is_match(.9), own.is_match(.5), round(own.probability(.6), 2)
-            (True, False, 0.86)
+            >>> tail = MatchCalibration(0., method='tail', slope=20., offset=-8.)
+            >>> own = tail.of_query([.9, *(.6 - .01 * rank for rank in range(40))])
+            >>> own.is_match(.9), own.is_match(.6), round(own.probability(.9), 2)
+            (True, False, 0.96)
         """
         if self.method != 'tail':
             return self
         values = np.asarray(scores, dtype=np.float64)[None]
-        slope, offset = (float(part[0]) for part in tail_lines(values, self.ranks))
-        slope, offset = slope / self.scale, (offset - self.location) / self.scale
-        bar = max(self.threshold, _OF_BEST * (slope * float(values[0, 0]) + offset))
-        return MatchCalibration((bar - offset) / slope, method='platt', slope=slope,
-                                offset=offset, similarity=self.similarity)
+        offset = float(self.evidence(values, np.zeros(1))[0])
+        best = self.slope * float(values[0, 0]) + offset
+        bar = max(self.threshold, _OF_BEST * best) if best > 0 else self.threshold
+        return MatchCalibration((bar - offset) / self.slope, method='platt', slope=self.slope,
+                                offset=offset - _EVEN, similarity=self.similarity)
+
+    def evidence(self, scores: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+        """The evidence for matches, with ``method='tail'``.
+
+        Args:
+            scores: ``(Q, n)`` float64 of the queries' results, each row falling.
+            of: ``(Q,)`` scores; each query's first by default.
+
+        Returns:
+            The evidence ``(Q,)`` of these scores.
+
+        Raises:
+            ValueError: there are too few results to say what does not match.
+
+        Example:
+            >>> tail = MatchCalibration(0., method='tail', slope=20., offset=-8.)
+            >>> float(tail.evidence(np.array([[.9, *[.5] * 29]]))[0])
+            5.0
+        """
+        chosen = scores[:, 0] if of is None else of
+        return self.slope * (chosen - TAIL_SHARE * tail_means(scores, self.ranks)) + self.offset
 
     def _check_flat(self) -> None:
         if self.method == 'tail':
@@ -206,10 +227,9 @@ class MatchCalibration:
         """Write the calibration as JSON, under a temporary name first."""
         content = {'format': _FORMAT, 'version': 1, **asdict(self)}
         if self.method == 'tail':
-            content['version'] = 2
+            content['version'] = 3
         else:  # as earlier releases read it
-            for name in ('ranks', 'location', 'scale'):
-                del content[name]
+            del content['ranks']
         write_json(path, content)
 
     @classmethod
@@ -226,7 +246,11 @@ class MatchCalibration:
             content = json.loads(Path(path).read_text(encoding='utf-8'))
             if not isinstance(content, dict) or content.pop('format', None) != _FORMAT:
                 raise ValueError('it holds something else')
-            if content.pop('version', None) not in (1, 2):
+            version = content.pop('version', None)
+            if version == 2:
+                raise ValueError('an earlier release wrote it, which cut otherwise: calibrate '
+                                 'again')
+            if version not in (1, 3):
                 raise ValueError('it was written by a later release')
             return cls(**content)
         except (ValueError, TypeError, AttributeError) as error:
@@ -235,9 +259,8 @@ class MatchCalibration:
                              ) from error
 
 
-def tail_lines(scores: np.ndarray,
-               ranks: tuple[int, int] = RANKS) -> tuple[np.ndarray, np.ndarray]:
-    """The evidence for a match as a line over the score, for each query.
+def tail_means(scores: np.ndarray, ranks: tuple[int, int] = RANKS) -> np.ndarray:
+    """The mean score of the results behind the first few, for each query.
 
     Args:
         scores: ``(Q, n)`` float64, each row falling.
@@ -245,29 +268,20 @@ def tail_lines(scores: np.ndarray,
             few are read.
 
     Returns:
-        Slopes and offsets ``(Q,)``; ``slope * score + offset`` is minus the logarithm of the
-        number of non-matches that are to be expected at the score or above.
+        Means ``(Q,)``.
 
     Raises:
         ValueError: there are fewer than three times the first rank of results.
 
     Example:
-        >>> slope, offset = tail_lines(-np.log(np.arange(1, 41) - 0.5)[None])
-        >>> abs(slope.item() - 1) < 1e-9, abs(offset.item()) < 1e-9
-        (True, True)
+        >>> float(tail_means(np.arange(40., 0, -1)[None])[0])  # of the results 6 to 30
+        23.0
     """
     first, last = ranks[0], min(ranks[1], scores.shape[-1])
     if last < _FEWEST * first:
         raise ValueError(f'There are {last} results, and to say what does not match takes '
                          f'{_FEWEST * first} at least: search more pictures.')
-    evidence = -np.log(np.arange(first, last) + 0.5)  # of the scores at these ranks
-    part = scores[:, first:last]
-    apart = evidence - evidence.mean()
-    mean = part.mean(1)
-    spread = (part - mean[:, None]) @ apart / (apart @ apart)  # of a score, for 1 of evidence
-    # equal scores have no tail: whatever is above them is beyond it
-    slope = 1 / np.maximum(spread, 1e-9 * np.maximum(1, np.abs(mean)))
-    return slope, evidence.mean() - slope * mean
+    return scores[:, first:last].mean(1)
 
 
 def calibrate(embeddings: Any, labels: Any, criterion: str = 'f1', target: float | None = None,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import real_number, whole_number
+from ..progress import counted
 from ..ranking import TILE_BUDGET, PreparedGallery, RowSets, as_vectors, topk
 from ..similarity import Similarity, SimilarityFn
 from .metrics import metric
@@ -141,7 +142,8 @@ def pairs_within(embeddings: Any, labels: Any,
     counter = _Counter()
     vectors, everyone = gallery.own_queries(), RowSets.from_labels(codes[chosen], codes)
     height, width = gallery.tiles(len(chosen), TILE_BUDGET, whole_rows=True)
-    for start in range(0, len(chosen), height):
+    starts = range(0, len(chosen), height)
+    for start in counted('Ranking', starts, len(starts), 'block'):
         queries = chosen[start:start + height]
         scores = gallery.scores(vectors[queries])
         matching = torch.zeros_like(scores, dtype=torch.bool)

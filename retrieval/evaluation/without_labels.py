@@ -11,11 +11,11 @@ from ..checks import real_number
 from ..ranking import as_vectors, topk
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
-from .calibration import RANKS, MatchCalibration, tail_lines
+from .calibration import RANKS, TAIL_SHARE, MatchCalibration, tail_means
 
 UNLABELLED_CRITERIA = ('expected', 'no_match', 'coverage')
 _TARGETS = {'expected': 1., 'no_match': 0.05, 'coverage': 0.95}
-_BOUND = 1.5  # of the first results that hardly match: four fifths of those that do not are below
+_BOUND = 0.5  # of the first results that hardly match: more than half of the others are below
 _LOWEST = 0.05
 _FEWEST_BELOW = 10
 
@@ -28,12 +28,11 @@ def calibrate_without_labels(
         seed: int = 0) -> MatchCalibration:
     """A calibration of a gallery of which nobody knows what matches.
 
-    The evidence of a result is that of :meth:`MatchCalibration.of_query`. The first results that
-    do not match have an evidence that falls as Gumbel's distribution says, where the tail is
-    exponential; in real galleries it is a little wider or narrower, and moved. Both are read from
-    the gallery's rows, each searched among the others: from the lower part of their first
-    results, where hardly any matches (Efron, "Large-scale simultaneous hypothesis testing: the
-    choice of a null hypothesis", 2004).
+    The evidence of a result is that of :meth:`MatchCalibration.of_query`. It is read from the
+    gallery's rows, each searched among the others: from the tails of their rankings, and then
+    from the lower part of their first results, where hardly any matches (Efron, "Large-scale
+    simultaneous hypothesis testing: the choice of a null hypothesis", 2004): the first results
+    that do not match are distributed as Gumbel's distribution says.
 
     Args:
         embeddings: ``(N, D)`` floats.
@@ -88,28 +87,47 @@ def calibrate_without_labels(
                      min(ranks[1], len(gallery) - (own is not None)), resolved, exclude=own)
         return found.scores.double().cpu().numpy()
 
-    def evidence(scores: np.ndarray, of: np.ndarray) -> np.ndarray:
-        slope, offset = tail_lines(scores, ranks)
-        return slope * of + offset
     nearest = searched(gallery[rows], rows) if strangers is None else searched(strangers)
-    first = evidence(nearest, nearest[:, 0])
+    slope, offset = _exponential(nearest, ranks)
+    tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
+    first = tail.evidence(nearest)
     location, scale = _gumbel(first, _BOUND if strangers is None else math.inf)
+    slope, offset = tail.slope / scale, (tail.offset - location) / scale
+    tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
     measured: dict[str, Any] = dict(criterion=criterion, target=target, queries=len(first),
                                     strangers=strangers is not None)
     threshold = -math.log(target if criterion == 'expected' else -math.log1p(-target))
     if strangers is not None and criterion == 'no_match':
-        bound = _conformal((first - location) / scale, 1 - target, 'pictures without a match')
+        bound = _conformal(tail.evidence(nearest), 1 - target, 'pictures without a match')
         threshold = float(np.nextafter(bound, np.inf))
     if altered is not None:
         vectors, originals = as_vectors(altered[0], 'altered'), torch.as_tensor(altered[1])
         own = resolved.function(vectors, gallery[originals]).diagonal()
-        found = (evidence(searched(vectors, originals), own.double().cpu().numpy())
-                 - location) / scale
+        found = tail.evidence(searched(vectors, originals), own.double().cpu().numpy())
         if criterion == 'coverage':
             threshold = -_conformal(-found, target, 'altered pictures')
         measured.update(altered=len(found), coverage=float((found >= threshold).mean()))
     return MatchCalibration(threshold, method='tail', similarity=resolved.name, measured=measured,
-                            ranks=ranks, location=location, scale=scale)
+                            ranks=ranks, slope=slope, offset=offset)
+
+
+def _exponential(scores: np.ndarray, ranks: tuple[int, int]) -> tuple[float, float]:
+    """Slope and offset of evidence, from the tails ``(Q, n)`` of many queries.
+
+    Where a tail is exponential (the generalised Pareto one with shape 0), the scores at ranks r
+    fall on a line over log r (Kratz and Resnick, "The QQ-estimator and heavy tails", 1996). One
+    slope for all queries, their geometric mean, cuts better than each query's own: 25 results tell
+    little of it.
+    """
+    first, last = ranks[0], min(ranks[1], scores.shape[1])
+    means = tail_means(scores, ranks)
+    evidence = -np.log(np.arange(first, last) + 0.5)  # of the scores at these ranks
+    apart = evidence - evidence.mean()
+    spreads = (scores[:, first:last] - means[:, None]) @ apart / (apart @ apart)
+    # equal scores have no tail: whatever is above them is beyond it
+    least = 1e-9 * np.maximum(1, np.abs(means))
+    slope = float(np.exp(-np.log(np.maximum(spreads, least)).mean()))
+    return slope, float(evidence.mean()) - slope * (1 - TAIL_SHARE) * float(means.mean())
 
 
 def _gumbel(first: np.ndarray, bound: float) -> tuple[float, float]:

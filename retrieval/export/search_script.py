@@ -52,7 +52,8 @@ def search(folder: str, queries: list[str], k: int = 5) -> list[list[tuple[float
     far = facts['similarity'] == 'euclidean'
     index = (faiss.IndexFlatL2 if far else faiss.IndexFlatIP)(rows.shape[1])
     index.add(rows)
-    return [[(float(score), str(paths[row])) for score, row in zip(*found, strict=True)]
+    return [[(float(-score ** 0.5 if far else score), str(paths[row]))
+             for score, row in zip(*found, strict=True)]
             for found in zip(*index.search(wanted, min(k, len(paths))), strict=True)]
 
 

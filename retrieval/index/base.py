@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..checks import some_of, unique_names
+from ..distributed import Meeting, rank, world_size
+from ..gallery.fingerprint import Fingerprint
 from ..ranking import RangeNeighbors, RowSets, as_vectors
 from ..ranking.range_search import checked_threshold
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
@@ -66,6 +68,7 @@ class Index(ABC):
         similarity: what the scores are.
         gallery_digest: of the gallery that the rows are, where the index was built over one and
             has not changed since; see :func:`gallery_digest`.
+        fingerprint: of the model whose embeddings the rows are, as far as it is known.
         capabilities: how it differs from others.
         lock: what searches hold together, and a change alone.
         follows_device: whether a retriever puts the index on its own device, unless the config
@@ -78,6 +81,7 @@ class Index(ABC):
     follows_device: ClassVar[bool] = False
     load_options: ClassVar[tuple[str, ...]] = ()
     gallery_digest: str | None = None
+    fingerprint: Fingerprint = Fingerprint()
 
     def __init__(self, similarity: str | SimilarityFn | Similarity = 'cosine_similarity') -> None:
         self.similarity: Similarity = resolve_similarity(similarity)
@@ -157,6 +161,21 @@ class Index(ABC):
         if len(self):
             raise ValueError(f'The {type(self).__name__} holds {len(self)} rows: build a new one.')
         self.add(embeddings, ids)
+
+    def replace_together(self, embeddings: Any, ids: Iterable[Any],
+                         metadata: Mapping[str, Any] | None = None) -> None:
+        """:meth:`replace` with the same rows in all processes of a distributed run. The index of
+        each is its own; of one that they share (``persistent``) the first writes.
+        """
+        if self.capabilities.persistent and world_size() > 1:
+            meeting, failure = Meeting(), None
+            if rank() == 0:
+                try:
+                    self.replace(embeddings, ids, metadata)
+                except Exception as error:
+                    failure = error
+            meeting.agree(failure)
+        self.replace(embeddings, ids, metadata)
 
     @reads
     def range_search(self, queries: Any, threshold: float, exclude: Exclude | None = None,

@@ -374,7 +374,8 @@ def _is_coarse(factory: str) -> bool:
 
 
 def _of(factory: str, rows: int, similarity: str, coarse: bool) -> Iterator[Candidate]:
-    valid = knobs(trial(factory, similarity))
+    index = trial(factory, similarity)
+    valid = knobs(index)
     name = next((name for name in _STEPS if name in valid), None)
     settings: tuple[dict[str, Any], ...] = ({},)
     if name is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..progress import counted
 from . import rounded
 from .cpu import LOWEST, best_columns, lower_bound
 from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
@@ -189,12 +190,17 @@ def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 
             np.fill_diagonal(scores, -np.inf)
         return list(_above(best, scores, top, left, bottom))
 
-    strips = _strips(gallery, tile_budget, part, parts)
-    for tiles in (next(strips, []), chain.from_iterable(strips)):
-        for found in in_order(work, tiles, torch_alone=by_halves, ahead=_AHEAD):
-            for pairs in found:
-                best.offer(pairs)
-        best.settle()  # the first strip gives every query a bar
+    strips = list(_strips(gallery, tile_budget, part, parts))
+    first = strips[0] if strips else []
+
+    def worked() -> Iterator[list[Found]]:
+        for tiles in (first, list(chain.from_iterable(strips[1:]))):
+            yield from in_order(work, tiles, torch_alone=by_halves, ahead=_AHEAD)
+            best.settle()  # the first strip gives every query a bar
+
+    for found in counted('Ranking', worked(), sum(map(len, strips))):
+        for pairs in found:
+            best.offer(pairs)
     return best.result()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import counted
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
 from .engine import engine_of
 from .prepared import TILE_BUDGET, as_prepared
@@ -97,7 +98,8 @@ def within(queries: Any, gallery: Any, threshold: float,
         return found
 
     starts = range(0, len(vectors), height)
-    found = list(chain.from_iterable(engine.in_order(search, starts)))
+    found = list(chain.from_iterable(
+        counted('Ranking', engine.in_order(search, starts), len(starts))))
     return _joined(found, len(vectors), vectors.device)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import counted
 from ..similarity import Similarity, SimilarityFn
 from .all_pairs import DEEPEST, best_others, gathered
 from .cpu import offsets_of, write_found
@@ -84,7 +85,7 @@ def relevant_ranks(queries: Any, gallery: Any, relevant: RowSets,
         return engine.ranks_in_block(scores[start - first:], relevant.block(start, stop), left_out,
                                      depth, start)
 
-    yield from engine.in_order(rank, tasks)
+    yield from counted('Ranking', engine.in_order(rank, tasks), len(tasks))
 
 
 def ranks_among_themselves(gallery: PreparedGallery, relevant: RowSets, depth: Depth,

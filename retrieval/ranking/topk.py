@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import whole_number
+from ..progress import counted
 from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
 from . import cpu, gpu, rounded
@@ -136,7 +137,7 @@ def _best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets 
         return best.result()
 
     tasks = [(*block, *part) for block in blocks for part in parts]
-    found = list(engine.in_order(search, tasks, threads))
+    found = list(counted('Ranking', engine.in_order(search, tasks, threads), len(tasks)))
     lists = [tuple(torch.cat(part) for part in zip(*found[number::len(parts)], strict=True))
              for number in range(len(parts))]
     scores, rows = (torch.cat(part, dim=1) for part in zip(*lists, strict=True))

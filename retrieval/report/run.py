@@ -112,12 +112,13 @@ def run_of_test(runner: Any, checkpoint: str, name: str = '',
     import time
 
     from ..distributed import unwrapped
+    from ..runs.training import test
 
     metric = next(one for one in runner.test_loop.evaluator.metrics
                   if isinstance(one, EmbeddingMetrics))
     metric.keep_tasks = True
     start = time.monotonic()
-    results = runner.test()
+    results = test(runner)
     took = time.monotonic() - start
     tasks, metric.tasks = metric.tasks, {}
     logged = {key: float(value) for key, value in results.items()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -157,7 +157,7 @@ def _drop_unreadable(batch: dict[str, Any], rows: list[int], skipped: dict[str, 
 
 
 @torch.no_grad()
-def encode(model: Any, loader: DataLoader[Any], progress: str | None = None) -> Gallery:
+def encode(model: Any, loader: DataLoader[Any], progress: Any = None) -> Gallery:
     """Encode what a dataloader gives into a gallery, in the order of the dataset.
 
     Args:
@@ -165,7 +165,8 @@ def encode(model: Any, loader: DataLoader[Any], progress: str | None = None) -> 
         loader: batches ``dict(inputs, data_samples)``. Where it goes through a dataset once, each
             process encodes its share and nothing twice; otherwise samples that several processes
             (or a padding sampler) encoded are kept once, by ``sample_idx``.
-        progress: the title of a progress bar on the main process, or None.
+        progress: the title of a progress bar on the main process, a bar that is to go on, or
+            None.
 
     Returns:
         The gallery, the same on every process: embeddings, ids, labels where every sample has
@@ -188,7 +189,9 @@ def encode(model: Any, loader: DataLoader[Any], progress: str | None = None) -> 
     batches = numbered_batches(loader)
     own: Any = getattr(batches, 'batch_sampler', None)  # of a generator, nobody knows
     total = len(loader) * (loader.batch_size or 1) if own is None else sum(map(len, own))
-    with evaluation_mode(model), progress_bar(progress, total) as bar:
+    shown: Any = progress_bar(progress, total) if progress is None or isinstance(progress, str) \
+        else nullcontext(progress)
+    with evaluation_mode(model), shown as bar:
         for rows, batch in batches:
             here = _rows_of_batch(batch, rows, len(collected.rows))
             encode_batch(model, batch, here, collected)

@@ -57,7 +57,8 @@ class RefusedElsewhere(Exception):
 
 
 def dump_in_parts(model: Any, path: str | os.PathLike[str], dtype: str = 'float32',
-                  shard_rows: int = SHARD_ROWS, resume: bool = True, **source: Any) -> None:
+                  shard_rows: int = SHARD_ROWS, resume: bool = True, keep_parts: bool = False,
+                  **source: Any) -> None:
     """Encode a retriever's prototype and write it as a gallery that can be given as ``prototype``.
 
     Each process encodes its share of the batches and writes what it has every ``shard_rows`` rows,
@@ -73,6 +74,8 @@ def dump_in_parts(model: Any, path: str | os.PathLike[str], dtype: str = 'float3
         dtype: ``'float32'``, ``'float16'`` or ``'int8'``.
         shard_rows: how many rows a process holds at most before it writes them.
         resume: whether to go on with what a killed process left; else it is deleted.
+        keep_parts: leave the folder, for a caller who is not done before more has been written:
+            until it is removed, the same call goes on from it.
         source: how it was made (``config``, ``checkpoint``), kept with it.
 
     Raises:
@@ -117,7 +120,8 @@ def dump_in_parts(model: Any, path: str | os.PathLike[str], dtype: str = 'float3
         gallery.fingerprint, gallery.similarity = fingerprint, model.similarity_name
         gallery.source.update(source)
         write_gallery(gallery, path, dtype)
-        folder.remove()
+        if not keep_parts:
+            folder.remove()
 
     def write(encoded: Encoded) -> bool:
         folder.write(encoded, [keys[row] for row in encoded.rows])

@@ -412,6 +412,7 @@ class ImageToImageRetriever(BaseRetriever):
         index: Index
         if isinstance(prototype, Index):
             gallery, index = IndexGallery(prototype), prototype
+            self._check_fingerprint(gallery)
         elif self.index_cfg.get('path') is not None:
             gallery = self._make_gallery(prototype)
             index = self._read_index(gallery)

@@ -14,7 +14,6 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..distributed import all_gather_list, rank, world_size
 from ..gallery import Fingerprint, Gallery, hash_settings, hash_weights
 from ..index import Index
 from ..visualization import Pictures
@@ -291,7 +290,7 @@ class IndexGallery:
             raise ValueError('The index is empty: add embeddings before searching.')
         self.index = index
         self.metadata: dict[str, Any] = {}
-        self.fingerprint = Fingerprint()
+        self.fingerprint = index.fingerprint
 
     def __len__(self) -> int:
         return len(self.index)
@@ -362,26 +361,14 @@ class PrototypeHolder:
 def fill_index(index: Index, gallery: Gallery) -> None:
     """Make the gallery the rows of an index, with its labels and metadata where the index has any.
 
-    Of several processes the first writes to an index that they share; the others then find their
-    rows in it.
+    Of several processes each writes its share to an index that they share.
 
     Raises:
         TypeError, ValueError, OSError: the index refuses the rows, or its server failed.
     """
     metadata = _metadata(gallery) if index.capabilities.expressions else None
-    failure: Exception | None = None
-    if index.capabilities.persistent and world_size() > 1:
-        try:
-            if rank() == 0:
-                index.replace(gallery.embeddings, gallery.ids, metadata)
-        except Exception as error:
-            failure = error
-        failed = all_gather_list([] if failure is None else [str(failure)])
-        if failure is not None:
-            raise failure
-        if failed:
-            raise ValueError(f'The first process could not fill the index: {failed[0]}')
-    index.replace(gallery.embeddings, gallery.ids, metadata)
+    index.fingerprint = gallery.fingerprint
+    index.replace_together(gallery.embeddings, gallery.ids, metadata)
 
 
 def _metadata(gallery: Gallery) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mmengine.utils import get_object_from_string, import_modules_from_strings
 from torch import nn
 
 from ..encoders import fill_in
+from ..encoders.backbones.huggingface import is_plain_backbone, plain_backbone
 from ..registry import INDEXES, MODELS, PML, RERANKERS, TRANSFORMS
 from ..retrievers.build import config_pipeline
 
@@ -27,7 +28,8 @@ _REFUSED = _SOURCES | {
     'path', 'uri', 'token', 'on_disk', 'backend_args', 'file_client_args', 'data_root',
     'trust_remote_code', '_scope_', '_delete_', 'resize_type'}
 # they fetch, load or write what their arguments name, or hand them on to code that does
-_EFFECTFUL = {'HuggingFaceBackbone', 'MilvusIndex', 'LoadCachedFeatures', 'OnnxEncoder'}
+_EFFECTFUL = {'HuggingFaceBackbone',  # but with its configuration
+              'MilvusIndex', 'LoadCachedFeatures', 'OnnxEncoder'}
 _OF_MMCV = {'CenterCrop', 'Normalize', 'Pad', 'RandomFlip', 'Resize'}
 _PACKAGES = ('retrieval', 'pytorch_metric_learning')
 _HARMLESS = re.compile(r'[\w+\-,.() \[\]#]*', re.ASCII)  # no path, no address, no name on a hub
@@ -50,7 +52,7 @@ def carried(config: Any) -> str | None:
     prototype = whole['model'].get('prototype')
     parts = dict(
         default_scope=whole.get('default_scope') or 'retrieval',
-        model=_without_sources(_with_normalisation(whole)),
+        model=_without_sources(_with_architecture(_with_normalisation(whole))),
         data_preprocessor=_without_sources(whole.get('data_preprocessor')),
         pipeline=config_pipeline(config),
         dataset=prototype.get('dataset') if isinstance(prototype, Mapping) else None,
@@ -72,6 +74,19 @@ def _with_normalisation(whole: dict[str, Any]) -> dict[str, Any]:
         if filled is not plain:
             model['data_preprocessor'] = filled
     return model
+
+
+def _with_architecture(model: dict[str, Any]) -> dict[str, Any]:
+    """The model with the configuration of a backbone of transformers in the place of its name."""
+    encoder = model.get('image_encoder')
+    if not isinstance(encoder, Mapping) or not _is_of_transformers(encoder.get('backbone')):
+        return model
+    backbone = encoder['backbone']
+    return {**model, 'image_encoder': {**encoder, 'backbone': plain_backbone(backbone)}}
+
+
+def _is_of_transformers(value: Any) -> bool:
+    return isinstance(value, Mapping) and str(value.get('type')).endswith('HuggingFaceBackbone')
 
 
 def _without_sources(value: Any) -> Any:
@@ -219,7 +234,7 @@ def _check_value(value: Any, path: str, names: Collection[str]) -> None:
         if key in _REFUSED and value[key] not in (None, False) or (
                 key == 'weights' and isinstance(value[key], str)):
             raise RefusedConfigError(f'{key!r} in {path}')
-    if 'type' not in value:
+    if 'type' not in value or _is_of_transformers(value) and is_plain_backbone(value):
         return
     kind = value['type']
     if not isinstance(kind, str) or kind.removeprefix('retrieval.') not in names and not (

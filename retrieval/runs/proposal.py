@@ -38,7 +38,8 @@ class Proposal:
 
 
 def propose(source: str | os.PathLike[str], table_name: str = '', path_column: str | None = None,
-            label_column: str | None = None, test_share: float = 0.5) -> Proposal:
+            label_column: str | None = None, test_share: float = 0.5,
+            data_root: str | os.PathLike[str] | None = None) -> Proposal:
     """Look at a folder or a table, and propose a config for it.
 
     Args:
@@ -47,18 +48,22 @@ def propose(source: str | os.PathLike[str], table_name: str = '', path_column: s
         table_name: where a table will be written that had to be completed.
         path_column, label_column: of a table, where they are not called as usual.
         test_share: the share of the classes that is kept for testing.
+        data_root: where the relative paths of a table start; by default in its folder.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or none of the pictures that it lists.
         ValueError: it holds no classes of pictures, or too few to train and to test.
     """
     if os.path.isdir(source):
-        if path_column or label_column:
-            raise ValueError('A folder has no columns: --path and --label are for a table.')
+        if path_column or label_column or data_root is not None:
+            raise ValueError('A folder has no columns and no other root: --path, --label and '
+                             '--data-root are for a table.')
         return _of_folder(os.path.abspath(source), test_share)
     if not os.path.isfile(source):
         raise FileNotFoundError(f'There is no folder or table {os.fspath(source)!r}.')
-    return _of_table(os.path.abspath(source), table_name, path_column, label_column, test_share)
+    file = os.path.abspath(source)
+    root = os.path.dirname(file) if data_root is None else os.path.abspath(data_root)
+    return _of_table(file, root, table_name, path_column, label_column, test_share)
 
 
 def _of_folder(root: str, test_share: float) -> Proposal:
@@ -84,8 +89,8 @@ def _of_folder(root: str, test_share: float) -> Proposal:
     return Proposal(_text(seen, 'image_folder', lines), seen, warnings)
 
 
-def _of_table(file: str, table_name: str, path_column: str | None, label_column: str | None,
-              test_share: float) -> Proposal:
+def _of_table(file: str, root: str, table_name: str, path_column: str | None,
+              label_column: str | None, test_share: float) -> Proposal:
     import pandas as pd
 
     from ..datasets import CSVDataset
@@ -105,7 +110,6 @@ def _of_table(file: str, table_name: str, path_column: str | None, label_column:
         tested = set(split_classes(sorted(set(names)), 'test', test_share))
         table['split'] = ['test' if name in tested else 'train' for name in names]
     changed = not table.equals(given)
-    root = os.path.dirname(file)
     splits = {str(name).strip().lower() for name in table['split']}
     both = 'test' in splits and bool(splits & {'val', 'valid', 'validation'})
     text = table.to_csv(index=False) if changed else None

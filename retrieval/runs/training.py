@@ -1,4 +1,6 @@
-"""A run's training, with a bar where somebody watches, and a word on what interruptions leave."""
+"""A run's training and its test, with a bar where somebody watches, and a word on what
+interruptions leave.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -6,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.hooks import Hook
+
+from .last_checkpoint import last_checkpoint
 
 
 def train(runner: Any) -> None:
@@ -17,27 +21,42 @@ def train(runner: Any) -> None:
         FloatingPointError: the loss is not finite, see
             :class:`retrieval.hooks.StopOnNonFiniteHook`.
     """
-    from ..hooks.finite import last_written
-
     try:
-        with _bar(runner):
+        with _bar(runner, 'Training', runner.max_iters):
             runner.train()
     except KeyboardInterrupt:
-        last = last_written(runner)
+        last = _last_sound(runner)
         kept = ('There is no checkpoint yet.' if last is None else
                 f'The last checkpoint is {last!r}: --resume goes on from there.')
         raise KeyboardInterrupt(f'Training was at iteration {runner.iter} of {runner.max_iters}. '
                                 f'{kept}') from None
 
 
+def _last_sound(runner: Any) -> str | None:
+    """The checkpoint that resuming finds; the run may have been at writing another one."""
+    from ..hooks.finite import last_written
+
+    try:
+        return last_checkpoint(runner.work_dir)[0] or last_written(runner)
+    except ValueError:  # there is none that is whole
+        return None
+
+
+def test(runner: Any) -> dict[str, float]:
+    """Test a built run; its metrics by name."""
+    batches = runner.test_loop.dataloader
+    with _bar(runner, 'Testing', len(batches)):
+        return runner.test()
+
+
 @contextmanager
-def _bar(runner: Any) -> Iterator[None]:
+def _bar(runner: Any, title: str, total: int) -> Iterator[None]:
     """A progress bar under the lines of the run's log."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from ..progress import progress_bar
 
-    with progress_bar('Training', runner.max_iters, 'batch') as bar:
+    with progress_bar(title, total, 'batch') as bar:
         if bar.disable:
             yield
             return
@@ -47,7 +66,7 @@ def _bar(runner: Any) -> Iterator[None]:
 
 
 class _Advance(Hook):
-    """Draws how far training has come."""
+    """Draws how far training, or a test, has come."""
 
     def __init__(self, bar: Any) -> None:
         self.bar = bar
@@ -60,4 +79,8 @@ class _Advance(Hook):
                          outputs: Any = None) -> None:
         if isinstance(outputs, dict) and 'loss' in outputs:
             self.bar.set_postfix(loss=f'{outputs["loss"].item():.4g}', refresh=False)
+        self.bar.update()
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
+                        outputs: Any = None) -> None:
         self.bar.update()

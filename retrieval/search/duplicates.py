@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..gallery import Gallery
+from ..progress import counted
 from ..ranking import PreparedGallery, as_vectors
 from ..ranking.range_search import checked_threshold
 from ..similarity import Similarity, SimilarityFn
@@ -214,7 +215,8 @@ def _tiles(own: Tensor, theirs: Tensor | None, threshold: float,
     """Every pair once, with its score, as it is found in a tile."""
     gallery = PreparedGallery(own if theirs is None else theirs, similarity)
     height, width = gallery.tiles(len(own))
-    for top in range(0, len(own), height):
+    tops = range(0, len(own), height)
+    for top in counted('Ranking', tops, len(tops), 'block'):
         queries = gallery.prepare_queries(own[top:top + height])
         for left, right in gallery.column_tiles(width):
             if theirs is None and right <= top:

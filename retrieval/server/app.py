@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
+from ..gallery import FingerprintError
 from ..image_files import UnreadableImageError
 from ..index import MilvusError
 from .background import Background, Progress
@@ -42,7 +43,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (UnknownRowError, 404), (UnknownUploadError, 404), (NoPictureError, 404),
     (ReadOnlyError, 403), (NotWritableError, 409), (NothingToSwitchError, 409),
     (NoEncoderError, 409), (RowsChangedError, 503), (MilvusError, 503),
-    (BusyError, 503), (TimeoutError, 503),
+    (BusyError, 503), (TimeoutError, 503), (FingerprintError, 503),
     (UnreadableImageError, 422), (ValueError, 422), (TypeError, 422)]
 Row = Annotated[int, InPath(description='The number of a row, as results have it.',
                             ge=0, lt=2 ** 53)]

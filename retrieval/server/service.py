@@ -23,9 +23,10 @@ from ..answers import placed
 from ..checks import whole_number
 from ..evaluation import MatchCalibration
 from ..files import write_json
-from ..gallery import Gallery
+from ..gallery import Fingerprint, FingerprintError, Gallery
 from ..index import Index, MilvusIndex
 from ..registration import EDGE
+from ..retrievers.prototype import difference_message
 from ..structures import RetrievalDataSample
 from .batching import Batcher, BusyError, Encoder
 from .facts import PictureFacts
@@ -279,6 +280,9 @@ class Service:
         snapshot = self.snapshot
         if snapshot is None or not snapshot.gallery.is_current():
             view = items[0].view()
+            if self.served.model.check_fingerprint and (different := difference_message(
+                    view.fingerprint, Fingerprint.from_dict(self.served.fingerprint))):
+                raise FingerprintError(different)  # another process has replaced the rows
             if len(view):
                 self.publish(SharedRows(view))
             else:

@@ -173,14 +173,35 @@ def milvus():
 @pytest.mark.slow
 def test_two_processes_killed_midway_fill_a_collection(config, checkpoint, options, whole,
                                                        tmp_path, milvus):
-    """It holds the rows that one process writes to a file, to the last bit."""
+    """In the encoding and in the filling, to which each brings its share. It holds the rows that
+    one process writes to a file, to the last bit.
+    """
+    from pymilvus import MilvusClient, MilvusException
     out, name = tmp_path / 'g.safetensors', f'dumped_{uuid.uuid4().hex[:8]}'
     options = ['--fill-index', *options, 'model.index.type=retrieval.MilvusIndex',
-               f'model.index.uri={milvus}', f'model.index.collection={name}']
+               f'model.index.uri={milvus}', f'model.index.collection={name}',
+               'model.index.batch_size=1']
     kill_midway(config, checkpoint, out, options, 2, random.Random(0))
-    statuses, errors = ended(start(2, config, checkpoint, out, *options))
-    assert statuses == [0, 0], errors
+    processes = start(2, config, checkpoint, out, *options)
+    with contextlib.closing(MilvusClient(milvus)) as client:
+        begun, there = '', 0
+        while not there:
+            assert not any(process.poll() for process in processes), ended(processes)
+            begun = begun or next((one for one in client.list_collections()
+                                   if one.startswith(f'{name}_gallery_')), '')
+            with contextlib.suppress(MilvusException):  # it is not loaded yet
+                there = 0 if not begun else client.query(
+                    begun, output_fields=['count(*)'], consistency_level='Eventually')[0][
+                        'count(*)']
+        for process in processes:
+            process.kill()
+            process.communicate()
+        assert out.exists() and (tmp_path / 'g.safetensors.parts').exists()
+        statuses, errors = ended(start(2, config, checkpoint, out, *options))
+        assert statuses == [0, 0], errors
+        assert [one for one in client.list_collections() if one.startswith(name)] == [begun]
     same(out, whole)
+    assert not (tmp_path / 'g.safetensors.parts').exists()
     gallery = Gallery.load(whole)
     with contextlib.closing(MilvusIndex(milvus, name)) as index:
         assert list(index.ids) == list(gallery.ids)

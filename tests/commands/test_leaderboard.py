@@ -41,4 +41,22 @@ def test_data_that_is_not_whole_is_said(bundle, tmp_path):
     (tmp_path / 'objects').mkdir()
     status, _, err = run('leaderboard', '--encoders', bundle, '--data-root', tmp_path,
                          '--benchmarks', 'Objects', '--out', tmp_path / 'out')
-    assert status == 2 and 'on Objects: ' in err and '<- data_root' in err
+    assert status == 2 and 'Nothing was measured.' in err and '<- data_root' in err
+    assert 'on Objects: ' in err and not (tmp_path / 'out' / 'leaderboard.md').exists()
+
+
+def test_an_encoder_without_weights_is_left_out(bundle, tmp_path, monkeypatch):
+    make_objects(tmp_path / 'objects', range(4))
+    monkeypatch.setattr('retrieval.encoders.backbones.default.find_spec', lambda name: None)
+    arguments = ('leaderboard', '--data-root', tmp_path, '--benchmarks', 'Objects', '--out',
+                 tmp_path / 'out', '--num-workers', 0, '--json', '--encoders',
+                 'efficientnet-lite1')
+    status, printed, err = run(*arguments, bundle)
+    outcome = json.loads(printed)
+    assert status == 0 and outcome['encoders'] == [str(bundle)], err
+    assert 'left out: efficientnet-lite1: EfficientNetLite1 needs its weights' in err
+    assert outcome['left_out'] == [
+        line.removeprefix('left out: ') for line in err.splitlines() if 'left out: ' in line]
+    assert '## Objects' in (tmp_path / 'out' / 'leaderboard.md').read_text()
+    status, _, err = run(*arguments)
+    assert status == 2 and 'Nothing was measured. efficientnet-lite1: ' in err

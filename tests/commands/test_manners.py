@@ -3,12 +3,13 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval import progress
 from retrieval.commands import command_line
 from retrieval.commands.command_line import CommandParser, as_plain, reports_errors
 from retrieval.commands.main import commands
@@ -68,7 +70,7 @@ CALLS: dict[str, tuple[str, set[str]]] = {
                       {'method', 'dimensions', 'embeddings'}),
     'gallery': ('export g.safetensors copy.safetensors', {'rows'}),
     'init': ('pictures mine.py', {'config', 'table', 'warnings'}),
-    'leaderboard': ('--encoders efficientnet-lite0', {'encoders', 'benchmarks'}),
+    'leaderboard': ('--encoders efficientnet-lite0', {'encoders', 'benchmarks', 'left_out'}),
     'migrate': ('g.safetensors new.gallery --config config.py --checkpoint trained.pth',
                 {'rows', 'left', 'switched', 'skipped'}),
     'prepare_objects': ('objects', {'objects', 'views'}),
@@ -87,6 +89,28 @@ CALLS: dict[str, tuple[str, set[str]]] = {
                             {'before', 'after', 'training_seconds'}),
     'tune_index': ('many.safetensors --factories Flat --num-queries 20',
                    {'tried', 'left_out', 'winner', 'nearest'})}
+
+#: The bars of these calls, of which that of rankings is drawn from the third second on.
+BARS: dict[str, tuple[str, ...]] = {
+    'build_index': ('Building',),
+    'calibrate': ('Ranking',),
+    'compare_galleries': ('Ranking',),
+    'dump_prototype': ('Encoding the prototype',),
+    'evaluate': ('Ranking',),
+    'export': ('Comparing', 'Ranking'),
+    'export_glyphs': ('Writing test', 'Writing train'),
+    'find_duplicates': ('Ranking',),
+    'fit_whitening': ('Extracting features',),
+    'migrate': ('Encoding', 'Ranking'),
+    'prepare_copies': ('Altering',),
+    'prepare_objects': ('Rendering',),
+    'report': ('Measuring', 'Ranking'),
+    'search': ('Ranking',),
+    'test': ('Encoding the prototype', 'Ranking', 'Testing'),
+    'train': ('Encoding the prototype', 'Ranking', 'Training'),
+    'train_on_embeddings': ('Encoding the prototype', 'Extracting features', 'Ranking',
+                            'Training'),
+    'tune_index': ('Ranking', 'Trying')}
 
 
 def stand_in(command, monkeypatch, folder):
@@ -115,6 +139,7 @@ def stand_in(command, monkeypatch, folder):
             monkeypatch.setattr(demo, name, lambda *_, value=value: value)
         monkeypatch.setattr('retrieval.runs.config.build_runner', lambda *_: runner)
         monkeypatch.setattr('retrieval.runs.training.train', lambda _: None)
+        monkeypatch.setattr('retrieval.runs.training.test', lambda runner: runner.test())
     elif command == 'serve':
         from fastapi.testclient import TestClient
 
@@ -131,6 +156,10 @@ def test_every_command_is_called_below():
 @pytest.mark.parametrize('command', sorted(CALLS))
 def test_a_command_answers_with_one_json_document(command, here, monkeypatch):
     stand_in(command, monkeypatch, here)
+    shown: list[str] = []
+    real = progress._bar
+    monkeypatch.setattr(progress, '_bar', lambda title, *rest: (
+        shown.append(title) if title else None, real(title, *rest))[1])
     call, expected = CALLS[command]
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter('always')
@@ -146,6 +175,7 @@ def test_a_command_answers_with_one_json_document(command, here, monkeypatch):
         assert all(os.path.exists(file) for file in found.get('files', []))
     assert [f'{one.filename}: {one.message}' for one in seen] == []
     assert 'Warning' not in err
+    assert set(shown) == set(BARS.get(command, ()))
 
 
 @pytest.mark.parametrize('command', sorted(CALLS))
@@ -155,6 +185,35 @@ def test_ctrl_c_is_one_line(command, monkeypatch):
     monkeypatch.setattr(CommandParser, 'parse_args', interrupted)
     monkeypatch.setattr(CommandParser, 'parse_intermixed_args', interrupted)
     assert run(command) == (130, '', 'Interrupted. There is no result yet.\n')
+
+
+@pytest.mark.parametrize(('call', 'kept'), [
+    (f'dump_prototype {CALLS["dump_prototype"][0]}', 'What was encoded is kept'),
+    (f'migrate {CALLS["migrate"][0]}',
+     r'8 of 20 are encoded and kept in new.gallery: the same call goes on\.'),
+    ('search mine pictures/class0/0.png --config config.py --checkpoint trained.pth',
+     'What was encoded is kept'),
+    ('tune_index many.safetensors --factories Flat SQ8 --num-queries 20 --out tuned',
+     r'1 settings were tried: tuned/trials\.json'),
+    ('build_index many.safetensors index --factory Flat', r'There is no result yet\.'),
+    ('test config.py trained.pth', r'There is no result yet\.')])
+def test_ctrl_c_at_work_says_what_is_kept(call, kept, here, monkeypatch):
+    shutil.copytree('pictures', 'mine')
+    monkeypatch.setattr('retrieval.commands.migrate._TOGETHER', 8)
+    real = progress._bar
+
+    def interrupted(title, *rest):
+        bar, updates = real(title, *rest), iter(range(2))
+
+        def update(count=1):
+            if next(updates) == (title == 'Encoding'):  # in its second step
+                raise KeyboardInterrupt
+        if title not in (None, 'Ranking'):
+            bar.update = update
+        return bar
+    monkeypatch.setattr(progress, '_bar', interrupted)
+    status, out, err = run(*call.split())
+    assert status == 130 and re.search(rf'^Interrupted\. .*{kept}.*\n\Z', err, re.M), err
 
 
 @pytest.mark.parametrize(('call', 'expected'), [
@@ -220,13 +279,17 @@ def started(*arguments):
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        process.communicate()
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=400):
+    """Long enough for a machine on which others work."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, 'the machine is too slow, or the command stands still'
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
 
 
@@ -234,14 +297,15 @@ def wait_for(condition, process, seconds=120):
 @pytest.mark.parametrize('command', ['train', 'dump_prototype', 'search', 'tune_index'])
 def test_a_signal_at_work(command, config, checkpoint, tmp_path):
     """Sent to the whole group, as a terminal does, workers included."""
-    draw_classes(tmp_path / 'pictures', each=400)
+    draw_classes(tmp_path / 'pictures', each=40 if command == 'train' else 400)
     pictures = ['--cfg-options', f"train_dataloader.dataset.data_root='{tmp_path}/pictures'",
                 f"model.prototype.dataset.data_root='{tmp_path}/pictures'",
                 'model.prototype.num_workers=2']
     if command == 'train':
         call = ['config.py', '--work-dir', tmp_path / 'work', '--no-validate', *pictures[:2],
                 'train_dataloader.num_workers=2', 'train_cfg.max_epochs=100']
-        begun, kept = (tmp_path / 'work' / 'epoch_1.pth').exists, r'--resume goes on from there'
+        begun = (tmp_path / 'work' / 'last_checkpoint').exists  # written when that is whole
+        kept = '--resume goes on from there'
     elif command == 'dump_prototype':
         call = ['config.py', checkpoint, tmp_path / 'g.safetensors', '--shard-rows', 64, *pictures]
         begun = lambda: list(tmp_path.glob('g.safetensors.parts/*.safetensors'))  # noqa: E731
@@ -262,6 +326,6 @@ def test_a_signal_at_work(command, config, checkpoint, tmp_path):
         else:
             wait_for(begun, process)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
     assert process.returncode == command_line.INTERRUPTED
     assert re.fullmatch(rf'Interrupted\. .*{kept}.*\n', err), err

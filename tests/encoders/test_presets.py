@@ -117,6 +117,9 @@ def test_the_default_encoder_has_its_name_too():
     assert preset('efficientnet-lite0') == (DEFAULT_ENCODER, DEFAULT_PREPROCESSOR, DEFAULT_PIPELINE)
     with pytest.raises(ValueError, match='are a package: leave the checkpoint out'):
         preset('efficientnet-lite0', 'weights.pth')
+    encoder, preprocessor, pipeline = preset('efficientnet-lite2')
+    assert encoder == dict(DEFAULT_ENCODER, backbone=dict(type='retrieval.EfficientNetLite2'))
+    assert preprocessor == DEFAULT_PREPROCESSOR and pipeline[1]['scale'] == 292
 
 
 @pytest.mark.parametrize(('given', 'near'), [

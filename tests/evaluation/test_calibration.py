@@ -144,7 +144,8 @@ def test_a_file(method, tmp_path):
 
 
 @pytest.mark.parametrize('content', ['', '{', '[]', '{"format": "else"}', json.dumps(
-    dict(format='retrieval.MatchCalibration', version=3, threshold=1)), json.dumps(
+    dict(format='retrieval.MatchCalibration', version=4, threshold=1)), json.dumps(
+    dict(format='retrieval.MatchCalibration', version=2, method='tail', threshold=1)), json.dumps(
     dict(format='retrieval.MatchCalibration', version=1, bar=1)), json.dumps(
     dict(format='retrieval.MatchCalibration', version=1, threshold='high'))])
 def test_a_file_of_something_else(content, tmp_path):

@@ -12,7 +12,6 @@ from retrieval.evaluation import (
     compare,
     evaluate,
     rank_queries,
-    shares_a_label,
 )
 
 RESULTS = torch.tensor([[1.0, 0.5], [0.0, 0.25], [1.0, 1.0], [7.0, 7.0]], dtype=torch.float64)
@@ -99,20 +98,6 @@ def test_significance_against_all_sign_changes():
     zero = QueryResults(['a'], torch.zeros(8, 1).double(), ones)
     other = QueryResults(['a'], torch.from_numpy(apart)[:, None], ones)
     assert compare(zero, other, 20000)['a']['p_value'] == pytest.approx(exact, abs=0.01)
-
-
-def test_several_labels_to_an_image():
-    labels = (torch.rand(12, 5) < 0.3).long()
-    theirs = (torch.rand(20, 5) < 0.3).long()
-    shared = [[row for row in range(20) if (labels[query] & theirs[row]).any()]
-              for query in range(12)]
-    vectors, others = torch.randn(12, 3), torch.randn(20, 3)
-    assert evaluate(vectors, None, others, relevance=shares_a_label(labels, theirs)) == evaluate(
-        vectors, None, others, relevance=shared)
-    with pytest.raises(ValueError, match='0 or 1'):
-        shares_a_label(labels * 3, theirs)
-    with pytest.raises(ValueError, match=r'\(12, 5\) and \(20, 4\)'):
-        shares_a_label(labels, theirs[:, :4])
 
 
 @pytest.mark.parametrize(('call', 'says'), [

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from retrieval.evaluation import MatchCalibration, calibrate_without_labels
-from retrieval.evaluation.calibration import tail_lines
+from retrieval.evaluation.without_labels import _exponential
+
+TAIL = dict(method='tail', slope=20., offset=-8.)
 
 
 def ranking(rng, count=400, scale=0.05):
@@ -14,48 +16,53 @@ def ranking(rng, count=400, scale=0.05):
     return np.sort(rng.exponential(scale, count))[::-1] + 0.2
 
 
-def test_the_line_of_an_exponential_tail_is_its_own():
+def test_the_evidence_of_an_exponential_tail():
     """Of n scores that are exponential with mean b, n exp(-s / b) are expected above s."""
     rng = np.random.default_rng(0)
     scores = np.sort(rng.exponential(0.05, (2000, 400)), 1)[:, ::-1]
-    slope, offset = tail_lines(scores)
-    assert np.median(1 / slope) == pytest.approx(0.05, rel=0.05)
-    assert np.median(offset) == pytest.approx(-math.log(400), abs=0.1)
+    slope, offset = _exponential(scores, (5, 30))
+    assert 1 / slope == pytest.approx(0.05, rel=0.05)
+    tail = MatchCalibration(0., method='tail', slope=slope, offset=offset)
+    evidence = tail.evidence(scores, np.full(2000, 0.05 * math.log(400)))
+    assert np.median(evidence) == pytest.approx(0, abs=0.1), 'where one is expected'
 
 
 def test_evidence_counts_non_matches():
     """Where one non-match is expected, one is found on average; at a tenth of that, 0.1."""
     rng = np.random.default_rng(1)
-    tail = MatchCalibration(0., method='tail')
-    lists = [ranking(rng) for _ in range(3000)]
-    calibrations = [tail.of_query(one) for one in lists]
+    rows = torch.nn.functional.normalize(torch.randn(
+        1500, 32, generator=torch.Generator().manual_seed(1)))
+    tail = calibrate_without_labels(rows)
+    fresh = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(1500, 32))).float())
+    lists = -np.sort(-(fresh @ rows.T).double().numpy(), 1)
     for expected in (1., 0.1):
-        found = np.mean([(own.probability(one) >= 1 / (1 + expected)).sum()
-                         for own, one in zip(calibrations, lists, strict=True)])
-        assert found == pytest.approx(expected, rel=0.35)
+        found = [(one >= (-math.log(expected) - own.offset - 2) / own.slope).sum()
+                 for one in lists for own in [tail.of_query(one)]]
+        assert np.mean(found) == pytest.approx(expected, rel=0.35)
 
 
-def test_of_query_follows_shift_and_scale():
-    rng = np.random.default_rng(2)
-    scores = ranking(rng)
-    tail = MatchCalibration(4., method='tail', location=0.1, scale=1.2)
-    one, other = tail.of_query(scores), tail.of_query(3 * scores - 1)
-    assert other.threshold == pytest.approx(3 * one.threshold - 1)
-    assert other.probability(3 * 0.4 - 1) == pytest.approx(one.probability(0.4))
-    assert one.probability(one.threshold) == pytest.approx(1 / (1 + math.exp(-4.)))
+def test_half_of_the_tail_is_taken_from_the_scores():
+    """By hand: 20 (0.9 - 0.5 / 2) - 8 = 5, and the probability is of 2 less."""
+    scores = np.array([.9, *[.5] * 39])
+    own = MatchCalibration(4., **TAIL).of_query(scores)
+    assert own.probability(.9) == pytest.approx(1 / (1 + math.exp(-3)))
+    assert own.threshold == pytest.approx((4 + 8) / 20 + .25)
+    moved = MatchCalibration(4., **TAIL).of_query([.9, *[.6] * 39])
+    assert moved.threshold == pytest.approx(own.threshold + .05)
+    deeper = scores.copy()
+    deeper[1:5] = .89  # the first five may all match
+    deeper[30:] = .1
+    assert MatchCalibration(4., **TAIL).of_query(deeper).threshold == own.threshold
 
 
 def test_beside_a_sure_match_a_poor_one_is_none():
-    rng = np.random.default_rng(3)
-    scores = ranking(rng)
-    tail = MatchCalibration(0., method='tail')
-    alone = tail.of_query(scores)
-    scores[0] = scores[1] + 2.
-    beside = tail.of_query(scores)
-    assert beside.slope == pytest.approx(alone.slope)
-    assert beside.is_match(scores).sum() == 1
-    middle = (scores[0] - (-beside.offset / beside.slope)) / 2 - beside.offset / beside.slope
-    assert beside.threshold == pytest.approx(middle)
+    tail = MatchCalibration(0., **TAIL)
+    alone = tail.of_query([.66, .66, *[.5] * 38])
+    beside = tail.of_query([.9, .66, *[.5] * 38])
+    assert alone.is_match(.66) and beside.is_match(.9) and not beside.is_match(.66)
+    assert beside.threshold == pytest.approx((0.4 * 5 + 8) / 20 + .25), 'two fifths of 5'
+    low = MatchCalibration(-3., **TAIL).of_query([.6, *[.5] * 39])  # whose evidence is -1
+    assert low.is_match(.6) and low.is_match(.55) and not low.is_match(.49)
 
 
 def test_flat_calibrations_are_for_every_query():
@@ -64,14 +71,16 @@ def test_flat_calibrations_are_for_every_query():
 
 
 def test_a_tail_is_of_a_ranking(tmp_path):
-    tail = MatchCalibration(0., method='tail', ranks=(3, 20), location=-0.2, scale=0.9)
+    tail = MatchCalibration(0., **TAIL, ranks=(3, 20))
     for ask in (tail.probability, tail.is_match):
         with pytest.raises(ValueError, match='of_query'):
             ask(0.5)
     with pytest.raises(ValueError, match='takes 9 at least'):
         tail.of_query([0.9] * 8)
     with pytest.raises(ValueError, match='ranks must be'):
-        MatchCalibration(0., method='tail', ranks=(10, 20))
+        MatchCalibration(0., **TAIL, ranks=(10, 20))
+    with pytest.raises(ValueError, match='slope above 0'):
+        MatchCalibration(0., method='tail')
     tail.save(tmp_path / 'tail.json')
     assert MatchCalibration.load(tmp_path / 'tail.json') == tail
 
@@ -83,8 +92,9 @@ def test_what_earlier_releases_wrote_and_read(tmp_path):
 
 
 def test_equal_scores_are_no_match():
-    own = MatchCalibration(0., method='tail').of_query([0.7] * 40)
-    assert not own.is_match(0.69) and own.is_match(0.75)
+    made = calibrate_without_labels(torch.ones(40, 8))
+    own = made.of_query([1.] * 39)
+    assert not own.is_match(0.99) and math.isfinite(own.threshold)
 
 
 @pytest.fixture(scope='module')
@@ -110,7 +120,7 @@ def test_the_rate_of_queries_without_a_match(planted, target):
     gallery, strangers, copies, generator = planted
     fresh = torch.randn(500, 24, generator=generator)
     guessed = calibrate_without_labels(gallery, 'no_match', target)
-    assert found(guessed, fresh, gallery) == pytest.approx(target, abs=0.06)
+    assert target / 20 < found(guessed, fresh, gallery) <= target
     proved = calibrate_without_labels(gallery, 'no_match', target, strangers=strangers)
     assert found(proved, fresh, gallery) == pytest.approx(target, abs=0.06)
     assert found(proved, strangers, gallery) <= target

@@ -1,43 +1,22 @@
 """Exports of a small encoder in every format, against torch, on pictures in folders of classes."""
 import json
-import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from retrieval.datasets import ImageFolder
-from retrieval.export.formats import PixelEncoder, check_formats, open_encoder, stacked
+from retrieval.export.formats import open_encoder
 from retrieval.export.write_export import MOST_PICTURES, check_target, write_export
 from retrieval.exported_encoder import ExportedEncoder
-from retrieval.retrievers import ImageToImageRetriever, build_retriever
-from tests.commands.conftest import draw_classes
+from retrieval.retrievers import build_retriever
 
 PIPELINE = [dict(type='LoadImage'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp('pictures')
-    draw_classes(root)
-    return root
 
 
 @pytest.fixture
 def dataset(pictures):
     return ImageFolder(pictures, pipeline=PIPELINE)
-
-
-@pytest.fixture(scope='module')
-def model():
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Conv2d(3, 12, 5, 2), nn.ReLU(), nn.Conv2d(12, 24, 3), nn.ReLU(),
-                            nn.Flatten(), nn.Linear(384, 8))
-    return ImageToImageRetriever(encoder, data_preprocessor=dict(mean=[120.], std=[60.])).eval()
 
 
 @pytest.mark.slow
@@ -66,13 +45,6 @@ def test_every_format_encodes_as_torch_does(tmp_path, model, dataset, format, pr
     if (format, precision) == ('onnx', 'fp16'):
         whole = sum(p.numel() for p in model.image_encoder.parameters()) * 4
         assert (out / 'encoder.onnx').stat().st_size < whole  # but for names and biases, half
-
-
-@pytest.fixture(scope='module')
-def export(tmp_path_factory, model, pictures):
-    out = tmp_path_factory.mktemp('exports') / 'small'
-    write_export(out, model, PIPELINE, ImageFolder(pictures, pipeline=PIPELINE))
-    return out
 
 
 @pytest.mark.slow
@@ -119,57 +91,11 @@ def test_another_encoder_is_not_written(tmp_path, model, dataset, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_the_search_script_needs_no_torch(tmp_path, export, model, dataset, pictures):
-    """In an environment of its own, where there is neither torch nor this package."""
-    venv.create(tmp_path / 'env', with_pip=True)
-    python = tmp_path / 'env' / 'bin' / 'python'
-    constraints = Path(__file__).parents[2] / 'requirements' / 'constraints.txt'
-    subprocess.run([python, '-m', 'pip', 'install', '-q', '-c', constraints, 'onnxruntime',
-                    'numpy', 'pillow', 'faiss-cpu'], check=True, env={})
-    query = dataset.get_data_info(0)['img_path']
-    answer = subprocess.run([python, '-I', export / 'search.py', pictures, query], check=True,
-                            capture_output=True, text=True, env={}).stdout.splitlines()
-    absent = subprocess.run([python, '-I', '-c', 'import torch'], capture_output=True, check=False)
-    assert absent.returncode != 0
-    inputs = torch.stack([dataset[row]['inputs'] for row in range(len(dataset))])
-    with torch.no_grad():
-        rows = nn.functional.normalize(model.image_encoder((inputs.float() - 120) / 60))
-    scores, places = (rows @ rows[0]).topk(5)
-    found = [line.split() for line in answer[1:]]
-    assert answer[0] == query
-    assert [path for _, path in found] == [dataset.get_data_info(row)['img_path']
-                                           for row in places.tolist()]
-    np.testing.assert_allclose([float(score) for score, _ in found], scores, atol=2e-3)
-
-
-def test_formats_that_there_are_not():
-    with pytest.raises(ValueError, match="'onxx'.*onnx"):
-        check_formats('onxx', 'fp32')
-    with pytest.raises(ValueError, match='precision'):
-        check_formats('onnx', 'fp8')
-    with pytest.raises(ValueError, match='in fp32 alone, not in int8'):
-        check_formats('torchscript', 'int8')
-
-
-def test_what_is_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(ImportError, match='wants onnxscript.*retrieval.export'):
-        check_formats('onnx', 'fp32')
-
-
 def test_a_name_that_is_taken(tmp_path):
     assert check_target(tmp_path) == tmp_path  # an empty folder
     (tmp_path / 'a').touch()
     with pytest.raises(FileExistsError, match='is there already'):
         check_target(tmp_path)
-
-
-def test_images_of_several_sizes(tmp_path, model):
-    with pytest.raises(ValueError, match='several sizes.*CenterCrop'):
-        stacked([torch.zeros(3, 4, size, dtype=torch.uint8) for size in (4, 5)])
-    with pytest.raises(TypeError, match='leave the normalisation'):
-        stacked([torch.zeros(3, 4, 4)])
 
 
 def test_one_picture_is_too_few(tmp_path, model, dataset):
@@ -180,14 +106,6 @@ def test_one_picture_is_too_few(tmp_path, model, dataset):
     with pytest.raises(ValueError, match='measured on pictures, and there are 1'):
         write_export(tmp_path / 'out', model, PIPELINE, One(), 'torchscript')
     assert MOST_PICTURES >= 1000
-
-
-def test_other_data_preprocessors(model):
-    class Other(nn.Module):
-        data_preprocessor, image_encoder = nn.Identity(), nn.Identity()
-
-    with pytest.raises(TypeError, match='not a Identity'):
-        PixelEncoder(Other)
 
 
 def test_torchscript_is_written_in_the_quick_tests_too(tmp_path, model, dataset):

@@ -77,8 +77,7 @@ def checkpoint(folder, iteration):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_stopped_before_any_iteration(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(Config, 'pretty_text', '')  # takes most of the time of a toy run
+def test_stopped_before_any_iteration(kind, tmp_path):
     whole = runner(tmp_path / 'whole', **KINDS[kind])
     whole.train()
     wanted = essence(checkpoint(tmp_path / 'whole', ITERATIONS))

@@ -1,7 +1,8 @@
 """Small sets of vectors that the tests of indexes share."""
 import numpy as np
+import torch
 
-from retrieval.index import ExactIndex
+from retrieval.index import ExactIndex, FaissIndex
 
 WIDTH = 16
 
@@ -26,3 +27,16 @@ def exact_ids(rows, queries, k, similarity='cosine_similarity'):
     index = ExactIndex(similarity)
     index.add(np.stack(list(rows.values())), list(rows))
     return index.search(queries, k).ids
+
+
+def filled(factory='IVF8,PQ4x4', rows=300, **options):
+    if factory.startswith('IVF'):
+        options.setdefault('search_parameters', dict(nprobe=8))
+    index = FaissIndex(factory, **options)
+    index.add(blobs(rows), ids(rows))
+    return index
+
+
+def same(one, other, k=20):
+    a, b = one.search(blobs(9, 5), k), other.search(blobs(9, 5), k)
+    return a.ids == b.ids and torch.equal(a.scores, b.scores)

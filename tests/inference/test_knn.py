@@ -9,17 +9,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from retrieval.inference import CustomKNN, FaissIndexer, FaissKNN
 
-
-def loop(query, k, reference, first=None):
-    """Nearest rows by squared distance in float64; query i leaves out row first + i."""
-    distances, rows = [], []
-    for i, vector in enumerate(query.double()):
-        squares = ((reference.double() - vector) ** 2).sum(1).tolist()
-        order = sorted((d, row) for row, d in enumerate(squares)
-                       if first is None or row != first + i)[:k]
-        distances.append([d for d, _ in order])
-        rows.append([row for _, row in order])
-    return torch.tensor(distances, dtype=torch.float64), torch.tensor(rows)
+from .loops import loop
 
 
 @pytest.mark.parametrize('queries', [1, 7, 60])
@@ -115,49 +105,6 @@ def test_an_approximate_index_that_finds_too_few_says_so():
     _, rows = knn(torch.stack([reference[0], reference[10]]), 40, reference)
     assert ((rows >= 0).sum(1) < 40).any() and rows.shape[1] == (rows >= 0).sum(1).max()
     assert rows[0, 0] == 0 and rows[1, 0] == 10
-
-
-def test_a_copy_is_at_distance_zero_however_long_it_is():
-    reference = 1000 + torch.randn(100, 64)
-    distances, rows = FaissKNN()(reference, 3, reference)
-    assert (distances[:, 0] == 0).all() and rows[:, 0].tolist() == list(range(100))
-    expected, wanted = loop(reference, 3, reference)
-    assert torch.equal(rows, wanted)
-    assert torch.allclose(distances.double(), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize('k', [1, 3, 40, 150])
-def test_whole_numbers_have_whole_distances_and_ties_go_to_the_lower_row(k):
-    generator = torch.Generator().manual_seed(0)
-    reference = torch.randint(0, 256, (300, 4096), generator=generator).float()
-    reference[100:160] = reference[7]  # more copies than are looked at beside the k
-    reference[160] = reference[7]
-    reference[160, 5] += 1
-    query = reference[[7, 130, 160, 200]]
-    squares = (query[:, None].double() - reference.double()).square().sum(2)
-    ordered = squares.sort(dim=1, stable=True)
-    distances, rows = FaissKNN()(query, k, reference)
-    assert torch.equal(rows, ordered.indices[:, :k])
-    if k <= 128:
-        assert torch.equal(distances, ordered.values[:, :k].float())
-    else:
-        torch.testing.assert_close(distances.double(), ordered.values[:, :k], rtol=3e-7, atol=0)
-
-
-def test_a_row_that_is_a_little_farther_does_not_come_first():
-    generator = torch.Generator().manual_seed(0)
-    row = torch.randn(1, 512, generator=generator) * 10
-    reference = row + 1e-3 * torch.randn(200, 512, generator=generator)
-    reference[150] = row
-    distances, rows = FaissKNN()(row, 5, reference)
-    squares = (row.double() - reference.double()).square().sum(1)
-    assert rows[0].tolist() == squares.argsort()[:5].tolist() and distances[0, 0] == 0
-
-
-def test_distances_to_vectors_with_a_large_mean():
-    reference, query = 30 + torch.randn(300, 16), 30 + torch.randn(40, 16)
-    distances, _ = FaissKNN()(query, 5, reference)
-    assert torch.allclose(distances.double(), loop(query, 5, reference)[0], rtol=2e-4)
 
 
 def test_adding_row_by_row_is_as_adding_at_once():

@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import RandomSampler, Subset
 
 from retrieval.gallery import FingerprintError, Gallery
 from retrieval.index import ExactIndex
@@ -136,55 +135,6 @@ def test_a_callable_as_similarity():
     dense = manhattan(model.embed(images), gallery)
     assert model.predict(images)[1].pred_label.tolist() == dense[1].argsort(
         descending=True).tolist()
-
-
-@pytest.mark.parametrize('batch_size', [1, 2, 7, 100])
-def test_rows_stand_in_the_order_of_the_dataset(batch_size):
-    images = Images()
-    shuffled = loader(images, batch_size, sampler=RandomSampler(images))
-    model = retriever(shuffled)
-    gallery = model.gallery
-    assert list(gallery.ids) == [f'image{i}.png' for i in range(7)]
-    with torch.no_grad():
-        torch.testing.assert_close(gallery.embeddings, model.image_encoder(images.images))
-    assert gallery.labels.tolist() == images.labels
-    assert gallery.label_names == ['class 0', 'class 1', 'class 2']
-    assert images.reads == [1] * 7
-
-
-def test_a_loader_with_its_own_sampler_is_gone_through_as_it_is():
-    images = Images()
-    model = retriever(loader(images, sampler=[4, 1, 4, 6]))
-    assert list(model.gallery.ids) == ['image1.png', 'image4.png', 'image6.png']
-
-
-def test_a_subset_is_a_dataset():
-    model = retriever(loader(Subset(Images(), [5, 2])))
-    assert list(model.gallery.ids) == ['image5.png', 'image2.png']
-
-
-def test_without_data_samples_rows_are_numbered():
-    class Bare(Images):
-        def __getitem__(self, row):
-            return dict(inputs=self.images[row])
-
-    def bare_collate(items):
-        return dict(inputs=[item['inputs'] for item in items])
-    prototype = loader(Bare())
-    prototype.collate_fn = bare_collate
-    assert list(retriever(prototype).gallery.ids) == [str(i) for i in range(7)]
-
-
-def test_modes_of_every_submodule_are_put_back():
-    model = retriever()
-    model.train()
-    model.image_encoder.linear.eval()
-    before = {name: part.training for name, part in model.named_modules()}
-    model.prepare_prototype()
-    assert {name: part.training for name, part in model.named_modules()} == before
-    embeddings = model.gallery.embeddings
-    model.prepare_prototype()
-    assert torch.equal(model.gallery.embeddings, embeddings), 'dropout was on'
 
 
 def test_the_gallery_follows_the_weights():
@@ -466,62 +416,6 @@ def test_wrong_calls():
         retriever('/nowhere/gallery.safetensors').prepare_prototype()
     with pytest.raises(ValueError, match='safetensors'):
         model.dump_prototype('gallery.bin')
-
-
-def test_an_empty_prototype():
-    class Empty(Images):
-        def __len__(self):
-            return 0
-    with pytest.raises(ValueError, match='empty'):
-        retriever(loader(Empty())).prepare_prototype()
-
-
-def test_unreadable_images_are_left_out_and_listed():
-    class Broken(Images):
-        def __getitem__(self, row):
-            if row not in (1, 4):
-                return super().__getitem__(row)
-            metainfo = dict(sample_idx=row, img_path=f'image{row}.png', unreadable='truncated')
-            return dict(inputs=torch.zeros(0), data_samples=RetrievalDataSample(metainfo=metainfo))
-    gallery = retriever(loader(Broken(), batch_size=2)).gallery
-    assert list(gallery.ids) == [f'image{i}.png' for i in (0, 2, 3, 5, 6)]
-    assert gallery.skipped == {'image1.png': 'truncated', 'image4.png': 'truncated'}
-    assert gallery.labels.tolist() == [0, 2, 0, 2, 0]
-
-
-def test_two_rows_of_one_picture_are_refused():
-    class Twice(Images):
-        def __getitem__(self, row):
-            return super().__getitem__(0)
-    with pytest.raises(ValueError, match=r"'image0\.png' occurs twice"):
-        retriever(loader(Twice())).prepare_prototype()
-
-
-class Unequal(Images):
-    """Images of three sizes, mixed."""
-
-    def __getitem__(self, row):
-        item = super().__getitem__(row)
-        height, width = ((4, 4), (2, 4), (4, 3))[row % 3]
-        return {**item, 'inputs': item['inputs'][:, :height, :width]}
-
-
-@pytest.mark.parametrize('batch_size', [1, 4, 9])
-def test_an_image_is_encoded_alike_alone_and_beside_images_of_other_sizes(batch_size):
-    class Mean(nn.Module):  # what a padding would change
-        def forward(self, images):
-            return images.mean((2, 3))
-
-    images = Unequal(9)
-    wanted = torch.stack([images[row]['inputs'].mean((1, 2)) for row in range(9)])
-    model = retriever(loader(images, batch_size), image_encoder=Mean())
-    model.prepare_prototype()
-    torch.testing.assert_close(model.gallery.embeddings, wanted)
-
-    for step in (model.test_step, model.val_step):
-        found = [sample for batch in loader(images, batch_size) for sample in step(batch)]
-        assert [sample.sample_idx for sample in found] == list(range(9))
-        torch.testing.assert_close(torch.stack([sample.embedding for sample in found]), wanted)
 
 
 def test_a_dump_of_the_vectors_alone_is_a_tensor(tmp_path):

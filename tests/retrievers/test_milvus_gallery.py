@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from retrieval.gallery import FingerprintError
 from retrieval.index import MilvusIndex
 from retrieval.retrievers import ImageToImageRetriever
 
@@ -59,6 +60,25 @@ def test_new_weights_replace_the_gallery(tmp_path):
     exact = ImageToImageRetriever(model.image_encoder, loader(), topk=4).eval()
     assert [rows for rows, _ in found] == [rows for rows, _ in results(exact, images)]
     index.close()
+
+
+def test_a_collection_of_another_model_is_refused(tmp_path):
+    """Searched as it is, without the gallery that it was made from."""
+    uri = str(tmp_path / 'a.db')
+    model = retriever(dict(type='retrieval.MilvusIndex', uri=uri))
+    model.prepare_prototype()
+    images = Images(seed=1).images
+    wanted = [rows for rows, _ in results(model, images)]
+    model.holder.index.close()
+    with contextlib.closing(MilvusIndex(uri)) as index:
+        assert index.fingerprint.weights == model.fingerprint().weights
+        alone = ImageToImageRetriever(model.image_encoder, index, topk=4).eval()
+        assert [rows for rows, _ in results(alone, images)] == wanted
+        other = ImageToImageRetriever(Encoder(), index, topk=4).eval()
+        with pytest.raises(FingerprintError, match="the encoder's weights differ"):
+            other.predict(images)
+        other.check_fingerprint = False
+        other.predict(images)
 
 
 def test_a_server_that_is_down_is_seen_before_the_encoding():

@@ -93,3 +93,14 @@ def test_too_few_classes(tmp_path):
         propose(tmp_path / 'two')
     with pytest.raises(FileNotFoundError):
         propose(tmp_path / 'none')
+
+
+def test_a_table_away_from_its_pictures(tmp_path, folder):
+    rows = [f'{path.relative_to(folder)},{path.parent.name}' for path in folder.glob('*/*.png')]
+    (tmp_path / 'table.csv').write_text('\n'.join(['path,label', *rows]))
+    with pytest.raises(FileNotFoundError, match='relative paths start at data_root'):
+        propose(tmp_path / 'table.csv')
+    made = propose(tmp_path / 'table.csv', str(tmp_path / 'own.csv'), data_root=folder)
+    assert made.seen['pictures'] == 40 and f'{str(folder)!r}' in made.config
+    with pytest.raises(ValueError, match='--data-root are for a table'):
+        propose(folder, data_root=folder)

@@ -42,6 +42,21 @@ def test_an_interruption_says_what_is_kept(tmp_path):
         train(stopped)
 
 
+def test_an_interruption_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    import torch
+
+    real, written = torch.save, []
+
+    def save(content, *rest, **options):
+        written.append(content)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        real(content, *rest, **options)
+    monkeypatch.setattr(torch, 'save', save)
+    with pytest.raises(KeyboardInterrupt, match=r'_2\.pth.*--resume'):
+        train(build(tmp_path))
+
+
 def test_features_that_diverge_end_the_command(config, checkpoint, tmp_path):
     status, _, err = run('train_on_embeddings', config, checkpoint, '--out', tmp_path / 'o.pth',
                          '--work-dir', tmp_path, '--epochs', '4', '--lr', '1e30')

@@ -1,13 +1,12 @@
 """Only what changed is encoded again, and what is kept is right."""
 import os
 import shutil
-import time
 
 import pytest
 import torch
 from PIL import Image
 
-from retrieval.encoded_folder import STATE, file_state
+from retrieval.encoded_folder import STATE
 from retrieval.gallery import Gallery
 from retrieval.search import ImageRetrievalInferencer, cache_beside
 from retrieval.structures import sample_id_of
@@ -176,25 +175,9 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_search(folder, tmp_path)
     assert seen == 8 and inferencer(picture(2))[0]['results'][0]['row'] == 2
 
 
-def test_where_the_cache_of_a_folder_is(folder, tmp_path, monkeypatch):
-    assert cache_beside(folder) == folder.resolve() / '.retrieval' / 'default.safetensors'
-    assert cache_beside(folder, 'mine').name == 'mine.safetensors'
+def test_a_cache_in_the_folder_is_no_image(folder):
     opened(folder, cache_beside(folder))
-    assert len(fresh(folder)) == 8, 'the cache must not be taken for an image'
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'home'))
-    monkeypatch.setattr(os, 'access', lambda path, mode: False)
-    elsewhere = cache_beside(folder)
-    assert elsewhere.parent == tmp_path / 'home' / 'retrieval' and 'photos' in elsewhere.name
-    assert elsewhere != cache_beside(tmp_path)
-
-
-def test_states_of_files(folder):
-    path = str(folder / '0.png')
-    before = file_state(path), file_state(path, 'content')
-    time.sleep(0.01)
-    os.utime(path)
-    assert file_state(path) != before[0] and file_state(path, 'content') == before[1]
-    assert file_state(None) == '' and file_state('/nowhere') == 'unreadable'
+    assert len(fresh(folder)) == 8
 
 
 @pytest.mark.parametrize('call, error, says', [

@@ -290,7 +290,7 @@ def test_a_calibration_without_labels_draws_a_line_for_each_query(services, tmp_
     rows = torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
     rows[1] = rows[0] + 0.05 * rows[1]
     service = services(Source('g', tmp_path / 'other'), Gallery(rows, list(map(str, range(400)))),
-                       calibration=MatchCalibration(4., method='tail'))
+                       calibration=MatchCalibration(4., method='tail', slope=20., offset=-8.))
     client = ask(service)
     asked = [search(client, queries=[dict(row=row)], k=5) for row in (0, 2)]
     assert [hit['match'] for hit in asked[0]['results']] == [True] + 4 * [False]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from retrieval.gallery import Fingerprint
 from retrieval.index import MilvusIndex
 from retrieval.retrievers import ImageToImageRetriever
 from retrieval.server import Client
@@ -81,6 +82,27 @@ def test_each_server_sees_what_another_process_has_changed(milvus, tmp_path):
         for service in both:
             service.close()
             service.model.prototype.close()
+
+
+def test_rows_of_another_model_are_not_searched(milvus, tmp_path):
+    """Where another process replaces the collection, until a server of that model is started."""
+    model = ImageToImageRetriever(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 8)),
+                                  MilvusIndex(milvus._store.connection.uri, 'pictures'), topk=3)
+    service = Service(Served(model.eval(), []), Source('x', tmp_path))
+    try:
+        client = ask(service)
+        query = dict(queries=[dict(vector=ROWS[2].tolist())])
+        assert client.post('/v1/search', json=query).status_code == 200  # nobody knows whose
+        milvus.overwrite = True
+        for made_by, status in ((Fingerprint('another'), 503), (model.fingerprint(), 200)):
+            milvus.fingerprint = made_by
+            milvus.replace(ROWS[:5], list('abcde'), dict(label=list('aabbc'), year=range(5)))
+            answer = client.post('/v1/search', json=query)
+            assert answer.status_code == status
+            assert ("the encoder's weights differ" in answer.text) == (status == 503)
+    finally:
+        service.close()
+        model.prototype.close()
 
 
 def test_rows_that_are_read_anew_within_a_search_are_not_mixed_up(milvus, tmp_path):

@@ -27,12 +27,23 @@ DEFAULT_ENCODER: dict[str, Any] = dict(
 #: of EfficientNet-Lite's TensorFlow code).
 DEFAULT_PREPROCESSOR: dict[str, Any] = dict(
     type='retrieval.RetrievalDataPreprocessor', mean=[127.] * 3, std=[128.] * 3)
-#: 224 pixels out of the middle of 256, as for the weights' published accuracy.
-DEFAULT_PIPELINE: list[dict[str, Any]] = [
-    dict(type='retrieval.LoadImage'),
-    dict(type='retrieval.ResizeEdge', scale=256, edge='short'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='retrieval.PackInputs')]
+
+
+def lite_pipeline(pixels: int) -> list[dict[str, Any]]:
+    """The middle of an image whose short side has 32 pixels more, as for the weights' published
+    accuracy.
+
+    Example:
+        >>> [step.get('crop_size') for step in lite_pipeline(240)]
+        [None, None, 240, None]
+    """
+    return [dict(type='retrieval.LoadImage'),
+            dict(type='retrieval.ResizeEdge', scale=pixels + 32, edge='short'),
+            dict(type='CenterCrop', crop_size=pixels),
+            dict(type='retrieval.PackInputs')]
+
+
+DEFAULT_PIPELINE = lite_pipeline(224)
 
 
 @MODELS.register_module()

@@ -16,6 +16,12 @@ from ...registry import MODELS, nearest_names, unknown_name
 from ..weights import Checkpoint, WeightReport
 from .hub import HINT, hub
 
+#: Types of models whose own settings are sizes and switches, so that they may come as data:
+#: transformers builds them by code of its own, and fetches nothing.
+PLAIN_TYPES = ('beit', 'clip_vision_model', 'convnext', 'convnextv2', 'deit', 'dinov2',
+               'dinov2_with_registers', 'dinov3_convnext', 'dinov3_vit', 'ijepa', 'resnet',
+               'siglip_vision_model', 'siglip2_vision_model', 'swin', 'swinv2', 'vit', 'vit_mae')
+
 
 def is_transformers_folder(name: str) -> bool:
     """True for a folder that ``save_pretrained`` of transformers wrote.
@@ -80,6 +86,64 @@ def _json_of(path: Path | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def plain_backbone(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a :class:`HuggingFaceBackbone` with the configuration in the place of its name,
+    from which it is built without the hub or a folder; as it is where that cannot be had.
+
+    Example:
+        >>> vit = dict(type='HuggingFaceBackbone', model_name='vit', hidden_size=24)
+        >>> plain_backbone(vit)['model_name']['hidden_size']
+        24
+    """
+    own = ('type', 'model_name', 'pretrained', 'checkpoint', 'init_cfg', 'pooled')
+    given = dict(backbone)
+    settings = {name: value for name, value in given.items() if name not in own}
+    try:
+        config = read_config(given.get('model_name'), settings)[1]
+    except (ImportError, ValueError, TypeError, OSError):
+        return given
+    if config.model_type not in PLAIN_TYPES:
+        return given
+    whole, usual = config.to_dict(), type(config)().to_dict()
+    changed = {name: whole[name] for name in _plain_settings(config.model_type)
+               if name in whole and whole[name] != usual.get(name)}
+    return {**{name: value for name, value in given.items() if name in own},
+            'model_name': {'model_type': config.model_type, **changed}}
+
+
+def is_plain_backbone(backbone: Mapping[str, Any]) -> bool:
+    """True for the config of a :class:`HuggingFaceBackbone` that may come as data: a configuration
+    of one of :data:`PLAIN_TYPES` of which nothing but sizes and switches is said.
+
+    Example:
+        >>> is_plain_backbone(dict(type='HuggingFaceBackbone', model_name='facebook/dinov2-small'))
+        False
+    """
+    given = backbone.get('model_name')
+    if not set(backbone) <= {'type', 'model_name', 'pooled'} or not isinstance(given, Mapping) \
+            or given.get('model_type') not in PLAIN_TYPES:
+        return False
+    check_installed()
+    return set(given) - {'model_type'} <= _plain_settings(given['model_type']) and all(
+        all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else _is_plain(value)
+        for value in given.values())
+
+
+def _plain_settings(model_type: str) -> set[str]:
+    """The settings of a type of model that are its own, not those that all have, of which some name
+    code; without what follows from others.
+    """
+    from transformers import CONFIG_MAPPING, PretrainedConfig
+
+    return set(CONFIG_MAPPING[model_type]().to_dict()) - set(
+        PretrainedConfig().to_dict()) - {'stage_names', 'out_features', 'out_indices'}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float)) or (
+        isinstance(value, str) and value.isidentifier())
 
 
 def check_installed() -> None:

@@ -108,7 +108,10 @@ def trial(factory: str, similarity: str) -> Any:
 
 
 def chain(index: Any) -> list[Any]:
-    """The index and what it wraps, from the outermost to the one that holds the codes."""
+    """The index and what it wraps, from the outermost to the one that holds the codes.
+
+    They are gone with the index: keep it.
+    """
     faiss = load_faiss()
     parts = []
     while True:
@@ -205,7 +208,7 @@ class Knob:
 
 
 def knobs(index: Any) -> dict[str, Knob]:
-    """The parameters of an index by faiss's names for them."""
+    """The parameters of an index by faiss's names for them; they are gone with it."""
     return dict(_knobs(index))
 
 

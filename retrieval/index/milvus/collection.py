@@ -6,11 +6,12 @@ collection in one step. A second alias, ``products_is_<digest>``, says that the 
 exactly the rows of that digest; it is taken away before the rows change.
 
 Its fields are the id, the row's serial number, the vector and the metadata columns: whole numbers,
-numbers, truth values and strings.
+numbers, truth values and strings. Its properties say which model made the vectors.
 """
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -23,9 +24,11 @@ import numpy as np
 from torch import Tensor
 
 from ...compat import load_pymilvus
+from ...gallery.fingerprint import Fingerprint
 from ...registry import unknown_name
 from ...similarity import SIMILARITIES
 from .connection import Connection, MilvusError, MilvusUnavailable
+from .vectors import DTYPES, FIELDS
 
 ID, ROW, EMBEDDING = 'id', 'row', 'embedding'
 METRICS = {'cosine_similarity': 'COSINE', 'inner_product': 'IP', 'euclidean': 'L2'}
@@ -35,6 +38,8 @@ MOST_RESULTS = 16_384  # of one query, Milvus's limit on top-k
 WIDTHS = range(2, 32_769)
 KINDS = {'int': 'INT64', 'float': 'DOUBLE', 'bool': 'BOOL', 'str': 'VARCHAR'}
 MOST_BYTES = 65_535  # of a string
+_KEYS_SINCE = (2, 4)  # 2.3 files what `upsert` writes under another key, where no filter finds it
+_FINGERPRINT, _DIGEST = 'retrieval.fingerprint', 'retrieval.digest'  # properties
 _PYTHON = {'int': int, 'float': float, 'bool': bool, 'str': str}
 Columns = dict[str, tuple[str, list[Any]]]  # by name: the kind and a value for each row
 
@@ -198,6 +203,9 @@ class Layout:
         id_length: the most bytes of an id.
         index_type: Milvus's index over the vectors.
         index_params: its parameters.
+        dtype: of the vectors.
+        partition_key: the column by whose values Milvus keeps rows apart, or None.
+        fingerprint: of the model that made the vectors, as far as it is known.
     """
 
     width: int
@@ -206,6 +214,9 @@ class Layout:
     id_length: int = 1024
     index_type: str = 'FLAT'
     index_params: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = 'float32'
+    partition_key: str | None = None
+    fingerprint: Fingerprint = Fingerprint()
 
 
 def checked_name(name: Any) -> str:
@@ -259,15 +270,44 @@ def check_ids(names: list[str], id_length: int) -> None:
                 f'{MOST_BYTES:,}).')
 
 
-def create(connection: Connection, name: str, kind: str, layout: Layout) -> str:
-    """Make and load an empty collection for the index ``name``; it is its own name."""
+def check_server(key: str | None, connection: Connection) -> None:
+    """Raises ValueError where the server keeps replaced rows under another partition key."""
+    version = connection.server_version
+    if key is not None and version is not None and version < _KEYS_SINCE:
+        raise ValueError(f'Milvus at {connection.uri} is {connection.version}, which keeps rows '
+                         'that are replaced under another partition key than their own: leave '
+                         f'partition_key out, or use a server from {_KEYS_SINCE[0]}.'
+                         f'{_KEYS_SINCE[1]} on.')
+
+
+def check_partition_key(key: str | None, kinds: Mapping[str, str]) -> None:
+    """Raises ValueError where no column of whole numbers or strings has that name."""
+    if key is None or kinds.get(key) in ('int', 'str'):
+        return
+    if key in kinds:
+        raise ValueError(f'partition_key={key!r} is a metadata column of {kinds[key]}, and Milvus '
+                         'keeps rows apart by whole numbers or strings: name another column.')
+    raise ValueError(unknown_name('metadata column (partition_key)', key, kinds) if kinds else
+                     f'partition_key={key!r} is a metadata column, and there is none: give '
+                     f'metadata={{"{key}": …}} with the rows.')
+
+
+def create(connection: Connection, name: str, kind: str, layout: Layout,
+           digest: str = '') -> str:
+    """Make and load an empty collection for the index ``name``; it is its own name.
+
+    Args:
+        digest: of the rows that it is to hold, where that is known.
+    """
     index = load_pymilvus().milvus_client.IndexParams()
     index.add_index(EMBEDDING, index_name=EMBEDDING, index_type=layout.index_type,
                     metric_type=layout.metric, params=dict(layout.index_params))
     own = f'{name}_{kind}_{uuid4().hex[:16]}'  # new, so whoever answers "it exists" made it for us
     try:
         _unless(lambda: connection.call('has_collection', own), connection, 'create_collection',
-                own, schema=_schema(layout), consistency_level='Strong')
+                own, schema=_schema(layout), consistency_level='Strong',
+                properties={_FINGERPRINT: json.dumps(layout.fingerprint.as_dict())} | (
+                    {_DIGEST: digest} if digest else {}))
         _unless(lambda: connection.call('list_indexes', own), connection, 'create_index', own,
                 index, sync=False)  # it is empty
         connection.call('load_collection', own)
@@ -296,10 +336,11 @@ def _schema(layout: Layout) -> Any:
     DataType, FieldSchema = pymilvus.DataType, pymilvus.FieldSchema
     fields = [FieldSchema(ID, DataType.VARCHAR, is_primary=True, max_length=layout.id_length),
               FieldSchema(ROW, DataType.INT64),
-              FieldSchema(EMBEDDING, DataType.FLOAT_VECTOR, dim=layout.width)]
+              FieldSchema(EMBEDDING, getattr(DataType, FIELDS[layout.dtype]), dim=layout.width)]
     for name, kind in layout.columns.items():
         length = {'max_length': MOST_BYTES} if kind == 'str' else {}
-        fields.append(FieldSchema(name, getattr(DataType, KINDS[kind]), **length))
+        fields.append(FieldSchema(name, getattr(DataType, KINDS[kind]),
+                                  is_partition_key=name == layout.partition_key, **length))
     return pymilvus.CollectionSchema(fields, auto_id=False, enable_dynamic_field=False)
 
 
@@ -327,9 +368,12 @@ def read_layout(connection: Connection, own: str) -> Layout:
         ValueError: it is no collection of a MilvusIndex.
     """
     kinds = {milvus: kind for kind, milvus in KINDS.items()}
-    fields = {one['name']: one for one in connection.call('describe_collection', own)['fields']}
+    described = connection.call('describe_collection', own)
+    fields = {one['name']: one for one in described['fields']}
     types = {name: getattr(one['type'], 'name', '') for name, one in fields.items()}
-    needed = {ID: 'VARCHAR', ROW: 'INT64', EMBEDDING: 'FLOAT_VECTOR'}
+    vectors = types.get(EMBEDDING, '')
+    needed = {ID: 'VARCHAR', ROW: 'INT64',
+              EMBEDDING: vectors if vectors in DTYPES else 'FLOAT_VECTOR'}
     columns = {name: kinds.get(kind) for name, kind in types.items() if name not in needed}
     if any(types.get(name) != kind for name, kind in needed.items()) or None in columns.values():
         raise ValueError(f'The Milvus collection {own!r} has the fields {types}, and a MilvusIndex '
@@ -340,7 +384,18 @@ def read_layout(connection: Connection, own: str) -> Layout:
                          'not made by a MilvusIndex, or not to the end. Give another name.')
     return Layout(int(fields[EMBEDDING]['params']['dim']), str(index['metric_type']),
                   {name: str(kind) for name, kind in columns.items()},
-                  int(fields[ID]['params']['max_length']), str(index['index_type']))
+                  int(fields[ID]['params']['max_length']), str(index['index_type']),
+                  dtype=DTYPES[vectors], partition_key=next(
+                      (name for name, one in fields.items() if one.get('is_partition_key')), None),
+                  fingerprint=_fingerprint(own, described.get('properties', {})))
+
+
+def _fingerprint(own: str, properties: Mapping[str, str]) -> Fingerprint:
+    try:
+        return Fingerprint.from_dict(json.loads(properties.get(_FINGERPRINT, '{}')))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f'The property {_FINGERPRINT!r} of the Milvus collection {own!r} is no '
+                         'fingerprint of a model: fill it again.') from error
 
 
 def claim(connection: Connection, name: str, layout: Layout) -> str:
@@ -404,7 +459,8 @@ def digest(layout: Layout, vectors: np.ndarray, names: list[str], columns: Colum
     """32 hexadecimal digits of the rows and of what the collection is made of."""
     parts = hashlib.blake2b(digest_size=16)
     parts.update(repr((layout.width, layout.metric, layout.index_type, layout.id_length,
-                       sorted(layout.index_params.items()), names, columns)).encode())
+                       sorted(layout.index_params.items()), layout.dtype, layout.partition_key,
+                       layout.fingerprint, names, columns)).encode())
     parts.update(np.ascontiguousarray(vectors).data)
     return parts.hexdigest()
 
@@ -413,6 +469,18 @@ def drop(connection: Connection, name: str, own: str) -> None:
     """Drop a collection and the notes on it; its index must have been pointed elsewhere."""
     unseal(connection, name, own)
     connection.call('drop_collection', own)
+
+
+def unfinished(connection: Connection, name: str, kind: str, digest: str) -> str | None:
+    """A collection that ``replace`` began to fill with the rows of ``digest``, and did not."""
+    for own in abandoned(connection, name):
+        described = connection.call('describe_collection', own)
+        if own.startswith(f'{name}_{kind}_') and (
+                described.get('properties', {}).get(_DIGEST) == digest) and (
+                connection.call('describe_index', own, EMBEDDING)):
+            connection.call('load_collection', own)
+            return own
+    return None
 
 
 def abandoned(connection: Connection, name: str) -> list[str]:

@@ -102,7 +102,7 @@ class Connection:
         self._folders: list[TemporaryDirectory[str]] = []
         self._finalizer = weakref.finalize(
             self, _close, self._clients, self._server, self._folders, os.getpid())
-        self.call('get_server_version')
+        self.version: str = self.call('get_server_version')
 
     def close(self) -> None:
         """End the connection, and the embedded server with the last connection to it."""
@@ -111,6 +111,12 @@ class Connection:
     def owns(self, folder: TemporaryDirectory[str]) -> None:
         """Remove the folder when the connection is closed."""
         self._folders.append(folder)
+
+    @property
+    def server_version(self) -> tuple[int, int] | None:
+        """Of a server, such as ``(2, 4)``; None of milvus-lite."""
+        found = re.match(r'v?(\d+)\.(\d+)', self.version)
+        return None if found is None else (int(found[1]), int(found[2]))
 
     @property
     def closed(self) -> bool:

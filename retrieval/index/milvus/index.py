@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ...checks import real_number, unique_names, whole_number
+from ...distributed import world_size
+from ...gallery.fingerprint import Fingerprint
 from ...ranking import RangeNeighbors, as_vectors, prepared_rows
 from ...ranking.range_search import checked_threshold
 from ...registry import INDEXES, unknown_name
@@ -28,6 +30,7 @@ from .collection import MOST_BYTES, Columns, as_columns, declared
 from .connection import Connection, MilvusError, is_embedded
 from .rows import Store, read_metadata, read_vectors
 from .search import Searcher
+from .vectors import check_dtype, rounded
 
 _Answer = TypeVar('_Answer')
 
@@ -59,6 +62,11 @@ class MilvusIndex(Index):
         consistency: ``Session``: a search finds what this index has written, and what others have
             as soon as the server knows of it, mostly within a second. ``Strong``: it waits for
             that, some 0.2 s each time.
+        dtype: of the vectors in Milvus: ``float32``, or ``float16`` or ``bfloat16`` on a server
+            from 2.4 on.
+        partition_key: a metadata column of whole numbers or strings, such as a tenant or a shop,
+            by whose values Milvus keeps rows apart: a filter for some of them reads these rows
+            alone. Of the embedded Milvus, and of a server from 2.4 on.
 
     Raises:
         ImportError: ``pip install 'retrieval[milvus]'`` is missing.
@@ -79,7 +87,8 @@ class MilvusIndex(Index):
 
     capabilities = Capabilities(exact=True, expressions=True, persistent=True)
     load_options = ('uri', 'collection', 'overwrite', 'token', 'timeout', 'retries', 'patience',
-                    'batch_size', 'index_params', 'search_params', 'consistency')
+                    'batch_size', 'index_params', 'search_params', 'consistency', 'dtype',
+                    'partition_key')
 
     def __init__(self, uri: str = './gallery_milvus.db', collection: str = 'retrieval',
                  similarity: str | Similarity = 'cosine_similarity', token: str | None = None,
@@ -87,25 +96,36 @@ class MilvusIndex(Index):
                  batch_size: int = 2048, index_params: Mapping[str, Any] | None = None,
                  search_params: Mapping[str, Any] | None = None,
                  metadata: Mapping[str, Any] | None = None, id_length: int = 1024,
-                 overwrite: bool = False, consistency: str = 'Session') -> None:
+                 overwrite: bool = False, consistency: str = 'Session', dtype: str = 'float32',
+                 partition_key: str | None = None) -> None:
         super().__init__(named_similarity(similarity, 'MilvusIndex'))
         name = collections.checked_name(collection)
         kind, params = collections.checked_index_params(index_params, is_embedded(uri))
         kinds = declared(metadata)
+        key = None if partition_key is None else collections.field_name(partition_key)
+        if kinds is not None:
+            collections.check_partition_key(key, kinds)
         self.search_params, self.overwrite = dict(search_params or {}), overwrite
         id_length = whole_number('id_length', id_length, 1, MOST_BYTES)
         batch_size = whole_number('batch_size', batch_size)
         layout = collections.Layout(0, collections.METRICS[self.similarity.name], kinds or {},
-                                    id_length, kind, params)
+                                    id_length, kind, params, dtype, key)
         if consistency not in ('Session', 'Strong'):
             raise ValueError(unknown_name('consistency', consistency, ('Session', 'Strong')))
         connection = Connection(uri, token, real_number('timeout', timeout, above=0),
                                 whole_number('retries', retries, 0),
                                 real_number('patience', patience, above=0))
+        try:
+            check_dtype(dtype, connection)
+            collections.check_server(key, connection)
+        except ValueError:
+            connection.close()
+            raise
         self._writing = threading.RLock()  # one change at a time, also while searches go on
         self._store = Store(connection, name, layout, kinds is not None, batch_size,
                             consistency)
-        self.capabilities = replace(type(self).capabilities, exact=kind == 'FLAT')
+        self.capabilities = replace(type(self).capabilities,
+                                    exact=kind == 'FLAT' and dtype == 'float32')
 
     def __repr__(self) -> str:
         return f'MilvusIndex({self._store.connection.uri!r}, collection={self._store.name!r})'
@@ -122,6 +142,19 @@ class MilvusIndex(Index):
     @property
     def ids(self) -> Sequence[str]:
         return self._store.rows().ids.names
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the model whose embeddings the rows are, as the collection says it. What is set is
+        that of all rows that are written from now on: a new collection keeps it, and one of
+        another model refuses them (``replace`` makes a new one).
+        """
+        return self._store.fingerprint
+
+    @fingerprint.setter
+    def fingerprint(self, made_by: Fingerprint) -> None:
+        with self._writing:
+            self._store.wanted = replace(self._store.wanted, fingerprint=made_by)
 
     @property
     def width(self) -> int | None:
@@ -170,13 +203,17 @@ class MilvusIndex(Index):
         width = None if layout is None else layout.width
         vectors = as_vectors(embeddings, 'embeddings', width)
         names = unique_names(ids, len(vectors))
-        prepared_rows(vectors, self.similarity)  # refuses what would overflow
+        self._check_lengths(vectors, 'embeddings')
         collections.check_width(vectors.shape[1])
         made_of = layout or self._store.wanted
         collections.check_ids(names, made_of.id_length)
         fixed = names and (layout is not None or self._store.declared)
         columns = as_columns(metadata, len(names), made_of.columns if fixed else None)
-        return vectors.cpu().numpy(), names, columns
+        return rounded(vectors.cpu().numpy(), made_of.dtype), names, columns
+
+    def _check_lengths(self, vectors: Tensor, name: str) -> None:
+        if not self.similarity.normalizes:  # else no length is too large
+            prepared_rows(vectors, self.similarity, name)
 
     def remove(self, ids: Iterable[Any]) -> None:
         with self._writing, self.lock.write():
@@ -196,13 +233,21 @@ class MilvusIndex(Index):
         """
         self._replace(embeddings, ids, metadata, 'gallery')
 
+    def replace_together(self, embeddings: Any, ids: Iterable[Any],
+                         metadata: Mapping[str, Any] | None = None) -> None:
+        """:meth:`replace` of all processes of a distributed run: each writes its share of the
+        rows, which it takes with all the others.
+        """
+        self._replace(embeddings, ids, metadata, 'gallery', world_size() > 1)
+
     def _replace(self, embeddings: Any, ids: Iterable[Any], metadata: Mapping[str, Any] | None,
-                 kind: str) -> None:
+                 kind: str, together: bool = False) -> None:
         vectors, names, columns = self._checked_rows(embeddings, ids, metadata, None)
         if not names:
             raise ValueError('There are no rows to put into the collection: give at least one.')
         with self._writing:
-            self._store.replace(vectors, names, columns, kind, self.overwrite, self.lock.write)
+            self._store.replace(vectors, names, columns, kind, self.overwrite, self.lock.write,
+                                together)
 
     @reads
     def reconstruct(self, rows: Sequence[int]) -> Tensor:
@@ -210,7 +255,7 @@ class MilvusIndex(Index):
         assert store.own is not None and store.layout is not None
         return torch.from_numpy(read_vectors(store.connection, store.own,
                                              [table.ids.names[row] for row in rows],
-                                             store.layout.width, store.consistency))
+                                             store.layout, store.consistency))
 
     @property
     def serials(self) -> Sequence[int]:
@@ -304,11 +349,11 @@ class MilvusIndex(Index):
             store, vectors = self._store, self.as_queries(queries)
             table = store.rows()
             assert store.own is not None and store.layout is not None
-            prepared_rows(vectors, self.similarity, 'queries')
-            searcher = Searcher(store.connection, store.own, table, store.layout.metric,
+            self._check_lengths(vectors, 'queries')
+            searcher = Searcher(store.connection, store.own, table, store.layout,
                                 self.search_params, store.consistency)
             try:
-                return search(searcher, vectors.cpu().numpy())
+                return search(searcher, rounded(vectors.cpu().numpy(), store.layout.dtype))
             except searching.UnknownRow:
                 store.forget_rows()  # another process has added rows
         raise MilvusError(f'Other processes add rows to the collection {self._store.name!r} faster '
@@ -322,7 +367,8 @@ class MilvusIndex(Index):
             similarity=self.similarity.name, search_params=self.search_params,
             index_params=dict(index_type=wanted.index_type, params=dict(wanted.index_params)),
             metadata=dict(wanted.columns) if self._store.declared else None,
-            id_length=wanted.id_length, batch_size=self._store.batch_size))
+            id_length=wanted.id_length, batch_size=self._store.batch_size, dtype=wanted.dtype,
+            partition_key=wanted.partition_key))
 
     @classmethod
     def load(cls, path: str | PathLike[str], uri: str | None = None, collection: str = 'retrieval',
@@ -351,6 +397,7 @@ class MilvusIndex(Index):
             if len(index) and not overwrite:
                 raise ValueError(f'The collection {collection!r} at {uri} holds {len(index):,} '
                                  'rows: give another `collection`, or overwrite=True.')
+            index.fingerprint = content.fingerprint
             if len(content.ids):
                 index._replace(content.vectors, content.ids, content.metadata, 'copy')
         except BaseException:

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from os import PathLike
 from typing import Any
@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from ...checks import unique_names
+from ...distributed import Meeting, rank, shard
+from ...gallery.fingerprint import Fingerprint, FingerprintError
 from ...tensor_file import Container, Format, StringColumn, write_container
 from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
 from .connection import Connection, MilvusError, MilvusUnavailable
+from .vectors import packed, unpacked
 
 MESSAGE_BYTES = 16 * 2 ** 20  # of one request or answer; a server takes 64 MiB by default
 _PAGE_ROWS = 16_384  # of a query's answer
@@ -59,12 +62,14 @@ class RowTable:
                                                      reversed(self.serials)))
         return list(self.ids.names[start:])
 
-    def append(self, names: Sequence[str], serials: Sequence[int]) -> None:
-        """Note new rows; those that are there already stay where they are."""
-        new = [(name, serial) for name, serial in zip(names, serials, strict=True)
-               if self.ids.row(name) is None]
-        self.ids.append([name for name, _ in new])
-        self.serials += [serial for _, serial in new]
+    def append(self, names: Sequence[str], serials: Sequence[int], new: bool = False) -> None:
+        """Note rows; where not all are ``new``, those that are there stay where they are."""
+        if not new:
+            pairs = [(name, serial) for name, serial in zip(names, serials, strict=True)
+                     if self.ids.row(name) is None]
+            names, serials = [name for name, _ in pairs], [serial for _, serial in pairs]
+        self.ids.append(names)
+        self.serials += serials
 
     def drop(self, rows: Iterable[int]) -> None:
         """Forget rows; those behind move up."""
@@ -80,23 +85,26 @@ def read_table(connection: Connection, own: str) -> RowTable:
                     for one in page)
 
 
-def _pages(connection: Connection, own: str, fields: list[str],
-           size: int) -> Iterator[list[dict[str, Any]]]:
-    """All rows in their order, at most ``size`` at once.
+def _pages(connection: Connection, own: str, fields: list[str], size: int, start: int = 0,
+           stop: int | None = None) -> Iterator[list[dict[str, Any]]]:
+    """All rows in their order, or those of serial numbers from ``start`` to ``stop``, at most
+    ``size`` at once.
 
     A page is a range of serial numbers, so that no row is met twice or missed while others are
     added; an empty one is the end, or a gap where rows were removed. Only the first waits until
     what every process has written can be read.
     """
-    start, level = 0, 'Strong'
-    while True:
-        page = connection.call('query', own, filter=f'{ROW} >= {start} and {ROW} < {start + size}',
+    level = 'Strong'
+    while stop is None or start < stop:
+        end = start + size if stop is None else min(start + size, stop)
+        page = connection.call('query', own, filter=f'{ROW} >= {start} and {ROW} < {end}',
                                output_fields=fields, consistency_level=level)
         level = 'Session'
         if page:
             yield sorted(page, key=lambda one: (one[ROW], one[ID]))
-        elif not connection.call('query', own, filter=f'{ROW} >= {start}', output_fields=[ROW],
-                                 limit=1, consistency_level=level):
+        elif stop is None and not connection.call(
+                'query', own, filter=f'{ROW} >= {start}', output_fields=[ROW], limit=1,
+                consistency_level=level):
             return
         start += size
 
@@ -109,7 +117,7 @@ def read_rows(connection: Connection, own: str,
     vectors, ids = [np.zeros((0, layout.width), dtype=np.float32)], []
     columns: dict[str, list[Any]] = {name: [] for name in layout.columns}
     for page in _pages(connection, own, fields, size):
-        vectors.append(np.asarray([one[EMBEDDING] for one in page], dtype=np.float32))
+        vectors.append(unpacked([one[EMBEDDING] for one in page], layout.dtype))
         ids += [one[ID] for one in page]
         for name, values in columns.items():
             values += [one[name] for one in page]
@@ -128,17 +136,17 @@ def read_metadata(connection: Connection, own: str, fields: list[str], names: Se
     return [found[name] for name in names]
 
 
-def read_vectors(connection: Connection, own: str, names: Sequence[str], width: int,
+def read_vectors(connection: Connection, own: str, names: Sequence[str], layout: Layout,
                  level: str = 'Session') -> np.ndarray:
-    """The vectors ``(n, width)`` float32 of the rows of these ids, in their order.
+    """The vectors ``(n, D)`` float32 of the rows of these ids, in their order.
 
     Rows that another process has removed meanwhile are NaN.
     """
     place = {name: number for number, name in enumerate(names)}
-    vectors = np.full((len(names), width), np.nan, dtype=np.float32)
-    size = max(1, MESSAGE_BYTES // (4 * width + 64))
+    vectors = np.full((len(names), layout.width), np.nan, dtype=np.float32)
+    size = max(1, MESSAGE_BYTES // (4 * layout.width + 64))
     for one in _read(connection, own, names, [EMBEDDING], min(size, _LIST_ROWS), level):
-        vectors[place[one[ID]]] = one[EMBEDDING]
+        vectors[place[one[ID]]] = unpacked([one[EMBEDDING]], layout.dtype)[0]
     return vectors
 
 
@@ -151,24 +159,26 @@ def _read(connection: Connection, own: str, names: Sequence[str], fields: list[s
 
 
 def batches(vectors: np.ndarray, names: list[str], serials: Sequence[int], columns: Columns,
-            batch_size: int) -> Iterator[list[dict[str, Any]]]:
+            batch_size: int, dtype: str = 'float32') -> Iterator[list[dict[str, Any]]]:
     """The rows as Milvus takes them, in batches of at most ``batch_size`` rows and a quarter of
     what a server takes in one message.
     """
-    batch: list[dict[str, Any]] = []
-    weight = 0
-    for row, name in enumerate(names):
-        one: dict[str, Any] = {ID: name, ROW: serials[row], EMBEDDING: vectors[row]}
-        one.update((column, values[row]) for column, (_, values) in columns.items())
-        size = 4 * vectors.shape[1] + 16 + sum(
-            len(value.encode()) + 8 if isinstance(value, str) else 8 for value in one.values())
-        if batch and (len(batch) == batch_size or weight + size > MESSAGE_BYTES):
-            yield batch
-            batch, weight = [], 0
-        batch.append(one)
-        weight += size
-    if batch:
-        yield batch
+    fields = [ID, ROW, EMBEDDING, *columns]
+    weights = np.full(len(names), 4 * vectors.shape[1] + 32 + 8 * len(columns))
+    for texts in [names, *(values for kind, values in columns.values() if kind == 'str')]:
+        weights += np.fromiter(map(_most_bytes, texts), np.int64, len(names))
+    edges, start = np.concatenate([[0], np.cumsum(weights)]), 0
+    while start < len(names):
+        end = int(np.searchsorted(edges, edges[start] + MESSAGE_BYTES, side='right')) - 1
+        part = slice(start, min(max(end, start + 1), start + batch_size))
+        yield [dict(zip(fields, one, strict=True)) for one in zip(
+            names[part], serials[part], packed(vectors[part], dtype),
+            *(values[part] for _, values in columns.values()), strict=True)]
+        start = part.stop
+
+
+def _most_bytes(text: str) -> int:
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def id_lists(names: Sequence[str], size: int = _LIST_ROWS) -> Iterator[Sequence[str]]:
@@ -278,7 +288,10 @@ class Store:
 
     def _checked(self, layout: Layout) -> Layout:
         wanted = {'similarity': (self.wanted.metric, layout.metric),
-                  'index_params': (self.wanted.index_type, layout.index_type)}
+                  'index_params': (self.wanted.index_type, layout.index_type),
+                  'dtype': (self.wanted.dtype, layout.dtype)}
+        if self.wanted.partition_key is not None:
+            wanted['partition_key'] = (self.wanted.partition_key, str(layout.partition_key))
         if self.declared:
             wanted['metadata'] = (str(dict(self.wanted.columns)), str(dict(layout.columns)))
         for name, (here, there) in wanted.items():
@@ -291,9 +304,24 @@ class Store:
 
     def new_layout(self, width: int, columns: Columns) -> Layout:
         """The layout of a collection of such rows."""
-        return Layout(width, self.wanted.metric, {name: kind for name, (kind, _) in
-                                                  columns.items()},
-                      self.wanted.id_length, self.wanted.index_type, self.wanted.index_params)
+        kinds = {name: kind for name, (kind, _) in columns.items()}
+        collections.check_partition_key(self.wanted.partition_key, kinds)
+        return replace(self.wanted, width=width, columns=kinds)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the model that made the rows, or is to make them where there are none."""
+        self.rows()
+        return self.wanted.fingerprint if self.layout is None else self.layout.fingerprint
+
+    def _check_model(self) -> None:
+        assert self.layout is not None
+        different = self.layout.fingerprint.differences(self.wanted.fingerprint)
+        if different:
+            raise FingerprintError(
+                f'The collection {self.name!r} at {self.connection.uri} holds embeddings of '
+                f'another model: {" and ".join(different)} differ, so their similarities would '
+                'mean nothing. Use that model, another `collection`, or `replace`.')
 
     def write(self, vectors: np.ndarray, names: list[str], columns: Columns,
               new: bool = False) -> None:
@@ -306,26 +334,31 @@ class Store:
         if self.own is None:
             layout = self.new_layout(vectors.shape[1], columns)
             self.own, self.layout = collections.claim(self.connection, self.name, layout), layout
+        self._check_model()
         collections.unseal(self.connection, self.name, self.own)
-        serials, serial = [], table.next_serial
-        for name in names:
-            row = table.ids.row(name)
-            serials.append(serial if row is None else table.serials[row])
-            serial += row is None
+        serial = table.next_serial
+        serials: Sequence[int] = range(serial, serial + len(names))
+        if not new:
+            serials = []
+            for name in names:
+                row = table.ids.row(name)
+                serials.append(serial if row is None else table.serials[row])
+                serial += row is None
         self._send(self.own, table, vectors, names, serials, columns, new)
 
     def _send(self, own: str, table: RowTable, vectors: np.ndarray, names: list[str],
-              serials: list[int], columns: Columns, new: bool = True) -> None:
+              serials: Sequence[int], columns: Columns, new: bool = True) -> None:
         """Write batch by batch. What is sent again is written by id, and doubles nothing; what is
         new is inserted, since a server that looks for what it replaces writes and searches slower.
         """
         method = 'insert' if new else 'upsert'
         written = 0
         try:
-            for batch in batches(vectors, names, serials, columns, self.batch_size):
+            for batch in batches(vectors, names, serials, columns, self.batch_size,
+                                 self.wanted.dtype):
                 self.connection.call(method, own, batch, again='upsert')
                 end = written + len(batch)
-                table.append(names[written:end], serials[written:end])
+                table.append(names[written:end], serials[written:end], new)
                 written = end
         except (MilvusError, ValueError) as error:
             self.forget_rows()
@@ -358,62 +391,118 @@ class Store:
         table.drop(rows)
 
     def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
-                overwrite: bool, alone: Callable[[], AbstractContextManager[None]]) -> None:
+                overwrite: bool, alone: Callable[[], AbstractContextManager[None]],
+                together: bool = False) -> None:
         """Write the rows into a collection beside the old one, lead the name to it, and only then
-        drop the old one.
+        drop the old one. What a killed process has written of the same rows is gone on with.
 
         Args:
-            alone: holds searches off, for the moment of the change from the old to the new ones.
             kind: ``gallery``, which another gallery replaces, or ``copy``.
             overwrite: replace also what is no gallery.
+            alone: holds searches off, for the moment of the change from the old to the new ones.
+            together: every process of a distributed run calls it with the same rows, and each
+                writes its share.
 
         Raises:
-            ValueError: that is not allowed, and there is such a collection.
+            ValueError: that is not allowed, and there is such a collection; or another process
+                has failed.
         """
         layout = self.new_layout(vectors.shape[1], columns)
         digest = collections.digest(layout, vectors, names, columns)
+        meeting = Meeting() if together else None
+
+        def first(action: Callable[[], Any]) -> Any:
+            result, failure = None, None
+            if meeting is None or rank() == 0:
+                try:
+                    result = action()
+                except Exception as error:
+                    failure = error
+            if meeting is None and failure is not None:
+                raise failure
+            if meeting is not None:
+                meeting.agree(failure)
+            return result if meeting is None else meeting.from_first(result)
+
+        own, there = first(lambda: self._target(layout, digest, len(names), kind, overwrite))
+        if there != 'all':
+            share = shard(len(names)) if together else range(len(names))
+            failure: Exception | None = None
+            try:
+                self._fill(own, share, vectors, names, columns, new=there == 'none')
+            except Exception as error:
+                failure = error
+            if meeting is not None:
+                meeting.agree(failure)
+            elif failure is not None:
+                raise failure
+            first(lambda: self._lead_to(own, digest, len(names), alone))
+        if together or there == 'all':
+            self.connection.call('load_collection', own)
+        with alone():
+            self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
+
+    def _target(self, layout: Layout, digest: str, count: int, kind: str,
+                overwrite: bool) -> tuple[str, str]:
+        """The collection for these rows, and which of them are in it: all, some or none."""
         old = collections.find(self.connection, self.name)
         if old and collections.is_sealed(self.connection, self.name, old, digest) and (
-                self._count(old) == len(names)):
-            self.connection.call('load_collection', old)
-            with alone():
-                self.own, self.layout, self._table = old, layout, RowTable(enumerate(names))
-            return
+                self._count(old) == count):
+            return old, 'all'
         if old and not overwrite and not collections.is_gallery(self.name, old):
             raise ValueError(
                 f'The collection {self.name!r} at {self.connection.uri} holds rows that were added '
                 'to it, and a gallery would replace them: give another `collection`, or '
                 'overwrite=True.')
+        begun = collections.unfinished(self.connection, self.name, kind, digest)
         for left in collections.abandoned(self.connection, self.name):
-            collections.drop(self.connection, self.name, left)
-        own = self._built(layout, vectors, names, columns, kind)
+            if left != begun:
+                collections.drop(self.connection, self.name, left)
+        if begun:
+            return begun, 'some'
+        return collections.create(self.connection, self.name, kind, layout, digest), 'none'
+
+    def _fill(self, own: str, share: range, vectors: np.ndarray, names: list[str],
+              columns: Columns, new: bool) -> None:
+        """Write a share of the rows into a collection, but for those that it has already."""
+        part = slice(share.start, share.stop)
+        rows: Sequence[int] = share
+        vectors, names = vectors[part], names[part]
+        columns = {name: (kind, values[part]) for name, (kind, values) in columns.items()}
+        if not new:
+            there = {one[ROW] for page in _pages(self.connection, own, [ROW, ID], _PAGE_ROWS,
+                                                 share.start, share.stop) for one in page}
+            left = [place for place, row in enumerate(share) if row not in there]
+            rows, vectors = [share[place] for place in left], vectors[left]
+            names = [names[place] for place in left]
+            columns = {name: (kind, [values[place] for place in left])
+                       for name, (kind, values) in columns.items()}
+        try:
+            self._send(own, RowTable(), vectors, names, rows, columns, new)
+        except MilvusError as error:
+            raise _partly(error.__cause__ or error, 0, error.total,
+                          'The new rows are not all in Milvus; the index holds what it held '
+                          'before, and the same call goes on.') from error
+
+    def _lead_to(self, own: str, digest: str, count: int,
+                 alone: Callable[[], AbstractContextManager[None]]) -> None:
+        """Make a collection that has all its rows the one of the name."""
+        if (found := self._count(own)) != count:
+            with suppress(MilvusError, ValueError):
+                self.connection.call('drop_collection', own)
+            raise MilvusError('The new rows are not all in Milvus; the index holds what it held '
+                              f'before. Milvus counts {found:,} of {count:,} rows.', 0, count)
+        old = collections.find(self.connection, self.name)
         collections.seal(self.connection, self.name, own, digest)
         with alone():
             self.refresh()  # in case that what follows fails
             collections.point(self.connection, self.name, own)
             if old:
                 collections.drop(self.connection, self.name, old)
-            self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
 
     def _count(self, own: str, level: str = 'Strong') -> int:
         return self.connection.call('query', own, filter='', output_fields=['count(*)'],
                                     consistency_level=level)[0]['count(*)']
-
-    def _built(self, layout: Layout, vectors: np.ndarray, names: list[str], columns: Columns,
-               kind: str) -> str:
-        """A new collection of these rows, all of them."""
-        own = collections.create(self.connection, self.name, kind, layout)
-        try:
-            self._send(own, RowTable(), vectors, names, list(range(len(names))), columns)
-            if (count := self._count(own)) != len(names):
-                raise MilvusError(f'Milvus counts {count:,} of {len(names):,} rows.')
-        except MilvusError as error:
-            with suppress(MilvusError, ValueError):
-                self.connection.call('drop_collection', own)
-            raise _partly(error.__cause__ or error, 0, len(names),
-                          'The new rows are not all in Milvus; the index holds what it held '
-                          'before.') from error
-        return own
 
 
 def _partly(error: BaseException, done: int, total: int, message: str) -> MilvusError:
@@ -434,11 +523,13 @@ class Content:
         vectors: ``(N, D)`` float32.
         ids: N strings.
         metadata: columns of N values by name.
+        fingerprint: of the model that made the vectors, as far as it is known.
     """
 
     vectors: Tensor
     ids: list[str]
     metadata: dict[str, Sequence[Any]]
+    fingerprint: Fingerprint
 
 
 def write(path: str | PathLike[str], store: Store, settings: dict[str, Any]) -> None:
@@ -456,7 +547,8 @@ def write(path: str | PathLike[str], store: Store, settings: dict[str, Any]) -> 
         values = columns.get(name, [])
         held[f'metadata.{number}'] = StringColumn.from_strings(values) if kind == 'str' else \
             torch.tensor(values, dtype=_DTYPES[kind])
-    write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds)))
+    write_container(path, _FORMAT, held, dict(settings=settings, columns=list(kinds),
+                                              fingerprint=store.fingerprint.as_dict()))
 
 
 def read(path: str | PathLike[str]) -> tuple[Content, dict[str, Any]]:
@@ -473,4 +565,5 @@ def read(path: str | PathLike[str]) -> tuple[Content, dict[str, Any]]:
         column = opened.column(f'metadata.{number}')
         metadata[name] = column.tolist() if isinstance(column, Tensor) else list(column)
     ids = unique_names(opened.strings('ids'), len(rows))
-    return Content(rows, ids, metadata), opened.manifest['settings']
+    fingerprint = Fingerprint.from_dict(opened.manifest.get('fingerprint', {}))
+    return Content(rows, ids, metadata, fingerprint), opened.manifest['settings']

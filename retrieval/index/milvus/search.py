@@ -15,9 +15,10 @@ import torch
 from ...gallery.filters import parse_filter
 from ...structures import Neighbors
 from ..base import Exclude, Filter, Found, exclusions
-from .collection import BY_METRIC, EMBEDDING, ID, MOST_RESULTS, ROW, field_name
+from .collection import BY_METRIC, EMBEDDING, ID, MOST_RESULTS, ROW, Layout, field_name
 from .connection import Connection
 from .rows import MESSAGE_BYTES, RowTable, allowed_rows, read_metadata, read_vectors
+from .vectors import packed
 
 _MOST_HITS = 200_000  # in one answer
 _EMBEDDED_BYTES = 256 * 2 ** 20  # that the embedded server may spend on one request
@@ -63,16 +64,17 @@ class Searcher:
         connection: to Milvus.
         own: the collection's own name.
         table: its rows.
-        metric: Milvus's name of the similarity.
+        layout: of the collection.
         search_params: parameters of Milvus's index for searching.
         consistency: the level at which the first request reads; what follows reads no older rows.
     """
 
-    def __init__(self, connection: Connection, own: str, table: RowTable, metric: str,
+    def __init__(self, connection: Connection, own: str, table: RowTable, layout: Layout,
                  search_params: dict[str, Any], consistency: str = 'Session') -> None:
-        self.connection, self.own, self.table, self.metric = connection, own, table, metric
+        self.connection, self.own, self.table, self.layout = connection, own, table, layout
+        self.metric = layout.metric
         self.level = consistency
-        self.params = {'metric_type': metric, 'params': search_params}
+        self.params = {'metric_type': self.metric, 'params': search_params}
 
     def nearest(self, queries: np.ndarray, k: int, excluded: Sequence[set[int]],
                 expressions: list[str]) -> list[Found]:
@@ -106,11 +108,13 @@ class Searcher:
     def _settled(self, queries: np.ndarray, found: list[Found], k: int) -> list[Found]:
         """The first ``k`` of each, those that are equal but for rounding in the right order."""
         unsure = [close_together(scores, k) for _, scores in found]
+        if not any(map(np.any, unsure)):
+            return [(rows[:k], scores[:k]) for rows, scores in found]
         places = [rows[:len(here)][here] for (rows, _), here in zip(found, unsure, strict=True)]
-        wanted = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        wanted = np.unique(np.concatenate(places))
         vectors = read_vectors(self.connection, self.own,
                                [self.table.ids.names[row] for row in wanted.tolist()],
-                               queries.shape[1])
+                               self.layout)
         settled = []
         for query, (rows, scores), here, these in zip(queries, found, unsure, places, strict=True):
             rows, scores = rows[:len(here)], scores[:len(here)].copy()
@@ -162,7 +166,7 @@ class Searcher:
         answers = []
         step = self._queries_at_once(limit, queries.shape[1])
         for start in range(0, len(queries), step):
-            block = list(queries[start:start + step])
+            block = list(packed(queries[start:start + step], self.layout.dtype))
             parts = [self._hits(block, limit, expression) for expression in expressions]
             answers += [self._merged([part[i] for part in parts], limit)
                         for i in range(len(block))]
@@ -176,7 +180,7 @@ class Searcher:
             most = min(most, _EMBEDDED_BYTES // each)
         return max(1, most)
 
-    def _hits(self, queries: list[np.ndarray], limit: int, expression: str) -> list[Any]:
+    def _hits(self, queries: list[Any], limit: int, expression: str) -> list[Any]:
         found = self.connection.call(
             'search', self.own, data=queries, filter=expression, limit=limit, anns_field=EMBEDDING,
             search_params=self.params, output_fields=[ID], consistency_level=self.level)

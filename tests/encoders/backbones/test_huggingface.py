@@ -1,7 +1,10 @@
+import json
+
 import pytest
 import torch
 
 from retrieval.encoders import HuggingFaceBackbone, ImageEncoder
+from retrieval.encoders.backbones.huggingface import is_plain_backbone, plain_backbone
 from retrieval.registry import MODELS
 
 transformers = pytest.importorskip('transformers')
@@ -185,3 +188,40 @@ def test_where_transformers_is_missing(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'transformers', None)
     with pytest.raises(ImportError, match=r'retrieval\[huggingface\]'):
         HuggingFaceBackbone('vit')
+
+
+@pytest.mark.parametrize('kind', [kind for kind in FAMILIES if kind != 'mobilevit'])
+def test_the_configuration_in_the_place_of_a_name_makes_the_same_model(kind, tmp_path):
+    built = HuggingFaceBackbone(kind, pooled=True, **FAMILIES[kind][0]).eval()
+    built.model.save_pretrained(tmp_path)
+    given = dict(type='HuggingFaceBackbone', model_name=str(tmp_path), pooled=True)
+    plain = json.loads(json.dumps(plain_backbone(given)))
+    assert is_plain_backbone(plain) and not is_plain_backbone(given)
+    (tmp_path / 'config.json').unlink()
+    again = MODELS.build(dict(plain, type='retrieval.HuggingFaceBackbone')).eval()
+    again.load_state_dict(built.state_dict())
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(built(images), again(images))
+
+
+@pytest.mark.parametrize('change', [
+    dict(model_name='vit'), dict(model_name='facebook/dinov2-small'), dict(checkpoint='x.pth'),
+    dict(hidden_size=16), dict(trust_remote_code=True),
+    dict(model_name=dict(model_type='timm_wrapper', architecture='resnet18')),
+    dict(model_name=dict(model_type='vit', auto_map=dict(AutoModel='x.Y'))),
+    dict(model_name=dict(model_type='vit', _attn_implementation='sdpa')),
+    dict(model_name=dict(model_type='vit', hidden_act='owner/kernel')),
+    dict(model_name=dict(model_type='vit', hidden_size=dict(type='os.system'))),
+    dict(model_name=dict(model_type=['vit']))])
+def test_what_may_not_come_as_data(change):
+    plain = dict(type='HuggingFaceBackbone', model_name=dict(model_type='vit', hidden_size=24))
+    assert is_plain_backbone(plain)
+    assert not is_plain_backbone({**plain, **change})
+
+
+def test_other_types_keep_their_name(tmp_path):
+    given = dict(type='HuggingFaceBackbone', model_name='mobilevit', image_size=32)
+    assert plain_backbone(given) == given
+    gone = dict(type='HuggingFaceBackbone', model_name=str(tmp_path / 'gone' / 'x'))
+    assert plain_backbone(gone) == gone

@@ -1,7 +1,6 @@
 """Files of a FaissIndex: damage, lists on disk, merged shards, the gallery they belong to."""
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import os
@@ -9,27 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from retrieval.index import ExactIndex, FaissIndex, check_gallery, gallery_digest
+from retrieval.index import ExactIndex, FaissIndex
 from retrieval.index.faiss.store import FORMAT
 from retrieval.tensor_file import Container, DamagedError, write_container
 
 from ...processes import in_a_child
-from ..toys import WIDTH, blobs, ids
-
-
-def filled(factory='IVF8,PQ4x4', rows=300, **options):
-    if factory.startswith('IVF'):
-        options.setdefault('search_parameters', dict(nprobe=8))
-    index = FaissIndex(factory, **options)
-    index.add(blobs(rows), ids(rows))
-    return index
-
-
-def same(one, other, k=20):
-    a, b = one.search(blobs(9, 5), k), other.search(blobs(9, 5), k)
-    return a.ids == b.ids and torch.equal(a.scores, b.scores)
+from ..toys import blobs, filled, ids, same
 
 
 @pytest.fixture
@@ -118,66 +103,6 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ['index'] and (tmp_path / 'index').read_bytes() == before
 
 
-@pytest.mark.parametrize('factory', ['IVF8,Flat', 'IVF8,PQ4x4', 'PCA8,IVF8,SQ8', 'IVF8,RaBitQ'])
-def test_lists_on_disk(factory, tmp_path):
-    vectors = blobs(500)
-    plain = FaissIndex(factory, search_parameters=dict(nprobe=8))
-    index = FaissIndex(factory, search_parameters=dict(nprobe=8), on_disk=tmp_path / 'work')
-    for one in (plain, index):
-        for start in (0, 250):
-            one.add(vectors[start:start + 250], ids(250, start))
-        one.remove(ids(100, 50))
-        one.add(vectors[60:70], ids(10, 60))
-    assert same(plain, index) and len(os.listdir(tmp_path / 'work')) == 1
-    index.save(tmp_path / 'index')
-    lists = [name for name in os.listdir(tmp_path) if name.endswith('.lists')]
-    assert len(lists) == 1 and len(os.listdir(tmp_path)) == 3
-    mapped = FaissIndex.load(tmp_path / 'index')
-    assert same(plain, mapped)
-    for change in (lambda: mapped.add(blobs(1), ['x']), lambda: mapped.remove(['#0'])):
-        with pytest.raises(ValueError, match='on_disk=FOLDER'):
-            change()
-    copy = FaissIndex.load(tmp_path / 'index', on_disk=tmp_path / 'work')
-    for one in (plain, copy):
-        one.add(vectors[50:60], ids(10, 50))
-        one.remove(ids(20))
-    assert same(plain, copy) and same(FaissIndex.load(tmp_path / 'index'), mapped)
-    mapped.save(tmp_path / 'again')
-    assert same(FaissIndex.load(tmp_path / 'again'), mapped)
-    copy.save(tmp_path / 'index')  # the lists of the version before go
-    assert len([n for n in os.listdir(tmp_path) if n.startswith('index.')]) == 1
-    assert same(FaissIndex.load(tmp_path / 'index'), copy)
-    del index, copy, one
-    gc.collect()
-    assert os.listdir(tmp_path / 'work') == [], 'the working files were left behind'
-
-
-def test_damaged_lists(tmp_path):
-    index = filled(on_disk=tmp_path / 'work')
-    index.save(tmp_path / 'index')
-    lists = next(tmp_path.glob('*.lists'))
-    whole = lists.read_bytes()
-    for at in (0, len(whole) // 2, len(whole) - 1):
-        damaged = bytearray(whole)
-        damaged[at] ^= 1
-        lists.write_bytes(damaged)
-        with pytest.raises(ValueError, match='damaged'):
-            FaissIndex.load(tmp_path / 'index')
-    lists.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match='damaged'):
-        FaissIndex.load(tmp_path / 'index', verify=False)
-    lists.unlink()
-    with pytest.raises(FileNotFoundError, match='belong together'):
-        FaissIndex.load(tmp_path / 'index')
-
-
-def test_lists_in_memory_can_move_to_disk(tmp_path):
-    index = filled()
-    index.save(tmp_path / 'index')
-    moved = FaissIndex.load(tmp_path / 'index', on_disk=tmp_path / 'work')
-    assert same(index, moved) and len(os.listdir(tmp_path / 'work')) == 1
-
-
 @pytest.mark.parametrize(('factory', 'disk'), [
     ('IVF8,PQ4x4', True), ('PCA8,IVF8,SQ8', True),
     *((factory, False) for factory in ('IVF8,PQ4x4', 'PCA8,IVF8,SQ8', 'Flat', 'HNSW16', 'SQ8',
@@ -227,31 +152,6 @@ def test_what_cannot_be_merged(tmp_path):
         FaissIndex.merge('file')
     with pytest.raises(ValueError, match='not trained yet'):
         FaissIndex('IVF8,Flat').empty_copy()
-
-
-@pytest.mark.parametrize('kind', [ExactIndex, lambda: FaissIndex('HNSW8')])
-def test_an_index_knows_its_gallery(kind, tmp_path):
-    vectors = torch.from_numpy(blobs(20))
-    index = kind()
-    index.add(vectors, ids(20))
-    with pytest.raises(ValueError, match='does not say over which'):
-        check_gallery(index, vectors, ids(20), 'x')
-    index.gallery_digest = gallery_digest(vectors, ids(20))
-    index.save(tmp_path / 'index')
-    loaded = type(index).load(tmp_path / 'index')
-    check_gallery(loaded, vectors, ids(20), 'x')
-    changed = vectors.clone()
-    changed[19, WIDTH - 1] += 1e-6
-    for other, names in ((changed, ids(20)), (vectors, ids(20)[::-1]), (vectors[:19], ids(19))):
-        with pytest.raises(ValueError, match='belongs to another gallery'):
-            check_gallery(loaded, other, names, 'x')
-    loaded.remove(['#3'])
-    assert loaded.gallery_digest is None
-
-
-def test_ids_that_run_together_are_told_apart():
-    vectors = torch.zeros(2, 1)
-    assert gallery_digest(vectors, ['a', 'bc']) != gallery_digest(vectors, ['ab', 'c'])
 
 
 def test_files_that_are_cut_short_while_an_index_is_open(tmp_path):

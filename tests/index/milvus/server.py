@@ -94,10 +94,12 @@ initial-cluster: default=http://127.0.0.1:{peer}
         end = time.monotonic() + patience
         while self._process.poll() is None and time.monotonic() < end:
             try:
+                # Looked for first: gRPC waits longer and longer before it tries an address again.
+                socket.create_connection(('127.0.0.1', self.port), 5).close()
                 with closing(MilvusClient(self.uri, timeout=5)) as connected:
                     connected.list_collections(timeout=5)
                 return
-            except MilvusException:
+            except (MilvusException, OSError):
                 time.sleep(0.2)
         self.stop()
         raise RuntimeError(f'Milvus did not start in {patience:.0f} s: see {self.data}.')

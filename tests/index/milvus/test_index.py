@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval.gallery import Fingerprint, FingerprintError
 from retrieval.index import ExactIndex, MilvusError, MilvusIndex
 
 pytest.importorskip('milvus_lite')
@@ -212,6 +213,135 @@ def test_a_collection_that_was_made_otherwise_is_refused(new_milvus, vectors, op
                 lambda: other.add(vectors[:1], ['x'])):
         with pytest.raises(ValueError, match=says):
             use()
+
+
+ONE, OTHER = Fingerprint('a', 'b', 'p'), Fingerprint('c', 'b')  # of two models
+
+
+def test_rows_of_another_model_are_refused(new_milvus, vectors, tmp_path):
+    """The collection keeps whose they are; what either side does not know does not count."""
+    index = new_milvus(collection='of_one')
+    index.fingerprint = ONE
+    index.add(vectors[:3], names(3))
+    other = new_milvus(collection='of_one')
+    assert other.fingerprint == ONE
+    other.upsert(vectors[3:4], names(1, 3))  # of nobody knows which
+    other.fingerprint = Fingerprint('a', pooling='x')
+    other.add(vectors[4:5], names(1, 4))
+    other.fingerprint = OTHER
+    for use in (other.add, other.upsert):
+        with pytest.raises(FingerprintError, match="another model: the encoder's weights differ"):
+            use(vectors[5:6], names(1, 5))
+    assert other.fingerprint == ONE and list(new_milvus(collection='of_one').ids) == names(5)
+    other.save(tmp_path / 'x.safetensors')
+    copied = MilvusIndex.load(tmp_path / 'x.safetensors')
+    assert copied.fingerprint == ONE
+    copied.close()
+
+
+def test_replace_takes_another_model(new_milvus, vectors):
+    index = new_milvus(collection='replaced')
+    for made_by in (ONE, OTHER):  # the same vectors
+        index.fingerprint = made_by
+        index.replace(vectors[:3], names(3))
+        assert new_milvus(collection='replaced').fingerprint == made_by
+    first = index._store.own
+    index.replace(vectors[:3], names(3))
+    assert index._store.own == first
+
+
+@pytest.fixture
+def keyed_milvus(new_milvus, milvus_uri):
+    """As new_milvus, where the server takes partition keys; where not, that it says so."""
+    if milvus_uri.endswith('.db'):
+        return new_milvus
+    with pytest.raises(ValueError, match='is v2.3.5.*use a server from 2.4 on'):
+        new_milvus(partition_key='shop')
+    pytest.skip('this server takes no partition keys')
+
+
+def test_rows_are_kept_apart_by_a_column(keyed_milvus, vectors, tmp_path):
+    new_milvus = keyed_milvus
+    shops = [f'shop {row % 5}' for row in range(60)]
+    options = dict(collection='shops', partition_key='the shop')
+    index = new_milvus(**options)
+    index.add(vectors[:40], names(40), {'the shop': shops[:40]})
+    index.upsert(vectors[39:], names(21, 39), {'the shop': shops[39:]})
+    shops[3] = 'shop 9'  # moves
+    index.upsert(vectors[3:4], names(1, 3), {'the shop': ['shop 9']})
+    index.remove(names(1, 7))
+    left = [row for row in range(60) if row != 7]
+    oracle, own = exact(vectors[left], [names(60)[row] for row in left]), index._store.own
+    for one in (index, new_milvus(**options), new_milvus(collection='shops')):
+        assert list(one.ids) == list(oracle.ids) == sorted(one.ids, key=lambda n: int(n[8:]))
+        for chosen in (['shop 3'], ['shop 9'], ['shop 1', 'shop 4']):
+            text = 'the_shop in ({})'.format(', '.join(f'"{one}"' for one in chosen))
+            mask = [shops[row] in chosen for row in left]
+            found = one.search(vectors[:5], 60, filter=text)
+            assert torch.equal(found.indices, oracle.search(vectors[:5], 60, filter=mask).indices)
+    described = index._store.connection.call('describe_collection', own)['fields']
+    assert [one['name'] for one in described if one.get('is_partition_key')] == ['the_shop']
+    index.save(tmp_path / 'x.safetensors')
+    copied = MilvusIndex.load(tmp_path / 'x.safetensors')
+    assert copied._store.layout.partition_key == 'the_shop' and len(copied) == 59
+    copied.close()
+    with pytest.raises(ValueError, match='the_shop for `partition_key`, and this index wants x'):
+        len(new_milvus(collection='shops', partition_key='x'))
+
+
+@pytest.mark.parametrize(('metadata', 'says'), [
+    (None, 'and there is none'), (dict(shops=[1, 2, 3]), 'shops'),
+    (dict(shop=[0.5, 1, 2]), 'metadata column of float')])
+def test_a_partition_key_that_is_no_such_column(keyed_milvus, vectors, metadata, says):
+    new_milvus = keyed_milvus
+    index = new_milvus(partition_key='shop')
+    for put in (index.add, index.replace):
+        with pytest.raises(ValueError, match=says):
+            put(vectors[:3], names(3), metadata)
+    if metadata is not None:
+        with pytest.raises(ValueError, match=says):
+            new_milvus(partition_key='shop', metadata={name: type(values[0]) for name, values
+                                                       in metadata.items()})
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'int8'])
+def test_vectors_that_the_server_does_not_search(new_milvus, dtype):
+    """Neither the embedded Milvus nor 2.3."""
+    says = r'is .*\d\.\d.*a server from 2\.4 on' if 'float' in dtype else 'bfloat16, float16'
+    with pytest.raises(ValueError, match=says):
+        new_milvus(dtype=dtype)
+
+
+def test_a_replacement_that_was_killed_goes_on(new_milvus, vectors, monkeypatch):
+    """What it had written is not written again; of other rows nothing is left."""
+    index, sent = new_milvus(collection='killed', batch_size=7), []
+    call = index._store.connection.call
+
+    def killed(method, *args, **kwargs):
+        if method in ('insert', 'upsert'):
+            if len(sent) == 35:
+                raise KeyboardInterrupt
+            sent.extend(one['id'] for one in args[1])
+        return call(method, *args, **kwargs)
+
+    index.replace(vectors[:9], names(9))
+    sent.clear()
+    monkeypatch.setattr(index._store.connection, 'call', killed)
+    for rows in (vectors, vectors[::-1]):
+        with pytest.raises(KeyboardInterrupt):
+            index.replace(rows, names(60))
+        assert list(new_milvus(collection='killed').ids) == names(9)
+        sent, rest = [], sent
+    with pytest.raises(KeyboardInterrupt):  # the other rows again
+        index.replace(vectors, names(60))
+    sent.clear()
+    index.replace(vectors[:], names(60))
+    monkeypatch.undo()
+    assert sent == names(25, 35) and rest == names(35)
+    assert list(index.ids) == names(60)
+    np.testing.assert_array_equal(index.reconstruct(range(60)), vectors)
+    held = call('list_collections')
+    assert [one for one in held if one.startswith(index._store.name)] == [index._store.own]
 
 
 def test_a_foreign_collection_is_left_alone(new_milvus, vectors):

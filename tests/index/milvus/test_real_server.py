@@ -4,6 +4,8 @@
 """
 import contextlib
 import os
+import shutil
+import subprocess
 import threading
 import time
 import uuid
@@ -113,6 +115,62 @@ def test_a_server_killed_during_every_kind_of_work(server):
                                   vectors_of(range(20), done['upsert']))
     found = content(server.uri, names['remove'])
     assert sorted(found) == list(range(5 * min(done['remove'], 150), 1000))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 600 MB, in memory."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=600m', 'tmpfs', str(folder)],
+                      check=False, capture_output=True).returncode:
+        pytest.skip('nothing may be mounted here')
+    yield folder
+    subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_the_server(small_disk):
+    """One error, of the disk or of a server that ended over it; when there is room again it starts,
+    the work goes on, and nothing is lost.
+    """
+    own = Server(Path(HOME), small_disk / 'data')
+    own.start()
+    try:
+        rows = np.random.default_rng(0).normal(size=(600_000, 128)).astype(np.float32)
+        index, ballast = opened(own.uri, 'full', retries=3, patience=40.0), small_disk / 'ballast'
+        index.add(rows[:500], range(500))
+        ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 12 * 2 ** 20))
+        done = 500
+        with pytest.raises(MilvusError, match='No space left on device|Is it running'):
+            while True:
+                index.add(rows[done:done + 500], range(done, done + 500))
+                done += 500
+        ballast.unlink()
+        own.kill()
+        own.start()
+        index.upsert(rows[done:done + 500], range(done, done + 500))
+        index.close()
+        with contextlib.closing(opened(own.uri, 'full')) as index:
+            ids = [int(one) for one in index.ids]
+            assert sorted(ids) == list(range(done + 500))
+            np.testing.assert_array_equal(index.reconstruct(range(len(ids))), rows[ids])
+    finally:
+        own.stop()
+
+
+def test_vectors_of_sixteen_bits_are_kept(new_milvus, monkeypatch):
+    """2.3 searches them wrongly, for which it is refused, but it keeps them as later ones do."""
+    monkeypatch.setattr('retrieval.index.milvus.index.check_dtype', lambda *_: None)
+    index = new_milvus(collection='halves', dtype='float16')
+    index.add(vectors_of(range(30)), range(30))
+    index.refresh()
+    assert list(index.ids) == [str(row) for row in range(30)]
+    np.testing.assert_array_equal(index.reconstruct(range(30)),
+                                  vectors_of(range(30)).astype(np.float16).astype(np.float32))
+    assert index.search(vectors_of([3]), 30).indices.shape == (1, 30)
+    with pytest.raises(ValueError, match='has float16 for `dtype`, and this index wants float32'):
+        len(new_milvus(collection='halves'))
 
 
 def test_a_released_collection_is_loaded_again(new_milvus):
