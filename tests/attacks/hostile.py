@@ -401,6 +401,8 @@ def hostile(tally: Tally) -> None:
         chosen = [case for case in cases if share == 1 or tally.rng.random() < share]
         counts: dict[str, int] = {}
         for name, arguments, check in chosen:
+            if tally.left <= 0:
+                break
             counts[name] = counts.get(name, 0) + 1
             for files in damage.files.values():  # as the case before may have left them
                 for path, data in files.items():
