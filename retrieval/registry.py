@@ -45,7 +45,7 @@ class Registry(_Registry):
 
     def find(self, key: str) -> Any:
         """The object registered as ``key``, or None."""
-        return super().get(key)
+        return super().get(key) if key else None
 
     def get(self, key: str) -> Any:
         """The object registered as ``key``.

@@ -74,4 +74,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # file, line and change: why
      'budget = min(budget, rows * _FEW_COLUMNS)',
      'rows * _FEW_COLUMNS  →  rows + _FEW_COLUMNS'):
         SPEED,
+    ('retrieval/ranking/topk.py',
+     'bar = (scores[:, k - 1].double() - 2 * margin)[:, None]',
+     'k - 1  →  k + 1'):
+        'a lower bar lets more rows through, whose exact scores decide all the same',
 }

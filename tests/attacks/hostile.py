@@ -389,7 +389,7 @@ def _cases(damage: Damage) -> list[tuple[str, tuple[Any, ...], Callable[[], str 
             for check, each in wanted for arguments in each]
 
 
-@attack('full disks, no rights, special and hostile files', 300, 0.05, 'cases')
+@attack('full disks, no rights, special and hostile files', 240, 0.05, 'cases')
 def hostile(tally: Tally) -> None:
     """Each kind, each writer and reader, once."""
     with tempfile.TemporaryDirectory(prefix='retrieval-attack-', dir=_memory()) as folder:
@@ -397,10 +397,12 @@ def hostile(tally: Tally) -> None:
         SCRATCH.append(folder)
         damage = Damage(Path(folder), list(KINDS))
         cases = _cases(damage)
-        share = min(1, tally.least / 300)
+        share = min(1, tally.least / 240)
         chosen = [case for case in cases if share == 1 or tally.rng.random() < share]
         counts: dict[str, int] = {}
         for name, arguments, check in chosen:
+            if tally.left <= 0:
+                break
             counts[name] = counts.get(name, 0) + 1
             for files in damage.files.values():  # as the case before may have left them
                 for path, data in files.items():

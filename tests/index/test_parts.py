@@ -72,6 +72,8 @@ def test_a_file_keeps_what_lies_beneath(vectors, tmp_path):
 @pytest.mark.parametrize(('options', 'says'), [
     (dict(similarity='euclidean'), 'cosine_similarity'), (dict(parts=0), 'parts'),
     (dict(index=dict(type='retrieval.PartsIndex')), 'another index'),
+    (dict(index=dict(type='torch.nn.Identity')), 'another index'),
+    (dict(index=dict(type='retrieval.ExactIndx')), "Did you mean"), (dict(index={}), 'Unknown'),
     (dict(index=dict(type='retrieval.ExactIndex', dtype='int4')), 'int8')])
 def test_what_is_refused(options, says):
     with pytest.raises(ValueError, match=says):
