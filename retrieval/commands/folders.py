@@ -47,6 +47,26 @@ def add_parts_options(parser: argparse.ArgumentParser, rerank: bool = True) -> N
                             'features; those that it is found in come first, with its box')
 
 
+def cut_given(arguments: argparse.Namespace) -> tuple[str, float | None]:
+    """The criterion of ``--cut`` and its target, for :func:`calibrate_without_labels`.
+
+    Raises:
+        ValueError: it is neither ``auto`` nor a share, or stands beside ``--calibration``.
+    """
+    if arguments.calibration is not None:
+        raise ValueError('--cut and --calibration both say where to cut: give one of them.')
+    if arguments.cut == 'auto':
+        return 'expected', None
+    try:
+        share = float(arguments.cut)
+    except ValueError:
+        share = -1.
+    if not 0 < share < 1:
+        raise ValueError('--cut is auto, or a share between 0 and 1 such as 0.05; got '
+                         f'{arguments.cut!r}.')
+    return 'no_match', share
+
+
 def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> Any:
     """The inferencer over a folder of images.
 

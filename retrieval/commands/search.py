@@ -16,6 +16,7 @@ from .folders import (
     cache_name,
     check_exists,
     config_dataset,
+    cut_given,
     folder_encoder,
     gallery_checkpoint,
     gallery_config,
@@ -294,29 +295,16 @@ def cut_of(arguments: argparse.Namespace, gallery: Any, similarity: Any) -> Any:
     """The calibration of ``--cut`` for a gallery.
 
     Raises:
-        ValueError: it is neither ``auto`` nor a share, stands beside ``--calibration``, or the
-            gallery has no embeddings or too few.
+        ValueError: as of :func:`cut_given`; or the gallery has no embeddings, or too few.
     """
     from ..evaluation import calibrate_without_labels
     from ..gallery import Gallery
 
-    if arguments.calibration is not None:
-        raise ValueError('--cut and --calibration both say where to cut: give one of them.')
+    criterion, target = cut_given(arguments)
     if not isinstance(gallery, Gallery):
         raise ValueError('--cut reads the embeddings of the gallery, and an index alone has none: '
                          'give the gallery, or a --calibration.')
-    share = None
-    if arguments.cut != 'auto':
-        try:
-            share = float(arguments.cut)
-        except ValueError:
-            share = -1.
-        if not 0 < share < 1:
-            raise ValueError('--cut is auto, or a share between 0 and 1 such as 0.05; got '
-                             f'{arguments.cut!r}.')
-    return calibrate_without_labels(gallery.embeddings,
-                                    'expected' if share is None else 'no_match', share,
-                                    similarity=similarity)
+    return calibrate_without_labels(gallery.embeddings, criterion, target, similarity=similarity)
 
 
 def search_without_torch(arguments: argparse.Namespace) -> Any:

@@ -17,6 +17,7 @@ from .folders import (
     add_parts_options,
     check_exists,
     config_dataset,
+    cut_given,
     folder_encoder,
     is_folder,
 )
@@ -49,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--calibration', metavar='FILE.json',
                            help='a calibration: results get a probability, and a line below which '
                            'nothing probably matches')
+    arguments.add_argument('--cut', metavar='auto|SHARE', help='the line without labels, as the '
+                           'tail of the scores tells it; with a SHARE so that at most so many of '
+                           'the queries without a match get a result')
     arguments.add_argument('--reload', nargs='+', metavar='PATH',
                            help='a better model, which is encoded and compared beside the one '
                            'that is served, and can be switched to: [CONFIG] CHECKPOINT, or of a '
@@ -159,6 +163,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     path = os.path.abspath(arguments.gallery)
     name = os.path.basename(path.rstrip('/')) or path
+    cut = None if arguments.cut is None else cut_given(arguments)
     of_folder = is_folder(path)
     served, dataset = folder_model(path, arguments) if of_folder else gallery_model(arguments)
     is_index = isinstance(served.model.prototype, Index)
@@ -166,6 +171,10 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         if of_folder else Path(f'{path}.serve')
     served.calibration = _as_calibration(arguments.calibration, served.model) \
         or served.calibration
+    if cut is not None and is_index:
+        raise ValueError('--cut reads the embeddings of the gallery, and an index alone has none: '
+                         'serve the gallery, or give a --calibration.')
+    served.cut = cut
     if of_folder and arguments.no_cache:
         served.cache = None
     if arguments.state is not None:
@@ -182,6 +191,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     def load() -> Any:
         assert other is not None
         found = (folder_model(path, other) if of_folder else gallery_model(other))[0]
+        found.cut = cut
         if of_folder and found.cache is not None:
             taken, found.spare = service.served.cache, found.cache.with_suffix('.new.safetensors')
             if taken == found.cache:

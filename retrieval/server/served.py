@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..evaluation import MatchCalibration
-from ..gallery import GalleryStore
+from ..evaluation import MatchCalibration, calibrate_without_labels
+from ..gallery import Gallery, GalleryStore
 from ..index import MilvusIndex
 from .batching import Encoder
 
+_SEARCHED = 500  # rows, for a calibration of the gallery itself: a second of 37,000
 
 @dataclass(eq=False)
 class Served:
@@ -23,6 +24,8 @@ class Served:
         model: a retriever, with its prototype where that is not published later.
         pipeline: config of the test pipeline.
         calibration: of this model's scores.
+        cut: criterion and target of a calibration that is made of the gallery itself, without
+            labels, when :meth:`calibrate` is called; in the place of ``calibration``.
         store: the store that it searches and that can be changed, or None.
         cache: where the embeddings of a folder are kept, or None.
         spare: another such file, from which embeddings are taken where they fit.
@@ -40,12 +43,14 @@ class Served:
     model: Any
     pipeline: Sequence[dict[str, Any]]
     calibration: MatchCalibration | None = None
+    cut: tuple[str, float | None] | None = None
     store: GalleryStore | None = None
     cache: Path | None = None
     spare: Path | None = None
     projection: Tensor | None = None
     gallery: Any = None
     encoder: Encoder = field(init=False)
+    _calibrated: int = field(default=0, init=False)  # of how many rows
 
     def __post_init__(self) -> None:
         self.encoder = Encoder(self.model, self.pipeline)
@@ -60,6 +65,22 @@ class Served:
         """The index that other processes change and search, or None."""
         prototype = self.model.prototype
         return prototype if isinstance(prototype, MilvusIndex) else None
+
+    def calibrate(self, gallery: Any) -> None:
+        """Make the calibration of a gallery, where ``cut`` says how, and anew where a tenth of its
+        rows has come or gone; of too few rows there is none.
+        """
+        if self.cut is None or not isinstance(gallery, Gallery):
+            return
+        if abs(len(gallery) - self._calibrated) * 10 <= self._calibrated:
+            return
+        try:
+            self.calibration = calibrate_without_labels(
+                gallery.embeddings, *self.cut, similarity=self.model.similarity,
+                max_queries=_SEARCHED)
+        except ValueError:  # too few rows
+            self.calibration = None
+        self._calibrated = len(gallery)
 
     def latest(self) -> Any:
         """What it searches now: the store as it is, the gallery that was published last, or None

@@ -198,6 +198,7 @@ class Service:
             if self._root is None:  # it stays as it was first shown
                 self._root = self._root_of(own)
             one.gallery = own
+            one.calibrate(own)
             handles = own.serials if isinstance(own, SharedRows) else \
                 handles_of(own, self._handles)
             self.snapshot = Snapshot(one, served_rows, handles,

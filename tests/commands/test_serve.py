@@ -42,15 +42,33 @@ def test_a_gallery_file(opened, gallery):
     assert abs(service.search([_upload(service, path)], k=1)['results'][0]['score'] - 1) < 1e-4
 
 
-def _upload(service, path):
+def service_query(**given):
     from retrieval.server.service import Query
-    return Query(upload=service.uploads.add(Path(path).read_bytes())[0])
+    return Query(**given)
+
+
+def _upload(service, path):
+    return service_query(upload=service.uploads.add(Path(path).read_bytes())[0])
 
 
 def test_a_store_can_be_written_to(opened, gallery, tmp_path):
     GalleryStore.create(tmp_path / 'g.gallery', Gallery.load(gallery))
     assert opened(tmp_path / 'g.gallery').info()['writable']
     assert not opened(tmp_path / 'g.gallery', '--read-only').info()['writable']
+
+
+def test_a_line_without_labels(opened, gallery, folder, config, checkpoint):
+    for source in ([gallery], [config, checkpoint]):
+        service = opened(*source, '--cut', 'auto')
+        found = service.search([service_query(row=0)], k=20)
+        assert service.info()['calibrated'] and found['threshold'] is not None
+        matches = [hit['match'] for hit in found['results']]
+        assert matches == sorted(matches, reverse=True) and matches[0]
+        assert not opened(*source).info()['calibrated']
+    for more, message in ((('--cut', '2'), 'auto, or a share'), (
+            ('--cut', 'auto', '--calibration', 'x.json'), 'both say where to cut')):
+        with pytest.raises(ValueError, match=message):
+            opened(gallery, *more)
 
 
 def test_a_config_with_its_checkpoint(opened, config, checkpoint):
