@@ -142,7 +142,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     lists = listed(given.objects, given.copies)
     if given.rate:
-        some = lists['copies'][:128]
+        some = lists['copies'][:64]
         rounds = [[rate(some, *run) for run in RUNS] for _ in range(3)]
         for (number, pixels, flip), rates in zip(RUNS, zip(*rounds, strict=True), strict=True):
             print(f'{named(number, flip)} at {pixels}: {statistics.median(rates):.1f} '

@@ -1,4 +1,4 @@
-"""Frozen, linear or fine-tuned: Recall@1 on classes that were not trained on.
+"""Frozen, linear or fine-tuned: Recall@1 and MAP@R on classes that were not trained on.
 
     python benchmarks/small_sets.py data/small_sets
     python benchmarks/own_images.py data/small_sets                           all sets, three seeds
@@ -12,8 +12,8 @@ features of the default encoder as they are; ``linear`` a projection to 256 that
 as `train_on_embeddings --epochs 20` does; ``tuned`` the config as it stands, after its last epoch
 (its best one would be chosen by the classes that it is measured on), and ``start`` the same before
 the first. Printed are the median and the range over the seeds, and the seconds of processor time
-that the training took without its validations, and that one step took; ``--out`` has MAP@R too, and
-what stands there is not run again, so that the same command goes on where it was ended.
+that the training took without its validations, and that one step took. What stands in ``--out`` is
+not run again, so that the same command goes on where it was ended.
 """
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def tuned(config: Any) -> dict[str, float]:
             'seconds': clock.seconds, 'step': clock.seconds / runner.iter}
 
 
-def shown(name: str, runs: list[dict[str, float]]) -> str:
-    """The medians of a set's runs, with their ranges, as a row of a table."""
-    cells = [name]
+def shown(name: str, suffix: str, runs: list[dict[str, float]]) -> str:
+    """The medians of a metric of a set's runs, with their ranges, as a row of a table."""
+    cells = [name + (suffix or ' Recall@1')]
     for column in ('frozen', 'start', 'linear', 'tuned'):
-        values = [run[column] for run in runs]
+        values = [run[column + suffix] for run in runs]
         cells.append(f'{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})')
     cells += [f'{statistics.median(run[column] for run in runs):.{digits}f}'
               for column, digits in (('seconds', 0), ('step', 2))]
@@ -151,7 +151,7 @@ def main() -> None:
             if given.out is not None:
                 with given.out.open('a') as file:
                     file.write(json.dumps(dict(run, set=name, seed=seed)) + '\n')
-    rows = [shown(name, runs[name]) for name in sets]
+    rows = [shown(name, suffix, runs[name]) for name in sets for suffix in METRICS]
     heads = ['set', 'frozen', 'start', 'linear', 'tuned', 'seconds', 'a step']
     print('\n'.join(['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|', *rows]))
 

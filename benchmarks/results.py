@@ -113,8 +113,10 @@ run on this test set. The order says what learns fast here, not which loss is be
 
 
 def write_page(found: dict[str, list[dict[str, float]]]) -> None:
-    """Write ``docs/results.md``."""
-    (ROOT / 'docs' / 'results.md').write_text(PAGE.format(table=table(found)))
+    """Write ``docs/results.md``, but for its further sections."""
+    path = ROOT / 'docs' / 'results.md'
+    kept = ''.join(path.read_text().partition('\n## ')[1:])
+    path.write_text(PAGE.format(table=table(found)) + kept)
 
 
 def write_metadata(found: dict[str, list[dict[str, float]]]) -> None:

@@ -1,4 +1,6 @@
-"""A module imports only from lower floors and its own package; no imports run in a circle."""
+"""A module imports only from lower floors and its own package; no imports run in a circle; each
+has its test file.
+"""
 import ast
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 
 import retrieval
 
-ROOT = Path(retrieval.__file__).parent
+ROOT, TESTS = Path(retrieval.__file__).parent, Path(__file__).parent
 FLOORS = [
     {'registry', 'compat', 'arguments', 'checks', 'distributed', 'files', 'foreign_files',
      'labels'},
@@ -114,6 +116,16 @@ def test_every_part_has_a_floor():
 
 def test_no_circle_of_imports():
     assert circles(ROOT) == []
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_has_its_test_file(path):
+    """``retrieval/a/b.py`` is tested by ``tests/a/test_b.py``."""
+    if path.stem in ('__init__', '__main__'):  # names alone, in test_public_names.py; a call of
+        return                                 # commands/main.py, in its test
+    mirrored = TESTS / path.relative_to(ROOT).with_name(f'test_{path.name}')
+    assert mirrored.is_file() and 'def test_' in mirrored.read_text(), (
+        f'{path.relative_to(ROOT.parent)} wants tests in {mirrored.relative_to(TESTS.parent)}.')
 
 
 def test_the_rule_sees_a_violation(tmp_path):

@@ -12,9 +12,9 @@ MODELS = INDEX['Models']
 
 
 def table():
-    """The rows of docs/results.md: config and means by the name of the metric."""
-    lines = (ROOT / 'docs' / 'results.md').read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines
+    """The rows of the first table of docs/results.md: config and means by metric."""
+    first = (ROOT / 'docs' / 'results.md').read_text().partition('\n## ')[0]
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in first.splitlines()
             if line.startswith('| ')]
     names = [name for name in rows[0] if re.match('Recall|MAP|R-P|mAP', name)]
     return {re.search(r'\(\.\./(.+)\)', row[0])[1]: dict(zip(

@@ -79,7 +79,7 @@ def find_config(given: str | os.PathLike[str]) -> str:
         name = _plain(path)
         folder = shipped_folder()
         file = folder / f'{name}.py'
-        if file.is_file() and folder in file.resolve().parents:
+        if file.is_file() and folder.resolve() in file.resolve().parents:
             return str(file)
         named = [one for one in config_names() if one.rpartition('/')[2] == name]
         if len(named) == 1:

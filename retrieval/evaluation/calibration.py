@@ -32,7 +32,7 @@ METHODS = ('platt', 'isotonic')
 RANKS = (5, 30)
 _OF_BEST = 0.4  # of the best result's evidence that another match needs: a sure one stands alone
 TAIL_SHARE = 0.5  # of the mean of a query's own tail is taken from its scores
-_EVEN = 2.  # evidence at which a result is as likely a match as none, in five sets of pictures
+_EVEN = 2.  # evidence at which a result is as likely a match as none, on three sets of pictures
 _FEWEST = 3  # results for each that is passed over, else a tail is not fitted
 _FORMAT = 'retrieval.MatchCalibration'
 
@@ -134,7 +134,7 @@ class MatchCalibration:
             >>> tail = MatchCalibration(0., method='tail', slope=20., offset=-8.)
             >>> own = tail.of_query([.9, *(.6 - .01 * rank for rank in range(40))])
             >>> own.is_match(.9), own.is_match(.6), round(own.probability(.9), 2)
-            (True, False, 0.96)
+            (True, False, 0.97)
         """
         if self.method != 'tail':
             return self

@@ -37,9 +37,9 @@ def calibrate_without_labels(
     Args:
         embeddings: ``(N, D)`` floats.
         criterion: ``'expected'``: a result is a match where fewer than ``target`` results that do
-            not match are to be expected at its score or above (1, where its probability is one
-            half); ``'no_match'``: at most a share ``target`` of the queries without a match get
-            a result (0.05); ``'coverage'``: a share ``target`` of altered pictures find the
+            not match are to be expected at its score or above (1, where its probability is
+            one eighth); ``'no_match'``: at most a share ``target`` of the queries without a match
+            get a result (0.05); ``'coverage'``: a share ``target`` of altered pictures find the
             original (0.95).
         target: in the place of these.
         strangers: ``(M, D)`` embeddings of pictures that are known to have no match in the
@@ -92,7 +92,7 @@ def calibrate_without_labels(
     tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
     first = tail.evidence(nearest)
     location, scale = _gumbel(first, _BOUND if strangers is None else math.inf)
-    slope, offset = tail.slope / scale, (tail.offset - location) / scale
+    slope, offset = slope / scale, (offset - location) / scale
     tail = MatchCalibration(0., method='tail', slope=slope, offset=offset, ranks=ranks)
     measured: dict[str, Any] = dict(criterion=criterion, target=target, queries=len(first),
                                     strangers=strangers is not None)

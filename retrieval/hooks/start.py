@@ -17,7 +17,7 @@ from ..retrievers.build import config_pipeline
 from ..retrievers.extraction import cache_file, extraction_loader
 
 _PROJECTION = 'image_encoder.projection.'
-_CURVE = 'validation_curve'
+_CURVE = 'curve_of_validations'  # a name that begins with val would be logged
 
 
 @HOOKS.register_module()

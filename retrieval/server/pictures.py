@@ -91,7 +91,8 @@ class Pictures:
         path, array, box = self._found(name)
         if array is not None:
             picture = as_image_array(array)
-            picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+            if picture.ndim == 2 or picture.shape[2] == 1:  # grey
+                picture = np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
         elif path is not None:
             picture = read_image(path, min_edge=None if box else min_edge)
         else:

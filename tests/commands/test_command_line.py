@@ -1,7 +1,6 @@
 """The command line: every command is found, answers quickly, and stands in tools/ and README."""
 import io
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,57 +13,6 @@ from retrieval.commands.main import commands
 from .conftest import run
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_help_answers_without_torch():
-    code = """
-import sys
-from retrieval.commands.main import commands, main
-for name in commands():
-    assert 'torch' not in sys.modules, name
-    try:
-        main([name, '--help'])
-    except SystemExit as end:
-        assert end.code == 0, name
-assert 'torch' not in sys.modules, name
-"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert all(f'usage: {name}' in done.stdout for name in commands())
-
-
-def test_an_unknown_command_names_the_nearest():
-    status, _, err = run('main', 'serch')
-    assert status == 2 and 'search' in err
-    status, out, _ = run('main', '--help')
-    assert status == 0 and all(name in out for name in commands())
-    assert run('main', '--version')[1].strip()
-
-
-def test_every_command_says_in_one_line_what_it_does():
-    for name, summary in commands().items():
-        assert re.fullmatch(r'[A-Z].{5,92}\.', summary), f'{name}: {summary!r}'
-
-
-def test_tools_are_the_commands():
-    """One wrapper, the same for all."""
-    wrappers = {path.stem: path.read_text() for path in (ROOT / 'tools').glob('*.py')}
-    assert set(wrappers) == set(commands())
-    assert len(set(wrappers.values())) == 1
-    done = subprocess.run([sys.executable, ROOT / 'tools' / 'print_config.py', '--help'],
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and 'usage: print_config' in done.stdout, done.stderr
-
-
-def test_the_readme_lists_the_commands():
-    rows = re.findall(r'^\| `retrieval (\w+)', (ROOT / 'README.md').read_text(), re.M)
-    assert sorted(rows) == sorted(commands())
-
-
-def test_the_package_runs_as_a_module():
-    done = subprocess.run([sys.executable, '-m', 'retrieval', 'dump-prototype'],
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and 'usage: dump_prototype' in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize('command', sorted(commands()))
@@ -99,23 +47,6 @@ def test_an_error_of_a_worker_is_one_message(capsys, kind):
 def test_a_tilde_is_the_users_folder(argument, found, monkeypatch):
     monkeypatch.setenv('HOME', '/home/somebody')
     assert with_home(argument) == found.format('/home/somebody')
-
-
-def test_paths_of_configs_may_begin_at_home(config, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(config.parent))
-    status, out, err = run('print_config', f'~/{config.name}', '--cfg-options',
-                           "train_dataloader.dataset=dict(data_root='~/pictures')")
-    assert status == 0 and f"data_root='{config.parent}/pictures'" in out, err
-
-
-@pytest.mark.parametrize('gallery, query, says', [
-    ('nowhere', 'x.jpg', "no folder or gallery 'nowhere'"),
-    ('nowhere.safetensors', 'x.jpg', "no gallery 'nowhere.safetensors'"),
-    ('.', 'x.jpg', "no image 'x.jpg'"), ('.', 'photos/', "no image or folder 'photos/'")])
-def test_what_is_missing_is_called_what_it_is(gallery, query, says, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run('search', gallery, query)
-    assert status == 2 and says in err
 
 
 @pytest.mark.parametrize(('encoding', 'printed'), [

@@ -19,6 +19,15 @@ def test_a_shipped_config_is_found_from_anywhere(given, tmp_path, monkeypatch):
     assert read_config(given).filename == find_config(given)
 
 
+def test_a_package_behind_a_symbolic_link(tmp_path, monkeypatch):
+    """As in an environment in a linked folder."""
+    (tmp_path / 'linked').symlink_to(shipped_folder())
+    monkeypatch.setattr('retrieval.config.shipped.shipped_folder', lambda: tmp_path / 'linked')
+    assert find_config(NAME) == str(tmp_path / 'linked' / f'{NAME}.py')
+    with pytest.raises(FileNotFoundError):
+        find_config('../setup')
+
+
 def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / f'{NAME}.py'
@@ -60,7 +69,7 @@ def test_an_own_config_inherits_a_shipped_one(tmp_path):
     wanted.model.topk = 7
     assert config.to_dict() == wanted.to_dict()
     assert with_bases(file)[1:] == with_bases(find_config(NAME))
-    assert shipped_folder() / '_base_' / 'default_runtime.py' in with_bases(file)
+    assert (shipped_folder() / '_base_' / 'default_runtime.py').resolve() in with_bases(file)
     file.write_text("_base_ = ['retrieval::_base_/models/resnet50_gem.py', "
                     "'retrieval::multi_similarity/lite0-ms_15e_cvs']\n")
     with pytest.raises(FileNotFoundError, match=rf"mine.py', line 1: .*Did you mean '{NAME}'"):

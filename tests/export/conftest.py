@@ -26,6 +26,11 @@ def model():
     return ImageToImageRetriever(encoder, data_preprocessor=dict(mean=[120.], std=[60.])).eval()
 
 
+@pytest.fixture
+def dataset(pictures):
+    return ImageFolder(pictures, pipeline=PIPELINE)
+
+
 @pytest.fixture(scope='module')
 def export(tmp_path_factory, model, pictures):
     out = tmp_path_factory.mktemp('exports') / 'small'

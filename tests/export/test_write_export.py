@@ -5,18 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.datasets import ImageFolder
 from retrieval.export.formats import open_encoder
 from retrieval.export.write_export import MOST_PICTURES, check_target, write_export
 from retrieval.exported_encoder import ExportedEncoder
 from retrieval.retrievers import build_retriever
 
 PIPELINE = [dict(type='LoadImage'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
-
-
-@pytest.fixture
-def dataset(pictures):
-    return ImageFolder(pictures, pipeline=PIPELINE)
 
 
 @pytest.mark.slow

@@ -64,11 +64,12 @@ def trained(tmp_path, *hooks, change=None, **options):
 
 def test_the_untrained_encoder_is_epoch_0_of_table_curve_and_checkpoints(tmp_path):
     runner, said = trained(tmp_path, dict(type='CompareWithStartHook'), epochs=2)
-    curve = runner.message_hub.get_info('validation_curve')
+    curve = runner.message_hub.get_info('curve_of_validations')
     assert [one['step'] for one in curve] == [0, 1, 2]
     assert Notes.used[0][0] == 0
     assert all(torch.equal(Notes.used[0][1][name], value) for name, value in Notes.start.items())
     table = next(text for _, text in said if text.startswith('All validations'))
+    assert not any('curve' in text for _, text in said)  # the engine logs what begins with val
     assert [line.split()[0] for line in table.splitlines()[1:]] == ['epoch', '0', '1', '2']
     assert f'{curve[0]["embedding/Recall@1"]:.2f}' in table.splitlines()[2]
     scalars = [json.loads(line) for path in tmp_path.rglob('scalars.json')
@@ -85,7 +86,7 @@ def test_where_training_spoils_the_start_it_is_kept_and_said(tmp_path):
         settings['train_cfg']['max_epochs'] = 1
     runner, said = trained(tmp_path, dict(type='StartAtComponentsHook'),
                            dict(type='CompareWithStartHook'), change=spoil)
-    curve = runner.message_hub.get_info('validation_curve')
+    curve = runner.message_hub.get_info('curve_of_validations')
     assert curve[1]['embedding/Recall@1'] < curve[0]['embedding/Recall@1']
     best = torch.load(next(tmp_path.glob('best_*epoch_0.pth')), weights_only=False)['state_dict']
     assert all(torch.equal(best[name], value) for name, value in Notes.start.items())
@@ -119,7 +120,7 @@ def test_a_resumed_run_remembers_its_start(tmp_path):
     whole, resumed = assert_resumes_exactly(tmp_path, 11, [dict(type='CompareWithStartHook'),
                                                            dict(type='AveragedWeightsHook')],
                                             val=True)
-    curves = [run.message_hub.get_info('validation_curve') for run in (whole, resumed)]
+    curves = [run.message_hub.get_info('curve_of_validations') for run in (whole, resumed)]
     assert curves[0] == curves[1] and [one['step'] for one in curves[0]] == [0, 1, 2]
 
 
@@ -129,7 +130,7 @@ def test_iterations(tmp_path):
         settings['default_hooks'] = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False))
         settings['log_processor'] = dict(by_epoch=False)
     runner, said = trained(tmp_path, dict(type='CompareWithStartHook'), change=change)
-    assert [one['step'] for one in runner.message_hub.get_info('validation_curve')] == [0, 2, 4]
+    assert [one['step'] for one in runner.message_hub.get_info('curve_of_validations')] == [0, 2, 4]
     assert any('iteration' in text for _, text in said)
 
 
@@ -195,7 +196,7 @@ def one_of_two(number, folder):
     both = [torch.zeros_like(start) for _ in range(2)]
     dist.all_gather(both, start)
     assert torch.equal(*both)
-    curve = runner.message_hub.get_info('validation_curve')
+    curve = runner.message_hub.get_info('curve_of_validations')
     assert [one['step'] for one in curve] == [0, 1]
     leave_group()
 

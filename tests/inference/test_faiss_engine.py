@@ -32,7 +32,7 @@ def test_what_needs_it_is_trained_first():
 def test_searches_in_pieces_with_a_row_left_out(k, monkeypatch):
     monkeypatch.setattr(faiss_engine, '_QUERIES', 4)
     index = of()
-    for out, first in ((None, None), (torch.arange(9), 0)):
+    for out, first in ((None, None), (torch.arange(9), 0), (torch.arange(30, 39), 30)):
         squares, rows = faiss_engine.search(index, ROWS[:9], k, out, None)
         expected, wanted = loop(ROWS[:9], k, ROWS, first)
         assert torch.equal(rows, wanted)

@@ -301,22 +301,6 @@ def test_a_calibration_without_labels_draws_a_line_for_each_query(services, tmp_
     assert few['threshold'] is None and few['results'][0]['match'] is None
 
 
-def test_what_is_shown_is_counted_and_kept(services, store_service, tmp_path):
-    import json as plain
-
-    from retrieval.server.service import Query, Service
-    rows = store_service.own_gallery.embeddings
-    for _ in range(2):
-        store_service.search([Query(vector=rows[1].tolist())], k=2, stack=False)
-    store_service.search()
-    assert store_service.returned['b'] == 2 and sum(store_service.returned.values()) == 4
-    store_service.close()
-    kept = plain.loads((store_service.source.state / 'returned.json').read_text())
-    assert next(iter(kept.values())) == 2
-    again = Service(store_service.served, store_service.source)
-    assert again.returned == store_service.returned
-
-
 def test_an_empty_server_says_so(services, tmp_path):
     from retrieval.server.service import Source
     client = ask(services(Source('empty', tmp_path / 'state', str(tmp_path))))

@@ -564,10 +564,10 @@ def test_another_model_is_compared_switched_to_and_back(browser, tmp_path):
         switch.click()
         back = page.get_by_role('button', name='Back to the old model')
         back.wait_for()
-        assert 'In use: the new model, Halves' in section.inner_text()
+        wait_until(page, lambda: 'In use: the new model, Halves' in section.inner_text())
         back.click()
         switch.wait_for()
-        assert 'In use: the present model, Colours' in section.inner_text()
+        wait_until(page, lambda: 'In use: the present model, Colours' in section.inner_text())
         page.close()
 
 

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
 
+from retrieval.index.faiss import factory
 from retrieval.index.faiss.factory import (
     build,
     chain,
@@ -108,11 +111,11 @@ def test_the_seed_reaches_every_clustering():
 
 
 def test_polysemous_training_is_left_out():
-    for factory in ('PQ4x4', 'HNSW8_PQ4'):
-        index = build(factory, 16, 'euclidean')
+    for name in ('PQ4x4', 'HNSW8_PQ4'):
+        index = build(name, 16, 'euclidean')
         skip_polysemous(index)
         core = chain(index)[-1]
-        owner = faiss.downcast_index(core.storage) if factory.startswith('HNSW') else core
+        owner = faiss.downcast_index(core.storage) if name.startswith('HNSW') else core
         assert not owner.do_polysemous_training
 
 
@@ -158,19 +161,46 @@ def test_a_factory_without_parameters_says_so():
 
 
 def test_rabitq_of_an_older_faiss_is_one_clear_error(monkeypatch):
-    from retrieval.index.faiss import factory
-
     monkeypatch.setattr(factory, 'load_faiss', lambda: types.SimpleNamespace(__version__='1.9.0'))
     with pytest.raises(ValueError, match="'IVF8,RaBitQ' wants faiss 1.11 or later, and 1.9.0 is"):
         factory.build('IVF8,RaBitQ', 8, 'euclidean')
 
 
+def test_the_least_value_of_each_parameter():
+    valid = knobs(build('IVF4,PQ4x4', 8, 'euclidean'))
+    assert checked_parameters(dict(max_codes=0, ht=0, nprobe=1), valid, 'x') == dict(
+        max_codes=0, ht=0, nprobe=1)
+    for name, value in (('nprobe', 0), ('max_codes', -1), ('ht', -1), ('nprobe', 1.5)):
+        with pytest.raises(ValueError, match='a whole number of at least [01]'):
+            checked_parameters({name: value}, valid, 'x')
+    assert knobs(build('PQ4x4,RFlat', 8, 'euclidean'))['k_factor_rf'].least == 1
+    with pytest.raises(FrozenInstanceError):
+        valid['nprobe'].least = 3
+
+
 def test_a_number_in_a_factory_has_a_limit():
-    assert plain_factory(f'IVF{2 ** 24},Flat') == f'IVF{2 ** 24},Flat'
-    with pytest.raises(ValueError, match='above 16777216'):
-        plain_factory(f'IVF{2 ** 24 + 1},Flat')
+    assert plain_factory(f'IDMap,IVF{2 ** 24},Flat') == f'IVF{2 ** 24},Flat'
+    for text, message in ((f'IVF{2 ** 24 + 1},Flat', 'above 16777216'), ('IDMap2', 'is empty'),
+                          ('HNSW0', 'HNSW0: give a number above 0')):
+        with pytest.raises(ValueError, match=message):
+            plain_factory(text)
 
 
 def test_the_reason_is_that_of_the_first_metric():
     with pytest.raises(ValueError, match=r'with cosine_similarity: \w+'):
         build('Nothing', 8, 'cosine_similarity')
+    with pytest.raises(ValueError, match=r"'PQ7' for vectors of width 16 .*: \w+"):
+        build('PQ7', 16, 'euclidean')
+
+
+@pytest.mark.parametrize('text', ['PQ12x4', 'PQ7', 'OPQ11_44,PQ11', 'PQ13x4fs'])
+def test_a_width_is_found_for_an_odd_factory(text):
+    assert knobs(trial(text, 'euclidean')).keys() <= {'ht'}
+
+
+def test_any_whole_number_is_a_seed(monkeypatch):
+    part = SimpleNamespace(cp=SimpleNamespace(seed=0))
+    monkeypatch.setattr(factory, 'chain', lambda index: [part])
+    for seed, kept in ((5, 5), (2 ** 31 + 5, 5), (-1, 2 ** 31 - 1)):
+        set_seed(None, seed)
+        assert part.cp.seed == kept

@@ -1,6 +1,4 @@
 """What MilvusIndex does besides the contract of every index."""
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -430,54 +428,3 @@ def test_save_and_load_into_a_database(new_milvus, vectors, tmp_path):
     with pytest.raises(ValueError, match='overwrite=True'):
         again.replace(vectors, names(60))  # a copy is no gallery either
     again.close()
-
-
-def test_the_server_ends_with_the_last_index(tmp_path, vectors):
-    from milvus_lite.server_manager import server_manager_instance as manager
-    uri = str(tmp_path / 'a.db')
-    one, other = MilvusIndex(uri), MilvusIndex(uri)
-    one.add(vectors, names(60))
-    one.close()
-    assert len(other) == 60 and uri in manager._servers
-    with pytest.raises(ValueError, match='closed'):
-        one.search(vectors[:1], 1)
-    other.close()
-    other.close()
-    assert uri not in manager._servers
-    index = MilvusIndex(uri)
-    assert len(index) == 60
-    del index
-    assert uri not in manager._servers  # left to the garbage collector
-    loaded = MilvusIndex.load(_saved(tmp_path, vectors))
-    folder = loaded._store.connection.uri
-    assert len(loaded) == 60
-    loaded.close()
-    assert folder not in manager._servers
-
-
-def _saved(folder, vectors):
-    index = MilvusIndex(str(folder / 'a.db'))
-    index.save(folder / 'saved')
-    index.close()
-    return folder / 'saved'
-
-
-@pytest.mark.slow
-def test_a_database_that_another_process_has_open(tmp_path):
-    uri = str(tmp_path / 'a.db')
-    index = MilvusIndex(uri)
-    code = f'from retrieval.index import MilvusIndex; MilvusIndex({uri!r})'
-    done = subprocess.run([sys.executable, '-c', code], check=False, capture_output=True, text=True)
-    assert 'One process at a time' in done.stderr.splitlines()[-1]
-    assert 'Traceback' not in done.stderr.split('MilvusError')[-1]
-    index.close()
-    (tmp_path / 'file.db').write_text('x')
-    with pytest.raises(ValueError, match='is a file'):
-        MilvusIndex(str(tmp_path / 'file.db'))
-
-
-@pytest.mark.parametrize('package', ['pymilvus', 'milvus_lite'])
-def test_what_is_not_installed(monkeypatch, tmp_path, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"needs {package}.*pip install 'retrieval\[milvus\]'"):
-        MilvusIndex(str(tmp_path / 'a.db'))

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from retrieval.index import ExactIndex
-from retrieval.index.milvus.rows import MESSAGE_BYTES, RowTable, allowed_rows, batches, id_lists
 from retrieval.index.milvus.search import close_together, scored
 
 ROWS, LIMIT = 17_000, 16_384
@@ -99,40 +98,3 @@ def test_scored(metric, wanted):
     rows[2] = [3, 4] if metric != 'L2' else [10, 4]
     np.testing.assert_allclose(scored(np.array([2, 0], dtype=np.float32), rows, metric), wanted,
                                rtol=1e-6)
-
-
-def test_batches_by_number_and_by_weight():
-    vectors = np.zeros((10, 4), dtype=np.float32)
-    parts = list(batches(vectors, names(10), range(10), {}, 4))
-    assert [len(part) for part in parts] == [4, 4, 2] and parts[1][0]['row'] == 4
-    heavy = {'text': ('str', ['x' * (MESSAGE_BYTES // 3)] * 10)}
-    assert [len(part) for part in batches(vectors, names(10), range(10), heavy, 4)] == [2] * 5
-
-
-def test_a_table_of_rows():
-    table = RowTable([(7, 'b'), (3, 'a'), (9, 'c')])
-    table.append(['d', 'a'], [table.next_serial, 99])
-    assert table.ids.names == ['a', 'b', 'c', 'd'] and table.serials == [3, 7, 9, 10]
-    table.drop([1, 3])
-    assert table.ids.names == ['a', 'c'] and table.serials == [3, 9] and table.next_serial == 10
-    assert RowTable().next_serial == 0 and RowTable().last == []
-    assert RowTable([(1, 'x'), (2, 'b'), (2, 'a')]).last == ['a', 'b']
-
-
-def test_lists_of_ids_by_number_and_by_weight():
-    assert list(id_lists(names(5), 2)) == [
-        names(2), names(4)[2:], names(5)[4:]]
-    assert [len(part) for part in id_lists(['x' * 300_000] * 3)] == [1, 1, 1]
-
-
-def test_expressions_for_a_mask():
-    table = RowTable([(3, 'a'), (5, 'b')])
-    assert allowed_rows([True, True], table) == ['']
-    assert allowed_rows([True, False], table) == ['row not in [5]']
-    twins = RowTable([(3, 'a'), (5, 'c'), (5, 'b"')])
-    assert allowed_rows([True, False, True], twins) == [r'id not in ["b\""]']
-    table = RowTable((row, str(row)) for row in range(20_000))
-    parts = allowed_rows([row % 2 == 0 for row in range(20_000)], table)
-    listed = [eval(part.removeprefix('row in ')) for part in parts]
-    assert [row for part in listed for row in part] == list(range(0, 20_000, 2))
-    assert all(len(part) <= 8_192 for part in listed)

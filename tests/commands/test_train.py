@@ -1,4 +1,4 @@
-import json
+"""Training from a config, and what is refused before it begins."""
 import os
 
 import pytest
@@ -22,29 +22,6 @@ def test_the_gallery_is_not_in_the_checkpoint(checkpoint):
     state = torch.load(checkpoint, weights_only=True)['state_dict']
     assert all(name.startswith(('image_encoder.', 'head.')) for name in state)
     assert 'head.losses.ArcFaceLoss.W' in state or any('W' in name for name in state)
-
-
-def test_metrics_are_written(config, checkpoint, tmp_path):
-    out = tmp_path / 'metrics.json'
-    status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', out)
-    assert status == 0, err
-    metrics = json.loads(out.read_text())
-    assert metrics['embedding/num_queries'] == 20
-    assert metrics['embedding/Recall@1'] == pytest.approx(metrics['search/Recall@1'])
-
-
-def test_predictions_are_written_and_drawn(config, checkpoint, tmp_path, folder):
-    out = tmp_path / 'predictions.json'
-    status, _, err = run('test', config, checkpoint, '--work-dir', tmp_path, '--out', out,
-                         '--out-item', 'pred', '--show-dir', tmp_path / 'show')
-    assert status == 0, err
-    entries = json.loads(out.read_text())
-    assert len(entries) == 20 and [len(e['pred_label']) for e in entries] == [10] * 20
-    for entry in entries:
-        assert entry['sample_id'] not in entry['pred_id']
-        assert entry['pred_score'] == sorted(entry['pred_score'], reverse=True)
-        assert all(name.startswith(str(folder)) for name in entry['pred_id'])
-    assert (tmp_path / 'show' / 'rankings.png').stat().st_size > 1000
 
 
 def test_resume_goes_on_from_the_last(config, work_dir, tmp_path):
@@ -101,11 +78,6 @@ def test_wrong_input_gets_one_message(config, checkpoint, tmp_path, arguments, w
     assert status == 2 and words in err and 'Traceback' not in err, err
 
 
-def test_print_config_shows_what_is_inherited(config):
-    status, out, _ = run('print_config', config, '--cfg-options', 'model.topk=3')
-    assert status == 0 and 'topk=3' in out and 'PreparePrototypeHook' in out
-
-
 def test_a_checkpoint_of_another_architecture(config, checkpoint, tmp_path):
     deeper = 'model.image_encoder.backbone.layers=[2,1,1,1]'
     for command, *arguments in (('test', config, checkpoint),
@@ -119,3 +91,39 @@ def test_a_checkpoint_of_another_architecture(config, checkpoint, tmp_path):
     (tmp_path / 'page.pth').write_text('<html>not found</html>')
     status, _, err = run('test', config, tmp_path / 'page.pth', '--work-dir', tmp_path)
     assert status == 2 and 'web page' in err and 'Traceback' not in err
+
+
+def test_options_change_the_config(config, tmp_path):
+    from retrieval.commands import train
+
+    def configured(*options):
+        return train.configure(train.parser().parse_args([str(config), *options]))
+    plain = configured('--work-dir', str(tmp_path))
+    assert plain.work_dir == str(tmp_path) and plain.val_dataloader is not None
+    assert not plain.get('resume') and plain.optim_wrapper.type == 'OptimWrapper'
+    assert configured('--no-validate').val_dataloader is None
+    assert configured('--amp').optim_wrapper.type != 'OptimWrapper'
+    again = configured('--resume')
+    assert again.resume and again.load_from is None
+    assert configured('--resume', 'x.pth').load_from == 'x.pth'
+
+
+@pytest.mark.parametrize(('options', 'says'), [
+    (['--cfg-options', 'train_dataloader=None'], 'nothing to train'),
+    (['--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], 'base_batch_size=…')])
+def test_options_that_do_not_fit_the_config(config, options, says):
+    from retrieval.commands import train
+    with pytest.raises(ValueError, match=says):
+        train.configure(train.parser().parse_args([str(config), *options]))
+
+
+def test_the_last_results_are_those_of_the_validation():
+    from types import SimpleNamespace
+
+    from retrieval.commands.train import last_metrics
+
+    logged = {'train/loss': 3.0, 'val/embedding/mAP': 50.0, 'val/search/Recall@1': 25.0}
+    runner = SimpleNamespace(message_hub=SimpleNamespace(log_scalars={
+        name: SimpleNamespace(current=lambda value=value: value)
+        for name, value in logged.items()}))
+    assert last_metrics(runner) == {'embedding/mAP': 50.0, 'search/Recall@1': 25.0}
