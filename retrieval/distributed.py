@@ -52,13 +52,13 @@ def init_cpu_group(launcher: str) -> None:
         return
     if launcher == 'slurm':
         _describe_slurm()
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError("--launcher pytorch was given, but torchrun's environment (RANK, "
+                         'WORLD_SIZE) is missing: start the command with '
+                         '`torchrun --nproc-per-node N`, or leave --launcher out.')
+    if launcher in ('slurm', 'pytorch'):
         dist.init_process_group('gloo')
-    if launcher == 'pytorch':
-        if 'RANK' not in os.environ:
-            raise ValueError("--launcher pytorch was given, but torchrun's environment (RANK, "
-                             'WORLD_SIZE) is missing: start the command with '
-                             '`torchrun --nproc-per-node N`, or leave --launcher out.')
-        dist.init_process_group('gloo')
+        Meeting()  # before there is work, so that the end of a process is noticed during it
 
 
 def _describe_slurm() -> None:
@@ -80,20 +80,28 @@ def _describe_slurm() -> None:
             text=True).stdout.split()[0]
 
 
+_made: list[Any] = []  # the default group, and the one of meetings among its processes
+_PATIENCE = timedelta(days=7)
+
+
+def _group_of_meetings() -> Any:
+    """One for the life of the default group: while it is being joined, the end of a process is seen
+    after that long only, later at once.
+    """
+    if not _made or _made[0] is not dist.group.WORLD:
+        _made[:] = [dist.group.WORLD, dist.new_group(backend='gloo', timeout=_PATIENCE)]
+    return _made[1]
+
+
 class Meeting:
-    """Where the processes wait for each other for as long as it takes.
+    """Where the processes wait for each other for as long as it takes, up to a week.
 
     The barrier of the default group gives up after some minutes; processes that share work that
     takes hours may differ by more.
-
-    Args:
-        days: after which time to give up.
     """
 
-    def __init__(self, days: float = 7) -> None:
-        self._group: Any = None
-        if world_size() > 1:
-            self._group = dist.new_group(backend='gloo', timeout=timedelta(days=days))
+    def __init__(self) -> None:
+        self._group = _group_of_meetings() if world_size() > 1 else None
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -122,10 +122,11 @@ def _best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets 
     threads = engine.num_threads(len(vectors) * len(gallery) * gallery.width)
     height, width = gallery.tiles(len(vectors), budget)
     count = -(-len(vectors) // height)
-    if count > 1:  # every thread gets as many blocks
+    whole = 2 * k > len(gallery)  # to join two long lists costs as much as to sort them
+    if count > 1 or whole:  # every thread gets as many blocks
         count = -(-count // threads) * threads
     blocks, tiles = shares(len(vectors), count), list(gallery.column_tiles(width))
-    parts = shares(len(tiles), -(-threads // len(blocks)))
+    parts = shares(len(tiles), 1 if whole else -(-threads // len(blocks)))
 
     def search(task: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
         start, stop, first, last = task
