@@ -81,15 +81,17 @@ def _describe_slurm() -> None:
 
 
 _made: list[Any] = []  # the default group, and the one of meetings among its processes
-_PATIENCE = timedelta(days=7)
+_JOINING, _PATIENCE = timedelta(minutes=1), timedelta(days=7)
 
 
 def _group_of_meetings() -> Any:
-    """One for the life of the default group: while it is being joined, the end of a process is seen
-    after that long only, later at once.
+    """One for the life of the default group. All come to join it at the same moment; who is missing
+    then has ended. Once it is joined, the end of a process is noticed at once.
     """
     if not _made or _made[0] is not dist.group.WORLD:
-        _made[:] = [dist.group.WORLD, dist.new_group(backend='gloo', timeout=_PATIENCE)]
+        joined = dist.new_group(backend='gloo', timeout=_JOINING)
+        dist.distributed_c10d._set_pg_timeout(_PATIENCE, joined)
+        _made[:] = [dist.group.WORLD, joined]
     return _made[1]
 
 
