@@ -43,7 +43,7 @@ def init_cpu_group(launcher: str) -> None:
     """Join the gloo group that ``torchrun`` or Slurm describes, on a machine without a GPU.
 
     MMEngine's own initialisation sets a CUDA device whatever the backend, and leaves the group
-    alone where there is one already.
+    alone where there is one already. Who has not come after five minutes has ended.
 
     Raises:
         ValueError: the launcher's environment is missing.
@@ -57,7 +57,8 @@ def init_cpu_group(launcher: str) -> None:
                          'WORLD_SIZE) is missing: start the command with '
                          '`torchrun --nproc-per-node N`, or leave --launcher out.')
     if launcher in ('slurm', 'pytorch'):
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=_STARTING)
+        dist.distributed_c10d._set_pg_timeout(dist.default_pg_timeout, dist.group.WORLD)
         Meeting()  # before there is work, so that the end of a process is noticed during it
 
 
@@ -81,7 +82,7 @@ def _describe_slurm() -> None:
 
 
 _made: list[Any] = []  # the default group, and the one of meetings among its processes
-_JOINING, _PATIENCE = timedelta(minutes=1), timedelta(days=7)
+_STARTING, _JOINING, _PATIENCE = timedelta(minutes=5), timedelta(minutes=1), timedelta(days=7)
 
 
 def _group_of_meetings() -> Any:

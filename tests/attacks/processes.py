@@ -10,7 +10,8 @@ from typing import Any
 
 import retrieval.commands.dump_prototype
 import retrieval.commands.test
-import retrieval.commands.train  # noqa: F401  (loaded before forks)
+import retrieval.commands.train
+import retrieval.distributed
 
 from ..commands.conftest import CONFIG, draw_classes, run
 from .attack import Tally, attack, end, forked, wait
@@ -28,6 +29,12 @@ def _start(command: list[str], number: int, processes: int, port: int, log: Path
         os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(processes),
                           MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
         status = 0
+        joined = retrieval.distributed.init_cpu_group
+
+        def join(launcher: str) -> None:
+            joined(launcher)
+            print('joined', flush=True)
+        retrieval.distributed.init_cpu_group = join
         try:
             importlib.import_module(f'retrieval.commands.{command[0]}').main(
                 [*command[1:], '--launcher', 'pytorch'])
@@ -84,7 +91,12 @@ def one_of_several(tally: Tally) -> None:
                     return
                 continue
             victim = tally.rng.randrange(processes)
-            time.sleep(tally.rng.uniform(0.1, 0.9) * took[kind])
+            logs = [folder / f'{one}.log' for one in range(processes)]
+            # until then the others wait for it as long as for one that starts slowly
+            while time.monotonic() - begin < LIMIT and not all(
+                    log.exists() and 'joined' in log.read_text() for log in logs):
+                time.sleep(0.005)
+            time.sleep(tally.rng.uniform(0, 0.9) * took[kind])
             if end(children[victim]) != -signal.SIGKILL:
                 for one in children[:victim] + children[victim + 1:]:
                     wait(one, LIMIT)
@@ -94,7 +106,7 @@ def one_of_several(tally: Tally) -> None:
                 if one == victim:
                     continue
                 code = wait(child, LIMIT)
-                said = (folder / f'{one}.log').read_text()
+                said = logs[one].read_text()
                 if code is None:
                     wrong.append(f'process {one} hangs')
                 elif code not in (0, 2):
