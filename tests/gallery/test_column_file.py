@@ -64,6 +64,10 @@ def test_columns_of_parquet(tmp_path):
     pd.DataFrame(dict(brand=NAMES, camera=[1, 2, 1])).to_parquet(tmp_path / 't.parquet')
     assert list(read_column(f'{tmp_path}/t.parquet:brand')) == NAMES
     assert list(read_column(tmp_path / 't.parquet', 'cameras')) == [1, 2, 1]
+    days = pd.to_datetime(['2024-05-31', '2023-01-02'])
+    pd.DataFrame(dict(day=days)).to_parquet(tmp_path / 'days.parquet')
+    assert [day[:10] for day in read_column(f'{tmp_path}/days.parquet:day')] == [
+        '2024-05-31', '2023-01-02']
 
 
 def test_columns_of_galleries(tmp_path):

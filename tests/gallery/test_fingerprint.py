@@ -47,3 +47,10 @@ def test_parts_are_completed_and_read_back():
     assert one.differences(two) == ["the encoder's weights"]
     assert Fingerprint(pooling='a').differences(Fingerprint(pooling='b')) == [
         "the pooling's settings"]
+
+
+def test_functions_and_classes_are_settings_by_name():
+    def other():
+        """Another function."""
+    hashes = {hash_settings(dict(act=act)) for act in (torch.relu, nn.ReLU, other, object())}
+    assert len(hashes) == 4 and hash_settings(dict(act=nn.ReLU)) in hashes

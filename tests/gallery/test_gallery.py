@@ -114,6 +114,8 @@ def test_update_and_remove():
     (lambda g: g.add(example(1, 'n', labels=None, label_names=None)), ValueError, 'have labels'),
     (lambda g: g.add(example(1, 'n', label_names=None)), ValueError, 'have label names'),
     (lambda g: g.add(example(1, 'n', labels=[7])), ValueError, 'give each class a name'),
+    (lambda g: g.add(example(1, 'n', labels=[1], label_names=['x'])), ValueError,
+     'give each class a name'),
     (lambda g: g.add(example(1, 'n', metadata=dict(camera=[1]))), ValueError, "'city', 'score'"),
     (lambda g: g.add(example(1, 'n', metadata=dict(camera=['x'], city=['x'], score=[1.0]))),
      ValueError, "'camera' holds numbers"),

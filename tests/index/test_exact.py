@@ -148,3 +148,13 @@ def test_a_file_of_version_1_is_to_be_built_again(kind, tmp_path):
 def test_bad_arguments(options, says):
     with pytest.raises(ValueError, match=says):
         ExactIndex(**options)
+
+
+def test_many_rows_stay_after_a_removal():
+    vectors = torch.randn(2500, 3, generator=torch.Generator().manual_seed(0))
+    index = ExactIndex('inner_product')
+    index.add(vectors, range(2500))
+    index.remove(range(0, 2500, 5))
+    stay = [row for row in range(2500) if row % 5]
+    assert list(index.ids) == [str(row) for row in stay]
+    torch.testing.assert_close(index.reconstruct(range(2000)), vectors[stay])

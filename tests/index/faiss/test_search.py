@@ -7,7 +7,14 @@ import torch
 
 from retrieval.index import ExactIndex, FaissIndex
 from retrieval.index.faiss.engine import trained_engine
-from retrieval.index.faiss.search import FaissSearch, KeptVectors, Scope, check_half, ordered
+from retrieval.index.faiss.search import (
+    FaissSearch,
+    KeptVectors,
+    Scope,
+    _filled,
+    check_half,
+    ordered,
+)
 from retrieval.ranking import RowSets
 from retrieval.similarity import SIMILARITIES
 
@@ -202,3 +209,9 @@ def test_rescoring_gives_exact_scores_and_better_order():
                                                          wanted.ids) + 0.2
     best = (found.indices == wanted.indices)
     torch.testing.assert_close(found.scores[best], wanted.scores[best], atol=1e-3, rtol=0)
+
+
+def test_lists_that_are_too_short_are_filled():
+    lists = np.array([[3., 2.]])
+    np.testing.assert_array_equal(_filled(lists, 5, -np.inf), [[3, 2, -np.inf, -np.inf, -np.inf]])
+    np.testing.assert_array_equal(_filled(lists, 1, -np.inf), [[3]])
