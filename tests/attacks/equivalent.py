@@ -1,6 +1,7 @@
 """Changes of the mutation check that nothing can notice, each with its reason."""
 
 SPEED = 'it decides how fast something is, not what is found'
+GUARD = 'nothing sets its fields: that they are frozen keeps it so'
 ALIKE = 'the two have one length whatever is given: the check is a guard'
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {  # file, line and change: why
@@ -78,4 +79,82 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # file, line and change: why
      'bar = (scores[:, k - 1].double() - 2 * margin)[:, None]',
      'k - 1  →  k + 1'):
         'a lower bar lets more rows through, whose exact scores decide all the same',
+    ('retrieval/ranking/half_precision.py',
+     'many = min(len(gallery), 2 * many)',
+     '2  →  3'):
+        SPEED,
+    ('retrieval/evaluation/evaluate.py',
+     'tile_budget: int = TILE_BUDGET, sharded: bool = False,',
+     'False  →  True'):
+        'on one process there are no other shares',
+    ('retrieval/ranking/ranks.py',
+     '@dataclass(frozen=True)',
+     'True  →  False'):
+        GUARD,
+    ('retrieval/evaluation/results.py',
+     'step = max(1, _DRAWN // len(values))',
+     '_DRAWN // len(values)  →  _DRAWN * len(values)'):
+        SPEED,
+    ('retrieval/ranking/prepared.py',
+     '@dataclass(frozen=True)',
+     'True  →  False'):
+        GUARD,
+    ('retrieval/ranking/prepared.py',
+     'fewest = _WHOLE_ROWS if budget >= TILE_BUDGET else 1',
+     'budget >= TILE_BUDGET  →  budget > TILE_BUDGET'):
+        SPEED,
+    ('retrieval/gallery/shards.py',
+     '@dataclass(frozen=True)',
+     'True  →  False'):
+        GUARD,
+    ('retrieval/ranking/half_precision.py',
+     'bar = last - 2 * margins - 2 * UNIT[half.rows.dtype] * size',
+     '2 * margins  →  2 + margins'):
+        'a lower bar lets more rows through, whose exact scores decide all the same',
+    ('retrieval/ranking/row_sets.py',
+     "if isinstance(rows, Tensor) or hasattr(rows, '__array__'):",
+     "isinstance(rows, Tensor) or hasattr(rows, '__array__')  →  isinstance(rows, Tensor) "
+     "and hasattr(rows, '__array__')"):
+        'rows of an array are read one by one, to the same sets',
+    ('retrieval/ranking/prepared.py',
+     '_FEW_COLUMNS = 2 ** 16',
+     '2  →  3'):
+        SPEED,
+    ('retrieval/ranking/rounded.py',
+     'low = best - 2 * self.margins[queries] - 2 * UNIT[torch.bfloat16] * size',
+     '2 * UNIT[torch.bfloat16] * size  →  2 * UNIT[torch.bfloat16] + size'):
+        'a lower bar lets more rows through, whose exact scores decide all the same',
+    ('retrieval/ranking/rounded.py',
+     'self._count, self._full = 0, _ROOM * len(queries) * k',
+     '0  →  1'):
+        SPEED,
+    ('retrieval/ranking/prepared.py',
+     'if len(vectors) >= want:',
+     'len(vectors) >= want  →  len(vectors) > want'):
+        SPEED,
+    ('retrieval/ranking/all_pairs.py',
+     'lists = zip(*in_order(work, blocks), strict=True)',
+     'True  →  False'):
+        ALIKE,
+    ('retrieval/ranking/cpu.py',
+     "_LARGEST = 64        # a group's size, at the most",
+     '64  →  65'):
+        SPEED,
+    ('retrieval/ranking/all_pairs.py',
+     'near = scores_of(keys) > self.bar[queries]',
+     'scores_of(keys) > self.bar[queries]  →  scores_of(keys) >= self.bar[queries]'):
+        'one more candidate, whose exact score decides',
+    ('retrieval/ranking/topk.py',
+     'parts = shares(len(tile), None if tile.size > _LARGE else 1)',
+     'tile.size > _LARGE  →  tile.size >= _LARGE'):
+        SPEED,
+    ('retrieval/ranking/topk.py',
+     'lists = [tuple(torch.cat(part) for part in zip(*found[number::len(parts)], strict=Tr'
+     'ue))',
+     'True  →  False'):
+        ALIKE,
+    ('retrieval/index/faiss/engine.py',
+     '_MOST_ON_GPU = 2048  # results, and lists, that a GPU index looks at',
+     '2048  →  2049'):
+        'of a GPU alone',
 }

@@ -267,3 +267,11 @@ def test_equal_scores_rank_by_lower_row():
     rows = ranked_rows(torch.arange(60.).remainder(3).expand(2, 60), 60, indices=False)
     wanted = [row for rest in (2, 1, 0) for row in range(rest, 60, 3)]
     assert [one.tolist() for one in rows] == [wanted, wanted]
+
+
+def test_a_gallery_without_labels():
+    metric = RetrievalRecall(topk=(1,))
+    metric.set_gallery(SimpleNamespace(ids=['a', 'b'], labels=None))
+    assert metric._row_of == {'a': 0, 'b': 1} and metric._labels is None
+    metric.set_gallery(None)
+    assert metric._row_of == {} and metric._labels is None

@@ -95,3 +95,13 @@ def test_a_manifest_names_files_of_its_folder_only(tmp_path, name, part):
     shards.write_state(tmp_path / 's.gallery', replace(store.state, shards=(changed,)))
     with pytest.raises(DamagedError, match='which no store writes'):
         GalleryStore.open(tmp_path / 's.gallery').load()
+
+
+def test_a_folder_is_foreign_where_no_store_wrote_something(store, tmp_path):
+    assert not shards.is_foreign(store.path)
+    (store.path / 'lock').unlink(missing_ok=True)
+    assert not shards.is_foreign(store.path)
+    (store.path / 'notes.txt').write_text('mine')
+    assert shards.is_foreign(store.path)
+    (tmp_path / 'empty').mkdir()
+    assert not shards.is_foreign(tmp_path / 'empty')

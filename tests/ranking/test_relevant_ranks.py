@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from retrieval.ranking import BEYOND, Depth, RowSets, relevant_ranks
+from retrieval.ranking import BEYOND, Depth, PreparedGallery, RowSets, relevant_ranks
+from retrieval.ranking.relevant_ranks import ranks_among_themselves
 
 DEPTHS = [Depth(everything=True), Depth(best=BEYOND), Depth(rows=3), Depth(relevant=True),
           Depth(rows=100), Depth(rows=2, relevant=True, best=5), Depth(best=2)]
@@ -87,3 +90,14 @@ def test_sets_of_another_size():
     with pytest.raises(ValueError, match='3 queries and 5 gallery rows, but there are 3 and 4'):
         next(relevant_ranks(torch.ones(3, 2), torch.ones(4, 2),
                             RowSets.from_rows(torch.zeros(3, dtype=torch.int64), 5)))
+
+
+def test_blocks_of_lists_leave_each_row_out_of_its_own(monkeypatch):
+    vectors, labels = torch.randn(300, 16), torch.randint(0, 100, (300,))
+    gallery, relevant = PreparedGallery(vectors), RowSets.from_labels(labels, labels)
+    whole, = ranks_among_themselves(gallery, relevant, Depth(rows=2))
+    monkeypatch.setattr(sys.modules[ranks_among_themselves.__module__], '_LISTED', 70)
+    parts = list(ranks_among_themselves(gallery, relevant, Depth(rows=2)))
+    assert [part.start for part in parts] == [0, 70, 140, 210, 280]
+    assert torch.equal(torch.cat([part.ranks for part in parts]), whole.ranks)
+    assert torch.equal(torch.cat([part.rankable for part in parts]), whole.rankable)
