@@ -59,7 +59,8 @@ def init_cpu_group(launcher: str) -> None:
     if launcher in ('slurm', 'pytorch'):
         dist.init_process_group('gloo', timeout=_STARTING)
         dist.distributed_c10d._set_pg_timeout(dist.default_pg_timeout, dist.group.WORLD)
-        Meeting()  # before there is work, so that the end of a process is noticed during it
+        if world_size() > 1:  # before there is work: the end of a process is noticed during it
+            _group_of_meetings(_JOINING)
 
 
 def _describe_slurm() -> None:
@@ -85,12 +86,12 @@ _made: list[Any] = []  # the default group, and the one of meetings among its pr
 _STARTING, _JOINING, _PATIENCE = timedelta(minutes=5), timedelta(minutes=1), timedelta(days=7)
 
 
-def _group_of_meetings() -> Any:
-    """One for the life of the default group. All come to join it at the same moment; who is missing
-    then has ended. Once it is joined, the end of a process is noticed at once.
+def _group_of_meetings(joining: timedelta = _PATIENCE) -> Any:
+    """One for the life of the default group. Where all come to join it at the same moment, who is
+    missing has ended. Once it is joined, the end of a process is noticed at once.
     """
     if not _made or _made[0] is not dist.group.WORLD:
-        joined = dist.new_group(backend='gloo', timeout=_JOINING)
+        joined = dist.new_group(backend='gloo', timeout=joining)
         dist.distributed_c10d._set_pg_timeout(_PATIENCE, joined)
         _made[:] = [dist.group.WORLD, joined]
     return _made[1]
