@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import distributed
 from ..progress import counted
 from . import rounded
-from .cpu import LOWEST, best_columns, lower_bound
+from .cpu import LOST, LOWEST, best_columns, lower_bound, pairs_where
 from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
 from .prepared import PreparedGallery
 from .row_sets import RowSets
@@ -116,8 +116,8 @@ class NearRows(BestRows):
         if scores.shape[1] >= self.k:
             queries = slice(top, top + len(scores))
             lowest = self.reach.below(lower_bound(scores, self.k), queries)
-        query, other = np.divmod(np.flatnonzero(scores >= lowest[:, None]), scores.shape[1])
-        return Found(query + top, keys_of(scores[query, other], other + left))
+        query, keys = pairs_where(scores >= lowest[:, None], scores, left)
+        return Found(query + top, keys)
 
     def settle(self) -> None:
         queries, keys = (np.concatenate(part) for part in zip(self._kept, *self._pending,
@@ -127,14 +127,14 @@ class NearRows(BestRows):
         worst = best_keys([(queries, keys)], self.num_queries, self.k, ordered=False).max(axis=1)
         with np.errstate(over='ignore'):  # from the lowest to -inf
             below = np.nextafter(self.reach.below(scores_of(worst)), np.float32(-np.inf))
-        self.bar = np.where(self.bar == rounded.LOST, self.bar, below)
+        self.bar = np.where(self.bar == LOST, self.bar, below)
         for _ in range(2):  # the second time without those that are lost
             near = scores_of(keys) > self.bar[queries]
             queries, keys = queries[near], keys[near]
             lost = rounded.too_many([(queries, keys)], self.num_queries, self.k)
             if not lost.any():
                 break
-            self.bar[lost] = rounded.LOST
+            self.bar[lost] = LOST
         self._kept, self._pending, self._count = Found(queries, keys), [], 0
         self._limit = max(self._limit, len(queries))
 
@@ -150,7 +150,7 @@ class NearRows(BestRows):
         blocks = shares(self.num_queries, -(-self.num_queries // _BLOCK))
         lists = zip(*in_order(work, blocks), strict=True)
         scores, places = (torch.cat(part) for part in lists)
-        lost = torch.from_numpy(np.flatnonzero(self.bar == rounded.LOST))
+        lost = torch.from_numpy(np.flatnonzero(self.bar == LOST))
         if len(lost):
             itself = RowSets.from_rows(lost, self.num_queries)
             scores[lost], places[lost] = best_rows(self.gallery, self.vectors[lost], self.k, itself)
@@ -230,8 +230,8 @@ def _of_rows(best: BestRows, scores: np.ndarray, top: int, left: int) -> Found:
     bar = best.bar[top:top + len(scores)]
     if np.isneginf(bar).any():
         return best.first(scores, top, left)
-    query, other = np.divmod(np.flatnonzero(scores > bar[:, None]), scores.shape[1])
-    return Found(query + top, keys_of(scores[query, other], other + left))
+    query, keys = pairs_where(scores > bar[:, None], scores, left)
+    return Found(query + top, keys)
 
 
 def _of_columns(best: BestRows, scores: np.ndarray, top: int, left: int) -> Found:

@@ -21,6 +21,7 @@ from .ranks import BEYOND, Depth, RelevantRanks
 from .row_sets import Pairs
 from .threads import in_order as in_order  # a part of the protocol
 
+LOST = np.inf  # the best score of a query that must be searched again, by an engine that is sure
 LOWEST = np.finfo(np.float32).min  # what is left out has the score -inf, below this
 _SMALL = 2 ** 24     # fewer multiplications than that are done before a thread is started
 _GROUPS = 4          # so many groups for each result that is wanted
@@ -65,17 +66,19 @@ class BestOfTiles:
 
     def offer(self, scores: np.ndarray, start: int) -> None:
         """Take in a tile ``(B, T)`` of the rows from ``start`` on, which lie behind all before."""
-        bar = self.bar[:, None]
         if not self._parts and scores.shape[1] >= self.k:
-            self.bar = lower_bound(scores, self.k)
-            above = scores >= np.maximum(self.bar, LOWEST)[:, None]
+            above = self._begin(scores)
         else:
-            above = scores > bar  # an equal score of a later row ranks behind
-        query, column = np.divmod(np.flatnonzero(above), scores.shape[1])
-        self._parts.append((query, keys_of(scores[query, column], column + start)))
-        self._count += len(query)
+            above = scores > self.bar[:, None]  # an equal score of a later row ranks behind
+        self._parts.append(pairs_where(above, scores, start))
+        self._count += len(self._parts[-1][0])
         if self._count > _ROOM * self.num_queries * self.k:
             self._cut()
+
+    def _begin(self, scores: np.ndarray) -> np.ndarray:
+        """Where the first tile's scores are kept, which also makes the first bar."""
+        self.bar = lower_bound(scores, self.k)
+        return scores >= np.maximum(self.bar, LOWEST)[:, None]
 
     def _cut(self) -> None:
         keys = best_keys(self._parts, self.num_queries, self.k, ordered=False)
@@ -89,6 +92,13 @@ class BestOfTiles:
         """Scores float32 and rows int64 ``(B, k)``, filled with ``-inf`` and -1."""
         scores, rows = from_keys(best_keys(self._parts, self.num_queries, self.k))
         return torch.from_numpy(scores), torch.from_numpy(rows)
+
+
+def pairs_where(kept: np.ndarray, scores: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of a tile ``(B, T)`` of the rows from ``start`` on that are kept: queries, keys."""
+    places = np.flatnonzero(kept)
+    query = places // scores.shape[1]
+    return query, keys_of(scores.ravel()[places], places - query * scores.shape[1] + start)
 
 
 def best_of_tiles(gallery: PreparedGallery, queries: Tensor, k: int) -> BestOfTiles:

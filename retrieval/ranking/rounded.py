@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..files import write_json
-from .cpu import LOWEST, lower_bound
+from .cpu import LOST, LOWEST, lower_bound, pairs_where
 from .cpu import num_threads as num_threads  # a part of the protocol
 from .half_precision import UNIT, rescored
 from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
@@ -32,15 +32,13 @@ from .prepared import PreparedGallery
 from .threads import Result, Task, shares
 from .threads import in_order as in_threads
 
-LOST = np.inf  # the score of a query to which too many rows are as near as the last ones
-
 _TOGETHER = (4, 32)     # queries whose candidates are scored again in one product
 _PRODUCT = 2 ** 20      # multiplications from which on OpenBLAS rounds as in large products
 _ROOM = 3               # pairs kept for each result that is wanted before they are cut
 _MOST, _FEW = 8, 256    # with more candidates than that for each result, and so many, it is lost
 # Scoring the candidates again costs what the product saves, where there are more results than that
 # or than such a share of the rows, or the product is but so large for each query.
-_DEEPEST, _SHARE, _LEAST, _NARROWEST = 64, 1500, 2 ** 22, 64
+_DEEPEST, _SHARE, _LEAST, _NARROWEST = 128, 500, 2 ** 22, 64
 _FEWEST = 64            # queries
 _GAIN = 0.75            # of float32's time: it takes as much less that selecting costs more
 
@@ -109,8 +107,8 @@ def product_ratio(width: int = 512) -> float:
 
     for out in in_order(lambda _: queries @ rows.T, range(1)):
         scores = out
-    for part in in_order(lambda _: queries[3:7] @ rows[few].T, range(1)):
-        if not np.array_equal(part, scores[3:7, few]):
+    for part in in_order(lambda _: rows[few] @ queries[3:7].T, range(1)):
+        if not np.array_equal(part.T, scores[3:7, few]):
             return float('inf')
     taken = [(seconds(by_halves), seconds(exact)) for _ in range(4)][1:]
     half, full = (min(part) for part in zip(*taken, strict=True))
@@ -157,10 +155,8 @@ class _Candidates:
         """Take in a tile ``(B, T)`` of the rows from ``start`` on, which lie behind all before."""
         if not self._parts and scores.shape[1] >= self.k:
             self._raise(lower_bound(scores, self.k))
-        near = np.flatnonzero(scores >= self.bar[:, None])
-        query, column = np.divmod(near, scores.shape[1])
-        self._parts.append((query, keys_of(scores[query, column], column + start)))
-        self._count += len(query)
+        self._parts.append(pairs_where(scores >= self.bar[:, None], scores, start))
+        self._count += len(self._parts[-1][0])
         if self._count > self._full:
             self._cut()
 
@@ -185,7 +181,7 @@ class _Candidates:
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores float32 and rows int64 ``(B, k)``, filled with ``-inf`` and -1; the best score of
-        a query that is lost is :data:`LOST`.
+        a query to which too many rows are as near as the last ones is :data:`~.cpu.LOST`.
         """
         self._cut()
         query, keys = (np.concatenate(part) for part in zip(*self._parts, strict=True))
@@ -243,6 +239,7 @@ def exact_lists(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, ro
         scores = rescored(gallery, queries, there.clamp(min=0))
         return best_of_lists(scores.masked_fill_(there < 0, -torch.inf), there, k)
     block, found = queries.contiguous().numpy(), []
+    room = gallery.vectors.new_empty(0, gallery.width)
     usual = len(query) / len(block) * gallery.width  # so many that the product is just large enough
     together = int(np.clip(math.sqrt(_PRODUCT / max(usual, 1)), *_TOGETHER))
     for start, stop in shares(len(block), -(-len(block) // together)):
@@ -250,9 +247,13 @@ def exact_lists(gallery: PreparedGallery, queries: Tensor, query: np.ndarray, ro
         own, those = query[part] - start, rows[part]
         fewest = -(-_PRODUCT // ((stop - start) * gallery.width))
         padded = np.pad(those, (0, max(0, fewest - len(those))))
-        taken = gallery.vectors[torch.from_numpy(padded)].float().numpy()
-        scores = gallery.similarity.clipped(block[start:stop] @ taken.T)
-        keys = keys_of(scores[own, np.arange(len(those))], those)
+        if len(room) < len(padded):  # memory that was just given is slow to write to
+            room = gallery.vectors.new_empty(len(padded) * 5 // 4, gallery.width)
+        taken = room[:len(padded)]
+        torch.index_select(gallery.vectors, 0, torch.from_numpy(padded), out=taken)
+        # the few queries on the right: the rows, which are many, are packed but once
+        scores = gallery.similarity.clipped(taken.float().numpy() @ block[start:stop].T)
+        keys = keys_of(scores[np.arange(len(those)), own], those)
         found.append(best_keys([(own, keys)], stop - start, k))
     values, places = from_keys(np.concatenate(found))
     return torch.from_numpy(values), torch.from_numpy(places)

@@ -11,7 +11,7 @@ from ..checks import whole_number
 from ..progress import counted
 from ..similarity import Similarity, SimilarityFn
 from ..structures import Neighbors
-from . import cpu, gpu, rounded
+from . import cpu, gpu, rounded, sampled
 from .engine import TileEngine, engine_of
 from .half_precision import best_by_half, rescored
 from .lists import best_of_lists
@@ -75,9 +75,14 @@ def best_rows(gallery: PreparedGallery, vectors: Tensor, k: int, sets: RowSets |
     """
     if gallery.precision == 'half' and not gallery.on_cpu:
         return best_by_half(gallery, vectors, k, sets, allowed, budget)
+    way: TileEngine | None = None
     if rounded.pays(gallery, len(vectors), k):
-        scores, rows = _best_rows(gallery, vectors, k, sets, allowed, budget, rounded)
-        unsure = (scores[:, 0] == rounded.LOST).nonzero()[:, 0]
+        way = rounded
+    elif allowed is None and sampled.pays(gallery, len(vectors), k):
+        way = sampled
+    if way is not None:
+        scores, rows = _best_rows(gallery, vectors, k, sets, allowed, budget, way)
+        unsure = (scores[:, 0] == cpu.LOST).nonzero()[:, 0]
     elif gallery.similarity.kind == 'distance':
         scores, rows, unsure = nearest_rows(gallery, vectors, k, sets, allowed, budget)
     else:

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from retrieval.evaluation import evaluate
-from retrieval.ranking import Depth, PreparedGallery, RowSets, ranks_among_themselves, rounded, topk
+from retrieval.ranking import (
+    Depth,
+    PreparedGallery,
+    RowSets,
+    cpu,
+    ranks_among_themselves,
+    rounded,
+    topk,
+)
 from retrieval.ranking.all_pairs import NearRows, best_others
 
 
@@ -46,7 +54,7 @@ def test_too_many_rows_that_are_near(monkeypatch):
     full, half = (PreparedGallery(rows, precision=precision) for precision in ('float32', 'half'))
     collected = rounded.best_of_tiles(half, half.own_queries()[:3], 2)
     collected.offer(half.scores(half.own_queries()[:3]).numpy(), 0)
-    assert (collected.result()[0][:, 0] == rounded.LOST).all()
+    assert (collected.result()[0][:, 0] == cpu.LOST).all()
     for prepared, other in ((topk(rows, full, 2), topk(rows, half, 2)),):
         assert torch.equal(prepared.scores, other.scores)
         assert torch.equal(prepared.indices, other.indices)
@@ -70,8 +78,8 @@ def test_it_is_chosen_for_much_work_on_a_machine_that_is_faster_with_it(monkeypa
     monkeypatch.setattr(rounded, '_LEAST', 2 ** 16)
     rows = torch.randn(3200, 64)
     auto, never = PreparedGallery(rows), PreparedGallery(rows, precision='float32')
-    assert rounded.pays(auto, 64, 2)
-    assert not rounded.pays(auto, 63, 2) and not rounded.pays(auto, 64, 3)
+    assert rounded.pays(auto, 64, 6)
+    assert not rounded.pays(auto, 63, 6) and not rounded.pays(auto, 64, 7)
     assert not rounded.pays(never, 64, 2)
     assert not rounded.pays(PreparedGallery(rows, 'euclidean'), 64, 2)
     seen = []
