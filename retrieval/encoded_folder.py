@@ -16,6 +16,7 @@ from .tensor_file import GALLERY_FILE, Container
 
 COMPARE = ('stat', 'content')
 STATE = 'file_state'  # the column that says which content of a file was encoded
+NO_FILE = 'unreadable'  # the state of one that is not there
 _ROOT = '<folder>'
 _MOST_BYTES = 2 ** 30  # of a file that is read as a whole
 
@@ -61,7 +62,7 @@ def file_state(path: str | None, compare: str = 'stat') -> str:
         status = os.stat(path)
         return f'{status.st_size} bytes at {status.st_mtime_ns}'
     except OSError:
-        return 'unreadable'
+        return NO_FILE
 
 
 def relative_id(name: str, root: str | None) -> str:

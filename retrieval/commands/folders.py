@@ -81,7 +81,7 @@ def open_folder(folder: str, arguments: argparse.Namespace, **options: Any) -> A
     """
     from ..search import ImageRetrievalInferencer, cache_beside
 
-    model = folder_encoder(arguments)
+    model = folder_encoder(arguments, folder)
     cache = None if arguments.no_cache else cache_beside(folder, model.name)
     if options.get('calibration') is None:
         options['calibration'] = model.calibration
@@ -123,8 +123,12 @@ class FolderEncoder(NamedTuple):
     name: str = 'default'
 
 
-def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
+def folder_encoder(arguments: argparse.Namespace, folder: str | None = None) -> FolderEncoder:
     """The model that the options name for a folder.
+
+    Args:
+        arguments: with the options of :func:`add_folder_options`.
+        folder: beside whose encoded images local features are kept.
 
     Raises:
         FileNotFoundError, ValueError: the options name no model, or do not go together.
@@ -157,7 +161,7 @@ def folder_encoder(arguments: argparse.Namespace) -> FolderEncoder:
         with_parts(made, whole_pictures=default)
         name, calibration = f'{name}-parts', None
     if rerank:
-        with_local_rerank(made)
+        with_local_rerank(made, None if getattr(arguments, 'no_cache', False) else folder)
     return FolderEncoder(made, weights, calibration, name)
 
 
@@ -188,9 +192,19 @@ def with_parts(config: Any, whole_pictures: bool = False) -> None:
             dict(type='retrieval.PackInputs')]
 
 
-def with_local_rerank(config: Any) -> None:
-    """Change a config so that its results are geometrically checked last."""
-    config.model.rerank = [*(config.model.get('rerank') or ()), dict(type='retrieval.LocalRerank')]
+def with_local_rerank(config: Any, folder: str | None = None) -> None:
+    """Change a config so that its results are geometrically checked last.
+
+    Args:
+        config: with a retriever.
+        folder: of images, beside which local features are kept.
+    """
+    from ..encoded_folder import cache_beside
+
+    kept = {} if folder is None else dict(
+        kept=str(cache_beside(folder, 'local-features').with_suffix('.sqlite')))
+    config.model.rerank = [*(config.model.get('rerank') or ()),
+                           dict(type='retrieval.LocalRerank', **kept)]
 
 
 def is_folder(path: str) -> bool:

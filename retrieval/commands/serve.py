@@ -329,7 +329,7 @@ def folder_model(folder: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     from ..search.inferencer import _as_calibration
     from ..server.served import Served
 
-    named = folder_encoder(arguments)
+    named = folder_encoder(arguments, folder)
     model, pipeline = as_retriever(named.config, named.checkpoint, arguments.device)
     model.prototype = None
     assert pipeline is not None

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..checks import whole_number
+from ..encoded_folder import NO_FILE, file_state
 from ..image_files import UnreadableImageError
 from ..ranking.lists import best_of_lists
 from ..registration import (
@@ -24,10 +25,12 @@ from ..registration import (
 )
 from ..registry import RERANKERS
 from .base import Reranker, SearchState
+from .kept_features import KeptFeatures
 
 _HALF = 50  # so many inliers raise a score by a half
 # Beside the galleries, as what other rerankers keep: it goes with the gallery.
-_KEPT: WeakKeyDictionary[Any, OrderedDict[int, LocalFeatures | None]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Any, OrderedDict[int, tuple[str, LocalFeatures | None]]] = \
+    WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
@@ -50,7 +53,10 @@ class LocalRerank(Reranker):
         first: how many results are checked.
         least_inliers: how many matches must agree.
         mirror: look for the mirror image of the query too, which takes twice as long.
-        cache: of how many pictures of the gallery the features are kept, 140 kB each.
+        cache: of how many pictures of the gallery the features stay in memory, 100 kB each.
+        kept: a file in which they are kept too, of the latest 10,000 pictures whose ids are files,
+            70 kB each, until the picture changes. The commands name one beside what is kept of a
+            folder. A gallery does not carry it.
 
     Raises:
         ValueError: an argument is below 1.
@@ -66,11 +72,12 @@ class LocalRerank(Reranker):
     """
 
     def __init__(self, first: int = 100, least_inliers: int = LEAST_INLIERS, mirror: bool = True,
-                 cache: int = 2000) -> None:
+                 cache: int = 2000, kept: str | None = None) -> None:
         self.first = whole_number('first', first)
         self.least_inliers = whole_number('least_inliers', least_inliers, 4)
         self.mirror = bool(mirror)
         self.cache = whole_number('cache', cache)
+        self.kept = None if kept is None else KeptFeatures(kept)
 
     def refine(self, state: SearchState) -> SearchState:
         if state.query_picture is None or state.row_picture is None:
@@ -104,33 +111,60 @@ class LocalRerank(Reranker):
         views = [(local_features(single), False)]
         if self.mirror:
             views.append((local_features(np.ascontiguousarray(single[:, ::-1])), True))
-        read = state.row_picture
+        read, gallery = state.row_picture, state.gallery
+        files = {row: (name, file_state(name)) for row, name in
+                 ((row, str(gallery.ids[row])) for row in rows)}
+        known = self._known(gallery, files)
 
-        def compare(row: int) -> Registration | None:
-            theirs = self.features(state.gallery, row, read)
-            if theirs is None:
-                return None
+        def compare(row: int) -> tuple[LocalFeatures | None, Registration | None]:
+            if row in known:
+                theirs = known[row]
+            else:
+                there = _read(read, row)
+                theirs = None if there is None else local_features(grey(there))
             found = (register(own, theirs, mirrored, self.least_inliers)
-                     for own, mirrored in views)
-            return next((one for one in found if one is not None), None)
+                     for own, mirrored in views if theirs is not None)
+            return theirs, next((one for one in found if one is not None), None)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return list(pool.map(compare, rows))
+            compared = list(pool.map(compare, rows))
+        self._keep(gallery, files, {row: theirs for row, (theirs, _) in
+                                    zip(rows, compared, strict=True) if row not in known})
+        return [found for _, found in compared]
 
-    def features(self, gallery: Any, row: int,
-                 read: Callable[[int], np.ndarray | None]) -> LocalFeatures | None:
-        """The features of a row's picture, found when they are first wanted."""
+    def _known(self, gallery: Any, files: Mapping[int, tuple[str, str]]
+               ) -> dict[int, LocalFeatures | None]:
+        """The features of rows as far as they are kept, by the path and state of their files."""
         with _LOCK:
-            kept = _KEPT.setdefault(gallery, OrderedDict())
-            if row in kept:
-                kept.move_to_end(row)
-                return kept[row]
-        picture = _read(read, row)
-        found = None if picture is None else local_features(grey(picture))
+            held = _KEPT.setdefault(gallery, OrderedDict())
+            known = {row: held[row][1] for row, (_, state) in files.items()
+                     if row in held and held[row][0] == state}
+            for row in known:
+                held.move_to_end(row)
+        if self.kept is not None:
+            left = {name: row for row, (name, state) in files.items()
+                    if row not in known and state != NO_FILE}
+            read = self.kept.read({name: files[row][1] for name, row in left.items()})
+            self._hold(gallery, files, {left[name]: found for name, found in read.items()})
+            known.update({left[name]: found for name, found in read.items()})
+        return known
+
+    def _keep(self, gallery: Any, files: Mapping[int, tuple[str, str]],
+              found: Mapping[int, LocalFeatures | None]) -> None:
+        """Keep what was found."""
+        self._hold(gallery, files, found)
+        if self.kept is not None:
+            self.kept.write({files[row][0]: (files[row][1], features)
+                             for row, features in found.items()
+                             if features is not None and files[row][1] != NO_FILE})
+
+    def _hold(self, gallery: Any, files: Mapping[int, tuple[str, str]],
+              found: Mapping[int, LocalFeatures | None]) -> None:
         with _LOCK:
-            kept[row] = found
-            while len(kept) > self.cache:
-                kept.popitem(last=False)
-        return found
+            held = _KEPT.setdefault(gallery, OrderedDict())
+            for row, features in found.items():
+                held[row] = files[row][1], features
+            while len(held) > self.cache:
+                held.popitem(last=False)
 
 
 def _read(read: Callable[[int], np.ndarray | None], number: int) -> np.ndarray | None:

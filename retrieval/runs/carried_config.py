@@ -21,8 +21,8 @@ from ..registry import INDEXES, MODELS, PML, RERANKERS, TRANSFORMS
 from ..retrievers.build import config_pipeline
 
 _TUPLE = '__tuple__'  # JSON has lists only, and some transforms want a tuple
-# where weights come from: all of them stand in the gallery's checkpoint
-_SOURCES = {'init_cfg', 'pretrained', 'checkpoint', 'train_cfg', 'batch_augments'}
+# where weights come from: all of them stand in the gallery's checkpoint; and a file of this machine
+_SOURCES = {'init_cfg', 'pretrained', 'checkpoint', 'train_cfg', 'batch_augments', 'kept'}
 _REFUSED = _SOURCES | {
     'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir', 'file',
     'path', 'uri', 'token', 'on_disk', 'backend_args', 'file_client_args', 'data_root',

@@ -41,8 +41,8 @@ COPIES = KINDS[:6]
 #: Those of which nothing is lost when the better file is kept.
 SURE = KINDS[:4]
 
-# of what can be compared in the overlap must look alike; two pictures with one watermark reach 0.58
-_SHARE = 0.65
+# of what can be compared in the overlap must look alike; two pictures with one watermark reach 0.68
+_SHARE = 0.7
 _PART = 0.15       # of both pictures: what they share is more than a caption or the bar of a window
 _COVERED = 0.65    # of the overlap alike: all that is laid over it is there, with something on it
 _WHOLE = 0.94      # of a picture's width and height: all of it, up to what borders make uncertain

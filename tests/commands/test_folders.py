@@ -109,10 +109,12 @@ def test_parts_are_pooled_of_the_map():
         with_parts(pooled)
 
 
-def test_a_reranker_comes_last():
+def test_a_reranker_comes_last(tmp_path):
     config = Config(dict(model=dict(rerank=[dict(type='Other')])))
     with_local_rerank(config)
     assert [one['type'] for one in config.model.rerank] == ['Other', 'retrieval.LocalRerank']
+    with_local_rerank(config, str(tmp_path))
+    assert config.model.rerank[2].kept == str(tmp_path / '.retrieval' / 'local-features.sqlite')
 
 
 def test_what_is_a_folder_and_what_is_there(tmp_path):

@@ -359,7 +359,8 @@ def test_a_part_finds_the_whole_and_where_it_lies(tmp_path):
     assert first['box'] == pytest.approx([.25, 60 / 270, 210 / 360, 160 / 270], abs=0.01)
     assert first['query_box'] == pytest.approx([0, 0, 1, 1], abs=0.02)
     assert second['box'] is None and second['score'] <= 1
-    assert (tmp_path / 'own' / '.retrieval' / 'default-parts.safetensors').exists()
+    assert {path.name for path in (tmp_path / 'own' / '.retrieval').iterdir()} == {
+        'default-parts.safetensors', 'local-features.sqlite'}
     sheet = np.asarray(Image.open(tmp_path / 'out' / 'rankings.png')).astype(int)
     yellow = (sheet[..., 0] > 220) & (sheet[..., 1] > 220) & (sheet[..., 2] < 60)
     assert yellow.sum() > 40, 'the box is not drawn'

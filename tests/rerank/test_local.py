@@ -1,7 +1,10 @@
 """Results that are checked by local features."""
+import os
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from retrieval.gallery import Gallery
 from retrieval.image_files import UnreadableImageError
@@ -67,6 +70,44 @@ def test_features_of_the_gallery_are_found_once_and_not_without_end():
     for _ in range(2):
         search(PICTURES[0], pictures, gallery=other, cache=1, mirror=False)
     assert len(read) >= 4 + 4 + 3
+
+
+def test_features_are_kept_in_a_file_until_a_picture_changes(tmp_path):
+    names = [str(tmp_path / f'{number}.png') for number in range(4)]
+    for name, picture in zip(names[:3], PICTURES, strict=False):  # the last has no file
+        Image.fromarray(picture).save(name)
+    read = []
+
+    class Counted(list):
+        def __getitem__(self, row):
+            read.append(row)
+            return super().__getitem__(row)
+
+    def found():
+        read.clear()
+        return search(PICTURES[1][40:200, 60:280], Counted(PICTURES), kept=tmp_path / 'kept.sqlite',
+                      gallery=Gallery(VECTORS, names)), sorted(read)
+    first, was_read = found()
+    assert was_read == [0, 1, 2, 3] and first.indices[0, 0] == 1
+    again, was_read = found()
+    assert was_read == [3]
+    assert torch.equal(again.scores, first.scores) and again.matches[0][0].box == \
+        first.matches[0][0].box
+    os.utime(names[1], ns=(0, 0))
+    assert found()[1] == [1, 3] and found()[1] == [3]
+
+
+def test_a_picture_that_changed_is_read_again_in_memory_too(tmp_path):
+    names = [str(tmp_path / f'{number}.png') for number in range(4)]
+    for name, picture in zip(names, PICTURES, strict=True):
+        Image.fromarray(picture).save(name)
+    gallery, pictures = Gallery(VECTORS, names), list(PICTURES)
+    assert search(PICTURES[1], pictures, gallery=gallery).indices[0, 0] == 1
+    pictures[1], pictures[3] = pictures[3], pictures[1]
+    for row in (1, 3):
+        Image.fromarray(pictures[row]).save(names[row])
+        os.utime(names[row], ns=(row, row))
+    assert search(PICTURES[1], pictures, gallery=gallery).indices[0, 0] == 3
 
 
 def test_vectors_alone_are_refused():

@@ -111,6 +111,7 @@ def test_weights_that_set_the_input_are_not_needed_again():
     ('model.index', {'type': 'os.system'}),
     ('model.rerank.0.type', 'os.system'),
     ('model.rerank.0.type', 'ExactIndex'),
+    ('model.rerank.0', {'type': 'LocalRerank', 'kept': 'x'}),
     ('model.init_cfg', {'type': 'Pretrained', 'checkpoint': 'x.pth'}),
     ('model.pretrained', 'x.pth'),
     ('data_preprocessor', {'type': 'os.system'}),
