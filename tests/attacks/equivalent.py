@@ -3,6 +3,7 @@
 SPEED = 'it decides how fast something is, not what is found'
 GUARD = 'nothing sets its fields: that they are frozen keeps it so'
 ALIKE = 'the two have one length whatever is given: the check is a guard'
+WIDTHS = 'every factory that wants this width is built at another that is tried'
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {  # file, line and change: why
     ('retrieval/gallery/store.py',
@@ -59,6 +60,38 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # file, line and change: why
      'wrong = scores[:, 1:] > scores[:, :-1]',
      'scores[:, 1:] > scores[:, :-1]  →  scores[:, 1:] >= scores[:, :-1]'):
         'equal scores are sorted once more, into the order that they have',
+    ('retrieval/index/parts.py',
+     'rows = torch.full((len(wholes), width), -1)',
+     '-1  →  +1'):
+        'the score beside it is -inf, and where it is no row is read',
+    ('retrieval/index/faiss/factory.py',
+     'if 1 < number <= 4096)]',
+     '1  →  2'):
+        WIDTHS,
+    ('retrieval/index/faiss/factory.py',
+     '*(times * number for number in sorted(numbers) for times in (1, 2, 4, 8)',
+     '8  →  9'):
+        WIDTHS,
+    ('retrieval/ranking/lists.py',
+     'return (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)',
+     '31  →  32'):
+        'NumPy shifts by all bits as by all but one: what is left is the sign',
+    ('retrieval/ranking/half_precision.py',
+     '_MORE = 32            # candidates beside k that are looked at first',
+     '32  →  33'):
+        SPEED,
+    ('retrieval/ranking/half_precision.py',
+     'bar = last - 2 * margins - 2 * UNIT[half.rows.dtype] * size',
+     '2 * UNIT[half.rows.dtype] * size  →  2 * UNIT[half.rows.dtype] + size'):
+        'a lower bar lets more rows through, whose exact scores decide all the same',
+    ('retrieval/index/faiss/engine.py',
+     'step = max(1, _BLOCK // max(1, slots.shape[1]))',
+     '1  →  2'):
+        SPEED,
+    ('retrieval/evaluation/verification.py',
+     'height, width = gallery.tiles(len(chosen), TILE_BUDGET, whole_rows=True)',
+     'True  →  False'):
+        'it decides how many queries are scored together, not what is found',
     ('retrieval/index/faiss/engine.py',
      'self.shifts = False',
      'False  →  True'):
