@@ -90,6 +90,7 @@ initial-cluster: default=http://127.0.0.1:{peer}
                 [str(install(self.home)), '--data', str(self.data), '--proxy-port', str(self.port),
                  *extra], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.data,
                 start_new_session=True, env=os.environ | {'ETCD_CONFIG_PATH': str(etcd)})
+        from grpc import RpcError  # pymilvus lets that of a time-out through
         from pymilvus import MilvusClient, MilvusException
         end = time.monotonic() + patience
         while self._process.poll() is None and time.monotonic() < end:
@@ -99,7 +100,7 @@ initial-cluster: default=http://127.0.0.1:{peer}
                 with closing(MilvusClient(self.uri, timeout=5)) as connected:
                     connected.list_collections(timeout=5)
                 return
-            except (MilvusException, OSError):
+            except (MilvusException, RpcError, OSError):
                 time.sleep(0.2)
         self.stop()
         raise RuntimeError(f'Milvus did not start in {patience:.0f} s: see {self.data}.')

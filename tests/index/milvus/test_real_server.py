@@ -85,7 +85,7 @@ def test_a_server_killed_during_every_kind_of_work(server):
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(what,))
+    threads = [threading.Thread(target=work, args=(what,), daemon=True)  # whatever fails here
                for what in (add, upsert, remove, search)]
     for thread in threads:
         thread.start()
