@@ -66,6 +66,10 @@ class UnreadableImageError(OSError, ValueError):
     def __init__(self, message: str) -> None:
         super().__init__(message_of_worker(message))
 
+    # torch raises an error of a worker that has a message in a way that does not tie the error to
+    # itself. Others keep the loader until garbage is collected, which then waits 5 s a worker.
+    message = property(str)
+
 
 class MissingImageError(UnreadableImageError, FileNotFoundError):
     """An image file that is not there.

@@ -72,12 +72,10 @@ def adjusted_mutual_information(labels: Any, clusters: Any) -> float:
 
     first, second = np.asarray(labels), np.asarray(clusters)
     sizes = [np.unique(groups, return_counts=True)[1] for groups in (first, second)]
-    if len(sizes[0]) == len(sizes[1]) == 1:
-        return 1.0
+    if len(sizes[0]) == len(sizes[1]) in (1, len(first)):  # one group, or each row its own
+        return 1.0  # nothing can be above chance
     expected = _expected_information(*sizes)
     above = (entropy(sizes[0]) + entropy(sizes[1])) / 2 - expected
-    if abs(above) < 1e-15:  # nothing can be above chance, as where every row is its own group
-        return 1.0 if len(sizes[0]) == len(sizes[1]) == len(first) else 0.0
     return float((mutual_info_score(first, second) - expected) / above)
 
 

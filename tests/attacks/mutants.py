@@ -211,7 +211,7 @@ def run_tests(names: list[str], limit: float, file: Path | None = None,
                  '-p', 'no:cov', '-p', 'no:faulthandler', '-W', 'ignore',
                  *dict.fromkeys(name.partition('::')[0] for name in names)], [Chosen(names)])
             os._exit(int(code))
-        code = wait(forked(act, 2 ** 33), 4 * limit + 20)
+        code = wait(forked(act, 2 ** 33), 3 * limit)  # of the clock: others use the processor too
         said = log.read()
     if code in (0, 5):
         return None
@@ -249,8 +249,11 @@ def ours(module: Any) -> bool:
         module.__name__.partition('.')[0] in ('retrieval', 'tests', 'conftest', '__main__')
 
 
-def work(cases: list[dict[str, Any]], wanted: list[list[list[str]]], out: Path) -> None:
-    """Try changes one after another, each with its tests; a line of JSON each."""
+def work(cases: list[dict[str, Any]], wanted: list[list[list[str]]], seconds: dict[str, float],
+         out: Path) -> None:
+    """Try changes one after another, each with its tests, whose seconds are known; a line of JSON
+    each.
+    """
     load_all({name.partition('::')[0] for stages in wanted for names in stages for name in names})
     loaded = [name for name, module in sys.modules.items() if ours(module) and name != '__main__']
     for name in loaded:
@@ -263,7 +266,8 @@ def work(cases: list[dict[str, Any]], wanted: list[list[list[str]]], out: Path) 
         case.update(noticed=None, tests=0)
         for names in wanted[number]:
             if names and not case['noticed']:
-                case['noticed'] = run_tests(names, 20 + 5 * MOST, path, tree)
+                usual = sum(seconds.get(name, 0.1) for name in names)
+                case['noticed'] = run_tests(names, 10 + 4 * usual, path, tree)
                 case['tests'] += len(names)
         case['seconds'] = round(time.monotonic() - begin, 1)
         with out.open('a') as lines:
@@ -297,7 +301,7 @@ def main() -> None:
     if not any(names for stages in wanted for names in stages):
         raise SystemExit(f'{given.coverage} knows of no tests: run `make coverage`.')
     children = [forked(lambda part=slice(number, None, given.workers): work(
-        cases[part], wanted[part], given.out)) for number in range(given.workers)]
+        cases[part], wanted[part], tests.seconds, given.out)) for number in range(given.workers)]
     failed = [ended(child) for child in children]
     found = [json.loads(line) for line in given.out.read_text().splitlines()]
     same = [case for case in found if not case['noticed'] and reason(case)]

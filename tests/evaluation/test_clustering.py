@@ -26,6 +26,18 @@ def test_against_the_peer(seed):
             peer.adjusted_mutual_info_score(labels, clusters), abs=1e-9)
 
 
+@pytest.mark.parametrize('count', [1, 2, 3, 10, 19, 300])
+def test_rows_that_are_each_their_own_group(count):
+    """Chance finds all of it then, so that the ratio is one of rounding errors."""
+    alone, pair = np.arange(count), np.maximum(np.arange(count), 1)
+    assert adjusted_mutual_information(alone, alone[::-1]) == 1
+    assert adjusted_mutual_information(alone * 0, alone * 0) == 1
+    if count > 2:
+        assert adjusted_mutual_information(alone, pair) == pytest.approx(0, abs=1e-9)
+        assert adjusted_mutual_information(pair, alone) == pytest.approx(0, abs=1e-9)
+        assert adjusted_mutual_information(pair, pair) == pytest.approx(1)
+
+
 def test_by_hand():
     labels, clusters = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1])
     entropies = np.log(2), -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))

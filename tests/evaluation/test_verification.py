@@ -89,6 +89,14 @@ def test_many_pairs_are_counted_in_bins(scale, monkeypatch):
     assert abs(exact.scores[at] - binned.scores[10]) < widest
 
 
+def test_pairs_are_counted_exactly_while_they_are_few(monkeypatch):
+    embeddings, labels = torch.randn(40, 6), torch.arange(40) % 7
+    exact = pairs_within(embeddings, labels)
+    for most, same in ((40 * 39, True), (40 * 39 - 1, False)):
+        monkeypatch.setattr(verification, '_EXACT', most)
+        assert np.array_equal(pairs_within(embeddings, labels).scores, exact.scores) == same
+
+
 def test_a_draw_of_queries():
     embeddings, labels = torch.randn(50, 4), torch.arange(50) % 2
     drawn = [pairs_within(embeddings, labels, max_queries=10, seed=seed) for seed in (0, 0, 1)]

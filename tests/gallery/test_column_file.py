@@ -76,6 +76,10 @@ def test_columns_of_galleries(tmp_path):
     assert list(read_column(tmp_path / 'g.safetensors')) == NAMES
     assert list(read_column(tmp_path / 'g.safetensors', 'ids')) == list('xyz')
     assert list(read_column(tmp_path / 'g.safetensors', 'cameras')) == [1, 2, 3]
+    Gallery(np.eye(3), 'xyz', metadata=dict(brand=NAMES)).save(tmp_path / 'one.safetensors')
+    assert list(read_column(tmp_path / 'one.safetensors:brand')) == NAMES
+    with pytest.raises(ValueError, match='brand'):  # what there is is named
+        read_column(tmp_path / 'one.safetensors')
 
 
 def test_ids_may_be_names_of_files_with_any_bytes(tmp_path):

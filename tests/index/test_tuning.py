@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retrieval.index import ExactIndex, FaissIndex
-from retrieval.index.tuning import Budget, Candidate, Trial, Tuner, candidates, held_out
+from retrieval.index.tuning import Budget, Candidate, Trial, Tuner, _seconds, candidates, held_out
 
 from .toys import WIDTH, blobs
 
@@ -117,6 +117,19 @@ def test_the_choice():
     assert Budget(recall=0.6, latency_ms=1.5).choose(everything)[0] is coarse
     assert Budget(recall=0.95, memory_mb=20).choose(everything) == (None, small)
     assert Budget(latency_ms=0.5).choose(everything) == (None, coarse)
+
+
+def test_by_what_share_a_trial_misses():
+    one = made(0.6, 1, 3, 50)
+    assert Budget(recall=0.8).shortfall(one) == pytest.approx(0.25)
+    assert Budget(0.8, latency_ms=2, memory_mb=40).shortfall(one) == pytest.approx(1)
+    assert Budget(0.5, latency_ms=4, memory_mb=60).shortfall(one) == 0
+
+
+def test_a_time_is_the_median_of_three_calls(monkeypatch):
+    monkeypatch.setattr('retrieval.index.tuning._LEAST_SECONDS', 0)
+    calls = []
+    assert 0 <= _seconds(lambda: calls.append(1)) < 1 and len(calls) == 3
 
 
 def test_held_out_rows_are_no_rows_of_the_gallery():

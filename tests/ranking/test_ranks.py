@@ -16,7 +16,7 @@ def test_the_deeper_of_two():
 
 def test_what_the_offsets_say():
     ranks = RelevantRanks(torch.tensor([0, 2, 2, 3]), torch.tensor([1, 4, 2]), torch.full((3,), 9))
-    assert len(ranks) == 3
+    assert len(ranks) == 3 and ranks.start == 0
     assert ranks.num_relevant.tolist() == [2, 0, 1]
     assert ranks.query.tolist() == [0, 0, 2]
     assert ranks.order.tolist() == [1, 2, 1]

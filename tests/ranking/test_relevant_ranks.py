@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.ranking import BEYOND, Depth, PreparedGallery, RowSets, relevant_ranks
+from retrieval.ranking import (
+    BEYOND,
+    TILE_BUDGET,
+    Depth,
+    PreparedGallery,
+    RowSets,
+    relevant_ranks,
+)
+from retrieval.ranking.all_pairs import best_others
+from retrieval.ranking.lists import best_of_lists
 from retrieval.ranking.relevant_ranks import ranks_among_themselves
 
 DEPTHS = [Depth(everything=True), Depth(best=BEYOND), Depth(rows=3), Depth(relevant=True),
@@ -90,6 +99,27 @@ def test_sets_of_another_size():
     with pytest.raises(ValueError, match='3 queries and 5 gallery rows, but there are 3 and 4'):
         next(relevant_ranks(torch.ones(3, 2), torch.ones(4, 2),
                             RowSets.from_rows(torch.zeros(3, dtype=torch.int64), 5)))
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_lists_of_shares_are_exchanged(parts, monkeypatch):
+    """Each of several processes then knows those of all; one alone has nobody to ask."""
+    vectors, labels = torch.randn(300, 16), torch.randint(0, 100, (300,))
+    gallery, relevant = PreparedGallery(vectors), RowSets.from_labels(labels, labels)
+    whole, = ranks_among_themselves(gallery, relevant, Depth(rows=2))
+    asked = []
+
+    def gathered(scores, rows):
+        asked.append(rows)
+        every = [best_others(gallery, rows.shape[1], TILE_BUDGET, part, parts)
+                 for part in range(parts)]
+        return best_of_lists(*(torch.cat(part, 1) for part in zip(*every, strict=True)),
+                             rows.shape[1])
+    monkeypatch.setattr(sys.modules[ranks_among_themselves.__module__], 'gathered', gathered)
+    for part in range(parts):
+        found, = ranks_among_themselves(gallery, relevant, Depth(rows=2), part=part, parts=parts)
+        assert torch.equal(found.ranks, whole.ranks)
+    assert len(asked) == (0 if parts == 1 else parts)
 
 
 def test_blocks_of_lists_leave_each_row_out_of_its_own(monkeypatch):

@@ -146,6 +146,9 @@ def test_select_keeps_the_lower_column_at_the_cut():
     values, columns = select(scores, 3)
     assert values.tolist() == [[3, 2, 2], [5, 5, 5], [5, 4, 3]]
     assert columns.tolist() == [[4, 1, 2], [0, 1, 2], [4, 3, 2]]
+    closer = 1 + 1e-12 * torch.arange(4, dtype=torch.float64)[None]
+    values, columns = select(closer, 2)  # apart in float64 alone
+    assert values.dtype == torch.float64 and columns.tolist() == [[3, 2]]
 
 
 @pytest.mark.parametrize('k', [0, -1])

@@ -157,7 +157,7 @@ def test_two_processes_on_one_milvus(gallery, config, checkpoint, folder, tmp_pa
         index.add(rows.embeddings[:1], ['new'], dict(label=[0]))
         for client in (one, other):
             end = time.monotonic() + 20  # at session consistency others see it a moment later
-            while 'new' not in [hit['id'] for hit in client.search({}, k=30)['results']]:
+            while 'new' not in [hit['id'] for hit in client.search(k=30)['results']]:
                 assert time.monotonic() < end
             assert client.search(dict(id='new'), k=1)['results'][0]['score'] > 0.9999
         processes[0].kill()  # the other goes on, and a new one finds everything

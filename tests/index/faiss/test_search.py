@@ -215,3 +215,11 @@ def test_lists_that_are_too_short_are_filled():
     lists = np.array([[3., 2.]])
     np.testing.assert_array_equal(_filled(lists, 5, -np.inf), [[3, 2, -np.inf, -np.inf, -np.inf]])
     np.testing.assert_array_equal(_filled(lists, 1, -np.inf), [[3]])
+
+
+def test_a_query_that_may_find_nothing_beside_one_that_may():
+    index = FaissIndex('Flat')
+    index.add(np.eye(3), list('abc'))
+    found = index.search(np.eye(3)[:2], 2, exclude=[list('abc'), []])
+    assert found.ids == [[], ['b', 'a']] and found.indices[0].tolist() == [-1, -1]
+    assert torch.isneginf(found.scores[0]).all()

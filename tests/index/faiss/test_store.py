@@ -132,6 +132,8 @@ def test_shards_merge_into_what_one_index_would_be(factory, disk, tmp_path):
         assert np.mean(hits) > 19
     else:
         assert same(merged, whole)
+    alone = FaissIndex.merge(parts[-1:], on_disk=tmp_path / 'other' if disk else None)
+    assert list(alone.ids) == ids(390, 210)
     merged.add(blobs(5, 8), list('abcde'))
     merged.remove(['#300'])
     merged.save(tmp_path / 'merged')

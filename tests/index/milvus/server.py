@@ -47,6 +47,16 @@ def free_port() -> int:
         return unused.getsockname()[1]
 
 
+def is_free(port: int) -> bool:
+    """True where a program can listen at a port that does not ask to share it."""
+    with socket.socket() as tried:
+        try:
+            tried.bind(('127.0.0.1', port))
+        except OSError:
+            return False
+    return True
+
+
 class Server:
     """Milvus over a folder, which may be started again after it was killed.
 
@@ -82,6 +92,11 @@ listen-peer-urls: http://127.0.0.1:{peer}
 initial-advertise-peer-urls: http://127.0.0.1:{peer}
 initial-cluster: default=http://127.0.0.1:{peer}
 ''')
+        # Where the connections of one that was killed still hold the port, `milvus-server` takes
+        # the next without a word: it is waited for, a minute at most.
+        end = time.monotonic() + patience
+        while not is_free(self.port) and time.monotonic() < end:
+            time.sleep(0.1)
         settings = {**self.settings, 'etcd.endpoints': f'127.0.0.1:{client}'}
         extra = [part for name, value in settings.items()
                  for part in ('--extra-config', f'{name}={value}')]
@@ -90,6 +105,7 @@ initial-cluster: default=http://127.0.0.1:{peer}
                 [str(install(self.home)), '--data', str(self.data), '--proxy-port', str(self.port),
                  *extra], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.data,
                 start_new_session=True, env=os.environ | {'ETCD_CONFIG_PATH': str(etcd)})
+        from grpc import RpcError  # pymilvus lets that of a time-out through
         from pymilvus import MilvusClient, MilvusException
         end = time.monotonic() + patience
         while self._process.poll() is None and time.monotonic() < end:
@@ -99,7 +115,7 @@ initial-cluster: default=http://127.0.0.1:{peer}
                 with closing(MilvusClient(self.uri, timeout=5)) as connected:
                     connected.list_collections(timeout=5)
                 return
-            except (MilvusException, OSError):
+            except (MilvusException, RpcError, OSError):
                 time.sleep(0.2)
         self.stop()
         raise RuntimeError(f'Milvus did not start in {patience:.0f} s: see {self.data}.')

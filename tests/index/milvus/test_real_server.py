@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.index import ExactIndex, MilvusError, MilvusIndex
+from retrieval.index import ExactIndex, MilvusError, MilvusIndex, MilvusUnavailable
 
 from .server import Server
 
@@ -85,7 +85,7 @@ def test_a_server_killed_during_every_kind_of_work(server):
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(what,))
+    threads = [threading.Thread(target=work, args=(what,), daemon=True)  # whatever fails here
                for what in (add, upsert, remove, search)]
     for thread in threads:
         thread.start()
@@ -130,7 +130,8 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_the_server(small_disk):
+@pytest.mark.parametrize('killed', [False, True])
+def test_a_full_disk_under_the_server(small_disk, killed):
     """One error, of the disk or of a server that cannot be reached over it; when there is room
     again the work goes on, and nothing is lost.
     """
@@ -146,10 +147,20 @@ def test_a_full_disk_under_the_server(small_disk):
             while True:
                 index.add(rows[done:done + 500], range(done, done + 500))
                 done += 500
+        if killed:
+            own.kill()
         ballast.unlink()
         index.close()
-        with contextlib.closing(opened(own.uri, 'full', patience=90.0)) as index:
-            index.upsert(rows[done:done + 500], range(done, done + 500))
+        try:
+            if killed:
+                raise MilvusUnavailable('killed')
+            with contextlib.closing(opened(own.uri, 'full', patience=20.0)) as index:
+                index.upsert(rows[done:done + 500], range(done, done + 500))
+        except MilvusUnavailable:  # it may also have ended by itself, for want of room
+            own.stop()
+            own.start()
+            with contextlib.closing(opened(own.uri, 'full', patience=90.0)) as index:
+                index.upsert(rows[done:done + 500], range(done, done + 500))
         with contextlib.closing(opened(own.uri, 'full')) as index:
             ids = [int(one) for one in index.ids]
             assert sorted(ids) == list(range(done + 500))
