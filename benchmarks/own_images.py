@@ -100,7 +100,7 @@ def tuned(config: Any) -> dict[str, float]:
     config.custom_hooks = [*config.custom_hooks, dict(type='ProcessorTime')]
     runner = build_runner(config, 'none')
     runner.train()
-    curve = runner.message_hub.get_info('validation_curve')
+    curve = runner.message_hub.get_info('curve_of_validations')
     clock = next(hook for hook in runner.hooks if isinstance(hook, ProcessorTime))
     return {**named('start', curve[0]), **named('tuned', curve[-1]), 'steps': runner.iter,
             'seconds': clock.seconds, 'step': clock.seconds / runner.iter}
