@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--prove', action='store_true',
                            help='compare the pictures themselves: what each is of the best one '
                            '(same bytes, same pixels, re-encoded, resized, cropped, edited, a shot '
-                           'of a burst), with a plan and a shell script as the outcome')
+                           'of a burst), with a plan and a shell script as the outcome; with OTHER '
+                           'what of GALLERY is there already, of which all is kept')
     arguments.add_argument('--neighbors', type=int, default=10, metavar='N',
                            help='with --prove: how many nearest images of each are compared '
                            '(default: 10)')
@@ -90,7 +91,7 @@ def prove(arguments: argparse.Namespace) -> Outcome:
     """Find what is proved to be a duplicate, and write the outcome.
 
     Raises:
-        ValueError: two sets are given, or another similarity than the cosine.
+        ValueError: another similarity than the cosine, or parts of what is no folder.
     """
     import os
 
@@ -103,21 +104,26 @@ def prove(arguments: argparse.Namespace) -> Outcome:
     from ..search import plan_script, plan_table, prove_duplicates
     from ..visualization import Pictures
 
-    if arguments.other is not None or arguments.similarity != 'cosine_similarity':
-        raise ValueError('--prove is for one set, by cosine_similarity: leave the second gallery '
-                         'and --similarity out.')
+    if arguments.similarity != 'cosine_similarity':
+        raise ValueError('--prove compares by cosine_similarity: leave --similarity out.')
     whole_number('--neighbors', arguments.neighbors)
-    index = None
-    if arguments.parts:
-        check_exists(arguments.gallery)
-        if not is_folder(arguments.gallery):
-            raise ValueError('--parts is for a folder, which is encoded by parts.')
-        inferencer = open_folder(os.path.abspath(arguments.gallery), arguments)
-        gallery, dataset = inferencer.model.gallery, inferencer.gallery_dataset
-        index = inferencer.model.holder.index
-    else:
-        gallery, dataset = open_vectors(arguments.gallery, arguments)
-    pictures = Pictures([dataset])
+    sets = [arguments.gallery, *([] if arguments.other is None else [arguments.other])]
+    galleries, datasets, index = [], [], None
+    for name in sets:
+        if arguments.parts:
+            check_exists(name)
+            if not is_folder(name):
+                raise ValueError('--parts is for a folder, which is encoded by parts.')
+            inferencer = open_folder(os.path.abspath(name), arguments)
+            galleries.append(inferencer.model.gallery)
+            datasets.append(inferencer.gallery_dataset)
+            index = inferencer.model.holder.index  # of the last one, in which is looked
+        else:
+            gallery, dataset = open_vectors(name, arguments)
+            galleries.append(gallery)
+            datasets.append(dataset)
+    gallery = galleries[0]
+    pictures = Pictures(datasets)
 
     def source(name: str) -> Any:
         if file_of(name) == name:
@@ -131,13 +137,15 @@ def prove(arguments: argparse.Namespace) -> Outcome:
             bar.close()
         bars.append(progress_bar(title.capitalize(), total))
         return bars[-1].update
-    found = prove_duplicates(gallery, source, neighbors=arguments.neighbors, index=index,
+    found = prove_duplicates(gallery, source, other=(*galleries[1:], None)[0],
+                             neighbors=arguments.neighbors, index=index,
                              threshold=arguments.threshold, progress=progress)
     for bar in bars:
         bar.close()
     out = Path(arguments.out)
     write_json(out / 'duplicates.json', dict(
-        gallery=arguments.gallery, threshold=arguments.threshold, **found.as_dict()))
+        gallery=arguments.gallery, other=arguments.other, threshold=arguments.threshold,
+        **found.as_dict()))
     write_bytes(out / 'duplicates.csv', plan_table(found))
     write_bytes(out / 'duplicates.sh', plan_script(found))
     rows = []
@@ -148,15 +156,15 @@ def prove(arguments: argparse.Namespace) -> Outcome:
         rows.append(row if more < 2 else [*row[:_COLUMNS - 1], ('', f'{more} more')])
     rows += [[(str(found.ids[other]), ''), (str(found.ids[row]), proof.kind)]
              for row, other, proof in found.parts[:_SHOWN - len(rows)]]
-    drawn = write_sheet(rows, [dataset], gallery.ids, out / 'duplicates.png', _COLUMNS,
+    drawn = write_sheet(rows, datasets, found.ids, out / 'duplicates.png', _COLUMNS,
                         f'{len(found.groups)} groups; each picture is proved against the one to '
                         'keep') if rows else False
     kinds = report(found, out, drawn)
-    list_unreadable(gallery)
+    list_unreadable(*galleries)
     names = ['duplicates.json', 'duplicates.csv', 'duplicates.sh', *['duplicates.png'] * drawn]
     return dict(files=[out / name for name in names], compared=found.compared,
                 groups=len(found.groups), bursts=len(found.bursts), kinds=kinds,
-                skipped=gallery.skipped)
+                skipped={name: why for one in galleries for name, why in one.skipped.items()})
 
 
 def report(found: Any, out: Path, drawn: bool) -> dict[str, int]:

@@ -120,13 +120,18 @@ def find_duplicates(gallery: Any, other: Any = None, threshold: float = 0.95,
         links = np.setdiff1d(np.arange(len(ids)), files.numpy()).tolist()
         return Duplicates(*forest, _groups(forest, len(own), None), ids, None, links)
     theirs, other_ids, by = vectors_of(other, 'other')
+    check_one_model(made, by)
+    forest = similar_pairs(own, theirs, threshold, similarity)
+    return Duplicates(*forest, _groups(forest, len(own), len(theirs)), ids, other_ids)
+
+
+def check_one_model(made: Any, by: Any) -> None:
+    """Raise ValueError where the fingerprints of two sets, if both have one, differ."""
     differences = made.differences(by) if made and by else []
     if differences:
         raise ValueError('The two sets were made by another model or pipeline: '
                          f'{" and ".join(differences)} differ, so their similarities would '
                          'mean nothing. Encode both with one model.')
-    forest = similar_pairs(own, theirs, threshold, similarity)
-    return Duplicates(*forest, _groups(forest, len(own), len(theirs)), ids, other_ids)
 
 
 def vectors_of(source: Any, name: str) -> tuple[Tensor, Sequence[str], Any]:

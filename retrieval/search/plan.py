@@ -37,7 +37,7 @@ def plan_lines(found: ProvedDuplicates) -> Iterator[dict[str, Any]]:
     """What to do about every picture of a group, as values of :data:`COLUMNS`.
 
     ``keep`` the best; ``remove`` what is surely all in it; ``look`` at the others, at shots of a
-    burst, and at pairs that share a part.
+    burst, at pairs that share a part, and at what is better than the copy that another set has.
     """
     def line(number: int, action: str, row: int, keep: int | None = None,
              proof: Any = None) -> dict[str, Any]:
@@ -52,10 +52,18 @@ def plan_lines(found: ProvedDuplicates) -> Iterator[dict[str, Any]]:
     for number, group in enumerate([*found.groups, *found.bursts]):
         yield line(number, 'keep', group.keep)
         for row, of, proof in group.members:
-            action = 'remove' if proof.kind in SURE else 'look'
+            action = 'remove' if _loses_nothing(found, row, of, proof) else 'look'
             yield line(number, action, row, of, proof)
     for pair, (row, other, proof) in enumerate(found.parts, number + 1):
         yield line(pair, 'look', row, other, proof)
+
+
+def _loses_nothing(found: ProvedDuplicates, row: int, of: int, proof: Any) -> bool:
+    """True where all of a picture is in another; a better one may be a copy of another set's."""
+    def quality(row: int) -> tuple[int, int]:
+        width, height, size = found.sizes.get(row, (0, 0, 0))
+        return width * height, size
+    return proof.kind in SURE[:2] or proof.kind in SURE and quality(row) <= quality(of)
 
 
 def plan_table(found: ProvedDuplicates) -> bytes:
@@ -86,7 +94,7 @@ def plan_script(found: ProvedDuplicates, name: str = 'duplicates.sh') -> bytes:
                  if os.path.isfile(found.ids[row])}
         for row, of, proof in group.members:
             if row in paths and of in paths:
-                verb = 'copy' if proof.kind in SURE else 'look'
+                verb = 'copy' if _loses_nothing(found, row, of, proof) else 'look'
                 lines.append(f'{verb} {shlex.quote(paths[of])} {shlex.quote(paths[row])}'
                              f'  # {proof.kind}\n')
     return ''.join(lines).encode('utf-8', 'surrogateescape')

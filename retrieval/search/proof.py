@@ -31,7 +31,7 @@ from ..registration import (
     local_features,
     register,
 )
-from .duplicates import vectors_of
+from .duplicates import check_one_model, vectors_of
 
 #: What one picture can be of another, the surest first.
 KINDS = ('same bytes', 'same pixels', 're-encoded', 'resized', 'cropped', 'edited', 'part', 'burst',
@@ -345,10 +345,11 @@ class ProvedDuplicates:
 
 
 def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *,
-                     neighbors: int = 10, threshold: float = 0.5, index: Any = None,
+                     other: Any = None, neighbors: int = 10, threshold: float = 0.5,
+                     index: Any = None,
                      progress: Callable[[str, int], Callable[[], Any]] | None = None
                      ) -> ProvedDuplicates:
-    """Groups of copies within a gallery, each pair of them proved.
+    """Groups of copies within a gallery, or what of it another set has, each pair proved.
 
     Candidates are the nearest neighbours of each row, as far as they reach a threshold that is low
     on purpose: registration decides. First pictures of which nothing is lost (:data:`SURE`) go to
@@ -356,19 +357,24 @@ def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *
     edited versions. A picture is compared with its candidates, and with those of whatever proves to
     be a copy of it.
 
+    With another set each picture of the gallery is compared with its neighbours there, and goes to
+    the one that it is most surely a copy of. Ids and rows of that set follow the gallery's; a file
+    that is in both is passed over.
+
     Args:
         gallery: a gallery or its file.
         source: from an id to its picture: a file, an array, its :class:`Evidence`, or None; by
             default ids are files.
+        other: another gallery or its file, all of which is kept.
         neighbors: how many of each row.
         threshold: of the similarity of candidates.
-        index: an index over the gallery that finds the candidates, such as one of parts; by
-            default exact search.
+        index: an index over the gallery, or the other one, that finds the candidates, such as one
+            of parts; by default exact search.
         progress: is called with the name and length of each step, and returns what is called after
             each part of it.
 
     Raises:
-        ValueError: neighbors is below 1.
+        ValueError: neighbors is below 1, or the sets were made by different models.
 
     Example:
         >>> import tempfile
@@ -383,11 +389,18 @@ def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *
         >>> [(group.keep, group.members[0].proof.kind) for group in found.groups]
         [(1, 'resized')]
     """
-    vectors, ids, _ = vectors_of(gallery, 'gallery')
-    near = _candidates(vectors, ids, whole_number('neighbors', neighbors), threshold, index)
+    vectors, ids, made = vectors_of(gallery, 'gallery')
+    whole_number('neighbors', neighbors)
+    if other is None:
+        near = _candidates(vectors, ids, neighbors, threshold, index)
+    else:
+        theirs, their_ids, by = vectors_of(other, 'other')
+        check_one_model(made, by)
+        ids = [*ids, *their_ids]
+        near = _between(vectors, theirs, ids, neighbors, threshold, index)
     read = _Reader(ids, source or _file)
     found = ProvedDuplicates(ids)
-    rows = sorted(near)
+    rows = sorted({*near, *(row for those in near.values() for row in those)})
     step = progress('reading pictures', len(rows)) if progress else None
     quality: dict[int, tuple[Any, ...]] = {}
     for row in rows:
@@ -403,10 +416,13 @@ def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *
     step = progress('comparing pictures', len(order)) if progress else None
     search = _Search(near, read, found, {row: place for place, row in enumerate(order)})
     for keep in order:
-        search.gather(keep, SURE)
+        if other is None:
+            search.gather(keep, SURE)
+        elif keep in near:
+            search.find(keep)
         if step:
             step()
-    for keep in [row for row in order if row not in search.copy_of]:
+    for keep in [] if other is not None else [row for row in order if row not in search.copy_of]:
         search.gather_versions(keep)
     for groups in (found.groups, found.bursts):
         groups.sort(key=lambda group: -len(group.members))
@@ -430,6 +446,7 @@ class _Search:
         self.copy_of: dict[int, int] = {}  # the better one with all of it
         self.same: dict[int, list[Member]] = {}
         self.grouped: set[int] = set()
+        self.known: dict[tuple[int, bool], ProvedGroup] = {}  # of another set, bursts by themselves
         self.proofs: dict[tuple[int, int], Proof] = {}
 
     def proof(self, row: int, keep: int, score: float) -> Proof:
@@ -486,6 +503,48 @@ class _Search:
             if group:
                 groups.append(ProvedGroup(keep, group))
                 self.grouped.update((keep, *(member.row for member in group)))
+
+
+    def find(self, row: int) -> None:
+        """Note what a picture is of the one of another set that it is most surely a copy of."""
+        best = Member(row, row, Proof('similar'))
+        for there, score in self.near[row].items():
+            proof = self.proof(row, there, score) if there in self.place else best.proof
+            if KINDS.index(proof.kind) < KINDS.index(best.proof.kind):
+                best = Member(row, there, proof)
+            if best.proof.kind in SURE[:2]:
+                break
+        if best.proof.kind == 'part':
+            self.found.parts.append((row, best.of, best.proof))
+        elif best.proof.kind != 'similar':
+            key = best.of, best.proof.kind == 'burst'
+            if key not in self.known:
+                self.known[key] = ProvedGroup(best.of, [])
+                (self.found.bursts if key[1] else self.found.groups).append(self.known[key])
+            self.known[key].members.append(best)
+
+
+def _between(vectors: torch.Tensor, theirs: torch.Tensor, ids: Sequence[str], neighbors: int,
+             threshold: float, index: Any) -> dict[int, dict[int, float]]:
+    """The rows of another set, behind the own ones, that are near each row, with similarities."""
+    found = index.search(vectors, neighbors) if index is not None else \
+        topk(vectors, theirs, neighbors)
+    near: dict[int, dict[int, float]] = {}
+    for row, (scores, others) in enumerate(zip(found.scores.tolist(), found.indices.tolist(),
+                                               strict=True)):
+        there = {len(vectors) + other: score for score, other in zip(scores, others, strict=True)
+                 if other >= 0 and score >= threshold
+                 and not _one_file(str(ids[row]), str(ids[len(vectors) + other]))}
+        if there:
+            near[row] = there
+    return near
+
+
+def _one_file(one: str, other: str) -> bool:
+    try:
+        return one == other or os.path.samefile(one, other)
+    except (OSError, ValueError):  # no files, as of pictures in memory
+        return False
 
 
 def _candidates(vectors: torch.Tensor, ids: Sequence[str], neighbors: int, threshold: float,

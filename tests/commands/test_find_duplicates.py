@@ -2,6 +2,7 @@
 import csv
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -110,8 +111,33 @@ def test_copies_are_proved(options, tmp_path):
     assert Image.open(tmp_path / 'out' / 'duplicates.png').height > 200
 
 
+def test_what_another_set_has_already(options, tmp_path):
+    have, new = tmp_path / 'have', tmp_path / 'new'
+    have.mkdir(), new.mkdir()
+    for number in (0, 1, 2):
+        Image.fromarray(scene(number)).save(have / f'{number}.png')
+    Image.fromarray(scene(0)).save(new / 'again.jpg', quality=40)
+    Image.fromarray(scene(1)).resize((640, 480)).save(new / 'larger.png')
+    Image.fromarray(scene(3)).save(new / 'new.png')
+    (new / 'link.png').symlink_to(have / '2.png')
+    status, printed, err = run('find_duplicates', new, have, '--prove', '--threshold', -1,
+                               '--out', tmp_path / 'out', *options)
+    assert status == 0 and '2 groups of copies' in printed, err
+    with open(tmp_path / 'out' / 'duplicates.csv', newline='') as table:
+        lines = {line['id'].split('/')[-1]: line for line in csv.DictReader(table)}
+    assert {name: (line['action'], line['kind'], line['of'].split('/')[-1])
+            for name, line in lines.items()} == {
+        '0.png': ('keep', '', ''), 'again.jpg': ('remove', 're-encoded', '0.png'),
+        '1.png': ('keep', '', ''), 'larger.png': ('look', 'resized', '1.png')}
+    into = tmp_path / 'into'
+    subprocess.run(['sh', tmp_path / 'out' / 'duplicates.sh', into], check=True)
+    assert [path.name for path in into.iterdir()] == ['1-again.jpg']
+    assert len(list(have.iterdir())) == 3 and (new / 'larger.png').exists()
+    assert json.loads((tmp_path / 'out' / 'duplicates.json').read_text())['other'] == str(have)
+
+
 @pytest.mark.parametrize(('arguments', 'says'), [
-    (['other', '--prove'], 'one set'), (['--parts'], '--prove'),
+    (['--parts'], '--prove'),
     (['--prove', '--similarity', 'inner_product'], '--similarity'),
     (['--prove', '--neighbors', '0'], '--neighbors')])
 def test_what_goes_not_with_a_proof(folder, arguments, says):

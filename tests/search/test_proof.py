@@ -105,6 +105,21 @@ def test_groups_keep_the_best_and_name_what_is_only_near(folder):
     assert plain['groups'][0]['keep'] == str(folder / 'same pixels.bmp')
 
 
+def test_a_picture_goes_to_the_surest_copy_of_another_set(folder):
+    def gallery(*names):
+        return Gallery(torch.ones(len(names), 2), [str(folder / name) for name in names])
+    own = gallery('same bytes.png', 'resized.png', 'similar.png')
+    found = prove_duplicates(own, other=gallery('resized.png', 'original.png'))
+    (group,), names = found.groups, [name.rsplit('/', 1)[1] for name in found.ids]
+    assert names[group.keep] == 'original.png'
+    assert [(names[row], names[of], proof.kind) for row, of, proof in group.members] == [
+        ('same bytes.png', 'original.png', 'same bytes'),
+        ('resized.png', 'original.png', 'resized')]  # the other file of that name is itself
+    shifted = Gallery(torch.ones(1, 3), ['a.png'])
+    with pytest.raises(ValueError, match='columns'):
+        prove_duplicates(own, other=shifted)
+
+
 def test_what_cannot_be_read_is_listed_and_what_is_not_near_is_not_compared(folder, tmp_path):
     (tmp_path / 'broken.png').write_text('nonsense')
     ids = [str(folder / 'original.png'), str(tmp_path / 'broken.png'), 'nowhere',
