@@ -31,6 +31,7 @@ import torch
 from mmengine.hooks import Hook
 
 import retrieval.registry  # noqa: F401
+from retrieval.hooks.start import CURVE
 from retrieval.registry import HOOKS
 from retrieval.retrievers import build_retriever
 from retrieval.runs import feature_training
@@ -100,7 +101,7 @@ def tuned(config: Any) -> dict[str, float]:
     config.custom_hooks = [*config.custom_hooks, dict(type='ProcessorTime')]
     runner = build_runner(config, 'none')
     runner.train()
-    curve = runner.message_hub.get_info('curve_of_validations')
+    curve = runner.message_hub.get_info(CURVE)
     clock = next(hook for hook in runner.hooks if isinstance(hook, ProcessorTime))
     return {**named('start', curve[0]), **named('tuned', curve[-1]), 'steps': runner.iter,
             'seconds': clock.seconds, 'step': clock.seconds / runner.iter}

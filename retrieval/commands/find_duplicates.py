@@ -122,7 +122,7 @@ def prove(arguments: argparse.Namespace) -> Outcome:
             gallery, dataset = open_vectors(name, arguments)
             galleries.append(gallery)
             datasets.append(dataset)
-    gallery = galleries[0]
+    gallery, other = (*galleries, None)[:2]
     pictures = Pictures(datasets)
 
     def source(name: str) -> Any:
@@ -137,9 +137,8 @@ def prove(arguments: argparse.Namespace) -> Outcome:
             bar.close()
         bars.append(progress_bar(title.capitalize(), total))
         return bars[-1].update
-    found = prove_duplicates(gallery, source, other=(*galleries[1:], None)[0],
-                             neighbors=arguments.neighbors, index=index,
-                             threshold=arguments.threshold, progress=progress)
+    found = prove_duplicates(gallery, source, other=other, neighbors=arguments.neighbors,
+                             index=index, threshold=arguments.threshold, progress=progress)
     for bar in bars:
         bar.close()
     out = Path(arguments.out)

@@ -17,7 +17,7 @@ from ..retrievers.build import config_pipeline
 from ..retrievers.extraction import cache_file, extraction_loader
 
 _PROJECTION = 'image_encoder.projection.'
-_CURVE = 'curve_of_validations'  # a name that begins with val would be logged
+CURVE = 'curve_of_validations'  # a name that begins with val would be logged
 
 
 @HOOKS.register_module()
@@ -119,21 +119,21 @@ class CompareWithStartHook(Hook):
         """Validate, where there is something to validate by and nothing was trained yet."""
         self._training = runner.val_loop is not None
         if self._training and not runner.iter:
-            runner.message_hub.update_info(_CURVE, [])
+            runner.message_hub.update_info(CURVE, [])
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Note a validation; checkpoints carry the list."""
         if self._training:
-            curve = list(runner.message_hub.runtime_info.get(_CURVE, []))
+            curve = list(runner.message_hub.runtime_info.get(CURVE, []))
             curve.append({'step': _step(runner), **{
                 name: float(value) for name, value in (metrics or {}).items()
                 if isinstance(value, (int, float))}})
-            runner.message_hub.update_info(_CURVE, curve)
+            runner.message_hub.update_info(CURVE, curve)
 
     def after_train(self, runner: Any) -> None:
         """List the validations, and compare."""
-        curve = runner.message_hub.runtime_info.get(_CURVE, []) if self._training else []
+        curve = runner.message_hub.runtime_info.get(CURVE, []) if self._training else []
         self._training = False
         if curve:
             metric = self._metric(runner, curve[-1])

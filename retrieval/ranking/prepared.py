@@ -101,7 +101,6 @@ class PreparedGallery:
         if not prepared:
             vectors = prepared_rows(vectors, self.similarity, 'gallery')
         self.vectors = self._filled(vectors)
-        self._spread: np.ndarray | None = None
         self.centre: Tensor | None = None
         self.squares: Tensor | None = None
         if self.similarity.kind == 'distance':
@@ -120,15 +119,6 @@ class PreparedGallery:
     def rough_rows(self) -> RoughRows:
         """The rows of a distance, to be ranked by products in float32."""
         return RoughRows.of(self)
-
-    def spread_rows(self, count: int) -> np.ndarray:
-        """About so many rows from all over a gallery that is ranked by products, float32."""
-        if self._spread is None or len(self._spread) < min(count, self.count):
-            step = max(1, self.count // count)
-            rows = self.vectors[:self.count:step].float()
-            rows = rows if self.scales is None else rows * self.scales[:self.count:step, None]
-            self._spread = rows.numpy()
-        return self._spread
 
     @property
     def width(self) -> int:

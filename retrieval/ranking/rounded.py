@@ -40,6 +40,7 @@ _MOST, _FEW = 8, 256    # with more candidates than that for each result, and so
 # or than such a share of the rows, or the product is but so large for each query.
 _DEEPEST, _SHARE, _LEAST, _NARROWEST = 128, 500, 2 ** 22, 64
 _FEWEST = 64            # queries
+_FORM = 2               # of the products that are measured: what was kept of another is not read
 _GAIN = 0.75            # of float32's time: it takes as much less that selecting costs more
 
 
@@ -67,7 +68,7 @@ def is_faster() -> bool:
                  if line.startswith(('model name', 'flags'))]
     except OSError:
         lines = [platform.machine(), platform.processor()]
-    told = [*lines, torch.__version__, np.__version__, torch.get_num_threads()]
+    told = [_FORM, *lines, torch.__version__, np.__version__, torch.get_num_threads()]
     name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
     home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     kept = Path(home, 'retrieval', 'products', f'{name}.json')

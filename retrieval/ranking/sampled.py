@@ -63,8 +63,11 @@ def likely_bar(gallery: PreparedGallery, queries: Tensor, k: int) -> np.ndarray:
         >>> int(bar) in range(1400, 1500)
         True
     """
-    sample = gallery.spread_rows(_SAMPLE)
-    scores = gallery.similarity.clipped(queries.numpy() @ sample.T)
+    spread = slice(0, len(gallery), max(1, len(gallery) // _SAMPLE))
+    sample = gallery.vectors[spread].float()
+    if gallery.scales is not None:
+        sample = sample * gallery.scales[spread, None]
+    scores = gallery.similarity.clipped(queries.numpy() @ sample.numpy().T)
     expected = k * len(sample) / len(gallery)
     place = min(len(sample), int(expected + _DEVIATIONS * np.sqrt(expected)) + 1)
     return np.partition(scores, len(sample) - place, axis=1)[:, len(sample) - place]

@@ -113,7 +113,7 @@ def find_duplicates(gallery: Any, other: Any = None, threshold: float = 0.95,
     """
     own, ids, made = vectors_of(gallery, 'gallery')
     if other is None:
-        files = torch.arange(len(ids)) if _is_bare(gallery) else _one_row_a_file(ids)
+        files = torch.arange(len(ids)) if _is_bare(gallery) else one_row_a_file(ids)
         forest = similar_pairs(own if len(files) == len(own) else own[files], None, threshold,
                                similarity)
         forest = forest._replace(rows=files[forest.rows], others=files[forest.others])
@@ -148,7 +148,7 @@ def _is_bare(source: Any) -> bool:
     return isinstance(source, (Tensor, np.ndarray, list))
 
 
-def _one_row_a_file(ids: Sequence[str]) -> Tensor:
+def one_row_a_file(ids: Sequence[str]) -> Tensor:
     """The rows ``(M,)`` int64, rising, without those whose id is the path of a file that another
     row has too: of several links the one that is the file itself stays, else the first. Several
     boxes of one file are several pictures.

@@ -31,7 +31,7 @@ from ..registration import (
     local_features,
     register,
 )
-from .duplicates import check_one_model, vectors_of
+from .duplicates import check_one_model, one_row_a_file, vectors_of
 
 #: What one picture can be of another, the surest first.
 KINDS = ('same bytes', 'same pixels', 're-encoded', 'resized', 'cropped', 'edited', 'part', 'burst',
@@ -391,13 +391,12 @@ def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *
     """
     vectors, ids, made = vectors_of(gallery, 'gallery')
     whole_number('neighbors', neighbors)
-    if other is None:
-        near = _candidates(vectors, ids, neighbors, threshold, index)
-    else:
+    theirs = None
+    if other is not None:
         theirs, their_ids, by = vectors_of(other, 'other')
         check_one_model(made, by)
         ids = [*ids, *their_ids]
-        near = _between(vectors, theirs, ids, neighbors, threshold, index)
+    near = _candidates(vectors, theirs, ids, neighbors, threshold, index)
     read = _Reader(ids, source or _file)
     found = ProvedDuplicates(ids)
     rows = sorted({*near, *(row for those in near.values() for row in those)})
@@ -415,15 +414,17 @@ def prove_duplicates(gallery: Any, source: Callable[[str], Any] | None = None, *
     order = sorted(quality, key=lambda row: quality[row])
     step = progress('comparing pictures', len(order)) if progress else None
     search = _Search(near, read, found, {row: place for place, row in enumerate(order)})
-    for keep in order:
+    for row in order:
         if other is None:
-            search.gather(keep, SURE)
-        elif keep in near:
-            search.find(keep)
+            search.gather(row, SURE)
+        elif row in near:
+            search.find(row)
         if step:
             step()
-    for keep in [] if other is not None else [row for row in order if row not in search.copy_of]:
-        search.gather_versions(keep)
+    if other is None:
+        for keep in order:
+            if keep not in search.copy_of:
+                search.gather_versions(keep)
     for groups in (found.groups, found.bursts):
         groups.sort(key=lambda group: -len(group.members))
     return found
@@ -504,7 +505,6 @@ class _Search:
                 groups.append(ProvedGroup(keep, group))
                 self.grouped.update((keep, *(member.row for member in group)))
 
-
     def find(self, row: int) -> None:
         """Note what a picture is of the one of another set that it is most surely a copy of."""
         best = Member(row, row, Proof('similar'))
@@ -524,20 +524,33 @@ class _Search:
             self.known[key].members.append(best)
 
 
-def _between(vectors: torch.Tensor, theirs: torch.Tensor, ids: Sequence[str], neighbors: int,
-             threshold: float, index: Any) -> dict[int, dict[int, float]]:
-    """The rows of another set, behind the own ones, that are near each row, with similarities."""
-    found = index.search(vectors, neighbors) if index is not None else \
-        topk(vectors, theirs, neighbors)
+def _candidates(vectors: torch.Tensor, theirs: torch.Tensor | None, ids: Sequence[str],
+                neighbors: int, threshold: float, index: Any) -> dict[int, dict[int, float]]:
+    """The rows near each row with their similarities; rows without are left out. Within a set from
+    either side, and of several links to one file a single row; those of another set, which stand
+    behind the own ones, near these alone.
+    """
+    own = len(vectors)
+    within = theirs is None
+    if index is None:
+        found = topk(vectors, vectors if theirs is None else theirs, neighbors,
+                     exclude=torch.arange(own) if within else None)
+    else:
+        found = index.search(vectors, neighbors, exclude=list(ids) if within else None)
+    files = set(one_row_a_file(ids).tolist()) if within else None
     near: dict[int, dict[int, float]] = {}
     for row, (scores, others) in enumerate(zip(found.scores.tolist(), found.indices.tolist(),
                                                strict=True)):
-        there = {len(vectors) + other: score for score, other in zip(scores, others, strict=True)
-                 if other >= 0 and score >= threshold
-                 and not _one_file(str(ids[row]), str(ids[len(vectors) + other]))}
-        if there:
-            near[row] = there
-    return near
+        for score, there in zip(scores, others, strict=True):
+            if there < 0 or score < threshold:
+                continue
+            if files is not None:
+                if row in files and there in files:
+                    near.setdefault(row, {})[there] = near.setdefault(there, {})[row] = score
+            elif not _one_file(str(ids[row]), str(ids[own + there])):
+                near.setdefault(row, {})[own + there] = score
+    return {row: dict(sorted(others.items(), key=lambda pair: -pair[1]))
+            for row, others in near.items()}
 
 
 def _one_file(one: str, other: str) -> bool:
@@ -545,25 +558,6 @@ def _one_file(one: str, other: str) -> bool:
         return one == other or os.path.samefile(one, other)
     except (OSError, ValueError):  # no files, as of pictures in memory
         return False
-
-
-def _candidates(vectors: torch.Tensor, ids: Sequence[str], neighbors: int, threshold: float,
-                index: Any) -> dict[int, dict[int, float]]:
-    """The rows near each row with their similarities, from either side; rows without are left out.
-    """
-    if index is None:
-        found = topk(vectors, vectors, neighbors, exclude=torch.arange(len(vectors)))
-    else:
-        found = index.search(vectors, neighbors, exclude=list(ids))
-    near: dict[int, dict[int, float]] = {}
-    for row, (scores, others) in enumerate(zip(found.scores.tolist(), found.indices.tolist(),
-                                               strict=True)):
-        for score, other in zip(scores, others, strict=True):
-            if other >= 0 and score >= threshold:
-                near.setdefault(row, {})[other] = score
-                near.setdefault(other, {})[row] = score
-    return {row: dict(sorted(others.items(), key=lambda pair: -pair[1]))
-            for row, others in near.items()}
 
 
 def _file(name: str) -> str | None:

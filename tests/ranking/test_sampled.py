@@ -62,8 +62,9 @@ def test_rows_that_carry_scales(small):
     codes = whole(800, 8).to(torch.int8)
     scales = 2.0 ** torch.randint(-3, 3, (800,)).float()
     prepared = PreparedGallery(codes, 'inner_product', prepared=True, scales=scales)
-    assert np.array_equal(prepared.spread_rows(50), (codes.float() * scales[:, None])[::16].numpy())
     queries = whole(9, 8, 2)
+    sample = (queries @ (codes.float() * scales[:, None])[::16].T).sort(dim=1, descending=True)
+    assert np.array_equal(sampled.likely_bar(prepared, queries, 50), sample.values[:, 8])
     found = topk(queries, prepared, 50)
     assert np.array_equal(found.indices.numpy(),
                           sorted_plainly(queries, codes.float() * scales[:, None], 50)[1])

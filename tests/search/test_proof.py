@@ -120,6 +120,15 @@ def test_a_picture_goes_to_the_surest_copy_of_another_set(folder):
         prove_duplicates(own, other=shifted)
 
 
+def test_a_link_is_no_copy_of_its_file(folder, tmp_path):
+    (tmp_path / 'a link.png').symlink_to(folder / 'original.png')  # first by name
+    names = [str(tmp_path / 'a link.png'), *(
+        str(folder / name) for name in ('original.png', 'resized.png'))]
+    found = prove_duplicates(Gallery(torch.ones(3, 2), names))
+    assert [(group.keep, [member.row for member in group.members]) for group in found.groups] == [
+        (1, [2])]
+
+
 def test_what_cannot_be_read_is_listed_and_what_is_not_near_is_not_compared(folder, tmp_path):
     (tmp_path / 'broken.png').write_text('nonsense')
     ids = [str(folder / 'original.png'), str(tmp_path / 'broken.png'), 'nowhere',
