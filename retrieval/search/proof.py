@@ -202,7 +202,7 @@ def _registered(one: Evidence,
         for mirrored in (False, True):
             laid = Registration(np.eye(3), 0, 0, whole, whole, mirrored)
             share = _share(one, other, laid)
-            if share[0] > max(0.7, 0.0 if best is None else best[1][0]):
+            if share[0] > max(_SHARE, 0.0 if best is None else best[1][0]):
                 best = laid, share
     if best is not None:
         return best

@@ -41,6 +41,8 @@ def test_the_k_best(small, monkeypatch, k):
     found = topk(queries, PreparedGallery(gallery, 'inner_product'), k, exclude=exclude)
     scores, rows = sorted_plainly(queries, gallery, k, enumerate(exclude.tolist()))
     assert seen
+    topk(queries, PreparedGallery(gallery, 'inner_product'), k, mask=torch.arange(901) > 800)
+    assert len(seen) == 4  # blocks of queries: a sample knows nothing of a mask
     assert np.array_equal(found.scores.numpy(), scores)
     assert np.array_equal(found.indices.numpy(), rows)
 

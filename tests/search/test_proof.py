@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.gallery import Gallery
+from retrieval.gallery import Fingerprint, Gallery
+from retrieval.search import proof
 from retrieval.search.proof import COPIES, SURE, Evidence, prove, prove_duplicates
 
 from ..scenes import pasted, resized, scene
@@ -50,11 +51,19 @@ NAMES = ['same bytes.png', 'same pixels.bmp', 're-encoded.jpg', 'resized.png', '
 def test_each_kind_is_proved_either_way(folder, name):
     one, other = (Evidence(folder / file) for file in (name, 'original.png'))
     kind = next(kind for kind in (*COPIES, 'part', 'similar') if name.startswith(kind))
-    for proof in (prove(one, other), prove(other, one)):
-        assert proof.kind == kind, proof
-        plain = proof.as_dict()
+    for found in (prove(one, other), prove(other, one)):
+        assert found.kind == kind, found
+        plain = found.as_dict()
         assert plain['kind'] == kind and (plain['box'] is None) == (
             kind in ('same bytes', 'same pixels', 'similar'))
+
+
+@pytest.mark.parametrize('name', ['cropped.png', 'edited written.png'])
+def test_two_thirds_of_an_overlap_are_what_one_watermark_makes_alike(folder, monkeypatch, name):
+    one, other = (Evidence(folder / file) for file in (name, 'original.png'))
+    for share, copy in ((0.68, False), (0.71, True)):
+        monkeypatch.setattr(proof, '_share', lambda *_, share=share: (share, share))
+        assert (prove(one, other).kind != 'similar') == copy
 
 
 def test_plain_pictures_are_the_same_only_by_their_pixels():
@@ -118,6 +127,26 @@ def test_a_picture_goes_to_the_surest_copy_of_another_set(folder):
     shifted = Gallery(torch.ones(1, 3), ['a.png'])
     with pytest.raises(ValueError, match='columns'):
         prove_duplicates(own, other=shifted)
+    made = [Gallery(torch.ones(1, 2), ['a'], fingerprint=Fingerprint(weights=number))
+            for number in '12']
+    with pytest.raises(ValueError, match='another model'):
+        prove_duplicates(made[0], other=made[1])
+
+
+def test_of_equal_proofs_the_nearer_one_counts_and_bursts_stand_by_themselves(tmp_path):
+    view, later = scene(5, 400, 300), '2024:05:01 12:00:0'
+    names = [save(tmp_path / f'{number}.jpg', view[4:, number:number + 380],
+                  taken=f'{later}{3 * number}', quality=95) for number in range(2)]
+    twice = [save(tmp_path / f'{quality}.jpg', view[4:, :380], taken=f'{later}0', quality=quality)
+             for quality in (40, 50)]
+    there = Gallery(torch.tensor([[1., 0.5], [1, 0.1]]), twice)
+    found = prove_duplicates(Gallery(torch.tensor([[1., 0.]]), names[:1]), other=there)
+    assert [(group.keep, group.members[0].proof.kind) for group in found.groups] == [
+        (2, 're-encoded')]
+    found = prove_duplicates(Gallery(torch.ones(2, 2), [twice[0], names[1]]),
+                             other=Gallery(torch.ones(1, 2), names[:1]))
+    (copies,), (shots,) = found.groups, found.bursts
+    assert [copies.keep, copies.members[0].row, shots.keep, shots.members[0].row] == [2, 0, 2, 1]
 
 
 def test_a_link_is_no_copy_of_its_file(folder, tmp_path):
