@@ -86,7 +86,10 @@ class BestRows:
         parts: list[tuple[np.ndarray, np.ndarray]] = [self._kept]
         if self._count:
             queries, keys = _joined(self._pending)
-            order = np.sort(queries << 32 | np.arange(len(queries))) & 0xFFFFFFFF
+            order = queries << 32
+            order |= np.arange(len(queries))
+            order.sort()
+            order &= 0xFFFFFFFF
             parts.append(Found(queries[order], keys[order]))
         return parts
 
