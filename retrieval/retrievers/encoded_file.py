@@ -28,8 +28,8 @@ from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
 from ..progress import progress_bar
 from ..registry import unknown_name
+from ..string_column import StringColumn
 from ..structures import sample_id_of
-from ..tensor_file import StringColumn
 from .encode import (
     Encoded,
     batches_of_rows,
