@@ -168,6 +168,9 @@ def test_both_models_are_searched_while_the_new_one_encodes(large, gated, tmp_pa
     found = ranking(client, id='late.jpg')
     assert len(found) == 23 and 'blue/0.png' not in found and max(found, key=found.get) in (
         'red/0.png', 'red/1.png', 'red/2.png')
+    late = f'{large.source.folder}/late.jpg'
+    mapped = ModelChange(old.gallery, new, learned=change.map)
+    assert found == pytest.approx(by_hand(mapped, old.gallery.ids, late), abs=1e-5)
     assert len(gated.encoder._seen) == 16 and client.get('/v1/model/reload').json()['use'] == 'both'
 
     assert use(client, 'old')['use'] == 'old' and large.served is old
@@ -177,11 +180,27 @@ def test_both_models_are_searched_while_the_new_one_encodes(large, gated, tmp_pa
     state = client.get('/v1/model/reload').json()
     assert (state['state'], state['use']) == ('ready', 'both')
     assert state['share'] == pytest.approx(23 / 24)  # late.jpg is mapped until the switch
+    mapped = ModelChange(old.gallery, gated._pair.new.gallery)
+    assert ranking(client, id='late.jpg') == pytest.approx(
+        by_hand(mapped, old.gallery.ids, late), abs=1e-5)
     assert client.post('/v1/model/reload').status_code == 409
     assert use(client, 'new')['use'] == 'new' and 'late.jpg' in ranking(client, id='red/1.png')
     assert len(client.post('/v1/embed', json=dict(id='late.jpg')).json()['embedding']) == 2
-    assert use(client, 'both')['share'] == 1 and use(client, 'old')['use'] == 'old'
-    assert client.get('/v1/info').json()['images'] == 24
+    picture(COLOURS['green'], 9).save(Path(ids[2]).with_name('later.png'))
+    assert use(client, 'both')['share'] == pytest.approx(24 / 25)
+    assert 'blue/later.png' in ranking(client, id='red/1.png')
+    assert use(client, 'old')['use'] == 'old' and client.get('/v1/info').json()['images'] == 25
+
+
+def test_the_old_model_answers_where_too_few_pictures_are_left(large, gated):
+    client = ask(large, reload=gated)
+    use(client, 'both')
+    for path in list(Path(large.source.folder, 'blue').iterdir()):
+        path.unlink()
+    large.refresh()
+    state = client.get('/v1/model/reload').json()
+    assert (state['use'], state['share'], state['agreement']) == ('old', 0.5, None)
+    assert large.served is gated._pair.old and len(ranking(client, id='red/1.png')) == 15
 
 
 def test_every_answer_is_of_one_state(large, gated):
