@@ -321,9 +321,10 @@ def test_both_stores_as_they_are(services, tmp_path):
     stores[1].append(Gallery(rows[20:, :7], ids[20:]))  # another process goes on
     stores[0].remove(['00'])
     service.refresh()
-    expected = by_hand(ModelChange(stores[0].load(), stores[1].load(), 1.), ids[1:], '25')
-    assert ranking(client, id='25') == pytest.approx(expected, abs=1e-5)
-    assert client.get('/v1/model/reload').json()['share'] == 1
+    change = ModelChange(stores[0].load(), stores[1].load(), 1.)
+    assert ranking(client, id='25') == pytest.approx(by_hand(change, ids[1:], '25'), abs=1e-5)
+    state = client.get('/v1/model/reload').json()
+    assert state['share'] == 1 and state['agreement'] == pytest.approx(change.map.agreement)
     use(client, 'old')
     assert client.get('/v1/info').json()['images'] == 29
     reload.close()
