@@ -171,5 +171,6 @@ def test_an_index_in_a_database_is_not_carried():
     from retrieval.index import MilvusIndex
     for kind, stays in (('MilvusIndex', False), ('retrieval.MilvusIndex', False),
                         (MilvusIndex, False), ('FaissIndex', True), ('NoSuchIndex', True)):
-        text = carried(Config(dict(model=dict(type='ImageToImageRetriever', index=dict(type=kind)))))
+        model = dict(type='ImageToImageRetriever', index=dict(type=kind))
+        text = carried(Config(dict(model=model)))
         assert ('index' in json.loads(text)['model']) == stays
