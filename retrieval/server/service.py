@@ -329,7 +329,7 @@ class Service:
         skipped = {} if gallery is None else getattr(gallery, 'skipped', {})
         root = '' if snapshot is None else snapshot.root or ''
         return dict(
-            name=self.source.name, model=_model_name(served.model),
+            name=self.source.name, model=model_name(served.model),
             fingerprint=served.fingerprint, similarity=served.model.similarity.name,
             images=0 if snapshot is None else len(snapshot),
             encoding=self.encoding.as_dict(), trouble=self.trouble,
@@ -700,7 +700,14 @@ def _counted(path: Path) -> Counter[str]:
         return Counter()
 
 
-def _model_name(model: Any) -> str:
+def model_name(model: Any) -> str:
+    """The name of a retriever's encoder, or of the index that it searches without one.
+
+    Example:
+        >>> from retrieval.retrievers import ImageToImageRetriever
+        >>> model_name(ImageToImageRetriever(torch.nn.Flatten()))
+        'Flatten'
+    """
     if isinstance(model.prototype, Index) and not list(model.parameters()):
         return type(model.prototype).__name__
     backbone = getattr(model.image_encoder, 'backbone', model.image_encoder)

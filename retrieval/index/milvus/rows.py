@@ -17,7 +17,8 @@ from torch import Tensor
 from ...checks import unique_names
 from ...distributed import Meeting, rank, shard
 from ...gallery.fingerprint import Fingerprint, FingerprintError
-from ...tensor_file import Container, Format, StringColumn, write_container
+from ...string_column import StringColumn
+from ...tensor_file import Container, Format, write_container
 from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
