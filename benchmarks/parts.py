@@ -33,7 +33,8 @@ from retrieval import Gallery, ImageRetrievalInferencer
 from retrieval.commands.folders import with_local_rerank, with_parts
 from retrieval.ranking import topk
 from retrieval.runs.named_model import named_model
-from retrieval.search.proof import COPIES, KINDS, Evidence, prove, prove_duplicates
+from retrieval.search.proof import COPIES, KINDS, Evidence, prove
+from retrieval.search.proved_duplicates import prove_duplicates
 from retrieval.structures import RetrievalDataSample
 
 CUT = ('crop-80', 'crop-50', 'crop-20', 'framed', 'screenshot', 'pasted-50', 'pasted-20', 'several')

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -219,6 +219,17 @@ class ChangingEncoder(nn.Module):
     def __init__(self, change: ModelChange, new: nn.Module, old: nn.Module | None) -> None:
         super().__init__()
         self.change, self.new, self.old = change, new, old
+
+    @property
+    def has_words(self) -> bool:
+        """True where each model that encodes queries has a text tower."""
+        return all(getattr(one, 'has_words', False) for one in (self.new, self.old or self.new))
+
+    def embed_words(self, texts: Sequence[str]) -> Tensor:
+        """Texts to ``(B, D + E)``."""
+        one: Any = self.old
+        return self.change.join(cast(Any, self.new).embed_words(texts),
+                                None if one is None else one.embed_words(texts))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to ``(B, D + E + D)``, or ``(B, E)`` without the old one."""

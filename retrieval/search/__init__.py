@@ -7,7 +7,8 @@ from .clusters import Clusters, cluster
 from .duplicates import Duplicates, find_duplicates
 from .inferencer import ImageRetrievalInferencer
 from .plan import plan_script, plan_table
-from .proof import Proof, ProvedDuplicates, prove_duplicates
+from .proof import Proof
+from .proved_duplicates import ProvedDuplicates, prove_duplicates
 
 __all__ = [
     'Clusters', 'Duplicates', 'ImageRetrievalInferencer', 'Proof', 'ProvedDuplicates',

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from .proof import SURE, ProvedDuplicates
+from .proof import SURE
+from .proved_duplicates import ProvedDuplicates
 
 COLUMNS = ('group', 'action', 'kind', 'id', 'of', 'width', 'height', 'bytes', 'alike', 'difference',
            'inliers')

@@ -38,3 +38,12 @@ def write(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(seed)).save(path)
     return str(path)
+
+
+def save(path, picture, taken=None, **options):
+    """Write a picture with the date of its shot, as EXIF data."""
+    exif = Image.Exif()
+    if taken:
+        exif.get_ifd(0x8769)[0x9003] = taken
+    Image.fromarray(np.ascontiguousarray(picture)).save(path, exif=exif, **options)
+    return str(path)

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from retrieval.search.plan import plan_script, plan_table
-from retrieval.search.proof import Member, Proof, ProvedDuplicates, ProvedGroup
+from retrieval.search.proof import Proof
+from retrieval.search.proved_duplicates import Member, ProvedDuplicates, ProvedGroup
 
 NAMES = ['keep me.png', "it's.png", '-rf.png', 'two\nlines.png', '$(touch gone).png', '`x`".png',
          'sub/keep me.png', 'cropped.png', os.fsdecode(b'\xff.png')]
