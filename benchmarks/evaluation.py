@@ -3,6 +3,7 @@
     python benchmarks/evaluation.py                      every case at full size
     python benchmarks/evaluation.py --scale 0.2 sop map  a fifth of the rows, two cases
     python benchmarks/evaluation.py growth --plot growth.png
+    python benchmarks/evaluation.py million              a million rows: a quarter of an hour
 
 Every figure is the median of ``--repeats`` runs, ours and the peer's in turn, with the same number
 of threads. Memory is what a run adds to the process that holds the embeddings.
@@ -270,6 +271,19 @@ def growth(arguments: argparse.Namespace) -> bool:
     return True
 
 
+def million(arguments: argparse.Namespace) -> bool:
+    """Print time and memory of leave-one-out over a million rows, which no peer finishes here."""
+    size = int(1_000_000 * arguments.scale)
+    print(f'\nmillion: leave-one-out, {size:,} x 128, {size // 10:,} classes: P@1, R-Precision, '
+          'MAP@R')
+    run = spawn(arguments, 'million', str(size), '1')
+    print('  ' + '  '.join(f'{key} {value:.4f}' for key, value in run['values'].items()))
+    held = run['memory'] + size * 128 * 4
+    return verdict(f'leave-one-out, {size:,} x 128, {size // 10:,} classes: memory with the rows',
+                   '4 GB', held / 4e9, 1, ours=f'{held / 1e9:.2f} GB, {run["seconds"]:.0f} s',
+                   theirs='4 GB')
+
+
 def plot_growth(sizes: list[int], seconds: list[float], megabytes: list[float], path: str) -> None:
     """Draw time and memory over the number of rows."""
     from matplotlib import pyplot
@@ -291,10 +305,11 @@ def run_child(words: list[str]) -> dict[str, Any]:
     name, first, scale = words[0], words[1], float(words[2])
     if name == 'product':
         return product(scale, int(first))
-    if name == 'growth':
+    if name in ('growth', 'million'):
         size = int(first)
-        case = Case('', alone(size, 128, size // 5), full_sort, lambda: ours(AT_R), 0)
-        return child(case, 'ours', 1.0)
+        classes, noise = (size // 5, 1.5) if name == 'growth' else (size // 10, 1.8)
+        data = alone(size, 128, classes, noise)
+        return child(Case('', data, full_sort, lambda: ours(AT_R), 0), 'ours', 1.0)
     return child(CASES[name], first, scale)
 
 
@@ -302,7 +317,8 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*CASES, 'product', 'growth']
+    others = {'product': compare_product, 'growth': growth, 'million': million}
+    names = [*CASES, *others]
     parser.add_argument('cases', nargs='*', metavar='CASE', help=f'out of {", ".join(names)}')
     parser.add_argument('--scale', type=float, default=1.0, help='share of the rows')
     parser.add_argument('--repeats', type=int, default=3)
@@ -321,8 +337,7 @@ def main() -> None:
           f'medians of {arguments.repeats}')
     met = {}
     for name in arguments.cases or names:
-        met[name] = (compare_product(arguments) if name == 'product' else growth(arguments)
-                     if name == 'growth' else compare(name, arguments))
+        met[name] = others[name](arguments) if name in others else compare(name, arguments)
     print('\n' + '  '.join(f'{name}: {"met" if good else "NOT MET"}' for name, good in met.items()))
 
 

@@ -11,7 +11,7 @@ import retrieval
 ROOT, TESTS = Path(retrieval.__file__).parent, Path(__file__).parent
 FLOORS = [
     {'registry', 'compat', 'arguments', 'checks', 'distributed', 'files', 'foreign_files',
-     'labels'},
+     'labels', 'mapped_file', 'string_column'},
     {'structures', 'similarity', 'tensor_file', 'progress', 'image_files', 'exported_encoder'},
     {'gallery', 'ranking', 'image_io', 'encoded_folder', 'registration',
      'picture_facts'},
@@ -25,7 +25,8 @@ FLOORS = [
     {'__main__'},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-SAME_FLOOR = {('registry', 'compat'),  # the mends stand before anything is registered
+SAME_FLOOR = {('mapped_file', 'foreign_files'),  # a pipe or device is not mapped
+              ('registry', 'compat'),  # the mends stand before anything is registered
               ('registry', 'checks')}  # the message for an unknown name, which needs no engine
 
 

@@ -21,9 +21,9 @@ from retrieval.foreign_files import (
 from retrieval.gallery import Gallery, GalleryStore
 from retrieval.gallery.column_file import read_column
 from retrieval.inference import FaissKNN
+from retrieval.mapped_file import map_file
 from retrieval.retrievers.build import read_config
 from retrieval.search import ImageRetrievalInferencer
-from retrieval.tensor_file import map_file
 
 
 @pytest.fixture(params=['a named pipe', 'a device', 'a socket'])

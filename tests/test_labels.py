@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from retrieval.labels import as_written, names_in, whole_number_in, written
+from retrieval.string_column import StringColumn
 from retrieval.structures import as_labels
-from retrieval.tensor_file import StringColumn
 
 
 @pytest.mark.parametrize(('text', 'number'), [

@@ -1,7 +1,5 @@
 """The container: what comes back, what is checked when; and columns of strings."""
-import hashlib
 import os
-import random
 
 import numpy as np
 import pytest
@@ -9,107 +7,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 
-from retrieval.tensor_file import (
-    BlockArray,
-    BlockDigester,
-    Container,
-    DamagedError,
-    ForeignFileError,
-    Format,
-    Pieces,
-    StringColumn,
-    write_container,
-)
+from retrieval.mapped_file import DamagedError
+from retrieval.string_column import StringColumn
+from retrieval.tensor_file import Container, ForeignFileError, Format, Pieces, write_container
 
 from .processes import in_a_child
-
-
-def plain_digests(data, size):
-    return b''.join(hashlib.sha256(data[start:start + size]).digest()[:16]
-                    for start in range(0, len(data), size))
-
-
-@pytest.mark.parametrize('length', [0, 1, 63, 64, 65, 1000])
-def test_digests_do_not_depend_on_the_pieces(length):
-    rng = np.random.default_rng(length)
-    data = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
-    digester, start = BlockDigester(64), 0
-    while start < length:
-        stop = start + int(rng.integers(1, 150))
-        digester.update(memoryview(data[start:stop]))
-        start = stop
-    assert digester.finish() == plain_digests(data, 64)
-
-
-def opened(array, front=12, block=64, **kwargs):
-    """The array in a "file" behind some other bytes."""
-    data = array.tobytes()
-    file = np.frombuffer(bytearray(b'x' * front + data), dtype=np.uint8)
-    digests = np.frombuffer(plain_digests(data, block), dtype=np.uint8).reshape(-1, 16)
-    return file, BlockArray(file, 'f', 't', array.dtype, array.shape, front, digests, block,
-                            **kwargs)
-
-
-@pytest.mark.parametrize('dtype, shape', [('int8', (50, 7)), ('float32', (33, 5)),
-                                          ('int64', (40,)), ('float32', (9, 100)),
-                                          ('float32', (0, 5))])
-def test_slices_and_rows_are_those_of_the_array(dtype, shape):
-    rng = np.random.default_rng(0)
-    array = rng.integers(-100, 100, shape).astype(dtype)
-    for _ in range(30):
-        _, blocks = opened(array, front=8)
-        assert len(blocks) == len(array) and blocks.shape == shape
-        start, stop = sorted(rng.integers(0, shape[0] + 1, 2).tolist())
-        np.testing.assert_array_equal(blocks[start:stop], array[start:stop])
-        rows = rng.integers(0, shape[0], 4) if shape[0] else np.zeros(0, dtype=int)
-        np.testing.assert_array_equal(blocks.take(rows), array[rows])
-        np.testing.assert_array_equal(blocks[:], array)
-
-
-def test_exactly_the_touched_blocks_are_checked():
-    """Each block in turn is damaged; a row fails just when it reaches into that block."""
-    array = np.arange(60 * 5, dtype=np.float32).reshape(60, 5)  # rows of 20 bytes, blocks of 64
-    for bad in range(-(-array.nbytes // 64)):
-        for row in range(60):
-            file, blocks = opened(array)
-            file[12 + 64 * bad] ^= 1
-            touches = row * 20 < 64 * (bad + 1) and (row + 1) * 20 > 64 * bad
-            for read in (lambda blocks=blocks, row=row: blocks[row:row + 1],
-                         lambda blocks=blocks, row=row: blocks.take(np.array([row]))):
-                if touches:
-                    with pytest.raises(DamagedError, match=f'bytes {12 + 64 * bad} to '):
-                        read()
-                else:
-                    np.testing.assert_array_equal(read(), array[row:row + 1])
-
-
-def test_rows_longer_than_several_blocks():
-    array = np.arange(4 * 100, dtype=np.float32).reshape(4, 100)
-    file, blocks = opened(array)
-    file[12 + 400 + 200] ^= 1  # in the middle of row 1
-    np.testing.assert_array_equal(blocks.take(np.array([3, 0])), array[[3, 0]])
-    with pytest.raises(DamagedError):
-        blocks.take(np.array([1]))
-
-
-def test_a_checked_block_is_not_checked_again_but_by_verify():
-    array = np.arange(64, dtype=np.int64)
-    file, blocks = opened(array, front=8)
-    np.testing.assert_array_equal(blocks[:], array)
-    file[8] ^= 1
-    assert blocks[:1][0] == 1
-    with pytest.raises(DamagedError):
-        blocks.verify()
-
-
-def test_values_that_are_not_finite():
-    array = np.zeros((10, 8), dtype=np.float32)
-    array[6, 3] = np.inf
-    _, blocks = opened(array, finite=True)
-    assert blocks[:4].shape == (4, 8)
-    with pytest.raises(DamagedError, match='NaN or infinity.*row 6'):
-        blocks.take(np.array([6]))
-
 
 ARRAYS = {'a': np.arange(3, dtype=np.int8), 'b': np.arange(5, dtype=np.int64),
           'c': np.zeros((0, 4), dtype=np.float32), 'd': np.ones((2, 3), dtype=np.float16),
@@ -202,63 +104,6 @@ def test_other_files(tmp_path):
 
 
 STRINGS = ['', 'a', 'äöü', '日本', 'x' * 1000, 'a\x00', 'a\x00\x00', 'b']
-
-
-def test_string_columns():
-    column = StringColumn.from_strings(STRINGS)
-    assert list(column) == STRINGS and column[-1] == STRINGS[-1] and column[1:3] == STRINGS[1:3]
-    assert column[::-2] == STRINGS[::-2] and column[5:2] == []
-    assert column == STRINGS and len(StringColumn.from_strings([])) == 0
-    assert list(StringColumn.from_strings([])) == []
-    with pytest.raises(IndexError):
-        column[8]
-    with pytest.raises(ValueError, match='damaged'):
-        StringColumn(column.data, column.offsets.flip(0))
-
-
-def test_many_rows_are_read_in_chunks(monkeypatch):
-    monkeypatch.setattr('retrieval.tensor_file._CHUNK_ROWS', 7)
-    strings = [f'{"é" if row > 30 else ""}{row}' for row in range(60)]
-    column = StringColumn.from_strings(strings)
-    assert list(column) == strings and column[3:50] == strings[3:50]
-    rows = random.Random(0).sample(range(60), 40)
-    assert list(column.take(np.array(rows))) == [strings[row] for row in rows]
-    assert list(column.take(np.array([59, 0]))) == ['é59', '0']
-    assert column.find(['11', 'no', 'é45', '', '0']).tolist() == [11, -1, 45, -1, 0]
-
-
-def test_joined():
-    parts = [STRINGS[:3], [], STRINGS[3:]]
-    joined = StringColumn.joined([StringColumn.from_strings(part) for part in parts])
-    assert list(joined) == STRINGS
-
-
-def test_finding_agrees_with_a_dict():
-    rng = random.Random(1)
-    strings = list({''.join(rng.choices('ab\x00ü', k=rng.randrange(6))) for _ in range(900)})
-    column = StringColumn.from_strings(strings)
-    asked = [*rng.sample(strings, 50), 'zzz', *rng.sample(strings, 5)]
-    row_of = {name: row for row, name in enumerate(strings)}
-    assert column.find(asked).tolist() == [row_of.get(name, -1) for name in asked]
-    assert column.find([]).tolist() == []
-    assert StringColumn.from_strings([]).find(['a']).tolist() == [-1]
-
-
-def test_repeated_strings_are_named():
-    assert StringColumn.from_strings(STRINGS).first_repeated() is None
-    assert StringColumn.from_strings([]).first_repeated() is None
-    assert StringColumn.from_strings([*STRINGS, 'äöü', 'a']).first_repeated() == 'äöü'
-    assert StringColumn.from_strings(['x', '', '']).first_repeated() == ''
-
-
-def test_equal_hashes_are_no_equal_strings(monkeypatch):
-    """Where all hashes collide, the strings themselves decide."""
-    monkeypatch.setattr('retrieval.tensor_file._polynomials',
-                        lambda data, edges: np.zeros(len(edges) - 1, dtype=np.uint64))
-    column = StringColumn.from_strings(STRINGS)
-    assert column.find(['b', 'nothing', '日本']).tolist() == [7, -1, 3]
-    assert column.first_repeated() is None
-    assert StringColumn.from_strings(['a', 'b', 'a']).first_repeated() == 'a'
 
 
 def test_a_file_that_is_cut_short_while_open_is_an_error(tmp_path):

@@ -7,9 +7,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from .collection import milvus_index, standing
 from .command_line import CommandParser, Outcome, add_config_options, reports_errors
 from .folders import config_dataset, gallery_config
 
@@ -33,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument('--switch', metavar='LINK', help='when all is encoded, let this name (a '
                            'symbolic link) lead to NEW, in one step; with the galleries exchanged, '
                            'compare_galleries --switch undoes it')
+    arguments.add_argument('--fill-index', action='store_true', help="when all is encoded, put NEW "
+                           "into the Milvus collection of the new config's index too, and lead its "
+                           'name there in one step; the rows that it led to are kept, and '
+                           '`retrieval collection CONFIG --undo` leads it back to them')
     add_config_options(arguments)
     return arguments
 
@@ -56,6 +62,7 @@ def main(argv: Sequence[str]) -> Outcome:
                          'encode: dump it with ids.')
     config, checkpoint = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
                                      options=arguments.cfg_options, trust=arguments.trust)
+    index = milvus_index(config) if arguments.fill_index else None  # before hours of work
     model = build_retriever(config, checkpoint)
     pipeline = test_pipeline(config)
     pictures = _pictures(old, arguments, pipeline)
@@ -87,16 +94,32 @@ def main(argv: Sequence[str]) -> Outcome:
     new = store.load()
     _report(old, new)
     missing = len(old) - int((new.ids.find(old.ids) >= 0).sum()) - len(new.skipped)
-    switched = bool(arguments.switch) and not missing
-    if arguments.switch and missing:
-        print(f'{missing:,} are left, so {arguments.switch} was not switched: run this again')
-    elif arguments.switch:
+    goals = [arguments.switch] * bool(arguments.switch) + [index] * bool(arguments.fill_index)
+    if missing and goals:
+        print(f'{missing:,} are left, so {" and ".join(map(str, goals))} was not switched: run '
+              'this again')
+    elif goals:
         new.verify()
+    if index is not None:
+        with closing(index):
+            if not missing:
+                _fill(index, new)
+    if arguments.switch and not missing:
         before = switch(arguments.switch, arguments.new)
         print(f'{arguments.switch} leads to {arguments.new}; back: retrieval compare_galleries '
               f'{arguments.new} {before or arguments.old} --switch {arguments.switch}')
-    return dict(files=[arguments.new, *[arguments.switch] * switched], rows=len(new), left=missing,
-                switched=switched, skipped=new.skipped)
+    switched = bool(goals) and not missing
+    return dict(files=[arguments.new, *[arguments.switch] * (switched and bool(arguments.switch))],
+                rows=len(new), left=missing, switched=switched, skipped=new.skipped)
+
+
+def _fill(index: Any, new: Any) -> None:
+    """Put a gallery into Milvus beside the rows that the name leads to, and switch."""
+    from ..retrievers.prototype import fill_index
+
+    index.keep = True
+    fill_index(index, new)
+    standing(index)
 
 
 def _counts(path: str | None) -> dict[str, int]:

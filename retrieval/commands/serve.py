@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
                            'the queries without a match get a result')
     arguments.add_argument('--reload', nargs='+', metavar='PATH',
                            help='a better model, which is encoded and compared beside the one '
-                           'that is served, and can be switched to: [CONFIG] CHECKPOINT, or of a '
-                           'gallery another GALLERY. It may appear later (default: what is '
-                           'served, read again)')
+                           'that is served, and can be switched to: [CONFIG] CHECKPOINT, without '
+                           '--config a bundle or the name of an encoder, or of a gallery another '
+                           'GALLERY. It may appear later (default: what is served, read again)')
     arguments.add_argument('--state', metavar='DIR', help='where thumbnails, uploads and marks are '
                            'kept, such as a folder that several servers share (default: beside '
                            'what is served)')
@@ -100,6 +100,9 @@ def main(argv: Sequence[str]) -> None:
                 threading.Thread(target=reload_when_ready, args=(service, reload),
                                  daemon=True).start()
             print(f'Serving {service.source.name} at {url} (Ctrl-C ends it)', flush=True)
+            if service.trouble is not None:
+                print(f'Not yet, until it is switched to this model: {service.trouble}',
+                      file=sys.stderr, flush=True)
             answer(dict(url=url, state=str(service.source.state)))
             if not arguments.no_browser and sys.stdout.isatty():
                 import webbrowser
@@ -200,7 +203,7 @@ def open_service(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
                 found.cache = None
         return found
     missing = ('The folder is encoded with the default model: start the server with --reload '
-               'CONFIG CHECKPOINT, or with --config and --checkpoint.')
+               'CONFIG CHECKPOINT or an encoder, or with --config and --checkpoint.')
     if is_index:
         missing = 'An index alone is compared with no other: start the server anew.'
     return service, follower, Reload(service, load if other else None, missing)
@@ -221,6 +224,9 @@ def other_model(arguments: argparse.Namespace, of_folder: bool) -> argparse.Name
         if given:
             other.config, other.checkpoint = ([arguments.config] + given)[-2:]
             other.encoder = None
+        if len(given) == 1 and arguments.config is None:
+            other.encoder, other.checkpoint = given[0], None
+            return other
         return other if other.config is not None and other.checkpoint is not None else None
     if takes_config:
         other.gallery, other.weights = ([arguments.gallery] + (given or [arguments.weights]))[-2:]

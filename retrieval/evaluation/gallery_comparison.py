@@ -121,7 +121,7 @@ def compare_galleries(old: Gallery, new: Gallery, queries: Queries = None, k: in
             does not find itself. By default 1,000 are drawn.
         k: how many results of each query are compared.
         similarity: of both; by default the one that each gallery is meant for, else cosine.
-        metrics: what is evaluated where galleries and queries have labels.
+        metrics: what is evaluated where galleries and queries have labels; there may be none.
         seed: of the drawing.
 
     Raises:
@@ -143,7 +143,7 @@ def compare_galleries(old: Gallery, new: Gallery, queries: Queries = None, k: in
     first, second = (side.first(k) for side in sides)
     overlaps, correlations, changed = _changes(first, second)
     results = {}
-    if all(side.labelled for side in sides):
+    if metrics and all(side.labelled for side in sides):
         before, after = (side.results(metrics) for side in sides)
         results = {name: (before[name], after[name]) for name in metrics}
     shared = int((new.ids.find(old.ids) >= 0).sum())

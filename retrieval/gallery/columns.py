@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..labels import whole_number_in
-from ..tensor_file import StringColumn
+from ..string_column import StringColumn
 
 Column = StringColumn | Tensor
 _NUMBER = re.compile(r'[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf')

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..checks import same_length, some_of, unique_names
 from ..labels import names_in, written
 from ..registry import unknown_name
+from ..string_column import StringColumn
 from ..structures import as_labels
-from ..tensor_file import Container, StringColumn
+from ..tensor_file import Container
 from . import columns
 from .columns import Column, LazyColumns, column, string_column, value_at
 from .file import Contents, write_gallery_file

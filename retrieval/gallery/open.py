@@ -20,7 +20,9 @@ from torch import Tensor
 
 from ..files import kind_of_file, sync_folder
 from ..foreign_files import available_memory, refuse_oversized, refuse_special, unpacked
-from ..tensor_file import GALLERY_FILE, DamagedError, StringColumn, map_file, read_header
+from ..mapped_file import DamagedError, map_file
+from ..string_column import StringColumn
+from ..tensor_file import GALLERY_FILE, read_header
 from .file import Contents, open_gallery_file
 from .fingerprint import Fingerprint
 from .shards import is_store, open_shards

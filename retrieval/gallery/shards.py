@@ -18,7 +18,8 @@ import numpy as np
 
 from ..files import LOCK_NAME, write_bytes
 from ..foreign_files import read_regular
-from ..tensor_file import DamagedError, Format, digest
+from ..mapped_file import DamagedError, digest
+from ..tensor_file import Format
 from . import columns
 from .file import Contents, open_gallery_file
 from .fingerprint import Fingerprint

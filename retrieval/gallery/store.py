@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import some_of, unique_names
 from ..files import folder_lock, sync_folder
-from ..tensor_file import StringColumn
+from ..string_column import StringColumn
 from .fingerprint import Fingerprint
 from .gallery import Gallery, check_identified, together, unknown_ids, with_rows
 from .shards import (

@@ -92,7 +92,7 @@ class ArrayVectors(Vectors):
     """Vectors in one array, in memory or in a mapped file.
 
     Args:
-        data: ``(N, D)``, an array or a :class:`~retrieval.tensor_file.BlockArray`.
+        data: ``(N, D)``, an array or a :class:`~retrieval.mapped_file.BlockArray`.
         scales: ``(N,)`` float32, for int8.
         normalised: whether the rows have length 1, where that is known.
     """

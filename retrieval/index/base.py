@@ -18,8 +18,9 @@ from ..gallery.fingerprint import Fingerprint
 from ..ranking import RangeNeighbors, RowSets, as_vectors
 from ..ranking.range_search import checked_threshold
 from ..similarity import SIMILARITIES, Similarity, SimilarityFn, resolve_similarity
+from ..string_column import StringColumn
 from ..structures import Neighbors
-from ..tensor_file import Container, Format, StringColumn, write_container
+from ..tensor_file import Container, Format, write_container
 from .lock import ReadersWriterLock, changes, reads
 
 Exclude = Sequence[Any]  # for every query an id, a collection of ids, or None

@@ -5,8 +5,9 @@ import os
 from typing import Any
 
 from ..files import kind_of_file
+from ..mapped_file import map_file
 from ..registry import INDEXES, unknown_name
-from ..tensor_file import map_file, read_header
+from ..tensor_file import read_header
 from .base import Index
 
 

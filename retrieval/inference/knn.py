@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..checks import first_repeated, same_length, whole_number
 from ..ranking import as_vectors, topk
+from ..string_column import StringColumn
 from ..structures import as_labels
-from ..tensor_file import Container, Format, StringColumn, write_container
+from ..tensor_file import Container, Format, write_container
 from . import faiss_engine
 from .flat_index import FlatIndex
 

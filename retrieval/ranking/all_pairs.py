@@ -17,7 +17,7 @@ from .. import distributed
 from ..progress import counted
 from . import rounded
 from .cpu import LOST, LOWEST, best_columns, lower_bound, pairs_where
-from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
+from .lists import best_keys, best_of_lists, from_keys, keys_of, kth_scores, scores_of
 from .prepared import PreparedGallery
 from .row_sets import RowSets
 from .threads import in_order, shares
@@ -85,8 +85,11 @@ class BestRows:
     def _parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         parts: list[tuple[np.ndarray, np.ndarray]] = [self._kept]
         if self._count:
-            queries, keys = (np.concatenate(part) for part in zip(*self._pending, strict=True))
-            order = np.sort(queries << 32 | np.arange(len(queries))) & 0xFFFFFFFF
+            queries, keys = _joined(self._pending)
+            order = queries << 32
+            order |= np.arange(len(queries))
+            order.sort()
+            order &= 0xFFFFFFFF
             parts.append(Found(queries[order], keys[order]))
         return parts
 
@@ -120,26 +123,27 @@ class NearRows(BestRows):
         return Found(query + top, keys)
 
     def settle(self) -> None:
-        queries, keys = (np.concatenate(part) for part in zip(self._kept, *self._pending,
-                                                              strict=True))
-        order = np.argsort(queries, kind='stable')  # mostly in order as they are
-        queries, keys = queries[order], keys[order]
-        worst = best_keys([(queries, keys)], self.num_queries, self.k, ordered=False).max(axis=1)
+        found = _joined([self._kept, *self._pending])
+        self._pending, self._count = [], 0
+        worst = kth_scores([found], self.num_queries, self.k)
         with np.errstate(over='ignore'):  # from the lowest to -inf
-            below = np.nextafter(self.reach.below(scores_of(worst)), np.float32(-np.inf))
+            below = np.nextafter(self.reach.below(worst), np.float32(-np.inf))
         self.bar = np.where(self.bar == LOST, self.bar, below)
-        for _ in range(2):  # the second time without those that are lost
-            near = scores_of(keys) > self.bar[queries]
-            queries, keys = queries[near], keys[near]
-            lost = rounded.too_many([(queries, keys)], self.num_queries, self.k)
-            if not lost.any():
-                break
+        self._kept = self._near(found)
+        lost = rounded.too_many([self._kept], self.num_queries, self.k)
+        if lost.any():
             self.bar[lost] = LOST
-        self._kept, self._pending, self._count = Found(queries, keys), [], 0
-        self._limit = max(self._limit, len(queries))
+            self._kept = self._near(self._kept)
+        self._limit = max(self._limit, len(self._kept.queries))
+
+    def _near(self, found: Found) -> Found:
+        """What is above its query's bar."""
+        near = scores_of(found.keys) > self.bar[found.queries]
+        return Found(found.queries[near], found.keys[near])
 
     def result(self) -> tuple[Tensor, Tensor]:
-        queries, rows = self._kept.queries, from_keys(self._kept.keys)[1]
+        order = np.argsort(self._kept.queries, kind='stable')
+        queries, rows = self._kept.queries[order], from_keys(self._kept.keys[order])[1]
 
         def work(block: tuple[int, int]) -> tuple[Tensor, Tensor]:
             start, stop = block
@@ -155,6 +159,10 @@ class NearRows(BestRows):
             itself = RowSets.from_rows(lost, self.num_queries)
             scores[lost], places[lost] = best_rows(self.gallery, self.vectors[lost], self.k, itself)
         return scores, places
+
+
+def _joined(parts: list[Found]) -> Found:
+    return Found(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def best_others(gallery: PreparedGallery, k: int, tile_budget: int, part: int = 0,

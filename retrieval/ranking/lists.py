@@ -5,11 +5,14 @@ exact and several times faster than sorting scores with their places.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 LAST_KEY = np.int64(0x7F800000_FFFFFFFF)  # of -inf at the last place: sorts behind everything
+_TOGETHER = 2 ** 15  # queries whose lists are cut at once
 _SKEWED = 8  # lists that are so many times longer than the mean are ordered by themselves
 
 
@@ -60,6 +63,35 @@ def scores_of(keys: np.ndarray) -> np.ndarray:
     return (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
+def kth_scores(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_queries: int,
+               k: int) -> np.ndarray:
+    """The k-th best score of every query, ``(B,)`` float32; ``-inf`` where there are fewer.
+
+    Args:
+        parts: ``(query, keys)`` of equal length each, in any order.
+        num_queries: B.
+        k: which.
+
+    Example:
+        >>> keys = keys_of(np.float32([3, 1, 2]), np.arange(3))
+        >>> kth_scores([(np.array([0, 1, 0]), keys)], 2, 2)
+        array([  2., -inf], dtype=float32)
+    """
+    ordered = np.empty(sum(len(query) for query, _ in parts), np.int64)
+    filled = 0
+    for query, keys in parts:  # the query above, and the score's half of the key without its sign
+        part = np.left_shift(query, 32, out=ordered[filled:filled + len(query)])
+        part |= (keys >> 32) + 2 ** 31
+        filled += len(query)
+    ordered.sort()
+    edges = np.searchsorted(ordered, np.arange(num_queries + 1) << 32)
+    enough = np.diff(edges) >= k
+    found = np.full(num_queries, -np.inf, np.float32)
+    worst = ordered[edges[:-1][enough] + k - 1] & 0xFFFFFFFF
+    found[enough] = scores_of((worst - 2 ** 31) << 32)
+    return found
+
+
 def best_keys(parts: list[tuple[np.ndarray, np.ndarray]], num_queries: int, k: int,
               ordered: bool = True) -> np.ndarray:
     """The k lowest keys of every query, ``(B, k)`` int64, filled with the key of ``-inf``.
@@ -70,6 +102,16 @@ def best_keys(parts: list[tuple[np.ndarray, np.ndarray]], num_queries: int, k: i
         k: how many.
         ordered: put them in order.
     """
+    if num_queries > _TOGETHER:
+        found = np.empty((num_queries, k), np.int64)
+        for start in range(0, num_queries, _TOGETHER):
+            stop = min(start + _TOGETHER, num_queries)
+            slices = [slice(*np.searchsorted(query, (start, stop))) for query, _ in parts]
+            found[start:stop] = best_keys(
+                [(query[one] - start, keys[one])
+                 for (query, keys), one in zip(parts, slices, strict=True)],
+                stop - start, k, ordered)
+        return found
     counts = [np.bincount(query, minlength=num_queries) for query, _ in parts]
     total = sum(counts, np.zeros(num_queries, dtype=np.int64))
     usual = max(2 * k, _SKEWED * int(total.mean() + 1))

@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..files import write_json
 from .cpu import LOST, LOWEST, lower_bound, pairs_where
 from .cpu import num_threads as num_threads  # a part of the protocol
 from .half_precision import UNIT, rescored
-from .lists import best_keys, best_of_lists, from_keys, keys_of, scores_of
+from .lists import best_keys, best_of_lists, from_keys, keys_of, kth_scores, scores_of
 from .prepared import PreparedGallery
 from .threads import Result, Task, shares
 from .threads import in_order as in_threads
@@ -166,8 +166,7 @@ class _Candidates:
         self.bar = np.maximum(self.bar, self.reach.below(self._best))
 
     def _cut(self) -> None:
-        worst = best_keys(self._parts, len(self.queries), self.k, ordered=False).max(axis=1)
-        self._raise(scores_of(worst))
+        self._raise(kth_scores(self._parts, len(self.queries), self.k))
         self._drop()
         lost = too_many(self._parts, len(self.bar), self.k)
         if lost.any():
@@ -198,7 +197,8 @@ def best_of_tiles(gallery: PreparedGallery, queries: Tensor, k: int) -> _Candida
     return _Candidates(gallery, queries, k)
 
 
-def too_many(parts: list[tuple[np.ndarray, np.ndarray]], num_queries: int, k: int) -> np.ndarray:
+def too_many(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_queries: int,
+             k: int) -> np.ndarray:
     """The queries ``(B,)`` bool that have more candidates, ``(query, key)``, than are worth it."""
     counts = sum((np.bincount(query, minlength=num_queries) for query, _ in parts),
                  np.zeros(num_queries, np.int64))

@@ -28,8 +28,8 @@ from ..gallery import Fingerprint, Gallery, GalleryStore
 from ..gallery.vectors import check_dtype
 from ..progress import progress_bar
 from ..registry import unknown_name
+from ..string_column import StringColumn
 from ..structures import sample_id_of
-from ..tensor_file import StringColumn
 from .encode import (
     Encoded,
     batches_of_rows,
@@ -168,8 +168,8 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
                    compare: str = 'stat', root: str | None = None, resume: bool = True,
                    shard_rows: int = 1024, must_write: bool = False, progress: str | None = None,
                    so_far: Callable[[Gallery], object] | None = None,
-                   beside: Iterable[str | os.PathLike[str]] = ()
-                   ) -> tuple[Gallery, CacheReport]:
+                   beside: Iterable[str | os.PathLike[str]] = (),
+                   counts: Mapping[str, int] | None = None) -> tuple[Gallery, CacheReport]:
     """The gallery of a dataset, from a file as far as that still holds, which is then renewed.
 
     A row is taken from the file where the encoder with all its settings, the preprocessing and the
@@ -194,6 +194,7 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         so_far: is called with the gallery of what there is already, at the beginning and when more
             was written. What it raises ends the call, with what is encoded kept.
         beside: files of other datasets, from which rows are taken likewise where they fit.
+        counts: by id; what has the highest is encoded first. The rows are in the dataset's order.
 
     Returns:
         The gallery, with today's ids and without the column of contents, and where its rows are
@@ -282,6 +283,8 @@ def cached_gallery(model: Any, loader: DataLoader[Any], path: str | os.PathLike[
         in_parts, done = _on_first(begin, meeting)
         tell()
         left = np.setdiff1d(np.arange(len(keys)), done).tolist()
+        if counts:
+            left.sort(key=lambda row: -counts.get(names[row], 0))
         size = loader.batch_size or 1
         batches = [left[start:start + size] for start in range(0, len(left), size)]
         rest = _encode_rows(model, loader, batches, write_part if in_parts else None, shard_rows,

@@ -18,14 +18,9 @@ import torch
 from ..files import folder_lock, write_json
 from ..gallery import Fingerprint, FingerprintError, Vectors
 from ..gallery.vectors import ArrayVectors, JoinedVectors
-from ..tensor_file import (
-    Container,
-    DamagedError,
-    ForeignFileError,
-    Format,
-    StringColumn,
-    write_container,
-)
+from ..mapped_file import DamagedError
+from ..string_column import StringColumn
+from ..tensor_file import Container, ForeignFileError, Format, write_container
 from .encode import Encoded
 
 _PART = Format('retrieval-dump-part', 1, 'Start the dump anew with --no-resume.',

@@ -28,12 +28,13 @@ from ..index import MilvusError
 from .background import Background, Progress
 from .batching import BusyError, NoEncoderError
 from .changes import Changes, NotWritableError, ReadOnlyError
+from .changing import NothingToSwitchError
 from .export import duplicate_groups, exported, plan_file, proved_groups
 from .feedback import Feedback
 from .guard import Guard, Metrics, problem
 from .map import EmbeddingMap
 from .pictures import NoPictureError, UnknownUploadError, as_jpeg, fitting_size
-from .reload import NothingToSwitchError, Reload
+from .reload import Reload
 from .service import Query, Service, UnknownRowError
 from .shared_index import RowsChangedError
 
@@ -153,9 +154,11 @@ class Mark(_Strict):
 
 
 class Use(_Strict):
-    """Which embeddings are searched: those of a projection, or of a model that was loaded."""
+    """Which embeddings are searched: those of a projection, or of a model that was loaded; with
+    ``both`` those of two models as one, while the new one encodes.
+    """
 
-    use: Literal['trained', 'original', 'new', 'old']
+    use: Literal['trained', 'original', 'new', 'old', 'both']
 
 
 class Export(_Strict):
@@ -462,9 +465,10 @@ def _add_models(app: FastAPI, service: Service, reload: Reload) -> None:
 
     @app.post('/v1/model')
     def use(given: Use) -> dict[str, Any]:
-        """Search through the trained projection, or as before; by the new model, or the old."""
+        """Search by the trained projection or as before; by the new model, the old, or both."""
         changes.check_writable()
-        return reload.use(given.use) if given.use in ('new', 'old') else feedback.use(given.use)
+        return feedback.use(given.use) if given.use in ('trained', 'original') else \
+            reload.use(given.use)
 
     @app.post('/v1/model/reload', status_code=202)
     def load() -> dict[str, Any]:
@@ -474,7 +478,7 @@ def _add_models(app: FastAPI, service: Service, reload: Reload) -> None:
 
     @app.get('/v1/model/reload')
     def loaded() -> dict[str, Any]:
-        """How far that is, what would change, and which model is served."""
+        """How far that is, how well rankings agree, what changes, and which model is served."""
         return reload.state()
 
 

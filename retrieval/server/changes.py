@@ -41,6 +41,11 @@ class Changes:
         if self.service.read_only:
             raise ReadOnlyError('The server was started with --read-only.')
 
+    def _check_one_model(self) -> None:
+        if self.service.source.folder is None and self.service.served.mixture is not None:
+            raise NotWritableError('Two stores are searched as one, and a row is of one of them: '
+                                   'use the new or the old model, and change its store then.')
+
     def add(self, items: Sequence[Item], replace: bool = False) -> list[str]:
         """Add rows, all or none; when it returns they are on the disk and found by searches.
 
@@ -72,6 +77,7 @@ class Changes:
             elif self.service.served.store is not None:
                 self._add_rows(ids, items, replace)
             else:
+                self._check_one_model()
                 raise NotWritableError('Only a folder or a store is changed: serve a folder of '
                                        'pictures, or a store, NAME.gallery.')
             self.service.refresh()
@@ -154,6 +160,7 @@ class Changes:
         source = self.service.source
         store = self.service.served.store
         if store is None:
+            self._check_one_model()
             raise NotWritableError('Pictures are not deleted by the server: remove the file from '
                                    'the folder, and its row goes.' if source.folder else
                                    'Only a store is changed here: serve NAME.gallery.')

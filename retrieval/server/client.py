@@ -139,7 +139,8 @@ class Client:
             wait: until it is encoded and compared; else ask :meth:`reload_state`.
 
         Returns:
-            ``state`` (running, ready, failed), ``use`` (old, new), ``comparison``, ``error``.
+            ``state`` (running, ready, failed), ``use`` (old, new, both), ``share`` of the rows
+            that are encoded, ``agreement`` of the others, ``comparison``, ``error``.
         """
         found = self._ask('POST', '/v1/model/reload').json()
         while wait and found['state'] == 'running':
@@ -152,7 +153,7 @@ class Client:
         return self._ask('GET', '/v1/model/reload').json()
 
     def use(self, which: str) -> dict[str, Any]:
-        """Switch in one step: ``new`` or ``old`` model, ``trained`` or ``original``."""
+        """Switch in one step: ``new`` or ``old`` model or ``both``, ``trained`` or ``original``."""
         return self._ask('POST', '/v1/model', json=dict(use=which)).json()
 
     def mark(self, query: Any, row: int, right: bool) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def duplicate_groups(service: Service, threshold: float,
     progress = progress or Progress()
     snapshot = service.current()
     progress.begin(f'comparing {len(snapshot):,} pictures')
-    similarity = service.model.similarity_name or service.model.similarity.function
+    similarity = snapshot.model.similarity_name or snapshot.model.similarity.function
     found = find_duplicates(snapshot.gallery, None, threshold, similarity)
     near = found.nearest()[0]
     groups = []

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..files import write_atomically
 from .background import Background, Progress
+from .changes import NotWritableError
 from .marks import (
     FEWEST,
     FOLDS,
@@ -116,7 +117,9 @@ class Feedback:
 
         Raises:
             ValueError: there are too few marks, or of one kind alone.
+            NotWritableError: both models are searched.
         """
+        self._check_one_model()
         state = self.path.stat() if self.path.exists() else None
         key = (state and (state.st_mtime_ns, state.st_size),
                weakref.ref(self.service.own_gallery))
@@ -126,12 +129,12 @@ class Feedback:
         progress.begin('looking at what was marked')
         snapshot, gallery = self.service.both()
         pairs = marked_pairs(self.marks(), gallery.embeddings, snapshot.ids, snapshot.row_of_name,
-                             self.service.pictures, self.service.encoder)
+                             self.service.pictures, snapshot.served.encoder)
         pairs.check()
         progress.begin('training', FOLDS + 1)
         found = held_out(pairs, progress.advance)
         projection = train_projection(pairs.queries, pairs.results, pairs.right)
-        self._save(projection)
+        self._save(projection, snapshot.served.fingerprint)
         return dict(before=dict(ordered=found.ordered_before),
                     after=dict(ordered=found.ordered_after), marks=len(pairs.marks),
                     changed=self._changed(pairs.marks, found.before, found.after))
@@ -154,10 +157,10 @@ class Feedback:
                     before=round(float(before[place]), 4), after=round(float(after[place]), 4)))
         return found
 
-    def _save(self, projection: Tensor) -> None:
+    def _save(self, projection: Tensor, made: dict[str, Any]) -> None:
         from safetensors.torch import save
 
-        fingerprint = json.dumps(self.service.fingerprint, sort_keys=True)
+        fingerprint = json.dumps(made, sort_keys=True)
         data = save({'projection': projection.contiguous()}, {'fingerprint': fingerprint})
         write_atomically(self.trained_path, lambda path: Path(path).write_bytes(data))
 
@@ -167,7 +170,9 @@ class Feedback:
         Raises:
             UnknownRowError: nothing was trained.
             ValueError: it was trained for another model.
+            NotWritableError: both models are searched.
         """
+        self._check_one_model()
         if which == 'original':
             self.used_path.unlink(missing_ok=True)
             self.service.use(None)
@@ -180,6 +185,11 @@ class Feedback:
         write_atomically(self.used_path, lambda path: shutil.copyfile(self.trained_path, path))
         self.service.use(projection)
         return self.counts()
+
+    def _check_one_model(self) -> None:
+        if self.service.served.mixture is not None:
+            raise NotWritableError('Both models are searched, and a projection belongs to one of '
+                                   'them: use the new or the old model first.')
 
     def _read(self, path: Path) -> Tensor | None:
         """A projection; None where it was trained for another model."""

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,13 +112,15 @@ def look_at_folder(folder: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def encode_folder(served: Served, folder: str, so_far: Callable[[Gallery], object]) -> Gallery:
+def encode_folder(served: Served, folder: str, so_far: Callable[[Gallery], object],
+                  counts: Mapping[str, int] | None = None) -> Gallery:
     """The gallery of a folder, of which only what is new is encoded where there is a cache.
 
     Args:
         served: the model, and its cache.
         folder: of pictures.
         so_far: is called with the gallery of what there is already, at the beginning and later.
+        counts: by id; what has the highest is encoded first, where there is a cache.
     """
     loader: DataLoader[Any] = DataLoader(as_dataset(folder, served.pipeline, 'skip'),
                                          batch_size=16, collate_fn=pseudo_collate)
@@ -126,19 +128,25 @@ def encode_folder(served: Served, folder: str, so_far: Callable[[Gallery], objec
         return encode(served.model, loader, None)
     beside = [] if served.spare is None else [served.spare]
     return cached_gallery(served.model, loader, served.cache, root=os.path.normpath(folder),
-                          so_far=so_far, beside=beside)[0]
+                          so_far=so_far, beside=beside, counts=counts)[0]
 
 
 def follow_folder(service: Service) -> Follower:
-    """A follower of the service's folder, which encodes what is new."""
+    """A follower of the service's folder, which encodes what is new; by the old model, where both
+    are searched.
+    """
     folder = service.source.folder
     assert folder is not None
 
     def load() -> None:
         encoding, first = service.encoding, None
+        served, mixture = service.served, service.served.mixture
+        publish = service.publish
+        if mixture is not None:
+            served, publish = mixture.old, mixture.follow
         encoding.total = len(find_images(folder))
         if not encoding.total:
-            encoding.done = 0
+            encoding.done, served.gallery = 0, None
             service.withdraw()
             return
         encoding.running, encoding.rate = True, 0.0
@@ -155,12 +163,12 @@ def follow_folder(service: Service) -> Follower:
             encoding.rate = (encoding.done - first[0]) / max(1e-9, now - first[1])
             if service.snapshot is None or (now - told >= 10 * took and encoding.done > first[0]):
                 gallery.embeddings  # noqa: B018  (read now: the files of parts are deleted)
-                service.publish(gallery)
+                publish(gallery)
                 told, took = time.monotonic(), time.monotonic() - now
 
         try:
-            gallery = encode_folder(service.served, folder, so_far)
-            service.publish(gallery)
+            gallery = encode_folder(served, folder, so_far)
+            publish(gallery)
             encoding.done = encoding.total = len(gallery) + len(gallery.skipped)
         finally:
             encoding.running = False
@@ -169,13 +177,18 @@ def follow_folder(service: Service) -> Follower:
 
 
 def follow_store(service: Service) -> Follower:
-    """A follower of the service's store, which other processes may change."""
+    """A follower of the service's store, or of both, which other processes may change."""
     def look() -> str:
-        store = service.served.store
-        return '' if store is None else repr(store.state)
+        served, mixture = service.served, service.served.mixture
+        return repr([one.store and one.store.state for one in
+                     ([served] if mixture is None else [mixture.old, mixture.new])])
 
     def load() -> None:
-        service.publish(service.served.latest())
+        mixture = service.served.mixture
+        if mixture is None:
+            service.publish(service.served.latest())
+        else:
+            mixture.reread()
     follower = Follower(service, look, load)
     follower._seen = look()
     return follower

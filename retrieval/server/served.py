@@ -31,6 +31,7 @@ class Served:
         spare: another such file, from which embeddings are taken where they fit.
         projection: ``(D, E)`` float32, what embeddings are multiplied by, or None.
         gallery: the latest that was published, without the projection.
+        mixture: the :class:`~retrieval.server.changing.BothModels` that it is of, or None.
 
     Example:
         >>> import torch
@@ -49,6 +50,7 @@ class Served:
     spare: Path | None = None
     projection: Tensor | None = None
     gallery: Any = None
+    mixture: Any = None
     encoder: Encoder = field(init=False)
     _calibrated: int = field(default=0, init=False)  # of how many rows
 

@@ -154,7 +154,12 @@ class Service:
         self._publishing = threading.Lock()
         self._fact_reader: threading.Thread | None = None
         if served.model.prototype is not None:
-            self.publish(None)
+            try:
+                self.publish(None)
+            except FingerprintError as error:
+                if served.shared is None:
+                    raise
+                self.trouble = str(error)  # until the rows of this model are switched to
 
     # The state -----------------------------------------------------------------------------------
 
@@ -280,15 +285,23 @@ class Service:
         """
         snapshot = self.snapshot
         if snapshot is None or not snapshot.gallery.is_current():
+            items[0].refresh()
+            self._check_rows(items[0])  # before they are read
             view = items[0].view()
-            if self.served.model.check_fingerprint and (different := difference_message(
-                    view.fingerprint, Fingerprint.from_dict(self.served.fingerprint))):
-                raise FingerprintError(different)  # another process has replaced the rows
+            self._check_rows(view)
             if len(view):
                 self.publish(SharedRows(view))
             else:
                 self.withdraw()
+            self.trouble = None
         return [None] * len(items)
+
+    def _check_rows(self, index: MilvusIndex) -> None:
+        """Raise FingerprintError where another process has led the index to another model's rows.
+        """
+        if self.served.model.check_fingerprint and (different := difference_message(
+                index.fingerprint, Fingerprint.from_dict(self.served.fingerprint))):
+            raise FingerprintError(different)
 
     def close(self) -> None:
         """End the threads."""
@@ -316,7 +329,7 @@ class Service:
         skipped = {} if gallery is None else getattr(gallery, 'skipped', {})
         root = '' if snapshot is None else snapshot.root or ''
         return dict(
-            name=self.source.name, model=_model_name(served.model),
+            name=self.source.name, model=model_name(served.model),
             fingerprint=served.fingerprint, similarity=served.model.similarity.name,
             images=0 if snapshot is None else len(snapshot),
             encoding=self.encoding.as_dict(), trouble=self.trouble,
@@ -687,7 +700,14 @@ def _counted(path: Path) -> Counter[str]:
         return Counter()
 
 
-def _model_name(model: Any) -> str:
+def model_name(model: Any) -> str:
+    """The name of a retriever's encoder, or of the index that it searches without one.
+
+    Example:
+        >>> from retrieval.retrievers import ImageToImageRetriever
+        >>> model_name(ImageToImageRetriever(torch.nn.Flatten()))
+        'Flatten'
+    """
     if isinstance(model.prototype, Index) and not list(model.parameters()):
         return type(model.prototype).__name__
     backbone = getattr(model.image_encoder, 'backbone', model.image_encoder)

@@ -52,6 +52,8 @@ CALLS: dict[str, tuple[str, set[str]]] = {
     'calibrate': ('g.safetensors match.json',
                   {'threshold', 'measured', 'rates', 'class_thresholds', 'skipped'}),
     'cluster': ('g.safetensors --k 3', {'clusters', 'sizes', 'images', 'alone', 'skipped'}),
+    'collection': ('config.py --cfg-options model.index.type=MilvusIndex model.index.uri=here.db',
+                   {'rows', 'model', 'kept', 'kept_model'}),
     'compare_galleries': ('g.safetensors g.safetensors --queries 5', {
         'switched', 'num_queries', 'k', 'overlap', 'rank_correlation', 'num_correlated',
         'changed_first', 'results', 'rows', 'only_old', 'only_new', 'differences',

@@ -1,5 +1,7 @@
 """A gallery is encoded anew by another model, in steps, and searched meanwhile."""
+import importlib.util
 import json
+from contextlib import closing
 
 import pytest
 import torch
@@ -56,6 +58,40 @@ def test_a_migration_in_steps(config, models, folder, tmp_path):
     assert made.fingerprint.weights == encoded.fingerprint().weights
     status, printed, err = run('compare_galleries', new, old, '--switch', link)
     assert status == 0 and Gallery.load(link).fingerprint.weights == before.fingerprint.weights, err
+
+
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, ('pymilvus', 'milvus_lite'))),
+                    reason='needs pymilvus and milvus-lite')
+def test_a_collection_is_switched_when_all_is_encoded(config, models, folder, tmp_path):
+    from retrieval.index import MilvusIndex
+    from retrieval.retrievers.prototype import fill_index
+    old, new = Gallery.load(models / 'old.safetensors'), tmp_path / 'new.gallery'
+    options = ['--cfg-options', 'model.index.type=MilvusIndex',
+               f'model.index.uri={tmp_path}/a.db', 'model.index.collection=shop']
+    arguments = ['migrate', models / 'old.safetensors', new, '--config', config, '--checkpoint',
+                 models / 'new.pth', '--fill-index']
+    status, printed, err = run(*arguments)
+    assert status == 2 and 'in no Milvus' in err and not new.exists()
+    with closing(MilvusIndex(f'{tmp_path}/a.db', 'shop')) as index:
+        fill_index(index, old)
+        status, printed, err = run(*arguments, '--rows', 12, *options)
+        assert status == 0 and "collection='shop') was not switched" in printed, err
+        assert index.is_current()
+        status, printed, err = run(*arguments, *options, '--json')
+        assert status == 0 and json.loads(printed)['switched'], err
+        assert f'kept from before: {len(old)} rows of the model' in err
+        assert not index.is_current()
+        index.refresh()
+        made = Gallery.load(new)
+        assert list(index.ids) == list(made.ids) and index.fingerprint == made.fingerprint
+        assert index.metadata_of([made.ids[0]])[0]['label_name'] == made.label_name(0)
+        index.undo()
+        assert list(index.ids) == list(old.ids) and index.fingerprint == old.fingerprint
+        status, printed, err = run(*arguments, *options)  # once more, with nothing to encode
+        index.refresh()
+        assert status == 0 and list(index.ids) == list(made.ids), err
+    status, printed, err = run('search', new, folder / 'class1', '--out', tmp_path)
+    assert status == 0, err  # it is a gallery by itself
 
 
 @pytest.mark.parametrize(('text', 'message'), [

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from retrieval.gallery.columns import LazyColumns, column, equal_to, joined, take, value_at
-from retrieval.tensor_file import StringColumn
+from retrieval.string_column import StringColumn
 
 
 def test_numbers_and_strings():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from retrieval.gallery import Gallery
 from retrieval.gallery.file import GALLERY_FILE
-from retrieval.tensor_file import DamagedError
+from retrieval.mapped_file import DamagedError
 
 from ..processes import in_a_child
 from .examples import contents, example
@@ -237,7 +237,7 @@ def test_opening_reads_nothing_but_the_ends(tmp_path, monkeypatch):
             hashed.append(len(memoryview(data).cast('B')) if not isinstance(data, bytes)
                           else len(data))
             self.inner.update(data)
-    monkeypatch.setattr('retrieval.tensor_file.hashlib.sha256', Counting)
+    monkeypatch.setattr('retrieval.mapped_file.hashlib.sha256', Counting)
     opened = Gallery.load(path)
     assert sum(hashed) < 10_000
     hashed.clear()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from retrieval.gallery import Gallery, GalleryStore, is_gallery, switch
-from retrieval.tensor_file import StringColumn
+from retrieval.string_column import StringColumn
 
 from .examples import contents, example
 

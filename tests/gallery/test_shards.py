@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from retrieval.gallery import Gallery, GalleryStore, shards
-from retrieval.tensor_file import DamagedError, ForeignFileError
+from retrieval.mapped_file import DamagedError
+from retrieval.tensor_file import ForeignFileError
 
 from .examples import contents, example
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retrieval.gallery import Fingerprint, FingerprintError, Gallery, GalleryStore, UnknownIdError
-from retrieval.tensor_file import DamagedError
+from retrieval.mapped_file import DamagedError
 
 from ..processes import in_a_child
 from .examples import contents, example, rows_of

@@ -14,8 +14,8 @@ from retrieval.index.base import (
     grow_to_threshold,
     named_similarity,
 )
+from retrieval.string_column import StringColumn
 from retrieval.structures import Neighbors
-from retrieval.tensor_file import StringColumn
 
 from .toys import WIDTH, blobs, ids
 

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from retrieval.index import ExactIndex, FaissIndex, MilvusIndex
 from retrieval.registry import INDEXES
+from retrieval.string_column import StringColumn
 from retrieval.structures import Neighbors
-from retrieval.tensor_file import StringColumn
 
 
 def test_built_by_name():

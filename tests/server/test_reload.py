@@ -7,8 +7,10 @@ from torch import nn
 from retrieval.gallery import Gallery, GalleryStore
 from retrieval.retrievers import ImageToImageRetriever
 from retrieval.server import Client
+from retrieval.server.follow import follow_folder
 from retrieval.server.reload import Reload
 from retrieval.server.served import Served
+from retrieval.server.service import Source
 
 from .conftest import COLOURS, PIPELINE, ask, jpeg, picture
 
@@ -137,3 +139,18 @@ def test_reading_alone_does_not_reload(folder_service, reload):
     reads = {'authorization': 'Bearer r'}
     assert client.post('/v1/model/reload', headers=reads).status_code == 403
     assert client.get('/v1/model/reload', headers=reads).status_code == 200
+
+
+def test_a_picture_a_class_is_compared(services, tmp_path):
+    for number in range(12):
+        (tmp_path / 'pictures' / str(number)).mkdir(parents=True)
+        picture(COLOURS['red'], number).save(tmp_path / 'pictures' / str(number) / 'a.png')
+    service = services(Source('pictures', tmp_path / 'state', str(tmp_path / 'pictures')),
+                       cache=tmp_path / 'cache.safetensors')
+    follow_folder(service).refresh()
+    reload = Reload(service, lambda: Served(
+        ImageToImageRetriever(Brightness(), topk=10).eval(), PIPELINE,
+        cache=tmp_path / 'new.safetensors'))
+    state = loaded(ask(service, reload=reload), reload)
+    assert state['state'] == 'ready' and state['comparison']['results'] == {}
+    reload.close()

@@ -105,6 +105,53 @@ def test_rows_of_another_model_are_not_searched(milvus, tmp_path):
         model.prototype.close()
 
 
+def test_two_models_on_one_name(milvus, tmp_path):
+    """The servers of both models run, and the name decides whose answers; at no moment neither."""
+    uri = milvus._store.connection.uri
+    torch.manual_seed(0)
+    models = [ImageToImageRetriever(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 8)),
+                                    MilvusIndex(uri, 'pictures'), topk=3).eval() for _ in range(2)]
+    milvus.overwrite, milvus.keep = True, True
+    query = dict(queries=[dict(vector=ROWS[2].tolist())], k=3)
+    services = []
+
+    def answers():
+        found = [ask(service).post('/v1/search', json=query) for service in services]
+        ready = [ask(service).get('/readyz').status_code for service in services]
+        assert [one.status_code for one in found] == ready
+        return [[hit['id'] for hit in one.json()['results']] if one.status_code == 200 else None
+                for one in found]
+
+    def replace(model, ids):
+        milvus.fingerprint = model.fingerprint()
+        milvus.replace(ROWS[:len(ids)], list(ids), dict(label=[*ids], year=range(len(ids))))
+    try:
+        replace(models[0], 'abcd')
+        for number, model in enumerate(models):  # the second one waits for its rows
+            services.append(Service(Served(model, []), Source('x', tmp_path / str(number))))
+        assert "the encoder's weights differ" in services[1].trouble
+        assert ask(services[1]).get('/healthz').status_code == 200
+        assert ask(services[1]).get('/v1/info').status_code == 503
+        assert answers() == [['c', 'a', 'b'], None] and services[0].trouble is None
+        reads = []
+        services[1].model.prototype._store.rows = lambda: reads.append(1)
+        assert answers()[1] is None and not reads  # the rows of others are not read
+        del services[1].model.prototype._store.rows
+        snapshot = services[0].current()
+        replace(models[1], 'stuvw')
+        assert snapshot.gallery.index.search(ROWS[2:3], 1).ids == [['c']]  # what runs, ends
+        assert answers() == [None, ['u', 's', 't']] and services[1].trouble is None
+        milvus.undo()
+        assert answers() == [['c', 'a', 'b'], None]
+        milvus.undo()
+        assert answers() == [None, ['u', 's', 't']]
+    finally:
+        for service in services:
+            service.close()
+        for model in models:
+            model.prototype.close()
+
+
 def test_rows_that_are_read_anew_within_a_search_are_not_mixed_up(milvus, tmp_path):
     """The rows change between the look and the search: it is made again, over the new rows."""
     service, = servers(milvus._store.connection.uri, tmp_path, 1)

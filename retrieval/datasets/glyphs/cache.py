@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ...files import write_atomically
-from ...tensor_file import WatchedFile
+from ...mapped_file import WatchedFile
 
 if TYPE_CHECKING:
     from .rendering import Glyph

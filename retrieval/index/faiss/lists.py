@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...files import write_atomically
-from ...tensor_file import DamagedError
+from ...mapped_file import DamagedError
 from .factory import load_faiss
 
 Renumber = Callable[[np.ndarray], np.ndarray]

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tensor_file import Container, Format, StringColumn, write_container
+from ...string_column import StringColumn
+from ...tensor_file import Container, Format, write_container
 from ..base import RowIds
 from . import lists as faiss_lists
 from .engine import FaissEngine, read_engine

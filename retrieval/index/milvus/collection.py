@@ -3,7 +3,9 @@
 An index called ``products`` is the alias ``products`` of a collection ``products_rows_…`` (filled
 by ``add``) or ``products_gallery_…`` (filled by ``replace``): an alias can be moved to a new
 collection in one step. A second alias, ``products_is_<digest>``, says that the collection holds
-exactly the rows of that digest; it is taken away before the rows change.
+exactly the rows of that digest; it is taken away before the rows change. A third,
+``products_keeps_…``, says that the collection stays when the name is led to another one, so that
+it can be led back; where the name leads is the one thing that a switch changes.
 
 Its fields are the id, the row's serial number, the vector and the metadata columns: whole numbers,
 numbers, truth values and strings. Its properties say which model made the vectors.
@@ -14,7 +16,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -440,10 +442,22 @@ def is_sealed(connection: Connection, name: str, own: str, digest: str) -> bool:
 
 
 def unseal(connection: Connection, name: str, own: str) -> None:
-    """Take the note away before the rows change."""
-    for alias in connection.call('list_aliases', own)['aliases']:
-        if alias.startswith(f'{name}_is_'):
-            _unless(partial(_is_free, connection, alias), connection, 'drop_alias', alias)
+    """Take the note away before the rows change.
+
+    Raises:
+        MilvusError: another process has led the name to another collection.
+    """
+    aliases = connection.call('list_aliases', own)['aliases']
+    if name not in aliases:
+        raise MilvusError(f'Another process has led the name {name!r} at {connection.uri} to other '
+                          'rows than those that are open here: call `refresh` and look at them '
+                          'before you change them.')
+    _drop_notes(connection, [alias for alias in aliases if alias.startswith(f'{name}_is_')])
+
+
+def _drop_notes(connection: Connection, aliases: Iterable[str]) -> None:
+    for alias in aliases:
+        _unless(partial(_is_free, connection, alias), connection, 'drop_alias', alias)
 
 
 def _is_free(connection: Connection, name: str) -> bool:
@@ -467,8 +481,27 @@ def digest(layout: Layout, vectors: np.ndarray, names: list[str], columns: Colum
 
 def drop(connection: Connection, name: str, own: str) -> None:
     """Drop a collection and the notes on it; its index must have been pointed elsewhere."""
-    unseal(connection, name, own)
+    _drop_notes(connection, [alias for alias in connection.call('list_aliases', own)['aliases']
+                             if alias.startswith((f'{name}_is_', _keeping(name, own)))])
     connection.call('drop_collection', own)
+
+
+def keep(connection: Connection, name: str, own: str) -> None:
+    """Note that the collection stays when the name is led to another one."""
+    note = _keeping(name, own)
+    if not connection.call('has_collection', note):
+        _unless(lambda: find(connection, note) == own, connection, 'create_alias', own, note)
+
+
+def _keeping(name: str, own: str) -> str:
+    return f'{name}_keeps_{own[-16:]}'
+
+
+def kept(connection: Connection, name: str) -> list[str]:
+    """The collections that the name led to before and can be led back to; mostly one at the most.
+    """
+    return [own for own in _others(connection, name, 'rows|gallery|copy')
+            if not _is_free(connection, _keeping(name, own))]
 
 
 def unfinished(connection: Connection, name: str, kind: str, digest: str) -> str | None:
@@ -484,8 +517,16 @@ def unfinished(connection: Connection, name: str, kind: str, digest: str) -> str
 
 
 def abandoned(connection: Connection, name: str) -> list[str]:
-    """Collections that ``replace`` began and never led the name to, since it was killed."""
+    """Collections that ``replace`` began and never led the name to, since it was killed; or that
+    it was killed before it dropped them.
+    """
+    return [own for own in _others(connection, name, 'gallery|copy')
+            if _is_free(connection, _keeping(name, own))]
+
+
+def _others(connection: Connection, name: str, kinds: str) -> Iterator[str]:
+    """The collections of an index but for the one that its name leads to."""
     current = find(connection, name)
-    pattern = re.compile(rf'{re.escape(name)}_(gallery|copy)_[0-9a-f]{{16}}')
-    return [own for own in connection.call('list_collections')
-            if pattern.fullmatch(own) and own != current]
+    pattern = re.compile(rf'{re.escape(name)}_({kinds})_[0-9a-f]{{16}}')
+    return (own for own in connection.call('list_collections')
+            if pattern.fullmatch(own) and own != current)

@@ -59,6 +59,8 @@ class MilvusIndex(Index):
             ``bool``); the default are those that the first rows come with.
         id_length: the most bytes of an id, at most 65,535.
         overwrite: let :meth:`replace` replace rows that were added one call after another.
+        keep: let :meth:`replace` keep the rows that it replaces, for :meth:`undo`, in the place of
+            those that it kept before. They take as much of the server's memory as they did.
         consistency: ``Session``: a search finds what this index has written, and what others have
             as soon as the server knows of it, mostly within a second. ``Strong``: it waits for
             that, some 0.2 s each time.
@@ -88,7 +90,7 @@ class MilvusIndex(Index):
     capabilities = Capabilities(exact=True, expressions=True, persistent=True)
     load_options = ('uri', 'collection', 'overwrite', 'token', 'timeout', 'retries', 'patience',
                     'batch_size', 'index_params', 'search_params', 'consistency', 'dtype',
-                    'partition_key')
+                    'partition_key', 'keep')
 
     def __init__(self, uri: str = './gallery_milvus.db', collection: str = 'retrieval',
                  similarity: str | Similarity = 'cosine_similarity', token: str | None = None,
@@ -97,7 +99,7 @@ class MilvusIndex(Index):
                  search_params: Mapping[str, Any] | None = None,
                  metadata: Mapping[str, Any] | None = None, id_length: int = 1024,
                  overwrite: bool = False, consistency: str = 'Session', dtype: str = 'float32',
-                 partition_key: str | None = None) -> None:
+                 partition_key: str | None = None, keep: bool = False) -> None:
         super().__init__(named_similarity(similarity, 'MilvusIndex'))
         name = collections.checked_name(collection)
         kind, params = collections.checked_index_params(index_params, is_embedded(uri))
@@ -105,7 +107,7 @@ class MilvusIndex(Index):
         key = None if partition_key is None else collections.field_name(partition_key)
         if kinds is not None:
             collections.check_partition_key(key, kinds)
-        self.search_params, self.overwrite = dict(search_params or {}), overwrite
+        self.search_params, self.overwrite, self.keep = dict(search_params or {}), overwrite, keep
         id_length = whole_number('id_length', id_length, 1, MOST_BYTES)
         batch_size = whole_number('batch_size', batch_size)
         layout = collections.Layout(0, collections.METRICS[self.similarity.name], kinds or {},
@@ -224,12 +226,13 @@ class MilvusIndex(Index):
         """Hold these rows instead of those that the collection holds.
 
         They are written into a new collection beside the old one; the name is moved to it in one
-        step, and only then is the old one dropped. Where the collection holds exactly these rows
-        already (a digest of vectors, ids, metadata and settings says so), nothing is written.
+        step, and only then is the old one dropped, or kept where the index was built with
+        ``keep=True``. Where the collection holds or keeps exactly these rows already (a digest of
+        vectors, ids, metadata and settings says so), nothing is written.
 
         Raises:
-            ValueError: as :meth:`add`; and where the old rows came by :meth:`add`, which nothing
-                replaces unless the index was built with ``overwrite=True``.
+            ValueError: as :meth:`add`; and where rows would be dropped that came by :meth:`add`,
+                unless the index was built with ``overwrite=True``.
         """
         self._replace(embeddings, ids, metadata, 'gallery')
 
@@ -247,7 +250,37 @@ class MilvusIndex(Index):
             raise ValueError('There are no rows to put into the collection: give at least one.')
         with self._writing:
             self._store.replace(vectors, names, columns, kind, self.overwrite, self.lock.write,
-                                together)
+                                together, self.keep)
+
+    def kept(self) -> tuple[int, Fingerprint] | None:
+        """How many rows :meth:`replace` has kept, and the model that made them; None for none."""
+        return self._store.kept()
+
+    def undo(self) -> None:
+        """Lead the name back to the rows that the last :meth:`replace` kept, in one step and
+        without writing any; those that it led to are kept in turn, so that the next one redoes it.
+
+        Raises:
+            ValueError: no rows are kept.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     index = MilvusIndex(f'{folder}/gallery.db', keep=True)
+            ...     index.replace(torch.eye(3), ['a', 'b', 'c'])
+            ...     index.replace(torch.eye(3)[:2], ['x', 'y'])
+            ...     index.undo()
+            ...     print(list(index.ids), index.kept()[0])
+            ...     index.close()
+            ['a', 'b', 'c'] 2
+        """
+        with self._writing:
+            self._store.undo(self.lock.write)
+
+    def drop_kept(self) -> None:
+        """Drop the rows that the last :meth:`replace` kept; there is no way back then."""
+        with self._writing:
+            self._store.drop_kept()
 
     @reads
     def reconstruct(self, rows: Sequence[int]) -> Tensor:

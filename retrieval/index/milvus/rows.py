@@ -17,7 +17,8 @@ from torch import Tensor
 from ...checks import unique_names
 from ...distributed import Meeting, rank, shard
 from ...gallery.fingerprint import Fingerprint, FingerprintError
-from ...tensor_file import Container, Format, StringColumn, write_container
+from ...string_column import StringColumn
+from ...tensor_file import Container, Format, write_container
 from ..base import RowIds
 from . import collection as collections
 from .collection import EMBEDDING, ID, ROW, Columns, Layout
@@ -262,14 +263,21 @@ class Store:
         """
         with self._reading:
             if self._table is None:
-                self.own = self.own or collections.find(self.connection, self.name)
+                self._open()
                 if self.own is not None:
-                    self.layout = self._checked(collections.read_layout(self.connection, self.own))
                     self.connection.call('load_collection', self.own)
                     self._table = read_table(self.connection, self.own)
                 else:
                     self._table = RowTable()
             return self._table
+
+    def _open(self) -> None:
+        """Know the collection that the name leads to, without its rows."""
+        with self._reading:
+            if self._table is None:
+                self.own = self.own or collections.find(self.connection, self.name)
+                if self.own is not None:
+                    self.layout = self._checked(collections.read_layout(self.connection, self.own))
 
     def is_current(self) -> bool:
         """False where the rows are others than those that were read."""
@@ -311,7 +319,7 @@ class Store:
     @property
     def fingerprint(self) -> Fingerprint:
         """Of the model that made the rows, or is to make them where there are none."""
-        self.rows()
+        self._open()
         return self.wanted.fingerprint if self.layout is None else self.layout.fingerprint
 
     def _check_model(self) -> None:
@@ -392,16 +400,18 @@ class Store:
 
     def replace(self, vectors: np.ndarray, names: list[str], columns: Columns, kind: str,
                 overwrite: bool, alone: Callable[[], AbstractContextManager[None]],
-                together: bool = False) -> None:
+                together: bool = False, keep: bool = False) -> None:
         """Write the rows into a collection beside the old one, lead the name to it, and only then
-        drop the old one. What a killed process has written of the same rows is gone on with.
+        drop the old one. What a killed process has written of the same rows is gone on with, and
+        rows that are kept are led to as they are.
 
         Args:
             kind: ``gallery``, which another gallery replaces, or ``copy``.
-            overwrite: replace also what is no gallery.
+            overwrite: drop also what is no gallery.
             alone: holds searches off, for the moment of the change from the old to the new ones.
             together: every process of a distributed run calls it with the same rows, and each
                 writes its share.
+            keep: keep the old one, in the place of what was kept before.
 
         Raises:
             ValueError: that is not allowed, and there is such a collection; or another process
@@ -424,8 +434,10 @@ class Store:
                 meeting.agree(failure)
             return result if meeting is None else meeting.from_first(result)
 
-        own, there = first(lambda: self._target(layout, digest, len(names), kind, overwrite))
-        if there != 'all':
+        own, there = first(lambda: self._target(layout, digest, len(names), kind, overwrite, keep))
+        if there == 'kept':
+            first(lambda: self._lead_to(own, alone, keep))
+        elif there != 'all':
             share = shard(len(names)) if together else range(len(names))
             failure: Exception | None = None
             try:
@@ -436,24 +448,31 @@ class Store:
                 meeting.agree(failure)
             elif failure is not None:
                 raise failure
-            first(lambda: self._lead_to(own, digest, len(names), alone))
+            first(lambda: self._finish(own, digest, len(names), alone, keep))
         if together or there == 'all':
             self.connection.call('load_collection', own)
         with alone():
             self.own, self.layout, self._table = own, layout, RowTable(enumerate(names))
 
-    def _target(self, layout: Layout, digest: str, count: int, kind: str,
-                overwrite: bool) -> tuple[str, str]:
-        """The collection for these rows, and which of them are in it: all, some or none."""
+    def _target(self, layout: Layout, digest: str, count: int, kind: str, overwrite: bool,
+                keep: bool) -> tuple[str, str]:
+        """The collection for these rows, and which of them are in it: all, some or none; or
+        ``kept``, where all are in one that is kept.
+        """
         old = collections.find(self.connection, self.name)
-        if old and collections.is_sealed(self.connection, self.name, old, digest) and (
-                self._count(old) == count):
+        if old and self._holds(old, digest, count):
             return old, 'all'
-        if old and not overwrite and not collections.is_gallery(self.name, old):
-            raise ValueError(
-                f'The collection {self.name!r} at {self.connection.uri} holds rows that were added '
-                'to it, and a gallery would replace them: give another `collection`, or '
-                'overwrite=True.')
+        kept = collections.kept(self.connection, self.name)
+        same = next((own for own in kept if self._holds(own, digest, count)), None)
+        for left in ([] if keep or old is None else [old]) + [one for one in kept if one != same]:
+            if not overwrite and not collections.is_gallery(self.name, left):
+                which = 'keeps' if left in kept else 'holds'
+                raise ValueError(
+                    f'The collection {self.name!r} at {self.connection.uri} {which} rows that were '
+                    'added to it, and a gallery would replace them: give another `collection`, or '
+                    'overwrite=True.')
+        if same:
+            return same, 'kept'
         begun = collections.unfinished(self.connection, self.name, kind, digest)
         for left in collections.abandoned(self.connection, self.name):
             if left != begun:
@@ -484,21 +503,68 @@ class Store:
                           'The new rows are not all in Milvus; the index holds what it held '
                           'before, and the same call goes on.') from error
 
-    def _lead_to(self, own: str, digest: str, count: int,
-                 alone: Callable[[], AbstractContextManager[None]]) -> None:
-        """Make a collection that has all its rows the one of the name."""
+    def _holds(self, own: str, digest: str, count: int) -> bool:
+        return (collections.is_sealed(self.connection, self.name, own, digest)
+                and self._count(own) == count)
+
+    def _finish(self, own: str, digest: str, count: int,
+                alone: Callable[[], AbstractContextManager[None]], keep: bool) -> None:
+        """Make a collection the one of the name, where it has all its rows."""
         if (found := self._count(own)) != count:
             with suppress(MilvusError, ValueError):
                 self.connection.call('drop_collection', own)
             raise MilvusError('The new rows are not all in Milvus; the index holds what it held '
                               f'before. Milvus counts {found:,} of {count:,} rows.', 0, count)
-        old = collections.find(self.connection, self.name)
         collections.seal(self.connection, self.name, own, digest)
+        self._lead_to(own, alone, keep)
+
+    def _lead_to(self, own: str, alone: Callable[[], AbstractContextManager[None]],
+                 keep: bool) -> None:
+        """Make a whole collection the one of the name. Each step leaves the name at a whole one:
+        what stays is noted before, and of what goes only the one that it leads to goes after.
+        """
+        old = collections.find(self.connection, self.name)
+        if keep and old and old != own:
+            collections.keep(self.connection, self.name, old)
+        gone = [one for one in collections.kept(self.connection, self.name) if one != own]
         with alone():
             self.refresh()  # in case that what follows fails
+            for one in gone:
+                collections.drop(self.connection, self.name, one)
             collections.point(self.connection, self.name, own)
-            if old:
+            if old and old != own and not keep:
                 collections.drop(self.connection, self.name, old)
+
+    def kept(self) -> tuple[int, Fingerprint] | None:
+        """How many rows are kept, and of which model they are; None where none are."""
+        found = collections.kept(self.connection, self.name)
+        return (self._count(found[0]),
+                collections.read_layout(self.connection, found[0]).fingerprint) if found else None
+
+    def undo(self, alone: Callable[[], AbstractContextManager[None]]) -> None:
+        """Lead the name back to the rows that are kept, and keep those that it led to.
+
+        Raises:
+            ValueError: none are kept, or they were made with other settings.
+        """
+        found = collections.kept(self.connection, self.name)
+        if not found:
+            raise ValueError(f'The collection {self.name!r} at {self.connection.uri} keeps no rows '
+                             'from before: `replace` keeps them where the index was built with '
+                             'keep=True.')
+        own, old = found[0], collections.find(self.connection, self.name)
+        self._checked(collections.read_layout(self.connection, own))
+        self.connection.call('load_collection', own)
+        if old:
+            collections.keep(self.connection, self.name, old)
+        with alone():
+            self.refresh()
+            collections.point(self.connection, self.name, own)
+
+    def drop_kept(self) -> None:
+        """Drop the rows that are kept."""
+        for own in collections.kept(self.connection, self.name):
+            collections.drop(self.connection, self.name, own)
 
     def _count(self, own: str, level: str = 'Strong') -> int:
         return self.connection.call('query', own, filter='', output_fields=['count(*)'],

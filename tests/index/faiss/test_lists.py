@@ -23,7 +23,7 @@ from retrieval.index.faiss.lists import (
     sizes_of,
     write_lists,
 )
-from retrieval.tensor_file import DamagedError
+from retrieval.mapped_file import DamagedError
 
 from ..toys import WIDTH, blobs, filled, ids, same
 

@@ -11,7 +11,8 @@ import pytest
 
 from retrieval.index import ExactIndex, FaissIndex
 from retrieval.index.faiss.store import FORMAT
-from retrieval.tensor_file import Container, DamagedError, write_container
+from retrieval.mapped_file import DamagedError
+from retrieval.tensor_file import Container, write_container
 
 from ...processes import in_a_child
 from ..toys import blobs, filled, ids, same

@@ -183,8 +183,12 @@ def test_notes_on_what_a_collection_holds(memory):
     assert collections.is_sealed(memory, 'shop', other, 'd1')
     assert not collections.is_sealed(memory, 'shop', one, 'd1')
     memory.aliases['shop_2'] = other
+    with pytest.raises(MilvusError, match='has led the name'):
+        collections.unseal(memory, 'shop', other)
+    assert collections.is_sealed(memory, 'shop', other, 'd1')
+    collections.point(memory, 'shop', other)
     collections.unseal(memory, 'shop', other)
-    assert list(memory.aliases) == ['shop_2']
+    assert list(memory.aliases) == ['shop_2', 'shop']
     collections.seal(memory, 'shop', one, 'd3')
     collections.drop(memory, 'shop', one)
     assert memory.list_collections() == [other]
@@ -211,3 +215,18 @@ def test_a_digest_is_of_rows_and_settings():
               digest(LAYOUT, rows[::-1], ['a', 'b'], columns),
               digest(LAYOUT, rows, ['b', 'a'], columns), digest(LAYOUT, rows, ['a', 'b'], {})]
     assert len({one, *others}) == 5
+
+
+def test_what_is_kept_is_told_from_what_was_abandoned(memory):
+    one, other, added = (collections.create(memory, 'shop', kind, LAYOUT)
+                         for kind in ('gallery', 'gallery', 'rows'))
+    collections.point(memory, 'shop', other)
+    stranger = collections.create(memory, 'shop_2', 'gallery', LAYOUT)
+    collections.keep(memory, 'shop_2', stranger)
+    assert collections.abandoned(memory, 'shop') == [one] and not collections.kept(memory, 'shop')
+    for own in (one, other, added, one):
+        collections.keep(memory, 'shop', own)
+    assert collections.kept(memory, 'shop') == [one, added]  # not what the name leads to
+    assert collections.abandoned(memory, 'shop') == []
+    collections.drop(memory, 'shop', one)
+    assert collections.kept(memory, 'shop') == [added]

@@ -428,3 +428,41 @@ def test_save_and_load_into_a_database(new_milvus, vectors, tmp_path):
     with pytest.raises(ValueError, match='overwrite=True'):
         again.replace(vectors, names(60))  # a copy is no gallery either
     again.close()
+
+
+@pytest.mark.parametrize('index_params', [
+    None, dict(index_type='HNSW', params=dict(M=8, efConstruction=64))])
+def test_a_replacement_is_undone_while_others_search(new_milvus, vectors, index_params):
+    """Who has the rows open goes on with them, whole, and finds the others after ``refresh``."""
+    options = dict(collection='undone_hnsw' if index_params else 'undone', keep=True,
+                   index_params=index_params)
+    index, reader = new_milvus(**options), new_milvus(**options)
+    assert index.kept() is None
+    index.fingerprint = Fingerprint('old')
+    index.replace(vectors[:40], names(40), metadata=dict(label=range(40)))
+    assert reader.search(vectors[7:8], 1).ids == [['picture 7']] and reader.is_current()
+    index.fingerprint = Fingerprint('new')
+    index.replace(vectors[:50, ::-1].copy(), names(50))
+    assert index.kept() == (40, Fingerprint('old')) and len(index) == 50
+    assert reader.search(vectors[7:8], 1, filter='label=7').ids == [['picture 7']]
+    assert not reader.is_current()
+    with pytest.raises(MilvusError, match='call `refresh`'):
+        reader.remove(['picture 7'])
+    reader.refresh()
+    assert reader.search(vectors[7:8, ::-1].copy(), 1).ids == [['picture 7']]
+    assert len(reader) == 50
+    index.undo()
+    assert not reader.is_current() and index.fingerprint == Fingerprint('old')
+    found, wanted = index.search(vectors[:9], 40), exact(vectors[:40], names(40)).search(
+        vectors[:9], 40)
+    assert found.ids == wanted.ids or index_params
+    index.remove(['picture 0'])  # what is undone to can be changed
+    assert index.kept() == (50, Fingerprint('new'))
+    index.undo()
+    assert len(index) == 50 and index.kept() == (39, Fingerprint('old'))
+    index.drop_kept()
+    assert index.kept() is None
+    with pytest.raises(ValueError, match='keeps no rows from before'):
+        index.undo()
+    left, own = index._store.connection.call('list_collections'), index._store.own
+    assert [one for one in left if one.startswith(f'{index._store.name}_gallery')] == [own]

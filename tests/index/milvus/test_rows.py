@@ -240,3 +240,137 @@ def test_expressions_for_a_mask():
     listed = [eval(part.removeprefix('row in ')) for part in parts]
     assert [row for part in listed for row in part] == list(range(0, 20_000, 2))
     assert all(len(part) <= 8_192 for part in listed)
+
+
+def keeping(store, *given):
+    store.replace(*given, 'gallery', False, contextlib.nullcontext, keep=True)
+
+
+def led_to(memory):
+    """The ids that the name leads to."""
+    return list(memory.rows[memory.aliases['shop']])
+
+
+def test_a_switch_is_undone_and_redone_without_a_row_being_written(memory):
+    store = Store(memory, 'shop', WANTED, False, 5)
+    assert store.kept() is None
+    with pytest.raises(ValueError, match=r"'shop' at memory keeps no rows .* keep=True"):
+        store.undo(contextlib.nullcontext)
+    replaced(store, VECTORS, names(12), columns(12))
+    store.wanted = Layout(0, 'COSINE', fingerprint=Fingerprint('new', 'p'))
+    keeping(store, VECTORS[:6], names(6), columns(6))
+    assert led_to(memory) == names(6) and store.kept() == (12, Fingerprint())
+    memory.calls.clear()
+    store.undo(contextlib.nullcontext)
+    assert led_to(memory) == store.rows().ids.names == names(12)
+    assert store.kept() == (6, Fingerprint('new', 'p'))
+    store.undo(contextlib.nullcontext)
+    assert led_to(memory) == store.rows().ids.names == names(6) and store.kept()[0] == 12
+    assert not {'insert', 'upsert', 'drop_collection'} & {method for method, _ in memory.calls}
+    store.drop_kept()
+    assert store.kept() is None and memory.list_collections() == [store.own]
+    assert set(memory.aliases.values()) == {store.own}
+
+
+def test_rows_that_are_kept_are_led_to_as_they_are(memory):
+    store = Store(memory, 'shop', WANTED, False, 5)
+    replaced(store, VECTORS, names(12), columns(12))
+    keeping(store, VECTORS[:6], names(6), columns(6))
+    memory.calls.clear()
+    keeping(store, VECTORS, names(12), columns(12))
+    assert led_to(memory) == names(12) and store.kept()[0] == 6
+    assert not {'insert', 'upsert', 'drop_collection'} & {method for method, _ in memory.calls}
+
+
+@pytest.mark.parametrize('keep', [False, True])
+def test_what_is_kept_goes_with_the_next_replacement(memory, keep):
+    store = Store(memory, 'shop', WANTED, False, 5)
+    replaced(store, VECTORS, names(12), columns(12))
+    keeping(store, VECTORS[:6], names(6), columns(6))
+    (keeping if keep else replaced)(store, VECTORS[:3], names(3), columns(3))
+    assert led_to(memory) == names(3) and store.kept() == ((6, Fingerprint()) if keep else None)
+    assert len(memory.rows) == 1 + keep
+
+
+def test_rows_that_were_added_are_kept_and_never_dropped_unasked(store, memory):
+    keeping(store, VECTORS[:6], names(6), columns(6))
+    assert led_to(memory) == names(6) and store.kept()[0] == 12
+    for change in replaced, keeping:
+        with pytest.raises(ValueError, match='keeps rows that were added.*overwrite=True'):
+            change(store, VECTORS[:3], names(3), columns(3))
+    store.undo(contextlib.nullcontext)
+    assert store.rows().ids.names == names(12)
+    keeping(store, VECTORS[:3], names(3), columns(3))  # in the place of the six
+    assert led_to(memory) == names(3) and store.kept()[0] == 12 and len(memory.rows) == 2
+
+
+@pytest.mark.parametrize('change', ['replace', 'undo'])
+def test_a_switch_that_is_killed_at_any_step_leaves_the_name_at_whole_rows(change):
+    """Whatever was reached, the same call ends it, and what was kept or is to be kept is there."""
+    class Killed(BaseException):
+        pass
+
+    steps = 0
+    while True:
+        memory = Memory()
+        store = Store(memory, 'shop', WANTED, False, 5)
+        replaced(store, VECTORS, names(12), columns(12))
+        keeping(store, VECTORS[:9], names(9), columns(9))
+
+        def switch(store=store):
+            if change == 'undo':
+                store.undo(contextlib.nullcontext)
+            else:
+                keeping(store, VECTORS[:3], names(3), columns(3))
+        call, left = memory.call, steps
+
+        def until(*args, call=call, **kwargs):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return call(*args, **kwargs)
+        memory.call = until
+        with contextlib.suppress(Killed):
+            switch()
+        ended, memory.call = left > 0, call
+        wanted = [names(12), names(9)] if change == 'undo' else [names(3), names(9)]
+        assert led_to(memory) in wanted
+        other = Store(memory, 'shop', WANTED, False, 5)
+        assert other.rows().ids.names == led_to(memory)
+        if other.kept():
+            assert other.kept()[0] in {12, 9} - {len(other.rows())}
+        if change == 'undo':
+            assert other.kept()[0] + len(other.rows()) == 21  # both are there
+        switch(other)
+        if change == 'replace':
+            assert led_to(memory) == names(3) and len(memory.rows) == 2
+            assert other.kept()[0] == 9
+        if ended:
+            break
+        steps += 1
+    assert steps > 5
+
+
+def test_a_process_does_not_change_rows_that_the_name_no_longer_leads_to(memory):
+    store = Store(memory, 'shop', WANTED, False, 5)
+    replaced(store, VECTORS, names(12), columns(12))
+    other = Store(memory, 'shop', WANTED, False, 5)
+    other.rows()
+    keeping(store, VECTORS[:6], names(6), columns(6))
+    for change in (lambda: other.write(VECTORS[:3], ['x', 'y', 'z'], columns(3)),
+                   lambda: other.remove([0])):
+        with pytest.raises(MilvusError, match='led the name .* call `refresh`'):
+            change()
+    other.refresh()
+    other.write(VECTORS[:3], ['x', 'y', 'z'], columns(3))
+    assert led_to(memory) == [*names(6), 'x', 'y', 'z'] and store.kept()[0] == 12
+
+
+def test_kept_rows_of_other_settings_are_not_led_to(memory):
+    store = Store(memory, 'shop', WANTED, False, 5)
+    replaced(store, VECTORS, names(12), columns(12))
+    keeping(store, VECTORS[:6], names(6), columns(6))
+    with pytest.raises(ValueError, match='COSINE for `similarity`'):
+        Store(memory, 'shop', Layout(0, 'L2'), False, 5).undo(contextlib.nullcontext)
+    assert led_to(memory) == names(6)
