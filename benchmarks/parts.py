@@ -13,7 +13,8 @@ the photograph that is in the copy, and of the box in the query with the place w
 ``proof``: every copy against its photograph, and 10,000 pairs of different photographs, or of
 copies of these, that are nearest to each other by the default encoder. And what
 ``find_duplicates --prove`` finds of all pictures together: how many copies reach their photograph
-as candidates, and are proved to be one.
+as candidates, and are proved to be one. And photographs of which a part was pasted over, against
+the whole ones.
 """
 from __future__ import annotations
 
