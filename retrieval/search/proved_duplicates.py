@@ -191,6 +191,7 @@ class _Search:
         self.grouped: set[int] = set()
         self.known: dict[tuple[int, bool], ProvedGroup] = {}  # of another set, bursts by themselves
         self.proofs: dict[tuple[int, int], Proof] = {}
+        self.parts: set[tuple[int, int]] = set()  # each pair is listed once
 
     def proof(self, row: int, keep: int, score: float) -> Proof:
         """What a row is of another; a pair is compared once."""
@@ -236,7 +237,9 @@ class _Search:
                     seen.add(row)
                     proof = self.proof(row, keep, score)
                     if proof.kind == 'part':  # of a picture that is a copy of another, too
-                        self.found.parts.append((row, keep, proof))
+                        if (keep, row) not in self.parts:
+                            self.parts.add((row, keep))
+                            self.found.parts.append((row, keep, proof))
                     elif row in self.grouped:
                         continue
                     elif proof.kind in COPIES:

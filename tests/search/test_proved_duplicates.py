@@ -77,6 +77,8 @@ def test_a_part_in_another_picture_is_listed_after_it_was_grouped_with_that(vers
     found = prove_duplicates(Gallery(torch.ones(3, 2), names))
     assert [group.rows for group in found.groups] == [[0, 2]]
     assert [(row, of, proof.kind) for row, of, proof in found.parts] == [(2, 1, 'part')]
+    found = prove_duplicates(Gallery(torch.ones(2, 2), names[1:]))  # neither is in a group
+    assert not found.groups and len(found.parts) == 1
 
 
 def test_a_link_is_no_copy_of_its_file(versions, tmp_path):
