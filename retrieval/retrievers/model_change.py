@@ -204,6 +204,20 @@ class ModelChange:
             return new
         return self._joined(new, normalize(old.float()), self.map.unseen(old))
 
+    def queries(self, rows: Sequence[int]) -> Tensor:
+        """Rows of the gallery as queries, ``(Q, D + E + D)`` at length 1.
+
+        A row that is encoded is what :meth:`join` makes of its picture. One that is not is compared
+        without what the map does not know, which the rows that are encoded do not have.
+        """
+        found = self.gallery.embeddings[list(rows)]
+        if self.weight == 1:
+            return found
+        width = self._old.shape[1]
+        found = self.join(found[:, width:-width], self._old[list(rows)])
+        found[~self.encoded[list(rows)], -width:] = 0
+        return normalize(found)
+
     def _joined(self, new: Tensor, old: Tensor, unseen: Tensor) -> Tensor:
         return normalize(torch.cat([(1 - self.weight) ** 0.5 * old, self.weight ** 0.5 * new,
                                     self.weight ** 0.5 * unseen], 1))
@@ -228,7 +242,7 @@ class ChangingEncoder(nn.Module):
         return all(getattr(one, 'has_words', False) for one in (self.new, self.old or self.new))
 
     def embed_words(self, texts: Sequence[str]) -> Tensor:
-        """Texts to ``(B, D + E)``."""
+        """Texts to ``(B, D + E + D)``, or ``(B, E)`` without the old one."""
         one: Any = self.old
         return self.change.join(cast(Any, self.new).embed_words(texts),
                                 None if one is None else one.embed_words(texts))

@@ -156,6 +156,23 @@ def test_a_retriever_encodes_with_both_or_maps():
     assert changing_retriever(*galleries, new, other).image_encoder.old is None
 
 
+def test_rows_as_queries(models):
+    (old, _), (new, _) = models['old'], models['new']
+    change = ModelChange(Gallery(old, list(map(str, range(600)))),
+                         Gallery(new[:200], list(map(str, range(200)))))
+    asked = change.queries([3, 500])
+    assert torch.allclose(asked[0], change.join(new[3:4], old[3:4])[0], atol=1e-6)
+    mapped = nn.functional.normalize(torch.cat([old[500], change.map(old[500:501])[0]]), dim=0)
+    assert torch.allclose(asked[1], torch.cat([mapped, torch.zeros(24)]), atol=1e-6)
+    same = torch.arange(600)[:, None] % 60 == torch.arange(600)[None] % 60
+    own = torch.eye(600).bool()
+    found, before = (average_precision(scores.masked_fill(own, -9), same & ~own) for scores in (
+        change.queries(range(600)) @ change.gallery.embeddings.T, old @ old.T))
+    assert found >= before
+    alone = ModelChange(change.old, change.new, 1.)
+    assert torch.equal(alone.queries([3, 500]), alone.gallery.embeddings[[3, 500]])
+
+
 def test_what_is_found_most_comes_first():
     assert in_order_of(['a', 'b', 'c', 'd'], {'c': 5, 'd': 1, 'x': 9}) == ['c', 'd', 'a', 'b']
 
@@ -183,8 +200,10 @@ def test_words_are_joined_as_pictures_are():
     old, new = (ImageToImageRetriever(Words(width)) for width in (3, 2))
     model = changing_retriever(Gallery(rows, ids), Gallery(rows[:20, :2], ids[:20]), new, old)
     found = model.embed_words(['aab'])
-    expected = torch.cat([torch.tensor([[2., 1, 0]]), torch.tensor([[2., 1]])], 1) / 10 ** 0.5
-    torch.testing.assert_close(found, expected)
+    words = torch.tensor([[2., 1, 0]])
+    unseen = learn_map(rows[:20], rows[:20, :2]).unseen(words)
+    expected = torch.cat([words / 5 ** 0.5, words[:, :2] / 5 ** 0.5, unseen], 1)
+    torch.testing.assert_close(found, expected / expected.norm())
     mute = ImageToImageRetriever(nn.Flatten())
     assert not changing_retriever(Gallery(rows, ids), Gallery(rows, ids), new, mute).has_words
     assert changing_retriever(Gallery(rows, ids), Gallery(rows[:, :2], ids), new).has_words
