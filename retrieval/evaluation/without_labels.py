@@ -35,8 +35,8 @@ def calibrate_without_labels(
     that do not match are distributed as Gumbel's distribution says.
 
     A share of queries is that of the next one like those that were calibrated on, on average over
-    these; of one calibration on n of them it is off by ``sqrt(target * (1 - target) / n)``, and a
-    share of ``1 / n`` is the finest step.
+    these; of one calibration on n of them it is off by ``sqrt(target * (1 - target) / n)``.
+    Without strangers that of ``'no_match'`` is an estimate.
 
     Args:
         embeddings: ``(N, D)`` floats.
@@ -106,7 +106,7 @@ def calibrate_without_labels(
     if criterion == 'no_match' and (strangers is not None or target * (len(first) + 1) >= 1):
         bound = _conformal(tail.evidence(nearest), 1 - target, 'pictures without a match')
         bound = float(np.nextafter(bound, np.inf))
-        # what matches only raises the gallery's own first results: either is high enough
+        # matches only raise the gallery's own first results: what few of these reach is enough
         threshold = bound if strangers is not None else min(threshold, bound)
     if altered is not None:
         vectors, originals = as_vectors(altered[0], 'altered'), torch.as_tensor(altered[1])
