@@ -136,6 +136,7 @@ class ModelChange:
         old: the whole gallery, by the old model.
         new: rows of some of its ids, by the new one.
         weight: of the new cosine, up to 1, where queries are encoded by the new model alone.
+        learned: the map, where it is known already.
 
     Raises:
         ValueError: ids are missing, or the new gallery has fewer than 10 rows of the old one's.
@@ -148,12 +149,13 @@ class ModelChange:
         (0.5, (100, 20))
     """
 
-    def __init__(self, old: Gallery, new: Gallery, weight: float = 0.5) -> None:
+    def __init__(self, old: Gallery, new: Gallery, weight: float = 0.5,
+                 learned: EmbeddingMap | None = None) -> None:
         self.weight = real_number('weight', weight, above=0, most=1)
         if not old.identified or not new.identified:
             raise ValueError('The rows of both galleries are matched by their ids: dump both with '
                              'ids.')
-        self.old, self.new = old, new
+        self.old, self.new, self._learned = old, new, learned
         place = torch.from_numpy(new.ids.find(old.ids))  # in the new gallery, of each old row
         self.encoded = place >= 0
         count = int(self.encoded.sum())
@@ -171,7 +173,7 @@ class ModelChange:
     @cached_property
     def map(self) -> EmbeddingMap:
         """From the old model's embeddings to the new one's."""
-        return learn_map(self._old[self.encoded], self._new)
+        return self._learned or learn_map(self._old[self.encoded], self._new)
 
     @cached_property
     def gallery(self) -> Gallery:
@@ -256,7 +258,8 @@ def _last(features: Any) -> Tensor:
 
 
 def changing_retriever(old_gallery: Gallery, new_gallery: Gallery, new: ImageToImageRetriever,
-                       old: ImageToImageRetriever | None = None) -> ImageToImageRetriever:
+                       old: ImageToImageRetriever | None = None,
+                       learned: EmbeddingMap | None = None) -> ImageToImageRetriever:
     """A retriever that searches the rows of both models.
 
     Args:
@@ -264,6 +267,7 @@ def changing_retriever(old_gallery: Gallery, new_gallery: Gallery, new: ImageToI
         new: the new model.
         old: the old one, where both see the same pixels, so that every query is encoded by both;
             where it is None, or its data preprocessor another one, by the new one alone.
+        learned: the map between them, where it is known already.
 
     Example:
         >>> rows = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
@@ -276,7 +280,7 @@ def changing_retriever(old_gallery: Gallery, new_gallery: Gallery, new: ImageToI
     """
     if old is not None and _settings(old) != _settings(new):
         old = None
-    change = ModelChange(old_gallery, new_gallery, 1. if old is None else 0.5)
+    change = ModelChange(old_gallery, new_gallery, 1. if old is None else 0.5, learned)
     encoder = ChangingEncoder(change, new.image_encoder, None if old is None else old.image_encoder)
     return ImageToImageRetriever(encoder, change.gallery, topk=new.topk, check_fingerprint=False,
                                  data_preprocessor=new.data_preprocessor).eval()

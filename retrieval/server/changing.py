@@ -7,7 +7,7 @@ from typing import Any
 from ..gallery import Gallery
 from ..index import PartsIndex
 from ..registry import INDEXES
-from ..retrievers.model_change import ModelChange, changing_retriever
+from ..retrievers.model_change import EmbeddingMap, ModelChange, changing_retriever
 from .served import Served
 from .service import Service, model_name
 
@@ -39,6 +39,7 @@ class BothModels:
         self.share = 0.0
         self.agreement: float | None = None
         self._encoded: Gallery | None = None
+        self._learned: EmbeddingMap | None = None
         self._count = 0  # of rows of both
         self._served: Served | None = None
 
@@ -51,8 +52,11 @@ class BothModels:
         """The new model has encoded these rows by now: learn the map, and serve them where both are
         searched.
         """
+        old = self.old.gallery
+        learned = None if old is None or self._shared(old, encoded) < FEWEST or self._by_parts \
+            else ModelChange(old, encoded).map  # for seconds, in which one may switch
         with self.lock:
-            self._encoded = encoded
+            self._encoded, self._learned = encoded, learned
             self._renew(self.in_use)
 
     def follow(self, gallery: Gallery) -> None:
@@ -67,12 +71,13 @@ class BothModels:
     def reread(self) -> None:
         """Take the rows of the stores as they are now."""
         with self.lock:
+            self._learned = None
             self._renew(self.in_use)
 
     def use(self) -> None:
         """Serve both. Raises NothingToSwitchError where that is not possible (yet)."""
         with self.lock:
-            if _by_parts(self.old) or _by_parts(self.new):
+            if self._by_parts:
                 raise NothingToSwitchError('Pictures are searched by their parts, and only models '
                                            'of one vector a picture are searched as one: use the '
                                            'new or the old one.')
@@ -90,8 +95,8 @@ class BothModels:
             self._served = None
 
     def _renew(self, serve: bool) -> None:
-        """Learn the map of what there is, and serve it, if that is wanted; the old model where too
-        few rows are left.
+        """Look at the rows that there are, and serve them, if that is wanted; the old model where
+        too few are left.
         """
         for one in (self.old, self.new):
             if one.store is not None:
@@ -99,28 +104,40 @@ class BothModels:
         if self.new.gallery is not None:  # all are encoded, and some may have come since
             self._encoded = self.new.gallery
         old, encoded = self.old.gallery, self._encoded
-        if old is None or encoded is None or _by_parts(self.old) or _by_parts(self.new):
+        if old is None or encoded is None or self._by_parts:
             return
-        self._count = int((encoded.ids.find(old.ids) >= 0).sum())
+        self._count = self._shared(old, encoded)
+        self.share = self._count / len(old)
         if self._count < FEWEST:
-            self.share, self.agreement = self._count / len(old), None
+            self._learned = None
             if self.in_use:
                 self.service.publish(old, self.old)
                 self.rest()
-            return
-        if serve:
-            change = self._publish(old, encoded)
         else:
-            change = ModelChange(old, encoded)
-        self.share, self.agreement = change.share, change.map.agreement
+            self._learned = self._learned or ModelChange(old, encoded).map
+            if serve:
+                self._publish(old, encoded)
+        self.agreement = None if self._learned is None else self._learned.agreement
 
-    def _publish(self, old: Gallery, encoded: Gallery) -> ModelChange:
+    @staticmethod
+    def _shared(old: Gallery, encoded: Gallery) -> int:
+        """The number of rows that both have."""
+        return int((encoded.ids.find(old.ids) >= 0).sum())
+
+    @property
+    def _by_parts(self) -> bool:
+        """True where a model makes several vectors of a picture."""
+        kinds = [one.model.index_cfg['type'] for one in (self.old, self.new)]
+        return any((INDEXES.get(kind) if isinstance(kind, str) else kind) is PartsIndex
+                   for kind in kinds)
+
+    def _publish(self, old: Gallery, encoded: Gallery) -> None:
         """Serve the rows of both. Where the models see other pixels, queries are encoded by the
         new one alone.
         """
         same = list(self.old.pipeline) == list(self.new.pipeline)
         model: Any = changing_retriever(old, encoded, self.new.model,
-                                        self.old.model if same else None)
+                                        self.old.model if same else None, self._learned)
         model.image_encoder.model_name = \
             f'{model_name(self.old.model)} and {model_name(self.new.model)}'
         before, self._served = self._served, Served(model, self.new.pipeline, cut=self.new.cut,
@@ -128,11 +145,3 @@ class BothModels:
         self.service.publish(None, self._served)
         if before is not None:
             before.close()
-        change: ModelChange = model.image_encoder.change
-        return change
-
-
-def _by_parts(served: Served) -> bool:
-    """True where a picture has several vectors."""
-    kind = served.model.index_cfg['type']
-    return (INDEXES.get(kind) if isinstance(kind, str) else kind) is PartsIndex

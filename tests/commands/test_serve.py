@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.commands.serve import listen, open_service, parser
+from retrieval.commands.serve import listen, open_service, other_model, parser
 from retrieval.gallery import Gallery, GalleryStore
 from retrieval.server import Client
 
@@ -121,6 +121,15 @@ def test_better_weights_are_loaded_again(folder, config, checkpoint, tmp_path):
     finally:
         service.close()
         reload.close()
+
+
+def test_another_encoder_is_named_as_the_first_one(folder):
+    one = parser().parse_args([str(folder), '--reload', 'efficientnet-lite1'])
+    other = other_model(one, True)
+    assert (other.encoder, other.config, other.checkpoint) == ('efficientnet-lite1', None, None)
+    one = parser().parse_args([str(folder), '--config', 'c.py', '--reload', 'new.pth'])
+    other = other_model(one, True)
+    assert (other.encoder, other.config, other.checkpoint) == (None, 'c.py', 'new.pth')
 
 
 def test_paths_are_shown_where_they_are_asked_for(opened, gallery):

@@ -177,3 +177,35 @@ def test_rows_as_queries(models):
 
 def test_what_is_found_most_comes_first():
     assert in_order_of(['a', 'b', 'c', 'd'], {'c': 5, 'd': 1, 'x': 9}) == ['c', 'd', 'a', 'b']
+
+
+class Words(nn.Module):
+    """Pictures as their mean colour, or the first of these; words as what they count."""
+
+    has_words = True
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, images):
+        return images.mean((2, 3))[:, :self.width]
+
+    def embed_words(self, texts):
+        return torch.tensor([[float(text.count(one)) for one in 'abc'[:self.width]]
+                             for text in texts])
+
+
+def test_words_are_joined_as_pictures_are():
+    rows, ids = torch.rand(30, 3, generator=torch.Generator().manual_seed(0)), list(map(str, range(
+        30)))
+    old, new = (ImageToImageRetriever(Words(width)) for width in (3, 2))
+    model = changing_retriever(Gallery(rows, ids), Gallery(rows[:20, :2], ids[:20]), new, old)
+    found = model.embed_words(['aab'])
+    words = torch.tensor([[2., 1, 0]])
+    unseen = learn_map(rows[:20], rows[:20, :2]).unseen(words)
+    expected = torch.cat([words / 5 ** 0.5, words[:, :2] / 5 ** 0.5, unseen], 1)
+    torch.testing.assert_close(found, expected / expected.norm())
+    mute = ImageToImageRetriever(nn.Flatten())
+    assert not changing_retriever(Gallery(rows, ids), Gallery(rows, ids), new, mute).has_words
+    assert changing_retriever(Gallery(rows, ids), Gallery(rows[:, :2], ids), new).has_words

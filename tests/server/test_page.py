@@ -561,6 +561,8 @@ def test_another_model_is_compared_switched_to_and_back(browser, tmp_path):
             section.inner_text()
         if os.environ.get('PAGE_PICTURES'):
             page.screenshot(path=f'{os.environ["PAGE_PICTURES"]}/model.png', full_page=True)
+        page.get_by_role('button', name='Search with both').click()
+        wait_until(page, lambda: 'In use: both models, Colours and Halves' in section.inner_text())
         switch.click()
         back = page.get_by_role('button', name='Back to the old model')
         back.wait_for()

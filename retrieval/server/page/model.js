@@ -21,8 +21,8 @@ function Comparison({found, show}) {
 function SoFar({state}) {
   return html`<table><caption>So far</caption><tbody>
     <tr><th scope="row">encoded by the new model</th><td>${percent(state.share)}</td></tr>
-    ${state.share < 1 && state.agreement != null && html`<tr><th scope="row">of the first 10 results as if all were</th><td>${percent(state.agreement)}</td></tr>`}
-    ${state.comparison && html`<tr><th scope="row">of the first ${state.comparison.k} results in common with the present model</th><td>${percent(state.comparison.overlap)}</td></tr>`}</tbody></table>`;
+    ${state.agreement != null && html`<tr><th scope="row">among these, first 10 results that the map finds</th><td>${percent(state.agreement)}</td></tr>`}
+    ${state.comparison && html`<tr><th scope="row">among these, first ${state.comparison.k} results in common with the present model</th><td>${percent(state.comparison.overlap)}</td></tr>`}</tbody></table>`;
 }
 
 export function ModelView({info, refresh, report, readOnly, show}) {
@@ -51,7 +51,7 @@ export function ModelView({info, refresh, report, readOnly, show}) {
   const use = (which) => act(() => post('v1/model', {use: which}), which === 'both' ? 'Both models are in use' : `The ${which} model is in use`);
   const both = state.use === 'both', loaded = state.comparison && !running;
   return html`<section class="marks" aria-label="Another model">
-    <p>Another model encodes every picture beside the one that answers, what was shown most first, and the results of both are compared. Nothing changes until you switch, and you can always switch back. Meanwhile both can be searched as one: what is not encoded anew yet is mapped.</p>
+    <p>Another model encodes every picture beside the one that answers, what was shown most first, and the results of both are compared. Nothing changes until you switch, and you can always switch back. Meanwhile both can be searched as one: a map, learned from what both have encoded, stands in for the rest.</p>
     <p class="tally">In use: ${both ? html`<strong>both</strong> models` : html`the <strong>${state.use === 'new' ? 'new' : 'present'}</strong> model`}, ${info.model}.</p>
     ${!state.can_load && html`<p class="hint">This server knows no other model: start it with <code>--reload</code>.</p>`}
     <p class="buttons">
@@ -61,7 +61,7 @@ export function ModelView({info, refresh, report, readOnly, show}) {
       ${(both || (loaded && state.use === 'new')) && html`<button class=${state.use === 'new' ? 'primary' : ''} disabled=${readOnly || busy} onClick=${() => use('old')}>Back to the old model</button>`}
     </p>
     ${running && html`<${Working} title=${state.total ? `${percent((state.done || 0) / state.total)} done` : 'Working'} progress=${state} />`}
-    ${state.share != null && (running || both) && html`<${SoFar} state=${state} />`}
+    ${state.share != null && (running || (both && state.share < 1)) && html`<${SoFar} state=${state} />`}
     ${state.error && html`<p role="alert" class="problem">${state.error}</p>`}
     ${loaded && html`<${Comparison} found=${state.comparison} show=${show} />`}
   </section>`;
