@@ -160,6 +160,8 @@ def test_rows_as_queries(models):
     (old, _), (new, _) = models['old'], models['new']
     change = ModelChange(Gallery(old, list(map(str, range(600)))),
                          Gallery(new[:200], list(map(str, range(200)))))
+    blocks = change.gallery.embeddings[500].split([24, 16, 24])  # a mapped row is as short as poor
+    assert blocks[1].norm() / blocks[0].norm() == pytest.approx(change.map.cosine ** 0.5)
     asked = change.queries([3, 500])
     assert torch.allclose(asked[0], change.join(new[3:4], old[3:4])[0], atol=1e-6)
     mapped = nn.functional.normalize(torch.cat([old[500], change.map(old[500:501])[0]]), dim=0)
