@@ -11,8 +11,9 @@ which has seen none of them. F1 counts pairs of a query and a result. ``flat, la
 threshold with the highest F1 on these very queries, the best that any flat one can be; ``flat,
 0.95`` the default of find_duplicates.
 ``false`` is the share of the queries without a match that get a result. ``strangers`` are the other
-half of the pictures without a match, ``coverage`` is of altered pictures that the calibration has
-not seen, half of all, in a gallery of all pictures that are no altered ones themselves.
+half of the pictures without a match. ``coverage`` is of altered pictures, half of 1,000, the other
+half calibrates; the gallery is of all pictures that are no altered ones themselves, the original
+among them.
 """
 from __future__ import annotations
 
@@ -46,14 +47,15 @@ def encoded(folder: Path, cache: Path) -> Encoded:
     cache.mkdir(parents=True, exist_ok=True)
     inferencer = ImageRetrievalInferencer(None, folder, cache / f'{folder.name}.safetensors')
     gallery, kept = inferencer.model.gallery, cache / f'{folder.name}-altered.safetensors'
-    if not kept.exists():
-        encode_altered(inferencer.model, inferencer.gallery_dataset).save(kept)
-    altered = Gallery.load(kept)
     names = [Path(name) for name in gallery.ids]
     labels = np.array([name.stem.split('--')[0] if name.parent.name == 'copies' else
                        name.stem if name.parent.name in ('photographs', 'distractors') else
                        name.parent.name for name in names])
     asked = np.array([name.parent.name == 'copies' for name in names])
+    if not kept.exists():
+        pictures = inferencer.gallery_dataset.get_subset(np.flatnonzero(~asked).tolist())
+        encode_altered(inferencer.model, pictures).save(kept)
+    altered = Gallery.load(kept)
     unit = torch.nn.functional.normalize(gallery.embeddings)
     return Encoded(unit, labels, asked, torch.nn.functional.normalize(altered.embeddings),
                    gallery.find(altered.ids))
@@ -143,17 +145,15 @@ def coverages(data: Encoded, seed: int) -> dict[str, float]:
     """The shares of altered pictures that find their originals."""
     whole = np.flatnonzero(~data.queries)
     gallery, place = data.vectors[whole], np.searchsorted(whole, data.of)
-    inside = np.flatnonzero(~data.queries[data.of])
-    order = np.random.default_rng(seed).permutation(inside)
+    order = np.random.default_rng(seed).permutation(len(place))
     seen, unseen = order[:len(order) // 2], order[len(order) // 2:]
     scores = (data.altered[unseen] @ gallery.T).numpy().astype(np.float64)
-    own = scores[np.arange(len(unseen)), place[unseen]].copy()
-    scores[np.arange(len(unseen)), place[unseen]] = -np.inf
-    ranked, found = -np.sort(-scores, 1), {'altered': float(len(unseen))}
+    own = place[unseen][:, None] == np.arange(len(whole))
+    found = {'altered': float(len(unseen))}
     for share in COVERAGES:
         made = calibrate_without_labels(gallery, 'coverage', share,
                                         altered=(data.altered[seen], place[seen]))
-        found[f'coverage {share}'] = float((made.evidence(ranked, own) >= made.threshold).mean())
+        found[f'coverage {share}'] = float(kept_by(made, scores)[own].mean())
     return found
 
 

@@ -2,12 +2,15 @@
 
 Each step runs in a process of its own, so that the peak is that of the step; the first line says
 what a process holds that has done nothing but import. Files are written below --folder and deleted
-at the end. "Read" times are with the file in the system's cache, unless it does not fit.
+at the end. "Read" times are with the file in the system's cache, unless it does not fit. What is
+told at the end, over the disk alone, begins without the files in that cache: the disk's time is
+that of reading and writing as many bytes in pieces of 8 MiB, synced.
 """
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -16,6 +19,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from record import verdict
+
+PIECE = 8 << 20
+
+
+def evict(path: str) -> None:
+    """Take a file, or the files of a folder, out of the system's cache."""
+    os.sync()
+    for file in [path] if os.path.isfile(path) else map(str, Path(path).rglob('*')):
+        if os.path.isfile(file):
+            with open(file, 'rb') as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def seconds_of(action: Callable[[], Any]) -> tuple[float, Any]:
@@ -89,10 +105,33 @@ def find(options: argparse.Namespace) -> dict[str, float]:
     return {f'find {len(names)} ids': seconds_of(lambda: gallery.find(names))[0]}
 
 
+def disk(options: argparse.Namespace) -> dict[str, float]:
+    """Read the file, and write as many bytes: what the disk takes."""
+    def read() -> None:
+        with open(options.file, 'rb', buffering=0) as file:
+            while file.read(PIECE):
+                pass
+
+    def write() -> None:
+        with open(f'{options.file}.copy', 'wb', buffering=0) as file:
+            for _ in range(os.path.getsize(options.file) // PIECE):
+                file.write(piece)
+            os.fsync(file.fileno())
+    evict(options.file)
+    found = {'disk: read the file': seconds_of(read)[0]}
+    piece = os.urandom(PIECE)
+    found['disk: write as many bytes, synced'] = seconds_of(write)[0]
+    os.unlink(f'{options.file}.copy')
+    return found
+
+
 def verify(options: argparse.Namespace) -> dict[str, float]:
     """Read and check everything."""
     from retrieval.gallery import Gallery
-    return {'verify': seconds_of(Gallery.load(options.file).verify)[0]}
+    evict(options.file)
+    opened, gallery = seconds_of(lambda: Gallery.load(options.file))
+    return {'open, from the disk': opened, 'verify, from the disk': seconds_of(gallery.verify)[0],
+            'verify, from the cache': seconds_of(gallery.verify)[0]}
 
 
 def create(options: argparse.Namespace) -> dict[str, float]:
@@ -125,13 +164,15 @@ def remove(options: argparse.Namespace) -> dict[str, float]:
 def compact(options: argparse.Namespace) -> dict[str, float]:
     """Write the rows that are left as one shard."""
     from retrieval.gallery import GalleryStore
-    store = GalleryStore.open(options.store)
-    return {'compact': seconds_of(store.compact)[0]}
+    evict(options.store)
+    opened, store = seconds_of(lambda: GalleryStore.open(options.store))
+    return {'open the store, from the disk': opened,
+            'compact, from the disk': seconds_of(store.compact)[0]}
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
-    step.__name__: step for step in (nothing, build, opening, search, find, verify, create, add,
-                                     remove, compact)}
+    step.__name__: step for step in (nothing, build, disk, opening, search, find, verify, create,
+                                     add, remove, compact)}
 
 
 def main() -> None:
@@ -152,12 +193,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         file, store = Path(folder) / 'g.safetensors', Path(folder) / 's.gallery'
         print(f'{options.rows} x {options.width} {options.dtype}, with ids and labels')
+        taken: dict[str, float] = {}
         for step in STEPS:
             command = [sys.executable, __file__, *sys.argv[1:], '--step', step, '--file', str(file),
                        '--store', str(store)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            report(json.loads(done.stdout.splitlines()[-1]))
+            found = json.loads(done.stdout.splitlines()[-1])
+            report(found)
+            taken |= found['seconds']
         print(f'file: {file.stat().st_size / 2**20:.1f} MiB')
+    read, write = taken['disk: read the file'], taken['disk: write as many bytes, synced']
+    size = f'{options.rows:,} x {options.width} {options.dtype}'
+    for work, name, alone in (('saving', 'save, synced to the disk', write),
+                              ('verifying', 'verify, from the disk', read),
+                              ('compacting a store of', 'compact, from the disk', read + write)):
+        verdict(f'{work} {size}, time', 'the disk alone', taken[name] / alone,
+                ours=f'{taken[name]:.2f} s', theirs=f'{alone:.2f} s')
 
 
 def report(found: dict[str, Any]) -> None:

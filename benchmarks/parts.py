@@ -13,7 +13,8 @@ the photograph that is in the copy, and of the box in the query with the place w
 ``proof``: every copy against its photograph, and 10,000 pairs of different photographs, or of
 copies of these, that are nearest to each other by the default encoder. And what
 ``find_duplicates --prove`` finds of all pictures together: how many copies reach their photograph
-as candidates, and are proved to be one.
+as candidates, and are proved to be one. And photographs of which a part was pasted over, against
+the whole ones.
 """
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +41,7 @@ from retrieval.structures import RetrievalDataSample
 
 CUT = ('crop-80', 'crop-50', 'crop-20', 'framed', 'screenshot', 'pasted-50', 'pasted-20', 'several')
 NEGATIVES = 10_000
+COLOURS = ('white', 'black', '#c02020', '#2040a0', '#888888')
 BENEATH: dict[str, dict[str, Any]] = {
     'int8': dict(type='retrieval.ExactIndex', dtype='int8'),
     'faiss SQ8': dict(type='retrieval.FaissIndex', factory='SQ8'),
@@ -237,6 +240,8 @@ def proof(copies: Copies, cache: Path) -> None:
     print(f'\n{found.compared} pairs compared, {len(found.groups)} groups, {mixed} of them of more '
           f'than one photograph, {len(found.parts)} pairs that share a part')
 
+    covered_over(copies, read)
+
     photographs = [row for row, label in enumerate(labels) if label in copies.photograph]
     negatives = [(photographs[one], photographs[other], score) for one, other, score in
                  hard_negatives(copies, gallery.embeddings[photographs],
@@ -254,6 +259,45 @@ def proof(copies: Copies, cache: Path) -> None:
           f'{1000 * (time.monotonic() - began) / len(negatives):.1f} ms a pair')
     for result, *pair in called:
         print(result.kind, result.inliers, result.alike, *pair)
+
+
+def covered_over(copies: Copies, read: Any) -> None:
+    """Print what is proved of photographs of which a part was pasted over."""
+    from PIL import Image
+    names = sorted(set(copies.queries.label))
+    lines = []
+    for number, name in enumerate(names):
+        images = [Image.open(copies.photograph[one]).convert('RGB')
+                  for one in (name, copies.behind[name])]
+        for place in ('left', 'bottom', 'centre'):
+            for area in (30, 50, 70):
+                for over in (Image.new('RGB', (8, 8), COLOURS[number % len(COLOURS)]), images[1]):
+                    encoded = BytesIO()
+                    covered(images[0], place, area / 100, over).save(encoded, 'JPEG', quality=90)
+                    one = Evidence(np.asarray(Image.open(encoded)))
+                    kind = prove(one, read(copies.photograph[name])).kind
+                    lines.append({'pasted over': f'{place}, {area} %', 'kind': kind})
+    pairs = pd.DataFrame(lines)
+    table = pd.crosstab(pairs['pasted over'], pairs.kind, normalize='index') * 100
+    print(f'\n{len(pairs)} photographs of which a part was pasted over\n\n'
+          f'| pasted over | {" | ".join(table)} |\n' + '|---' * (len(table.columns) + 1) + '|')
+    for title in pairs['pasted over'].unique():
+        print(f'| {title} | ' + ' | '.join(f'{value:.0f}' for value in table.loc[title]) + ' |',
+              flush=True)
+
+
+def covered(image: Any, place: str, area: float, over: Any) -> Any:
+    """An image of which a share of the area, on the left, below or in the middle, is under another.
+    """
+    width, height = image.size
+    box = dict(left=(0, 0, area, 1), bottom=(0, 1 - area, 1, 1),
+               centre=(.5 - area ** .5 / 2, .5 - area ** .5 / 2,
+                       .5 + area ** .5 / 2, .5 + area ** .5 / 2))[place]
+    left, top, right, bottom = (round(edge * side) for edge, side in zip(
+        box, (width, height) * 2, strict=True))
+    copy = image.copy()
+    copy.paste(over.resize((right - left, bottom - top)), (left, top))
+    return copy
 
 
 def hard_negatives(copies: Copies, vectors: torch.Tensor, labels: list[str],

@@ -11,6 +11,8 @@ times from the beginning of one step to the beginning of the next.
 rate of the same encoder over ready batches.
 ``files``: encoding a gallery of JPEG files with a small encoder, so that reading is the limit,
 against a loop of ``DataLoader``, Pillow and torchvision with the same encoder.
+``folder``: a folder of such files as `retrieval search FOLDER` encodes it, with the default encoder
+and all that is kept, against the bare forward rate of that encoder over ready batches.
 
 Both sides take turns in one process with the same threads; on a GPU where there is one.
 """
@@ -255,6 +257,43 @@ def files(options: argparse.Namespace) -> bool:
                    theirs=f'{options.images / seconds["bare"]:.0f}/s')
 
 
+@torch.no_grad()
+def folder(options: argparse.Namespace) -> bool:
+    """Encoding a folder with the default encoder."""
+    from image_reading import draw_files
+    from mmengine.dataset import pseudo_collate
+    from torch.utils.data import DataLoader
+
+    from retrieval import ImageRetrievalInferencer
+    from retrieval.retrievers import cached_gallery
+    from retrieval.search.prototypes import as_dataset
+
+    count = options.images // 4
+    with tempfile.TemporaryDirectory() as home:
+        pictures, kept = Path(home, 'pictures'), Path(home, 'kept.safetensors')
+        draw_files(pictures, argparse.Namespace(images=count, width=500, height=375))
+        found = ImageRetrievalInferencer(None, str(next(pictures.iterdir())), progress=False)
+        model = found.model
+        loader: Any = DataLoader(as_dataset(str(pictures), found.pipeline, 'skip'), batch_size=16,
+                                 collate_fn=pseudo_collate)
+        batches = [model.data_preprocessor(batch)['inputs'] for batch in loader]
+
+        def ours() -> Any:
+            kept.unlink(missing_ok=True)
+            return cached_gallery(model, loader, kept, root=str(pictures))[0]
+
+        def bare() -> Tensor:
+            return torch.cat([model.embed(batch).cpu() for batch in batches])
+
+        apart = float((ours().embeddings - bare()).abs().max())
+        seconds = turns({'ours': ours, 'bare': bare}, options.rounds)
+    print(f'\nfolder: {count} JPEG files of 500 x 375; largest difference {apart:.1e}')
+    return verdict('encoding a folder with the default encoder, rate', 'the bare forward pass',
+                   seconds['bare'] / seconds['ours'], 0.9, least=True,
+                   ours=f'{count / seconds["ours"]:.1f}/s',
+                   theirs=f'{count / seconds["bare"]:.1f}/s')
+
+
 def turns(ways: dict[str, Any], rounds: int) -> dict[str, float]:
     """The median seconds of each way; they take turns, and the first turn does not count."""
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -268,7 +307,7 @@ def turns(ways: dict[str, Any], rounds: int) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-CASES = {'step': step, 'features': features, 'files': files}
+CASES = {'step': step, 'features': features, 'files': files, 'folder': folder}
 
 
 def main() -> None:

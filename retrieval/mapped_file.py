@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .foreign_files import refuse_special
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
+_MANY = 16  # blocks that are worth several threads
 
 
 class DamagedError(ValueError):
@@ -175,9 +177,14 @@ class BlockArray:
         first, stop = begin // self._block_bytes, block_count(end, self._block_bytes)
         if self._good[first:stop].all():
             return
-        for block in range(first, stop):
-            if not self._good[block]:
+        left = (first + np.flatnonzero(~self._good[first:stop])).tolist()
+        if len(left) < _MANY:
+            for block in left:
                 self._check_block(block)
+            return
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+            for _ in pool.map(self._check_block, left):
+                pass
 
     def _check_block(self, block: int) -> None:
         start = block * self._block_bytes

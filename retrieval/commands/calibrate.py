@@ -110,7 +110,8 @@ def _without_labels(arguments: argparse.Namespace) -> Outcome:
     measured, expected = made.measured, math.exp(-made.threshold)
     rate = measured['target'] if measured['criterion'] == 'no_match' else -math.expm1(-expected)
     print(f'a match where fewer than {expected:.3g} results that do not match are to be expected; '
-          f'at most {rate:.1%} of the queries without a match get a result, as '
+          f'{"at most" if strangers else "about"} {rate:.1%} of the queries without a match get a '
+          'result, as '
           + ('the pictures without a match say' if strangers else 'estimated from the gallery'))
     if altered is not None:
         print(f'of {measured["altered"]} altered pictures {measured["coverage"]:.1%} find the '

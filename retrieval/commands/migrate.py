@@ -63,8 +63,6 @@ def main(argv: Sequence[str]) -> Outcome:
     config, checkpoint = named_model(arguments.config, arguments.checkpoint, arguments.encoder,
                                      options=arguments.cfg_options, trust=arguments.trust)
     index = milvus_index(config) if arguments.fill_index else None  # before hours of work
-    if index is not None:
-        del config.model['index']  # NEW is searched by itself
     model = build_retriever(config, checkpoint)
     pipeline = test_pipeline(config)
     pictures = _pictures(old, arguments, pipeline)

@@ -100,6 +100,9 @@ def main(argv: Sequence[str]) -> None:
                 threading.Thread(target=reload_when_ready, args=(service, reload),
                                  daemon=True).start()
             print(f'Serving {service.source.name} at {url} (Ctrl-C ends it)', flush=True)
+            if service.trouble is not None:
+                print(f'Not yet, until it is switched to this model: {service.trouble}',
+                      file=sys.stderr, flush=True)
             answer(dict(url=url, state=str(service.source.state)))
             if not arguments.no_browser and sys.stdout.isatty():
                 import webbrowser

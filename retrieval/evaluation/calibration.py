@@ -30,7 +30,7 @@ from .verification import (
 CRITERIA = ('false_match_rate', 'precision', 'f1')
 METHODS = ('platt', 'isotonic')
 RANKS = (5, 30)
-_OF_BEST = 0.4  # of the best result's evidence that another match needs: a sure one stands alone
+OF_BEST = 0.4  # of the best result's evidence that another match needs: a sure one stands alone
 TAIL_SHARE = 0.5  # of the mean of a query's own tail is taken from its scores
 _EVEN = 2.  # evidence at which a result is as likely a match as none, on three sets of pictures
 _FEWEST = 3  # results for each that is passed over, else a tail is not fitted
@@ -141,7 +141,7 @@ class MatchCalibration:
         values = np.asarray(scores, dtype=np.float64)[None]
         offset = float(self.evidence(values, np.zeros(1))[0])
         best = self.slope * float(values[0, 0]) + offset
-        bar = max(self.threshold, _OF_BEST * best) if best > 0 else self.threshold
+        bar = max(self.threshold, OF_BEST * best) if best > 0 else self.threshold
         return MatchCalibration((bar - offset) / self.slope, method='platt', slope=self.slope,
                                 offset=offset - _EVEN, similarity=self.similarity)
 

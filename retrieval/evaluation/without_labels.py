@@ -11,7 +11,7 @@ from ..checks import real_number
 from ..ranking import as_vectors, topk
 from ..registry import unknown_name
 from ..similarity import Similarity, SimilarityFn, resolve_similarity
-from .calibration import RANKS, TAIL_SHARE, MatchCalibration, tail_means
+from .calibration import OF_BEST, RANKS, TAIL_SHARE, MatchCalibration, tail_means
 
 UNLABELLED_CRITERIA = ('expected', 'no_match', 'coverage')
 _TARGETS = {'expected': 1., 'no_match': 0.05, 'coverage': 0.95}
@@ -34,13 +34,18 @@ def calibrate_without_labels(
     simultaneous hypothesis testing: the choice of a null hypothesis", 2004): the first results
     that do not match are distributed as Gumbel's distribution says.
 
+    A share of queries is that of the next one like those that were calibrated on, on average over
+    these; of one calibration on n of them it is off by ``sqrt(target * (1 - target) / n)``.
+    Without strangers that of ``'no_match'`` is an estimate.
+
     Args:
         embeddings: ``(N, D)`` floats.
         criterion: ``'expected'``: a result is a match where fewer than ``target`` results that do
             not match are to be expected at its score or above (1, where its probability is
             one eighth); ``'no_match'``: at most a share ``target`` of the queries without a match
-            get a result (0.05); ``'coverage'``: a share ``target`` of altered pictures find the
-            original (0.95).
+            get a result (0.05), by that distribution or by the gallery's rows as if none of them
+            had a match, whichever is lower; ``'coverage'``: a share ``target`` of altered
+            pictures find the original (0.95), as a search counts it.
         target: in the place of these.
         strangers: ``(M, D)`` embeddings of pictures that are known to have no match in the
             gallery, such as what may be asked. With them ``'no_match'`` is split conformal: its
@@ -60,7 +65,8 @@ def calibrate_without_labels(
         A calibration with ``method='tail'``.
 
     Raises:
-        ValueError: there is no such criterion, or too few rows, strangers or altered pictures.
+        ValueError: there is no such criterion, too few rows, strangers or altered pictures, or
+            fewer of these find their originals at any threshold.
 
     Example:
         >>> rows = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
@@ -97,15 +103,23 @@ def calibrate_without_labels(
     measured: dict[str, Any] = dict(criterion=criterion, target=target, queries=len(first),
                                     strangers=strangers is not None)
     threshold = -math.log(target if criterion == 'expected' else -math.log1p(-target))
-    if strangers is not None and criterion == 'no_match':
+    if criterion == 'no_match' and (strangers is not None or target * (len(first) + 1) >= 1):
         bound = _conformal(tail.evidence(nearest), 1 - target, 'pictures without a match')
-        threshold = float(np.nextafter(bound, np.inf))
+        bound = float(np.nextafter(bound, np.inf))
+        # matches only raise the gallery's own first results: what few of these reach is enough
+        threshold = bound if strangers is not None else min(threshold, bound)
     if altered is not None:
         vectors, originals = as_vectors(altered[0], 'altered'), torch.as_tensor(altered[1])
         own = resolved.function(vectors, gallery[originals]).diagonal()
-        found = tail.evidence(searched(vectors, originals), own.double().cpu().numpy())
+        ranked = searched(vectors)
+        found, best = tail.evidence(ranked, own.double().cpu().numpy()), tail.evidence(ranked)
+        found[(best > 0) & (found < OF_BEST * best)] = -math.inf  # at any threshold
         if criterion == 'coverage':
             threshold = -_conformal(-found, target, 'altered pictures')
+            if math.isinf(threshold):
+                raise ValueError(f'No threshold lets a share of {target:g} of the altered pictures '
+                                 f'find their originals: for {np.isinf(found).mean():.1%} another '
+                                 'picture is by far nearer. Ask for less.')
         measured.update(altered=len(found), coverage=float((found >= threshold).mean()))
     return MatchCalibration(threshold, method='tail', similarity=resolved.name, measured=measured,
                             ranks=ranks, slope=slope, offset=offset)

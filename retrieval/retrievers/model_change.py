@@ -1,12 +1,11 @@
 """One ranking of old and new rows, while a gallery is being encoded anew by another model."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from ..ranking import topk
 from ..similarity import normalize
 from .image_to_image import ImageToImageRetriever
 
-_RIDGES = (0.01, 0.1, 1.0)  # shares of the mean variance of a dimension
+_RIDGES = (0.01, 0.1)  # shares of the mean variance of a dimension
 _PAIRED = 4000  # rows of both models from which the map is learned
 _FEWEST = 10
 
@@ -28,29 +27,46 @@ class EmbeddingMap:
     Args:
         matrix: ``(D, E)`` float32.
         offset: ``(E,)`` float32.
-        kind: ``'ridge 0.1'`` or the like, or ``'orthogonal'``.
+        unseen_matrix: ``(D, D)`` float32, see :meth:`unseen`.
+        unseen_offset: ``(D,)`` float32.
+        kind: ``'ridge 0.1'`` or the like.
         agreement: on rows that it has not seen, the share of the first ten results of the other
             model's embedding that the mapped one finds.
+        cosine: on them, the mean cosine of the other model's embedding and the mapped one.
     """
 
     matrix: Tensor
     offset: Tensor
+    unseen_matrix: Tensor
+    unseen_offset: Tensor
     kind: str
     agreement: float
+    cosine: float
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """``(N, D)`` to ``(N, E)`` float32, at length 1."""
-        return normalize(normalize(embeddings.float()) @ self.matrix + self.offset)
+        rows = normalize(embeddings.float())
+        return normalize(rows @ self.matrix.to(rows.device) + self.offset.to(rows.device))
+
+    def unseen(self, embeddings: Tensor) -> Tensor:
+        """The part that the rows it is learned from say little of, ``(N, D)`` float32.
+
+        The inner product of two of them stands for what the other model sees beside what is mapped:
+        where the map knows nothing, pictures are as alike as the first model says.
+        """
+        rows = normalize(embeddings.float())
+        return rows @ self.unseen_matrix.to(rows.device) + self.unseen_offset.to(rows.device)
 
 
 def learn_map(source: Any, target: Any, seed: int = 0) -> EmbeddingMap:
     """The map from one model's embeddings to another's, of the same pictures.
 
-    A ridge regression or an orthogonal map (Schönemann, "A generalized solution of the orthogonal
-    Procrustes problem", Psychometrika 1966), whichever agrees best on a fifth of the rows, which
-    it is not learned from; then of all of them. That a linear map suffices between models of
-    related pictures is what Hu et al. ("Learning backward compatible embeddings", KDD 2022) build
-    on.
+    A ridge regression, by the ridge that agrees best on a fifth of the rows, which it is not
+    learned from; then of all of them. That a linear map suffices between models of related
+    pictures is what Hu et al. ("Learning backward compatible embeddings", KDD 2022) build on. What
+    is not seen is the same regression's posterior covariance (Rasmussen & Williams, "Gaussian
+    processes for machine learning", 2006, section 2.1), of the size that the fifth shows: one less
+    the cosine, in the mean.
 
     Args:
         source, target: ``(N, D)`` and ``(N, E)`` floats, row by row of the same pictures.
@@ -73,42 +89,48 @@ def learn_map(source: Any, target: Any, seed: int = 0) -> EmbeddingMap:
     held, seen = order[:len(order) // 5], order[len(order) // 5:]
     k = min(10, len(target) - 1)
     wanted = topk(target[held], target, k, exclude=held).indices
-
-    def agreement(kind: str) -> float:
-        mapped = EmbeddingMap(*_solved(source[seen], target[seen], kind), kind, 0.)(source[held])
+    learned = []
+    for one in _ridges(source[seen], target[seen], _RIDGES):
+        mapped = one(source[held])
         found = topk(mapped, target, k, exclude=held).indices
-        return float((found[:, :, None] == wanted[:, None]).any(2).float().mean())
-    kinds = [*(f'ridge {ridge:g}' for ridge in _RIDGES), 'orthogonal']
-    shares = [agreement(kind) for kind in kinds]
-    best = int(np.argmax(shares))
-    return EmbeddingMap(*_solved(source[order], target[order], kinds[best]), kinds[best],
-                        shares[best])
+        agreement = float((found[:, :, None] == wanted[:, None]).any(2).float().mean())
+        cosine = float((mapped * target[held]).sum(1).mean())
+        unseen = float(one.unseen(source[held]).square().sum(1).mean())
+        learned.append((agreement, cosine, ((1 - cosine) / max(unseen, 1e-9)) ** 0.5))
+    best = max(range(len(learned)), key=lambda number: learned[number][0])
+    agreement, cosine, size = learned[best]
+    chosen, = _ridges(source[order], target[order], _RIDGES[best:best + 1])
+    return replace(chosen, agreement=agreement, cosine=max(cosine, 0.),
+                   unseen_matrix=size * chosen.unseen_matrix,
+                   unseen_offset=size * chosen.unseen_offset)
 
 
-def _solved(source: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Matrix ``(D, E)`` and offset ``(E,)``, float32."""
+def _ridges(source: Tensor, target: Tensor, ridges: Sequence[float]) -> Iterator[EmbeddingMap]:
+    """Regressions from rows ``(N, D)`` to ``(N, E)``, at length 1, one for each ridge."""
     source, target = source.double(), target.double()
-    if kind == 'orthogonal':
-        left, _, right = torch.linalg.svd(source.T @ target, full_matrices=False)
-        return (left @ right).float(), torch.zeros(target.shape[1])
     means = source.mean(0), target.mean(0)
     x, y = source - means[0], target - means[1]
-    ridge = float(kind.split()[1]) * float(x.square().sum()) / min(x.shape)
-    if len(x) < x.shape[1]:
-        matrix = x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(len(x)).double(), y)
-    else:
-        matrix = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1]).double(), x.T @ y)
-    return matrix.float(), (means[1] - means[0] @ matrix).float()
+    square, product, one = x.T @ x, x.T @ y, torch.eye(x.shape[1]).double()
+    for share in ridges:
+        ridge = max(share * float(square.trace()) / min(x.shape), 1e-9)
+        factor = torch.linalg.cholesky(square + ridge * one)
+        matrix = torch.cholesky_solve(product, factor)
+        # its covariance, ridge * inverse(square + ridge), is that of the rows times this
+        unseen = ridge ** 0.5 * torch.linalg.solve_triangular(factor, one, upper=False).T
+        yield EmbeddingMap(matrix.float(), (means[1] - means[0] @ matrix).float(), unseen.float(),
+                           (-means[0] @ unseen).float(), f'ridge {share:g}', 0., 0.)
 
 
 class ModelChange:
     """A gallery of which a part is encoded by a new model already.
 
     A row holds the old model's embedding beside the new one's, and where that is not there yet,
-    what the map makes of the old one (:func:`learn_map`, from the rows that are there). So all
-    rows are scored alike: the cosine is the mean of both models', by a weight. The rows that are
-    encoded by both teach the map what the new model tells apart, so that even a row that is not
-    encoded anew is found better than before.
+    what the map makes of the old one (:func:`learn_map`, from the rows that are there), as short as
+    it is poor, and beside it what the map knows too little of (:meth:`EmbeddingMap.unseen`; zeros,
+    where the new one is there). So all rows are scored alike: by the mean of both models' cosines,
+    by a weight, of which the new one is estimated where it is not known. The rows that are encoded
+    by both teach the map what the new model tells apart, so that even a row that is not encoded
+    anew is found better than before; where they teach little, the old model decides.
 
     Args:
         old: the whole gallery, by the old model.
@@ -124,7 +146,7 @@ class ModelChange:
         >>> ids = list(map(str, range(100)))
         >>> change = ModelChange(Gallery(rows, ids), Gallery(rows[:50, :4], ids[:50]))
         >>> change.share, tuple(change.gallery.embeddings.shape)
-        (0.5, (100, 12))
+        (0.5, (100, 20))
     """
 
     def __init__(self, old: Gallery, new: Gallery, weight: float = 0.5,
@@ -155,24 +177,50 @@ class ModelChange:
 
     @cached_property
     def gallery(self) -> Gallery:
-        """The rows ``(N, D + E)`` that :meth:`join` makes queries for; ``(N, E)`` with weight 1."""
+        """The rows ``(N, D + E + D)`` at length 1 that :meth:`join` makes queries for; ``(N, E)``
+        with weight 1.
+        """
         new = self.map(self._old)
+        if self.weight < 1:
+            new *= self.map.cosine ** 0.5
         new[self.encoded] = self._new
-        return Gallery(self.join(new, self._old), self.old.ids, self.old.labels,
+        if self.weight < 1:
+            unseen = self.map.unseen(self._old)
+            unseen[self.encoded] = 0
+            new = self._joined(new, self._old, unseen)
+        return Gallery(new, self.old.ids, self.old.labels,
                        self.old.label_names, self.old.metadata, skipped=self.old.skipped,
                        similarity='cosine_similarity')
 
     def join(self, new: Tensor, old: Tensor | None) -> Tensor:
-        """Embeddings of the same pictures by both models as one, ``(Q, D + E)`` at length 1.
+        """Embeddings of the same pictures by both models as one, ``(Q, D + E + D)`` at length 1.
 
         Args:
             new: ``(Q, E)``, of the new model.
             old: ``(Q, D)``, of the old one; with weight 1 it is not read.
         """
-        new = self.weight ** 0.5 * normalize(new.float())
+        new = normalize(new.float())
         if old is None or self.weight == 1:
-            return normalize(new)
-        return torch.cat([(1 - self.weight) ** 0.5 * normalize(old.float()), new], 1)
+            return new
+        return self._joined(new, normalize(old.float()), self.map.unseen(old))
+
+    def queries(self, rows: Sequence[int]) -> Tensor:
+        """Rows of the gallery as queries, ``(Q, D + E + D)`` at length 1.
+
+        A row that is encoded is what :meth:`join` makes of its picture. One that is not is compared
+        without what the map does not know, which the rows that are encoded do not have.
+        """
+        found = self.gallery.embeddings[list(rows)]
+        if self.weight == 1:
+            return found
+        width = self._old.shape[1]
+        found = self.join(found[:, width:-width], self._old[list(rows)])
+        found[~self.encoded[list(rows)], -width:] = 0
+        return normalize(found)
+
+    def _joined(self, new: Tensor, old: Tensor, unseen: Tensor) -> Tensor:
+        return normalize(torch.cat([(1 - self.weight) ** 0.5 * old, self.weight ** 0.5 * new,
+                                    self.weight ** 0.5 * unseen], 1))
 
 
 class ChangingEncoder(nn.Module):
@@ -194,13 +242,13 @@ class ChangingEncoder(nn.Module):
         return all(getattr(one, 'has_words', False) for one in (self.new, self.old or self.new))
 
     def embed_words(self, texts: Sequence[str]) -> Tensor:
-        """Texts to ``(B, D + E)``."""
+        """Texts to ``(B, D + E + D)``, or ``(B, E)`` without the old one."""
         one: Any = self.old
         return self.change.join(cast(Any, self.new).embed_words(texts),
                                 None if one is None else one.embed_words(texts))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to ``(B, D + E)``."""
+        """Images ``(B, C, H, W)`` to ``(B, D + E + D)``, or ``(B, E)`` without the old one."""
         old = None if self.old is None else _last(self.old(images))
         return self.change.join(_last(self.new(images)), old)
 

@@ -39,7 +39,8 @@ def carried(config: Any) -> str | None:
     """The part of a config by which its gallery is searched, as JSON.
 
     It is the model without what only training needs and without where weights come from (they
-    stand in the checkpoint), the pipeline of the queries, and the dataset of the pictures.
+    stand in the checkpoint), the pipeline of the queries, and the dataset of the pictures. An
+    index in a database is left out: to search the gallery changes no database.
 
     Returns:
         The text, or None for a config with values that JSON does not have.
@@ -65,7 +66,8 @@ def carried(config: Any) -> str | None:
 
 def _with_normalisation(whole: dict[str, Any]) -> dict[str, Any]:
     """The model with the normalisation of its pretrained weights, which are not named any more."""
-    model = {key: value for key, value in whole['model'].items() if key != 'prototype'}
+    model = {key: value for key, value in whole['model'].items()
+             if key != 'prototype' and not (key == 'index' and _is_in_database(value))}
     given = model.get('data_preprocessor', whole.get('data_preprocessor')) or {}
     if isinstance(given, Mapping):
         plain = dict(given)
@@ -74,6 +76,13 @@ def _with_normalisation(whole: dict[str, Any]) -> dict[str, Any]:
         if filled is not plain:
             model['data_preprocessor'] = filled
     return model
+
+
+def _is_in_database(index: Any) -> bool:
+    kind = index.get('type') if isinstance(index, Mapping) else None
+    kind = INDEXES.module_dict.get(kind.rpartition('.')[2]) if isinstance(kind, str) else kind
+    capabilities = getattr(kind, 'capabilities', None)
+    return capabilities is not None and bool(capabilities.persistent)
 
 
 def _with_architecture(model: dict[str, Any]) -> dict[str, Any]:

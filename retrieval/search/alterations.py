@@ -19,7 +19,7 @@ ALTERATIONS: list[dict[str, Any]] = [
     dict(type='torchvision/ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05)]
 
 
-def encode_altered(model: Any, dataset: Any, count: int = 300, seed: int = 0,
+def encode_altered(model: Any, dataset: Any, count: int = 1000, seed: int = 0,
                    progress: str | None = None) -> Gallery:
     """Some pictures of a dataset, altered (:data:`ALTERATIONS`) and encoded.
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from ..image_io import as_image_array, read_image
 from ..picture_facts import read_facts
 from ..registration import (
     SMALL,
+    Box,
     LocalFeatures,
     Registration,
     alike,
@@ -43,6 +44,7 @@ _SEEN = 0.01       # of a picture must show something to compare
 _STILL = 0.025     # shares by which a corner may be off where nothing was moved
 _UNCHANGED = 9.0   # levels of brightness and colour that coding and resizing change on average
 _UNTOUCHED = 20.0  # levels that the mean of a small window is changed by these at the most
+_KEPT = 10.0       # and in a part that is there, under what was laid over the rest
 _BURST = 10.0      # seconds between the first and the next picture
 _NEAR = 0.9        # similarity of two pictures of a burst that cannot be registered
 
@@ -56,7 +58,8 @@ class Proof:
             at the same size and ``resized``, with nothing but coding in between; ``cropped``: one
             is the whole of a part of the other; ``edited``: all of one is in the other, mirrored,
             turned, in other colours, or with something on it; ``part``: both hold a part of each
-            other and more beside it; ``burst``: two shots, seconds apart; ``similar``: none of all.
+            other and more beside it, or something else lies over the rest; ``burst``: two shots,
+            seconds apart; ``similar``: none of all.
         alike: the share of the overlap, as far as it shows something, that looks alike.
         difference: how many levels of 255 the overlap differs on average.
         inliers: matches of local features that agree; 0 where none were needed.
@@ -189,21 +192,24 @@ def _registered(one: Evidence,
     """
     whole = (0.0, 0.0, 1.0, 1.0)
     shapes = one.size[0] * other.size[1] / (one.size[1] * other.size[0])
-    best: tuple[Registration, tuple[float, ...]] | None = None
+    tried: list[tuple[Registration, tuple[float, ...]]] = []
     if abs(shapes - 1) < 0.03:  # laid over each other as they are, also where nothing stands out
         for mirrored in (False, True):
             laid = Registration(np.eye(3), 0, 0, whole, whole, mirrored)
-            share = _share(one, other, laid)
-            if share[0] > max(_SHARE, 0.0 if best is None else best[1][0]):
-                best = laid, share
-    if best is not None:
-        return best
+            tried.append((laid, _share(one, other, laid)))
+        best = max(tried, key=lambda pair: pair[1][0])
+        if best[1][0] >= _SHARE:
+            return best
     for features, mirrored in ((one.features, False), (one.mirrored, True)):
         found = register(features, other.features, mirrored)
         if found is not None:
-            share = _share(one, other, found)
-            if share[0] >= _SHARE:
-                return found, share
+            tried.append((found, _share(one, other, found)))
+            if tried[-1][1][0] >= _SHARE:
+                return tried[-1]
+    for found, shares in tried:
+        boxes = _kept_part(one, other, found)
+        if boxes is not None:
+            return replace(found, box=boxes[0], own_box=boxes[1]), shares
     return None
 
 
@@ -229,11 +235,7 @@ def _difference(one: Evidence, other: Evidence, found: Registration) -> tuple[fl
     """
     import cv2
 
-    moved, inside = laid_over(one.small, other.small, found.transform, found.mirrored)
-    second = coarsened(other.small.astype(np.float32), 1 / enlarged(
-        one.small, other.small, found.transform))
-    finest = min(max(one.size), max(other.size)) / SMALL  # a tiny picture has no finer detail
-    apart = coarsened(moved, finest) - coarsened(second, finest)
+    apart, inside = _apart(one, other, found)
     inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1) > 0
     if not inside.any():
         return 255.0, 255.0
@@ -241,9 +243,50 @@ def _difference(one: Evidence, other: Evidence, found: Registration) -> tuple[fl
     return float(np.abs(apart)[inside].mean()), float(np.percentile(local, 99.8))
 
 
+def _apart(one: Evidence, other: Evidence, found: Registration) -> tuple[np.ndarray, np.ndarray]:
+    """By how many levels two registered pictures differ, ``(h, w, 3)`` float32, and where they
+    overlap, ``(h, w)`` bool.
+    """
+    moved, inside = laid_over(one.small, other.small, found.transform, found.mirrored)
+    second = coarsened(other.small.astype(np.float32), 1 / enlarged(
+        one.small, other.small, found.transform))
+    finest = min(max(one.size), max(other.size)) / SMALL  # a tiny picture has no finer detail
+    return coarsened(moved, finest) - coarsened(second, finest), inside
+
+
+def _kept_part(one: Evidence, other: Evidence, found: Registration) -> tuple[Box, Box] | None:
+    """The boxes, in the other and in the one, of what only coding changed where something else lies
+    over the rest: the largest piece whose detail is a part of both pictures, or None. That which is
+    plain holds a piece together and does not count.
+    """
+    import cv2
+
+    correlation, seen = alike(grey(one.small, SMALL), grey(other.small, SMALL), found.transform,
+                              found.mirrored)
+    detail = seen & (correlation > 0.5)
+    scale = enlarged(one.small, other.small, found.transform)
+    least = _PART * max(detail.size, scale ** 2 * one.small[..., 0].size)
+    if detail.sum() < least:
+        return None
+    apart, inside = _apart(one, other, found)
+    kept = inside & (detail | ~seen) & (np.abs(cv2.boxFilter(apart, -1, (5, 5))).max(2) <= _KEPT)
+    pieces = cv2.connectedComponents(cv2.morphologyEx(
+        kept.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)), connectivity=4)[1]
+    sizes = np.bincount(pieces[detail & (pieces > 0)], minlength=1)
+    if sizes.max() < least:
+        return None
+    left, top, width, height = cv2.boundingRect((pieces == sizes.argmax()).astype(np.uint8))
+    edges = np.array([left, top, width, height]) / (detail.shape[::-1] * 2)
+    box = np.array([[edges[2], 0, edges[0]], [0, edges[3], edges[1]], [0, 0, 1]])
+    own = footprint(np.linalg.inv(found.transform) @ box)
+    return footprint(box), (1 - own[0] - own[2], *own[1:]) if found.mirrored else own
+
+
 def _kind(one: Evidence, other: Evidence, found: Registration, shares: tuple[float, ...],
           difference: tuple[float, float]) -> str:
     """The kind of a pair that is registered."""
+    if shares[0] < _SHARE:
+        return 'part'  # see _kept_part
     boxes = found.box, found.own_box
     if shares[1] >= _COVERED:
         boxes = footprint(found.transform), footprint(np.linalg.inv(found.transform))

@@ -191,6 +191,7 @@ class _Search:
         self.grouped: set[int] = set()
         self.known: dict[tuple[int, bool], ProvedGroup] = {}  # of another set, bursts by themselves
         self.proofs: dict[tuple[int, int], Proof] = {}
+        self.parts: set[tuple[int, int]] = set()  # each pair is listed once
 
     def proof(self, row: int, keep: int, score: float) -> Proof:
         """What a row is of another; a pair is compared once."""
@@ -231,17 +232,21 @@ class _Search:
             for through in (version, *(member.row for member in self.same.get(version, ()))):
                 for near, score in self.near[through].items():
                     row = self.copy_of.get(near, near)
-                    if row in seen or row in self.grouped or row not in self.place:
+                    if row in seen or row not in self.place:
                         continue
                     seen.add(row)
                     proof = self.proof(row, keep, score)
-                    if proof.kind in COPIES:
+                    if proof.kind == 'part':  # of a picture that is a copy of another, too
+                        if (keep, row) not in self.parts:
+                            self.parts.add((row, keep))
+                            self.found.parts.append((row, keep, proof))
+                    elif row in self.grouped:
+                        continue
+                    elif proof.kind in COPIES:
                         members += [Member(row, keep, proof), *self.same.get(row, ())]
                         waiting.append(row)
                     elif proof.kind == 'burst':
                         shots += [Member(row, keep, proof), *self.same.get(row, ())]
-                    elif proof.kind == 'part':
-                        self.found.parts.append((row, keep, proof))
         for group, groups in ((members, self.found.groups), (shots, self.found.bursts)):
             if group:
                 groups.append(ProvedGroup(keep, group))

@@ -465,7 +465,7 @@ def _add_models(app: FastAPI, service: Service, reload: Reload) -> None:
 
     @app.post('/v1/model')
     def use(given: Use) -> dict[str, Any]:
-        """Search through the trained projection or as before; by the new model, the old or both."""
+        """Search by the trained projection or as before; by the new model, the old, or both."""
         changes.check_writable()
         return feedback.use(given.use) if given.use in ('trained', 'original') else \
             reload.use(given.use)

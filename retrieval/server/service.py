@@ -26,6 +26,7 @@ from ..files import write_json
 from ..gallery import Fingerprint, FingerprintError, Gallery
 from ..index import Index, MilvusIndex
 from ..registration import EDGE
+from ..retrievers.model_change import ModelChange
 from ..retrievers.prototype import difference_message
 from ..structures import RetrievalDataSample
 from .batching import Batcher, BusyError, Encoder
@@ -437,6 +438,9 @@ class Service:
             return found if snapshot.projection is None else found @ snapshot.projection
         row = self.row_of(snapshot, query)
         if row is not None and query.box is None:
+            if snapshot.served.mixture is not None:
+                change: ModelChange = snapshot.served.model.image_encoder.change
+                return change.queries(change.gallery.find([snapshot.ids[row]]).tolist())[0]
             return snapshot.vectors([row])[0]
         if query.box is None:
             assert query.upload is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrieval.evaluation import MatchCalibration, calibrate_without_labels
-from retrieval.evaluation.without_labels import _exponential
+from retrieval.evaluation.without_labels import _conformal, _exponential
 
 TAIL = dict(method='tail', slope=20., offset=-8.)
 
@@ -130,13 +130,83 @@ def test_the_rate_of_queries_without_a_match(planted, target):
 def test_the_coverage_of_altered_pictures(planted):
     gallery, _, copies, _ = planted
     made = calibrate_without_labels(gallery, 'coverage', 0.8, altered=(copies[:150], range(150)))
-    own = torch.nn.functional.cosine_similarity(copies[150:], gallery[150:300]).numpy()
     scores = torch.nn.functional.cosine_similarity(copies[150:, None], gallery[None], dim=2)
-    top = scores.sort(1, descending=True).values[:, :60].numpy()
-    covered = [made.of_query(np.sort(one[one < value])[::-1]).is_match(float(value))
-               for one, value in zip(top, own, strict=True)]
-    assert np.mean(covered) == pytest.approx(0.8, abs=0.08)
+    covered = covers(made, scores.numpy(), np.arange(150, 300))
+    assert covered.mean() == pytest.approx(0.8, abs=0.08)
     assert made.measured['coverage'] == pytest.approx(0.8, abs=0.01)
+
+
+def covers(calibration, scores, originals):
+    """Whether each query finds its original in its whole ranking ``(Q, N)``."""
+    return np.array([calibration.of_query(np.sort(one)[::-1]).is_match(float(one[original]))
+                     for one, original in zip(scores, originals, strict=True)])
+
+
+def test_a_far_nearer_picture_hides_an_original():
+    """Of 100 altered pictures 10 lie by another row: their originals are no match beside it."""
+    generator = torch.Generator().manual_seed(4)
+    gallery = torch.randn(400, 64, generator=generator)
+    altered = gallery[:100] + 0.5 * torch.randn(100, 64, generator=generator)
+    altered[:10] = gallery[200:210] + 0.2 * gallery[:10]
+    made = calibrate_without_labels(gallery, 'coverage', 0.85, altered=(altered, range(100)))
+    scores = torch.nn.functional.cosine_similarity(altered[:, None], gallery[None], dim=2)
+    found = covers(made, scores.numpy() + 1e-6 * np.eye(100, 400), np.arange(100))
+    assert not found[:10].any(), 'at no threshold'
+    assert found.sum() == 86, 'ceil(101 * 0.85), of those that calibrate'
+    assert made.measured['coverage'] == 0.86
+    with pytest.raises(ValueError, match=r'for 10\.0% another picture'):
+        calibrate_without_labels(gallery, 'coverage', 0.95, altered=(altered, range(100)))
+
+
+@pytest.mark.parametrize(('count', 'share', 'place'),
+                         [(19, 0.8, 16), (34, 0.9, 32), (67, 0.95, 65)])
+def test_a_bound_is_kept_as_often_as_it_says(count, share, place):
+    """2,000 draws: of ``count + 1`` exchangeable values the next is below the one at ``place``
+    with a probability of ``place / (count + 1)``, exactly: the first at or above ``share``.
+    """
+    assert (place - 1) / (count + 1) < share <= place / (count + 1)
+    draws = np.random.default_rng(6).exponential(size=(2000, count + 1))
+    kept = np.mean([one[-1] <= _conformal(one[:-1], share, 'values') for one in draws])
+    exact = place / (count + 1)
+    assert kept == pytest.approx(exact, abs=3 * math.sqrt(exact * (1 - exact) / 2000))
+
+
+def test_where_nothing_matches_the_gallery_itself_says_how_near_strangers_are():
+    """Rows that keep their distance have a bounded tail, which Gumbel's distribution has not."""
+    generator, rows = torch.Generator().manual_seed(5), torch.empty(0, 6)
+    for row in torch.nn.functional.normalize(torch.randn(4000, 6, generator=generator)):
+        if (rows @ row < 0.9).all():
+            rows = torch.cat([rows, row[None]])
+    rates, bars = [], []
+    for _ in range(6):
+        drawn = rows[torch.randperm(len(rows), generator=generator)]
+        gallery, fresh = drawn[:400], drawn[400:]
+        made = calibrate_without_labels(gallery, 'no_match', 0.2)
+        rates.append(found(made, fresh, gallery))
+        alone = gallery @ gallery.T
+        alone.fill_diagonal_(-2)
+        nearest = alone.sort(1, descending=True).values[:, :40].double().numpy()
+        assert made.measured['queries'] == 400
+        bars.append(np.mean([made.of_query(one).is_match(one[0]) for one in nearest]))
+    assert np.mean(rates) == pytest.approx(0.2, abs=0.05)
+    # above the 321st of 400, ceil(401 * 0.8); which is itself one where it is rounded
+    assert bars == pytest.approx([79 / 400] * 6, abs=1.01 / 400)
+
+
+def test_of_few_rows_the_fit_alone_says_it():
+    made = calibrate_without_labels(torch.randn(30, 16, generator=torch.Generator().manual_seed(7)),
+                                    'no_match', 0.01)
+    assert made.threshold == pytest.approx(-math.log(-math.log1p(-0.01)))
+
+
+def test_a_calibration_of_an_earlier_release_is_read(tmp_path):
+    (tmp_path / 'kept.json').write_text(
+        '{"format": "retrieval.MatchCalibration", "version": 3, "threshold": 2.97, '
+        '"class_thresholds": {}, "method": "tail", "slope": 20.0, "offset": -8.0, "knots": [], '
+        '"similarity": "cosine_similarity", "measured": {"criterion": "no_match", "target": 0.05, '
+        '"queries": 400, "strangers": false}, "ranks": [5, 30]}')
+    own = MatchCalibration.load(tmp_path / 'kept.json').of_query([.9, *[.5] * 39])
+    assert own.threshold == pytest.approx((2.97 + 8) / 20 + .25)
 
 
 @pytest.mark.parametrize(('options', 'message'), [

@@ -164,3 +164,13 @@ def test_trust_imports_what_the_config_wants(tmp_path, monkeypatch):
 def test_other_text_is_refused(text):
     with pytest.raises(ValueError, match='cannot be read.*--config'):
         carried_config(text)
+
+
+def test_an_index_in_a_database_is_not_carried():
+    """Whoever searched the gallery would replace what the database holds."""
+    from retrieval.index import MilvusIndex
+    for kind, stays in (('MilvusIndex', False), ('retrieval.MilvusIndex', False),
+                        (MilvusIndex, False), ('FaissIndex', True), ('NoSuchIndex', True)):
+        model = dict(type='ImageToImageRetriever', index=dict(type=kind))
+        text = carried(Config(dict(model=model)))
+        assert ('index' in json.loads(text)['model']) == stays

@@ -6,7 +6,7 @@ from retrieval.gallery import Fingerprint, Gallery
 from retrieval.search.proof import SURE
 from retrieval.search.proved_duplicates import prove_duplicates
 
-from ..scenes import scene
+from ..scenes import resized, scene
 from .pictures import save
 
 
@@ -69,6 +69,16 @@ def test_of_equal_proofs_the_nearer_one_counts_and_bursts_stand_by_themselves(tm
                              other=Gallery(torch.ones(1, 2), names[:1]))
     (copies,), (shots,) = found.groups, found.bursts
     assert [copies.keep, copies.members[0].row, shots.keep, shots.members[0].row] == [2, 0, 2, 1]
+
+
+def test_a_part_in_another_picture_is_listed_after_it_was_grouped_with_that(versions, tmp_path):
+    background = save(tmp_path / 'larger.png', resized(scene(1), 480, 360))
+    names = [background, *(str(versions / name) for name in ('original.png', 'part.png'))]
+    found = prove_duplicates(Gallery(torch.ones(3, 2), names))
+    assert [group.rows for group in found.groups] == [[0, 2]]
+    assert [(row, of, proof.kind) for row, of, proof in found.parts] == [(2, 1, 'part')]
+    found = prove_duplicates(Gallery(torch.ones(2, 2), names[1:]))  # neither is in a group
+    assert not found.groups and len(found.parts) == 1
 
 
 def test_a_link_is_no_copy_of_its_file(versions, tmp_path):

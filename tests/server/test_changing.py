@@ -98,8 +98,8 @@ def ranking(client, k=100, **query):
 
 def by_hand(change, ids, asked):
     """The scores of a row's picture against the others, by the change of models."""
-    row = change.gallery.ids.find([asked])[0]
-    scores = change.gallery.embeddings @ change.gallery.embeddings[row]
+    row = int(change.gallery.ids.find([asked])[0])
+    scores = change.gallery.embeddings @ change.queries([row])[0]
     return {name.rpartition('pictures/')[2]: float(score) for name, score in
             zip(ids, scores, strict=True) if name != asked}
 
@@ -135,16 +135,17 @@ def test_both_models_are_searched_while_the_new_one_encodes(large, gated, tmp_pa
         expected = by_hand(change, ids, asked)
         assert ranking(client, id=asked.rpartition('pictures/')[2]) == pytest.approx(
             expected, abs=1e-5)
-    # rows that both have: the mean of the cosines of both models
+    # rows that both have: the mean of the cosines of both models, times the same for all
+    length = (1 + float(change.map.unseen(old.gallery.embeddings[2:3]).square().sum()) / 2) ** 0.5
     cosine = [nn.functional.normalize(one) for one in (old.gallery.embeddings, new.embeddings)]
     found = ranking(client, id='blue/2.png')
     assert found['blue/0.png'] == pytest.approx(sum(
-        float(one[2] @ one[0]) for one in cosine) / 2, abs=1e-5)
-    # a picture is encoded by both, as its row is
+        float(one[2] @ one[0]) for one in cosine) / 2 / length, abs=1e-5)
+    # a picture is encoded by both, as its row is, with what the map does not know beside it
     sent = client.post('/v1/uploads', content=Path(ids[2]).read_bytes()).json()['upload']
     vector = client.post('/v1/embed', json=dict(upload=sent)).json()
-    assert torch.tensor(vector['embedding']).numpy() == pytest.approx(
-        change.gallery.embeddings[2].numpy(), abs=1e-5)
+    assert torch.tensor(vector['embedding']).numpy() == pytest.approx(change.join(
+        new.embeddings[2:3], old.gallery.embeddings[2:3])[0].numpy(), abs=1e-5)
     info = client.get('/v1/info').json()
     assert info['fingerprint'] == vector['fingerprint'] != old.fingerprint
     assert (info['images'], info['model']) == (24, 'Sequential and Gated')
@@ -152,7 +153,7 @@ def test_both_models_are_searched_while_the_new_one_encodes(large, gated, tmp_pa
 
     # what else is asked meanwhile
     assert client.post('/v1/search', json=dict(queries=[dict(vector=[1.] * 12)])).json()[
-        'detail'] == 'A vector has 14 finite numbers here, got 12.'
+        'detail'] == 'A vector has 26 finite numbers here, got 12.'
     assert client.post('/v1/search', json=dict(queries=[dict(text='red')])).status_code == 422
     assert client.post('/v1/model/reload').json()['state'] == 'running'
     assert client.post('/v1/duplicates', json={}).status_code == 200
@@ -253,7 +254,7 @@ def test_the_line_without_labels_is_that_of_the_rows_of_both(large, tmp_path, mo
         tuple(rows.shape)))
     with begun(large, Gated(), tmp_path / 'new.safetensors', cut=('expected', None)) as reload:
         use(ask(large, reload=reload), 'both')
-    assert lines[0] == (24, 14)
+    assert lines[0] == (24, 26)
 
 
 def test_a_failure_while_both_are_searched_leaves_the_old_model(large, tmp_path):

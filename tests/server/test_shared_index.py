@@ -130,6 +130,8 @@ def test_two_models_on_one_name(milvus, tmp_path):
         for number, model in enumerate(models):  # the second one waits for its rows
             services.append(Service(Served(model, []), Source('x', tmp_path / str(number))))
         assert "the encoder's weights differ" in services[1].trouble
+        assert ask(services[1]).get('/healthz').status_code == 200
+        assert ask(services[1]).get('/v1/info').status_code == 503
         assert answers() == [['c', 'a', 'b'], None] and services[0].trouble is None
         reads = []
         services[1].model.prototype._store.rows = lambda: reads.append(1)

@@ -144,7 +144,7 @@ class Connection:
             began, limit = time.monotonic(), max(min(self.timeout, self.patience - spent), 0.05)
             try:
                 client = self._client(limit)
-                with _quiet():
+                with _quiet(), _repeated_here(again is not None):
                     chosen = method if attempt == 1 else again or method
                     return getattr(client, chosen)(*args, timeout=limit, **kwargs)
             except Exception as error:
@@ -170,8 +170,10 @@ class Connection:
                 MilvusClient = load_pymilvus().MilvusClient
                 address = self._server.address if self._server else self._address
                 options = {**_CHANNEL, 'grpc.min_reconnect_backoff_ms': int(1000 * self.timeout)}
-                self._clients.append(MilvusClient(address, token=self.token or '', timeout=limit,
-                                                  dedicated=True, grpc_options=options))
+                client = MilvusClient(address, token=self.token or '', timeout=limit,
+                                      dedicated=True, grpc_options=options)
+                _hand_errors_on(client._handler)
+                self._clients.append(client)
             return self._clients[0]
 
     def _recover(self, error: Exception, client: Any, args: tuple[Any, ...]) -> None:
@@ -299,6 +301,35 @@ def _explained(error: Exception, method: str, uri: str) -> Exception:
     if code is None:
         return error
     return MilvusError(f'Milvus at {uri} failed at {method!r}: {_reason(error)}')
+
+
+_repeating = threading.local()  # whether this thread's call is repeated here alone
+
+
+@contextmanager
+def _repeated_here(alone: bool) -> Iterator[None]:
+    """Without the repetitions that pymilvus makes by itself inside a call, of the same method."""
+    _repeating.alone = alone
+    try:
+        yield
+    finally:
+        _repeating.alone = False
+
+
+def _hand_errors_on(handler: Any) -> None:
+    """Let the errors of calls that are repeated here alone through.
+
+    pymilvus tells its connection of an error, and then repeats the call: an insertion too, of
+    which only the answer was lost. Milvus takes its rows a second time, and a query of 2.3 finds
+    neither.
+    """
+    told = handler._on_rpc_error
+
+    def on_error(error: Exception) -> Any:
+        if getattr(_repeating, 'alone', False):
+            raise error
+        return told(error)
+    handler._on_rpc_error = on_error
 
 
 _silent = threading.local()  # how many calls this thread is in

@@ -43,6 +43,7 @@ def client(monkeypatch):
     class Client:
         def __init__(self, address, token, **options):
             shared.made, shared.address, shared.token = shared.made + 1, address, token
+            self._handler = SimpleNamespace(_on_rpc_error=lambda error: 'it connects anew')
 
         def get_server_version(self, timeout):
             return 'v2.4.0'
@@ -51,6 +52,7 @@ def client(monkeypatch):
             shared.asked.append(('query', args, options))
             answer = shared.answers.pop(0) if shared.answers else 'rows'
             if isinstance(answer, Exception):
+                shared.told = self._handler._on_rpc_error(answer)
                 raise answer
             return answer
 
@@ -113,6 +115,9 @@ def test_what_must_not_be_repeated_is_done_otherwise(connection, client):
     client.answers = [Refusal(2)]
     assert connection.call('query', 'own', again='upsert') == 'upserted'
     assert [method for method, *_ in client.asked] == ['query', 'upsert']
+    assert not hasattr(client, 'told'), 'the error came through before it could be repeated'
+    client.answers = [Refusal(2)]
+    assert connection.call('query', 'own') == 'rows' and client.told == 'it connects anew'
 
 
 def test_a_collection_that_is_not_loaded_is_loaded(connection, client):

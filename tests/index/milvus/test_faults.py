@@ -66,7 +66,11 @@ def names(count, start=0):
 
 
 def check(index, vectors, ids):
-    """The index holds these rows, each once, and finds what an exact search finds."""
+    """The index holds these rows, each once, and finds what an exact search finds; as it knows
+    them, and as it reads them anew.
+    """
+    assert list(index.ids) == ids
+    index.refresh()
     assert list(index.ids) == ids
     store = index._store
     assert store.connection.call('query', store.own, filter='', output_fields=['count(*)'],
@@ -364,3 +368,34 @@ def test_a_connection_that_another_thread_has_closed_is_made_anew(new_milvus, ho
     client = index._store.connection._clients[0]
     (client if how == 'client' else client._handler._channel).close()
     assert index.search(np.eye(3)[:1], 1).ids == [['a']]
+
+
+def test_rows_are_inserted_once_where_the_answer_is_lost(new_milvus, vectors, monkeypatch):
+    """pymilvus would insert them again by itself, and a server takes an id twice."""
+    import grpc
+    from pymilvus.grpc_gen.milvus_pb2_grpc import MilvusServiceStub
+
+    class Lost(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self):
+            return 'connection lost'
+
+    class Stub(MilvusServiceStub):
+        def __init__(self, channel):
+            super().__init__(channel)
+            self.insert, self.Insert = self.Insert, self.lost
+
+        def lost(self, request, **options):
+            done = self.insert(request, **options)
+            sent.append(request.num_rows)
+            if sent == [10, 50]:
+                raise Lost
+            return done
+    monkeypatch.setattr('pymilvus.grpc_gen.milvus_pb2_grpc.MilvusServiceStub', Stub)
+    index, sent = new_milvus(), []
+    index.add(vectors[:10], names(10))
+    index.add(vectors[10:60], names(50, 10))
+    assert sent == [10, 50]
+    check(index, vectors[:60], names(60))

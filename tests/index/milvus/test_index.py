@@ -464,5 +464,5 @@ def test_a_replacement_is_undone_while_others_search(new_milvus, vectors, index_
     assert index.kept() is None
     with pytest.raises(ValueError, match='keeps no rows from before'):
         index.undo()
-    left = index._store.connection.call('list_collections')
-    assert [one for one in left if one.startswith(f'{index._store.name}_gallery')] == [index._store.own]
+    left, own = index._store.connection.call('list_collections'), index._store.own
+    assert [one for one in left if one.startswith(f'{index._store.name}_gallery')] == [own]
