@@ -229,7 +229,7 @@ def with_both(old: Any, arguments: argparse.Namespace) -> Any:
         FileNotFoundError, ValueError: it cannot be searched, or has too few rows.
     """
     from ..gallery import Gallery
-    from ..retrievers.model_change import changing_retriever
+    from ..retrievers.changing_retriever import both_pipelines, changing_retriever
     from ..search import ImageRetrievalInferencer
 
     if not isinstance(old.model.gallery, Gallery):
@@ -238,10 +238,9 @@ def with_both(old: Any, arguments: argparse.Namespace) -> Any:
     given = {**vars(arguments), 'gallery': arguments.beside, 'calibration': None,
              'config': None, 'checkpoint': None, 'encoder': None, 'cfg_options': None}
     new, _ = open_gallery(argparse.Namespace(**given))
-    model = changing_retriever(old.model.gallery, new.model.gallery, new.model,
-                               old.model if old.pipeline == new.pipeline else None)
-    return ImageRetrievalInferencer(model, pipeline=new.pipeline, topk=arguments.topk,
-                                    calibration=arguments.calibration)
+    model = changing_retriever(old.model.gallery, new.model.gallery, new.model, old.model)
+    return ImageRetrievalInferencer(model, pipeline=both_pipelines(new.pipeline, old.pipeline),
+                                    topk=arguments.topk, calibration=arguments.calibration)
 
 
 def search_vectors(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Any], Any]:

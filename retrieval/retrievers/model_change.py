@@ -4,16 +4,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checks import real_number
 from ..gallery import Gallery
 from ..ranking import topk
 from ..similarity import normalize
-from .image_to_image import ImageToImageRetriever
 
 _RIDGES = (0.01, 0.1)  # shares of the mean variance of a dimension
 _PAIRED = 4000  # rows of both models from which the map is learned
@@ -221,74 +220,6 @@ class ModelChange:
     def _joined(self, new: Tensor, old: Tensor, unseen: Tensor) -> Tensor:
         return normalize(torch.cat([(1 - self.weight) ** 0.5 * old, self.weight ** 0.5 * new,
                                     self.weight ** 0.5 * unseen], 1))
-
-
-class ChangingEncoder(nn.Module):
-    """Images to the embeddings that :attr:`ModelChange.gallery` is searched with.
-
-    Args:
-        change: of the models.
-        new: the new model's encoder.
-        old: the old one's, which takes the same images; None with weight 1.
-    """
-
-    def __init__(self, change: ModelChange, new: nn.Module, old: nn.Module | None) -> None:
-        super().__init__()
-        self.change, self.new, self.old = change, new, old
-
-    @property
-    def has_words(self) -> bool:
-        """True where each model that encodes queries has a text tower."""
-        return all(getattr(one, 'has_words', False) for one in (self.new, self.old or self.new))
-
-    def embed_words(self, texts: Sequence[str]) -> Tensor:
-        """Texts to ``(B, D + E + D)``, or ``(B, E)`` without the old one."""
-        one: Any = self.old
-        return self.change.join(cast(Any, self.new).embed_words(texts),
-                                None if one is None else one.embed_words(texts))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to ``(B, D + E + D)``, or ``(B, E)`` without the old one."""
-        old = None if self.old is None else _last(self.old(images))
-        return self.change.join(_last(self.new(images)), old)
-
-
-def _last(features: Any) -> Tensor:
-    return features[-1] if isinstance(features, (tuple, list)) else features
-
-
-def changing_retriever(old_gallery: Gallery, new_gallery: Gallery, new: ImageToImageRetriever,
-                       old: ImageToImageRetriever | None = None,
-                       learned: EmbeddingMap | None = None) -> ImageToImageRetriever:
-    """A retriever that searches the rows of both models.
-
-    Args:
-        old_gallery, new_gallery: see :class:`ModelChange`.
-        new: the new model.
-        old: the old one, where both see the same pixels, so that every query is encoded by both;
-            where it is None, or its data preprocessor another one, by the new one alone.
-        learned: the map between them, where it is known already.
-
-    Example:
-        >>> rows = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-        >>> ids = list(map(str, range(60)))
-        >>> mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> model = changing_retriever(Gallery(rows, ids), Gallery(rows[:30], ids[:30]),
-        ...                            ImageToImageRetriever(mean, topk=1))
-        >>> model.predict(rows[40].reshape(1, 3, 1, 1))[0].pred_label
-        tensor([40])
-    """
-    if old is not None and _settings(old) != _settings(new):
-        old = None
-    change = ModelChange(old_gallery, new_gallery, 1. if old is None else 0.5, learned)
-    encoder = ChangingEncoder(change, new.image_encoder, None if old is None else old.image_encoder)
-    return ImageToImageRetriever(encoder, change.gallery, topk=new.topk, check_fingerprint=False,
-                                 data_preprocessor=new.data_preprocessor).eval()
-
-
-def _settings(model: ImageToImageRetriever) -> Any:
-    settings = getattr(model.data_preprocessor, 'settings', None)
-    return settings() if callable(settings) else None
 
 
 def in_order_of(ids: Sequence[str], counts: dict[str, int]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 from ..gallery import Gallery
 from ..index import PartsIndex
 from ..registry import INDEXES
-from ..retrievers.model_change import EmbeddingMap, ModelChange, changing_retriever
+from ..retrievers.changing_retriever import both_pipelines, changing_retriever
+from ..retrievers.model_change import EmbeddingMap, ModelChange
 from .served import Served
 from .service import Service, model_name
 
@@ -132,16 +133,12 @@ class BothModels:
                    for kind in kinds)
 
     def _publish(self, old: Gallery, encoded: Gallery) -> None:
-        """Serve the rows of both. Where the models see other pixels, queries are encoded by the
-        new one alone.
-        """
-        same = list(self.old.pipeline) == list(self.new.pipeline)
-        model: Any = changing_retriever(old, encoded, self.new.model,
-                                        self.old.model if same else None, self._learned)
+        """Serve the rows of both."""
+        model: Any = changing_retriever(old, encoded, self.new.model, self.old.model, self._learned)
+        pipeline = both_pipelines(self.new.pipeline, self.old.pipeline)
         model.image_encoder.model_name = \
             f'{model_name(self.old.model)} and {model_name(self.new.model)}'
-        before, self._served = self._served, Served(model, self.new.pipeline, cut=self.new.cut,
-                                                    mixture=self)
+        before, self._served = self._served, Served(model, pipeline, cut=self.new.cut, mixture=self)
         self.service.publish(None, self._served)
         if before is not None:
             before.close()

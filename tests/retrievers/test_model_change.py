@@ -5,10 +5,8 @@ import torch
 from torch import nn
 
 from retrieval.gallery import Gallery
-from retrieval.retrievers import ImageToImageRetriever
 from retrieval.retrievers.model_change import (
     ModelChange,
-    changing_retriever,
     in_order_of,
     learn_map,
 )
@@ -127,35 +125,6 @@ def test_never_below_the_old_model(models, weight):
         assert reached[-1] == pytest.approx(average_precision(asked_new @ new.T, same))
 
 
-class Linear(nn.Module):
-    """Mean colours times a matrix."""
-
-    def __init__(self, width):
-        super().__init__()
-        generator = torch.Generator().manual_seed(width)
-        self.matrix = nn.Parameter(torch.randn(3, width, generator=generator))
-
-    def forward(self, images):
-        return images.mean((2, 3)) @ self.matrix
-
-
-def test_a_retriever_encodes_with_both_or_maps():
-    images = torch.rand(80, 3, 1, 1, generator=torch.Generator().manual_seed(0)) - 0.5
-    old, new = (ImageToImageRetriever(Linear(width), topk=1).eval() for width in (5, 4))
-    ids = list(map(str, range(80)))
-    with torch.no_grad():
-        galleries = [Gallery(one.embed(images), ids) for one in (old, new)]
-    galleries[1] = galleries[1].subset(range(40))
-    for before in (old, None):
-        model = changing_retriever(*galleries, new, before)
-        assert (model.image_encoder.old is None) == (before is None)
-        found = [sample.pred_label.item() for sample in model.predict(images)]
-        assert sum(row == place for place, row in enumerate(found)) >= 40
-    other = ImageToImageRetriever(Linear(5), data_preprocessor=dict(
-        type='retrieval.RetrievalDataPreprocessor', mean=[1.] * 3, std=[2.] * 3))
-    assert changing_retriever(*galleries, new, other).image_encoder.old is None
-
-
 def test_rows_as_queries(models):
     (old, _), (new, _) = models['old'], models['new']
     change = ModelChange(Gallery(old, list(map(str, range(600)))),
@@ -177,35 +146,3 @@ def test_rows_as_queries(models):
 
 def test_what_is_found_most_comes_first():
     assert in_order_of(['a', 'b', 'c', 'd'], {'c': 5, 'd': 1, 'x': 9}) == ['c', 'd', 'a', 'b']
-
-
-class Words(nn.Module):
-    """Pictures as their mean colour, or the first of these; words as what they count."""
-
-    has_words = True
-
-    def __init__(self, width):
-        super().__init__()
-        self.width = width
-
-    def forward(self, images):
-        return images.mean((2, 3))[:, :self.width]
-
-    def embed_words(self, texts):
-        return torch.tensor([[float(text.count(one)) for one in 'abc'[:self.width]]
-                             for text in texts])
-
-
-def test_words_are_joined_as_pictures_are():
-    rows, ids = torch.rand(30, 3, generator=torch.Generator().manual_seed(0)), list(map(str, range(
-        30)))
-    old, new = (ImageToImageRetriever(Words(width)) for width in (3, 2))
-    model = changing_retriever(Gallery(rows, ids), Gallery(rows[:20, :2], ids[:20]), new, old)
-    found = model.embed_words(['aab'])
-    words = torch.tensor([[2., 1, 0]])
-    unseen = learn_map(rows[:20], rows[:20, :2]).unseen(words)
-    expected = torch.cat([words / 5 ** 0.5, words[:, :2] / 5 ** 0.5, unseen], 1)
-    torch.testing.assert_close(found, expected / expected.norm())
-    mute = ImageToImageRetriever(nn.Flatten())
-    assert not changing_retriever(Gallery(rows, ids), Gallery(rows, ids), new, mute).has_words
-    assert changing_retriever(Gallery(rows, ids), Gallery(rows[:, :2], ids), new).has_words

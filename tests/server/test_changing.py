@@ -235,14 +235,19 @@ def test_every_answer_is_of_one_state(large, gated):
         assert one == pytest.approx(wholes[state], abs=2e-6)
 
 
-def test_other_pixels_are_encoded_by_the_new_model_alone(large, tmp_path):
+def test_each_model_sees_a_picture_as_it_is_used_to(large, tmp_path):
     pipeline = [PIPELINE[0], dict(type='Resize', scale=(8, 8)), PIPELINE[2]]
     with begun(large, Gated(), tmp_path / 'new.safetensors', pipeline=pipeline) as reload:
-        client = ask(large, reload=reload)
+        client, old = ask(large, reload=reload), large.served
         use(client, 'both')
-        assert len(client.post('/v1/embed', json=dict(id='red/1.png')).json()['embedding']) == 2
-        change = ModelChange(reload._pair.old.gallery, reload._pair.both._encoded, 1.)
-        ids = list(large.current().ids)
+        pair, ids = reload._pair, list(large.current().ids)
+        sent = client.post('/v1/uploads', content=Path(ids[2]).read_bytes()).json()['upload']
+        vector = client.post('/v1/embed', json=dict(upload=sent)).json()['embedding']
+        encoded = pair.both._encoded
+        assert ids[2] in encoded.ids
+        change = ModelChange(old.gallery, encoded)
+        assert torch.tensor(vector).numpy() == pytest.approx(change.join(
+            encoded.embeddings[2:3], old.gallery.embeddings[2:3])[0].numpy(), abs=1e-5)
         assert ranking(client, id='red/1.png') == pytest.approx(
             by_hand(change, ids, next(one for one in ids if 'red/1.png' in one)), abs=1e-5)
 
@@ -313,7 +318,7 @@ def test_both_stores_as_they_are(services, tmp_path):
     client = ask(service, reload=reload)
     assert loaded(client, reload)['share'] == pytest.approx(2 / 3)
     use(client, 'both')
-    expected = by_hand(ModelChange(stores[0].load(), stores[1].load(), 1.), ids, '25')
+    expected = by_hand(ModelChange(stores[0].load(), stores[1].load()), ids, '25')
     assert ranking(client, id='25') == pytest.approx(expected, abs=1e-5)
     item = dict(id='g', vector=[1.] * 7)
     for refused in (client.post('/v1/items', json=dict(items=[item])),
@@ -322,7 +327,7 @@ def test_both_stores_as_they_are(services, tmp_path):
     stores[1].append(Gallery(rows[20:, :7], ids[20:]))  # another process goes on
     stores[0].remove(['00'])
     service.refresh()
-    change = ModelChange(stores[0].load(), stores[1].load(), 1.)
+    change = ModelChange(stores[0].load(), stores[1].load())
     assert ranking(client, id='25') == pytest.approx(by_hand(change, ids[1:], '25'), abs=1e-5)
     state = client.get('/v1/model/reload').json()
     assert state['share'] == 1 and state['agreement'] == pytest.approx(change.map.agreement)
