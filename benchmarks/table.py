@@ -1,7 +1,7 @@
 """Run the comparisons with peers, and write their table into docs/benchmarks.md.
 
     python benchmarks/table.py                          all of them: an hour on two idle cores
-    python benchmarks/table.py search evaluation        some of them
+    python benchmarks/table.py search training:folder   some of them, of the second one case
     python benchmarks/table.py --write                  the table alone, of what was measured before
 
 Every ratio is kept in docs/benchmarks.jsonl with the processor, the date and the versions; the
@@ -27,7 +27,7 @@ RUNS = {
     'evaluation': ['--plot', str(DOCS / 'images' / 'evaluation_growth.png')],
     'search': ['exact', 'latency', 'build'],
     'matching': [], 'inference_model': [], 'reranking': ['dense'], 'image_reading': [],
-    'training': [], 'serving': []}
+    'training': [], 'serving': [], 'galleries': []}
 LIBRARIES = ('torch', 'numpy', 'faiss-cpu', 'pytorch-metric-learning', 'scikit-learn')
 
 
@@ -61,10 +61,11 @@ def measure(names: list[str]) -> bool:
     good, told = True, dict(
         processor=processor(), date=datetime.date.today().isoformat(),
         versions={name: installed(name) for name in LIBRARIES})
-    for name in names:
-        print(f'== {name}', flush=True)
+    for name, _, case in (name.partition(':') for name in names):
+        print(f'== {name} {case}', flush=True)
         with tempfile.NamedTemporaryFile('r', suffix='.jsonl') as lines:
-            done = subprocess.run([sys.executable, str(HERE / f'{name}.py'), *RUNS[name]],
+            done = subprocess.run([sys.executable, str(HERE / f'{name}.py'),
+                                   *([case] if case else RUNS[name])],
                                   env={**os.environ, 'BENCHMARK_RECORD': lines.name})
             found = [json.loads(line) for line in lines.read().splitlines()]
         good &= done.returncode == 0
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument('names', nargs='*', metavar='SCRIPT', help=f'out of {", ".join(RUNS)}')
     parser.add_argument('--write', action='store_true', help='measure nothing')
     options = parser.parse_args()
-    unknown = set(options.names) - set(RUNS)
+    unknown = {name.partition(':')[0] for name in options.names} - set(RUNS)
     if unknown:
         parser.error(f'unknown script {sorted(unknown)[0]!r}; there are {", ".join(RUNS)}')
     good = options.write or measure(options.names or list(RUNS))
