@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrieval.ranking.cpu import best_columns, lower_bound, ranks_in_block, ranks_of_query
-from retrieval.ranking.ranks import Depth
+from retrieval.ranking.ranks import BEYOND, Depth
 
 from .toys import stable, tile
 
@@ -55,3 +55,22 @@ def test_a_block_without_relevant_rows():
     for depth in (Depth(everything=True), Depth(best=5), Depth(rows=3, relevant=True)):
         ranks = ranks_in_block(np.eye(3, 5, dtype=np.float32), (none, none), None, depth)
         assert ranks.num_relevant.tolist() == [0, 0, 0] and len(ranks.ranks) == 0
+
+
+@pytest.mark.parametrize('depth', [Depth(relevant=True), Depth(rows=300), Depth(rows=899)])
+@pytest.mark.parametrize('steps', [3, 40, 4000])
+def test_ranks_among_scores_that_differ_in_the_last_bit_or_not_at_all(steps, depth):
+    rng = np.random.default_rng(steps)
+    scores = (0.5 + rng.integers(0, steps, (6, 900)) * 2.0 ** -24).astype(np.float32)
+    scores[3:] *= -1
+    query, row = np.nonzero(rng.random((6, 900)) < 0.2)
+    out = np.arange(6), rng.integers(0, 900, 6)
+    pairs = [tuple(map(torch.from_numpy, one)) for one in ((query, row), out)]
+    found = ranks_in_block(scores.copy(), *pairs, depth)
+    scores[out] = -np.inf
+    for one in range(6):
+        order = np.lexsort((np.arange(900), -scores[one]))[:899]
+        own = row[(query == one) & (row != out[1][one])]
+        ranks = 1 + np.flatnonzero(np.isin(order, own))
+        ranks[ranks > (len(own) if depth.relevant else depth.rows)] = BEYOND
+        assert found.ranks[found.offsets[one]:found.offsets[one + 1]].tolist() == ranks.tolist()
