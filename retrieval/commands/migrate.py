@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> Outcome:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    import torch
+
     from ..checks import whole_number
+    from ..files import write_atomically
     from ..gallery import Gallery, GalleryStore, switch
     from ..progress import progress_bar
     from ..retrievers import build_retriever
@@ -64,6 +68,10 @@ def main(argv: Sequence[str]) -> Outcome:
                                      options=arguments.cfg_options, trust=arguments.trust)
     index = milvus_index(config) if arguments.fill_index else None  # before hours of work
     model = build_retriever(config, checkpoint)
+    if checkpoint is None and any(True for _ in model.parameters()):  # a preset
+        checkpoint = f'{arguments.new.rstrip("/")}.pth'  # by which the new gallery is searched
+        if not Path(checkpoint).exists():
+            write_atomically(checkpoint, partial(torch.save, dict(state_dict=model.state_dict())))
     pipeline = test_pipeline(config)
     pictures = _pictures(old, arguments, pipeline)
     store = GalleryStore.open(arguments.new) if Path(arguments.new).exists() else None

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,6 +59,22 @@ def test_a_migration_in_steps(config, models, folder, tmp_path):
     assert made.fingerprint.weights == encoded.fingerprint().weights
     status, printed, err = run('compare_galleries', new, old, '--switch', link)
     assert status == 0 and Gallery.load(link).fingerprint.weights == before.fingerprint.weights, err
+
+
+def test_what_an_encoder_by_name_has_encoded_is_searched_without_saying_it_again(
+        models, folder, tmp_path):
+    """Beside the old model, whose pictures have another size, and alone."""
+    new = tmp_path / 'new.gallery'
+    status, _, err = run('migrate', models / 'old.safetensors', new, '--encoder',
+                         'efficientnet-lite0', '--rows', 12)
+    assert status == 0, err
+    picture, copy = next(iter(Gallery.load(new).ids)), tmp_path / 'copy.png'
+    copy.write_bytes(Path(picture).read_bytes())
+    for words in ([models / 'old.safetensors', copy, '--beside', new], [new, copy]):
+        status, _, err = run('search', *words, '--topk', 1, '--out', tmp_path)
+        assert status == 0, err
+        answer, = json.loads((tmp_path / 'results.json').read_text())
+        assert answer['results'][0]['id'] == picture
 
 
 @pytest.mark.skipif(not all(map(importlib.util.find_spec, ('pymilvus', 'milvus_lite'))),
